@@ -1,0 +1,143 @@
+"""What a bond is told: requests of operators (may raise `Refused`) and facts about members and frames.
+
+A carrier or admin change of a member is a fact that the bond reads from the member's `Device`; `MemberChanged` says
+that there is something new to read.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AddMember:
+    """`+NAME` written to bonding/slaves; the device is looked up in the bond's namespace."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember:
+    """`-NAME` written to bonding/slaves."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetOption:
+    """Text written to bonding/OPTION, byte for byte; or a setting of ours (`link_events`, `handover_ms`)."""
+
+    option: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Administratively up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Administratively down."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetMtu:
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAddress:
+    """The bond's hardware address is set by hand."""
+
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetPriority:
+    """A member's `prio` (netlink only in the kernel)."""
+
+    name: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """The member's carrier or admin state changed; `Device` has the news."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberGone:
+    """The member's device is being unregistered (hot-unplug)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRenamed:
+    old: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The member asked by `Prepare` has joined its groups and knows its paths (make before break)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArpSeen:
+    """An ARP packet came in at a member (`bond_arp_rcv`); addresses are 4 bytes, lengths and type from the packet."""
+
+    name: str
+    hardware_type: int
+    hardware_length: int
+    operation: int
+    sender_ip: bytes
+    target_ip: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborDiscoverySeen:
+    """An NS or NA came in at a member (`bond_na_rcv`); addresses are 16 bytes."""
+
+    name: str
+    icmp_type: int
+    source: bytes
+    destination: bytes
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSeen:
+    """Any other frame came in at a member while the ARP monitor runs."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """The IP addresses on the bond or on devices above it (4 or 16 bytes each), for ARP validation."""
+
+    addresses: tuple[bytes, ...]
+
+
+BondEvent = (
+    AddMember
+    | RemoveMember
+    | SetOption
+    | Open
+    | Close
+    | SetMtu
+    | SetAddress
+    | SetPriority
+    | MemberChanged
+    | MemberGone
+    | MemberRenamed
+    | Ready
+    | ArpSeen
+    | NeighborDiscoverySeen
+    | FrameSeen
+    | AddressesChanged
+)

@@ -1,0 +1,1 @@
+"""The words people type; one file of commands per group."""

@@ -1,0 +1,25 @@
+"""How we refuse: a request that cannot be honoured, and bytes that cannot be read.
+
+`Refused` is for people and for sysfs writers (it carries the errno they must see); `Malformed` is for bytes from
+outside, which are counted and dropped. A broken promise of our own is an `assert`, in production too.
+"""
+
+import errno
+
+
+class Refused(Exception):
+    """A request that cannot be honoured; nothing has changed.
+
+    `what` was asked, `why` it cannot be, how to `fix` it; `code` is the errno that a writer of a sysfs file gets.
+    """
+
+    def __init__(self, what: str, *, why: str, fix: str, code: int = errno.EINVAL) -> None:
+        super().__init__(f"{what}: {why}. {fix}.")
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.code = code
+
+
+class Malformed(ValueError):
+    """Bytes that do not follow the format their reader was promised."""

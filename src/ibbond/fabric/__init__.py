@@ -1,0 +1,1 @@
+"""The InfiniBand subnet: ports, cables, switches, and the managers that bring them to life."""

@@ -1,0 +1,144 @@
+"""What goes into the subnet machine and what comes out of it.
+
+Ports are named `NODE/NUMBER` (`h1/1`, `s1/7`); a cable is named by either of its ends.
+"""
+
+from dataclasses import dataclass
+
+from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The cable at this port is pulled: both ports leave Active in one step, what is in flight is lost."""
+
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """The cable is plugged again: both ports train to Init, the subnet manager does the rest."""
+
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeLossy:
+    """From now on the cable loses this share of its packets (0..1) by the subnet's seeded draw."""
+
+    port: str
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillSwitch:
+    """A switch dies: all its links go down and nothing answers there."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviveSwitch:
+    """The switch is back with empty tables, its links train to Init."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillSubnetManager:
+    """The built-in subnet manager and administrator stop answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviveSubnetManager:
+    """They start again, sweep, and ask every port to register anew (ClientReregister)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetPkeys:
+    """The subnet manager writes this P_Key table to the port (index 0 first), by SMP."""
+
+    port: str
+    pkeys: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLid:
+    """The subnet manager gives the port another LID, by SMP."""
+
+    port: str
+    lid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reregister:
+    """The subnet manager sets ClientReregister on the port, by SMP."""
+
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendDatagram:
+    """The HCA port emits a UD packet."""
+
+    port: str
+    datagram: Datagram
+
+
+@dataclass(frozen=True, slots=True)
+class SendMad:
+    """A program at the port sends a MAD (QP0 by direction of the class, else QP1)."""
+
+    port: str
+    mad: ManagementDatagram
+
+
+SubnetEvent = (
+    Cut
+    | Mend
+    | MakeLossy
+    | KillSwitch
+    | ReviveSwitch
+    | KillSubnetManager
+    | ReviveSubnetManager
+    | SetPkeys
+    | ChangeLid
+    | Reregister
+    | SendDatagram
+    | SendMad
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PortEvent:
+    """Effect: the HCA raises an asynchronous event; the port's facts are read from `Subnet.port`."""
+
+    port: str
+    kind: PortEventKind
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramArrived:
+    """Effect: a UD packet passed P_Key, Q_Key and queue-pair checks at the port."""
+
+    port: str
+    datagram: Datagram
+
+
+@dataclass(frozen=True, slots=True)
+class MadArrived:
+    """Effect: a MAD for software at the port's QP1 (an SA answer, a Report, a CM message)."""
+
+    port: str
+    mad: ManagementDatagram
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetLog:
+    """Effect: something a person watching the subnet wants to read (`link down`, `sweep done in 0.7 ms`)."""
+
+    what: str
+    where: str
+
+
+SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog

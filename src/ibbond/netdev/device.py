@@ -1,0 +1,192 @@
+"""One network device, as the kernel's drivers and its users see it.
+
+Read first: `struct net_device` and `net/core/dev.c` of Linux. A `Device` holds facts and tells its `Namespace` when
+they change; what opens, sends or refuses is its `Driver`. Left out: queues, features beyond those bonding needs.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from ibbond.netdev.groups import AddressList
+
+if TYPE_CHECKING:
+    from ibbond.netdev.namespace import Namespace
+
+ETHERNET = 1  # ARPHRD_ETHER
+INFINIBAND = 32  # ARPHRD_INFINIBAND
+NONE = 0xFFFE  # ARPHRD_NONE, what a TUN device is
+
+
+class Flags(enum.IntFlag):
+    """`IFF_*` of linux/if.h. RUNNING and LOWER_UP are derived from the carrier, never stored."""
+
+    UP = 0x1
+    BROADCAST = 0x2
+    LOOPBACK = 0x8
+    POINTOPOINT = 0x10
+    RUNNING = 0x40
+    NOARP = 0x80
+    PROMISC = 0x100
+    ALLMULTI = 0x200
+    MASTER = 0x400
+    SLAVE = 0x800
+    MULTICAST = 0x1000
+    LOWER_UP = 0x10000
+
+
+class AddressOrigin(enum.IntEnum):
+    """`addr_assign_type`: where the hardware address came from."""
+
+    PERMANENT = 0
+    RANDOM = 1
+    STOLEN = 2
+    SET = 3
+
+
+class Notice(enum.Enum):
+    """What a namespace tells its listeners (netdevice notifiers); those marked may be vetoed by raising `Refused`."""
+
+    REGISTER = enum.auto()
+    UNREGISTER = enum.auto()
+    UP = enum.auto()
+    DOWN = enum.auto()
+    CHANGE = enum.auto()  # flags or carrier
+    CHANGEMTU = enum.auto()
+    CHANGEADDR = enum.auto()
+    PRE_CHANGEADDR = enum.auto()  # may be vetoed
+    CHANGENAME = enum.auto()
+    PRE_TYPE_CHANGE = enum.auto()  # may be vetoed
+    POST_TYPE_CHANGE = enum.auto()
+    JOIN = enum.auto()  # may be vetoed
+    RELEASE = enum.auto()
+    CHANGEUPPER = enum.auto()
+    BONDING_FAILOVER = enum.auto()
+    NOTIFY_PEERS = enum.auto()
+    RESEND_IGMP = enum.auto()
+    CHANGEINFODATA = enum.auto()
+    RX_MODE = enum.auto()  # the unicast or multicast list, PROMISC or ALLMULTI changed (ndo_set_rx_mode)
+
+
+class Driver(Protocol):
+    """What differs between kinds of devices. Each method may raise `Refused`; the device then stays as it was."""
+
+    kind: str  # "ipoib", "ethernet", "bond", "tun"
+    can_set_address: bool  # ndo_set_mac_address exists
+    vlan_challenged: bool
+
+    def open(self, device: Device) -> None: ...
+
+    def close(self, device: Device) -> None: ...
+
+    def check_mtu(self, device: Device, mtu: int) -> None: ...
+
+    def check_address(self, device: Device, address: bytes) -> None: ...
+
+    def speed(self, device: Device) -> int | None:
+        """Mbit/s, or None when unknown."""
+        ...
+
+    def duplex(self, device: Device) -> str | None:
+        """`full`, `half`, or None when unknown."""
+        ...
+
+
+@dataclass(slots=True)
+class Statistics:
+    """The counters of /sys/class/net/DEV/statistics that we keep."""
+
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    rx_dropped: int = 0
+    rx_errors: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    tx_dropped: int = 0
+    tx_errors: int = 0
+    multicast: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Device:
+    """A network device; `address` and `broadcast` have the same length, 20 bytes on IPoIB and 6 on Ethernet."""
+
+    name: str
+    driver: Driver
+    type: int
+    address: bytes
+    broadcast: bytes
+    mtu: int = 1500
+    min_mtu: int = 68
+    max_mtu: int = 65535
+    flags: Flags = Flags.BROADCAST | Flags.MULTICAST
+    carrier: bool = False
+    address_origin: AddressOrigin = AddressOrigin.PERMANENT
+    permanent_address: bytes = b""
+    hard_header_len: int = 14
+    tx_queue_len: int = 1000
+    ifindex: int = 0
+    master: Device | None = None
+    lowers: list[Device] = field(default_factory=list)
+    multicast: AddressList = field(default_factory=AddressList)
+    unicast: AddressList = field(default_factory=AddressList)
+    promiscuity: int = 0
+    allmulti: int = 0
+    statistics: Statistics = field(default_factory=Statistics)
+    namespace: Namespace | None = None
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & Flags.UP)
+
+    @property
+    def addr_len(self) -> int:
+        return len(self.address)
+
+    @property
+    def usable(self) -> bool:
+        """Running with carrier: what bonding's monitor asks of a member."""
+        return self.up and self.carrier
+
+    def tell(self, notice: Notice) -> None:
+        """Have the namespace's listeners hear of a change; a listener may veto those notices that say so."""
+        if self.namespace is not None:
+            self.namespace.tell(notice, self)
+
+    def open(self) -> None:
+        """Set the device administratively up (`dev_open`); nothing to do when it is. The driver may refuse."""
+        if self.up:
+            return
+        self.driver.open(self)
+        self.flags |= Flags.UP
+        self.tell(Notice.UP)
+
+    def close(self) -> None:
+        """Set the device administratively down (`dev_close`)."""
+        if not self.up:
+            return
+        self.driver.close(self)
+        self.flags &= ~Flags.UP
+        self.tell(Notice.DOWN)
+
+    def set_carrier(self, carrier: bool) -> None:
+        if self.carrier != carrier:
+            self.carrier = carrier
+            self.tell(Notice.CHANGE)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the MTU (`dev_set_mtu`); the driver may refuse."""
+        if mtu != self.mtu:
+            self.driver.check_mtu(self, mtu)
+            self.mtu = mtu
+            self.tell(Notice.CHANGEMTU)
+
+    def set_address(self, address: bytes, origin: AddressOrigin) -> None:
+        """Change the hardware address (`dev_set_mac_address`); the driver or a listener may refuse."""
+        self.driver.check_address(self, address)
+        self.tell(Notice.PRE_CHANGEADDR)
+        self.address = address
+        self.address_origin = origin
+        self.tell(Notice.CHANGEADDR)

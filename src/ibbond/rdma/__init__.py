@@ -1,0 +1,1 @@
+"""RDMA CM for user programs: resolve, connect, send and recover, over the lab's subnet."""

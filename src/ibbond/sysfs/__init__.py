@@ -1,0 +1,1 @@
+"""The view over /sys/class/net of a lab host, through FUSE."""

@@ -7,9 +7,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "ibbond"
 FLOORS = (
     {"machine", "errors"},
     {"wire"},
-    {"fabric", "netdev"},
+    {"fabric", "netdev", "topology"},
     {"bonding", "ipoib"},
-    {"stack", "abi", "topology"},
+    {"stack", "abi"},
     {"host", "sim", "rdma", "config"},
     {"backend"},
     {"sysfs", "ops"},

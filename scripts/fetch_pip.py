@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def main(folder: Path) -> int:
     try:
         with urllib.request.urlopen(INDEX, timeout=60) as answer:
             wheel = next(file for file in json.load(answer)["urls"] if file["packagetype"] == "bdist_wheel")
-        with urllib.request.urlopen(wheel["url"], timeout=120) as answer:
+        with urllib.request.urlopen(urllib.parse.urljoin(INDEX, wheel["url"]), timeout=120) as answer:
             content = answer.read()
     except (urllib.error.URLError, StopIteration, KeyError) as error:
         print(f"setup: cannot fetch pip from {INDEX}: {error}. Install python3-venv instead.", file=sys.stderr)

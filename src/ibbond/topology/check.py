@@ -1,0 +1,249 @@
+"""What a topology may not be, although every word of it is understood: names twice, an island, an MTU nobody carries.
+
+Read first: docs/topology.md, section "What is refused". `check` raises `Refused` at the first fault it finds. Bonding
+options are not known on this floor; whoever builds a world from the topology refuses wrong ones before it starts.
+"""
+
+from collections.abc import Iterable
+
+from ibbond.errors import Refused
+from ibbond.topology.model import DATAGRAM_MTUS, DEFAULT_PKEY, Bond, Host, Interface, Topology, listed
+from ibbond.topology.reader import unknown
+
+SMALLEST_MTU = 1280  # RFC 8200 section 5
+
+
+def check(topology: Topology) -> None:
+    """Refuse a topology that cannot work."""
+    check_mtu_of_subnet(topology)
+    check_names(topology)
+    check_cables(topology)
+    check_one_subnet(topology)
+    check_partitions(topology)
+    for host in topology.hosts:
+        check_devices(topology, host)
+        check_bonds(topology, host)
+        check_routes(host)
+    check_addresses(topology)
+
+
+def check_mtu_of_subnet(topology: Topology) -> None:
+    if topology.mtu not in DATAGRAM_MTUS:
+        raise Refused(
+            f"mtu = {topology.mtu}",
+            why="an InfiniBand MTU of 2048 carries IP packets of 2044 bytes, one of 4096 carries 4092",
+            fix="Write mtu = 2044 or mtu = 4092",
+        )
+    if not topology.hosts:
+        raise Refused("the topology has no hosts", why="there would be nothing to run", fix="Add [hosts.h1]")
+
+
+def check_names(topology: Topology) -> None:
+    """Hosts, their HCAs and switches share one set of node names; devices of a host share another."""
+    nodes = [("switch", switch.name) for switch in topology.switches]
+    nodes += [(f"HCA of {host.name}", hca.name) for host in topology.hosts for hca in host.hcas]
+    nodes += [("host", host.name) for host in topology.hosts if host.name not in {hca.name for hca in host.hcas}]
+    seen: dict[str, str] = {}
+    for kind, name in nodes:
+        if name in seen:
+            raise Refused(
+                f"two nodes are named {name}",
+                why=f"it is a {seen[name]} and a {kind}, and cables and devices are found by these names",
+                fix="Rename one of them",
+            )
+        seen[name] = kind
+    for host in topology.hosts:
+        for name in host.names:
+            if host.names.count(name) > 1 or name == "lo":
+                raise Refused(
+                    f"host {host.name} has two devices named {name}",
+                    why="a device name is used once in a host",
+                    fix="Rename one of them",
+                )
+
+
+def check_cables(topology: Topology) -> None:
+    seen: dict[str, str] = {}
+    for cable in topology.cables:
+        if cable.a.partition("/")[0] == cable.b.partition("/")[0]:
+            raise Refused(
+                f"a cable joins {cable.a} with {cable.b}",
+                why="both ends are the same node, a loop",
+                fix="Join two different switches",
+            )
+        for port in (cable.a, cable.b):
+            if port in seen:
+                raise Refused(
+                    f"port {port} is used twice",
+                    why=f"by the cables {seen[port]} and {cable}",
+                    fix="Give one of them another port",
+                )
+            seen[port] = str(cable)
+
+
+def check_one_subnet(topology: Topology) -> None:
+    """Every node is reached from the first one: two islands would need two subnet managers."""
+    neighbors: dict[str, list[str]] = {}
+    for cable in topology.cables:
+        a, b = cable.a.partition("/")[0], cable.b.partition("/")[0]
+        neighbors.setdefault(a, []).append(b)
+        neighbors.setdefault(b, []).append(a)
+    nodes = [switch.name for switch in topology.switches] + [hca.name for host in topology.hosts for hca in host.hcas]
+    reached: dict[str, None] = {}
+    waiting = nodes[:1]
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached[node] = None
+            waiting += neighbors.get(node, [])
+    islands = [node for node in nodes if node not in reached]
+    if islands:
+        raise Refused(
+            f"no cable leads from {nodes[0]} to {listed(islands)}",
+            why="a lab is one InfiniBand subnet with one subnet manager",
+            fix="Join the switches with [[links]]",
+        )
+
+
+def check_partitions(topology: Topology) -> None:
+    seen: dict[int, str] = {}
+    for partition in topology.partitions:
+        if partition.pkey in seen:
+            raise Refused(
+                f"partitions {seen[partition.pkey]} and {partition.name} have the P_Key {partition.pkey:#06x}",
+                why="the P_Key is what tells partitions apart",
+                fix="Change one of them",
+            )
+        seen[partition.pkey] = partition.name
+        if partition.mtu not in DATAGRAM_MTUS or partition.mtu > topology.mtu:
+            raise Refused(
+                f"partition {partition.name} has MTU {partition.mtu}",
+                why=f"it must be 2044 or 4092 and the subnet carries {topology.mtu}",
+                fix=f"Use {topology.mtu} or set the subnet's mtu to 4092",
+            )
+        both = [port for port in partition.full if port in partition.limited]
+        if both:
+            raise Refused(
+                f"partition {partition.name} has {listed(map(topology.end_for_people, both))} as full and as limited",
+                why="a port is one or the other",
+                fix="Name it once",
+            )
+
+
+def check_devices(topology: Topology, host: Host) -> None:
+    for device in host.devices:
+        check_mtu(f"{host.name}/{device.name}", device.mtu, topology.mtu_of(device.pkey))
+        if device.pkey not in topology.pkeys_of(device.port):
+            known = [f"{pkey:#06x}" for pkey in topology.pkeys_of(device.port)]
+            raise Refused(
+                f"{host.name}/{device.name} has the P_Key {device.pkey:#06x}",
+                why=f"the P_Key table of its port ({host.name}/{device.parent}) is {listed(known)}",
+                fix="Name the port under members of a partition with this P_Key",
+            )
+
+
+def check_mtu(what: str, mtu: int, carried: int) -> None:
+    if mtu > carried:
+        raise Refused(
+            f"{what} has MTU {mtu}",
+            why=f"the subnet carries {carried} there (the MTU of the partition's broadcast group minus 4)",
+            fix=f"Use {carried} or less"
+            + (", or mtu = 4092 at the top of the file" if mtu <= DATAGRAM_MTUS[1] else ""),
+        )
+    if mtu < SMALLEST_MTU:
+        raise Refused(f"{what} has MTU {mtu}", why=f"IPv6 needs {SMALLEST_MTU}", fix=f"Use {SMALLEST_MTU} to {carried}")
+
+
+def check_bonds(topology: Topology, host: Host) -> None:
+    taken: dict[str, str] = {}
+    for bond in host.bonds:
+        what = f"{host.name}/{bond.name}"
+        check_loop(host, bond, (bond.name,))
+        for member in bond.members:
+            check_member(host, bond, member)
+            if member in taken:
+                raise Refused(
+                    f"{what} has the member {member}",
+                    why=f"{member} is a member of {taken[member]}"
+                    if taken[member] != bond.name
+                    else "it is named twice",
+                    fix="Name it once",
+                )
+            taken[member] = bond.name
+        pkeys = {member: host.device(member).pkey for member in bond.members}  # type: ignore[union-attr]
+        if len(set(pkeys.values())) > 1:
+            raise Refused(
+                f"{what} has members of different partitions",
+                why=listed(f"{member} has P_Key {pkey:#06x}" for member, pkey in pkeys.items()),
+                fix="Use members of one P_Key, or a bond for each partition",
+            )
+        check_mtu(what, bond.mtu, topology.mtu_of(next(iter(pkeys.values()), DEFAULT_PKEY)))
+
+
+def check_loop(host: Host, bond: Bond, path: tuple[str, ...]) -> None:
+    for member in bond.members:
+        if member in path:
+            loop = " -> ".join((*path, member))
+            raise Refused(
+                f"{host.name}/{bond.name} has the member {member}",
+                why=f"that is a loop: {loop}",
+                fix="A bond's members are IPoIB devices such as ib0",
+            )
+        if (inner := host.bond(member)) is not None:
+            check_loop(host, inner, (*path, member))
+
+
+def check_member(host: Host, bond: Bond, member: str) -> None:
+    what = f"{host.name}/{bond.name} has the member {member}"
+    device = host.device(member)
+    if host.bond(member) is not None:
+        raise Refused(what, why="that is a bond, and bonds do not nest", fix="Name its members instead")
+    if any(device.name == member for device in host.ethernet):
+        raise Refused(
+            what,
+            why=f"{member} is Ethernet, and a lab's bonds start with InfiniBand members; the types exclude each other",
+            fix=f"Leave {member} out",
+        )
+    if device is None:
+        raise unknown(what, member, [device.name for device in host.devices])
+    if device.addresses:
+        raise Refused(
+            what,
+            why=f"{member} has an address of its own ({device.addresses[0]}), which nobody could reach there",
+            fix="Give the address to the bond",
+        )
+
+
+def check_routes(host: Host) -> None:
+    on_link = [address.network for _, address in host.addresses()]
+    for route in host.routes:
+        if route.gateway.version != route.destination.version:
+            raise Refused(
+                f"host {host.name} routes {route.destination} to {route.gateway}",
+                why="one is IPv4 and the other IPv6",
+                fix="Use a gateway of the same family",
+            )
+        if not any(route.gateway in network for network in on_link):
+            raise Refused(
+                f"host {host.name} routes {route.destination} to {route.gateway}",
+                why=f"the gateway is in none of its networks ({listed(on_link)})",
+                fix="Use a gateway of one of these",
+            )
+
+
+def check_addresses(topology: Topology) -> None:
+    seen: dict[object, str] = {}
+    for host, device, address in everyone(topology):
+        if address.ip in seen:
+            raise Refused(
+                f"{host}/{device} has the address {address.ip}",
+                why=f"{seen[address.ip]} has it too",
+                fix="Change one of them",
+            )
+        seen[address.ip] = f"{host}/{device}"
+
+
+def everyone(topology: Topology) -> Iterable[tuple[str, str, Interface]]:
+    for host in topology.hosts:
+        for device, address in host.addresses():
+            yield host.name, device, address

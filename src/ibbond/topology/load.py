@@ -1,0 +1,335 @@
+"""Text to topology: the TOML schema of docs/topology.md, read strictly.
+
+`parse` refuses what it does not understand (`Refused`: what, why, fix); what is understood but cannot work together is
+refused by `topology.check`. The file itself is read by whoever was given its name: this room does no I/O.
+"""
+
+import re
+import tomllib
+from collections.abc import Collection
+from typing import NamedTuple
+
+from ibbond.errors import Refused
+from ibbond.topology.check import check
+from ibbond.topology.default import TWO_HOSTS
+from ibbond.topology.fat_tree import expand
+from ibbond.topology.model import (
+    DEFAULT_PKEY,
+    FULL_MEMBER,
+    LAB_BOND_OPTIONS,
+    Bond,
+    Cable,
+    EthernetDevice,
+    Hca,
+    Host,
+    IpoibDevice,
+    Partition,
+    Route,
+    Switch,
+    Topology,
+    listed,
+)
+from ibbond.topology.reader import Reader, unknown, wrong_kind
+
+PORTS_PER_HCA = 2
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}\Z")
+DEVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}\Z")
+CHILD = re.compile(r"(?P<parent>.+)\.(?P<pkey>[0-9a-f]{4})\Z")
+
+
+def default() -> Topology:
+    """Two switches joined by two links, two hosts with two ports and a bond each."""
+    return parse(TWO_HOSTS, name="default")
+
+
+def parse(text: str, *, name: str = "lab", others: Collection[str] = ()) -> Topology:
+    """Read a topology; `others` are top-level keys that belong to another reader (the story of a scenario)."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Refused(f"cannot read {name}", why=f"it is not TOML: {error}", fix="Correct that line") from None
+    return from_document(document, name=name, others=others)
+
+
+def from_document(document: dict[str, object], *, name: str = "lab", others: Collection[str] = ()) -> Topology:
+    """The same for a document that is parsed already."""
+    top = Reader({key: value for key, value in document.items() if key not in others})
+    if "fat_tree" in top.table:
+        top = Reader(expand(top))
+    mtu = top.take("mtu", int, 2044)
+    switches = tuple(read_switch(name, table) for name, table in top.tables("switches").items())
+    plugs = Plugs(switches)
+    host_tables = top.tables("hosts")
+    link_tables = [Reader(item, f"links, number {i}") for i, item in enumerate(top.take("links", list, []), 1)]
+    partition_tables = top.tables("partitions")
+    top.done()
+
+    links = [wish for table in link_tables for wish in read_links(table)]
+    hosts_ports = {host: read_ports(table) for host, table in host_tables.items()}
+    for wish in (*(wish for ports in hosts_ports.values() for wish in ports), *links):
+        plugs.reserve(wish)
+    cables = [Cable(wish.a, plugs.plug(wish.b, wish)) for ports in hosts_ports.values() for wish in ports]
+    cables += [Cable(plugs.plug(wish.a, wish), plugs.plug(wish.b, wish)) for wish in links]
+    pkeys = {name: read_pkey(table) for name, table in partition_tables.items()}
+    hosts = tuple(read_host(host, table, hosts_ports[host], mtu) for host, table in host_tables.items())
+    partitions = tuple(read_partition(name, pkeys[name], table, hosts, mtu) for name, table in partition_tables.items())
+    topology = Topology(switches, tuple(cables), hosts, partitions, mtu, name)
+    check(topology)
+    return topology
+
+
+def read_switch(name: str, table: Reader) -> Switch:
+    check_name(table.where, name)
+    switch = Switch(name, ports=table.take("ports", int, 36))
+    table.done()
+    if not 1 <= switch.ports <= 254:
+        raise Refused(f"{table.where} has {switch.ports} ports", why="a switch has 1 to 254", fix="Change ports")
+    return switch
+
+
+class Wish(NamedTuple):
+    """A cable as the file asks for it: ends are ports (`s1/7`) or switches (`s1`: any free port). `a` of a host's
+    cable is its HCA port, known already; `device` is its name on the host."""
+
+    a: str
+    b: str
+    where: str
+    device: str = ""
+
+
+def read_ports(table: Reader) -> list[Wish]:
+    """A host's `ports`: device name to switch, or to {to, hca}. Two ports make one HCA unless `hca` says otherwise."""
+    host = table.where.removeprefix("hosts.")
+    check_name(table.where, host)
+    used: dict[int, int] = {}
+    wishes = []
+    for index, (device, value) in enumerate(table.take("ports", dict, {}).items()):
+        where = f"{table.where}.ports.{device}"
+        check_device_name(where, device)
+        to, hca = value, index // PORTS_PER_HCA + 1
+        if isinstance(value, dict):
+            spec = Reader(value, where)
+            to = spec.require("to", str, "a port is cabled to a switch")
+            hca = spec.take("hca", int, hca)
+            spec.done()
+        if not isinstance(to, str):
+            raise wrong_kind(where, to, str)
+        used[hca] = used.get(hca, 0) + 1
+        wishes.append(Wish(f"{hca_name(host, hca)}/{used[hca]}", to, where, device))
+    return wishes
+
+
+def hca_name(host: str, number: int) -> str:
+    return host if number == 1 else f"{host}-{number}"
+
+
+def read_links(table: Reader) -> list[Wish]:
+    """One `[[links]]` entry: `between = [a, b]`, `count` cables."""
+    between = table.texts("between")
+    count = table.take("count", int, 1)
+    table.done()
+    if len(between) != 2:
+        raise Refused(
+            f"{table.where} is between {listed(between)}",
+            why="a link has two ends",
+            fix='Write between = ["s1", "s2"]',
+        )
+    if count < 1 or (count > 1 and any("/" in end for end in between)):
+        raise Refused(
+            f"{table.where} has count = {count}",
+            why="it must be 1 or more, and 1 where a port number is named",
+            fix="Name switches without port numbers, or write one entry for each link",
+        )
+    return [Wish(*between, where=table.where)] * count
+
+
+class Plugs:
+    """Which switch port takes which cable: the numbers that the file names first, then the lowest free ones."""
+
+    def __init__(self, switches: tuple[Switch, ...]) -> None:
+        self.ports = {switch.name: switch.ports for switch in switches}
+        self.used: dict[str, str] = {}
+
+    def reserve(self, wish: Wish) -> None:
+        """Take the switch ports that a cable names by number."""
+        for end in (wish.b,) if wish.device else (wish.a, wish.b):
+            self._check(end, wish.where)
+            if "/" in end:
+                if end in self.used:
+                    raise Refused(
+                        f"{wish.where} wants port {end}",
+                        why=f"{self.used[end]} uses that port",
+                        fix="Name a free port, or the switch alone",
+                    )
+                self.used[end] = wish.where
+
+    def plug(self, end: str, wish: Wish) -> str:
+        """The port for one end of a cable."""
+        if "/" in end:
+            return end
+        for number in range(1, self.ports[end] + 1):
+            port = f"{end}/{number}"
+            if port not in self.used:
+                self.used[port] = wish.where
+                return port
+        raise Refused(
+            f"{wish.where} wants a port of {end}",
+            why=f"all {self.ports[end]} ports of that switch are used",
+            fix="Give the switch more ports, or use another one",
+        )
+
+    def _check(self, end: str, where: str) -> None:
+        switch, slash, number = end.partition("/")
+        if switch not in self.ports:
+            raise unknown(f"{where} names {end}, which is no switch", switch, self.ports)
+        if slash and not (number.isdecimal() and 1 <= int(number) <= self.ports[switch] and number == str(int(number))):
+            raise Refused(
+                f"{where} names port {end}",
+                why=f"{switch} has the ports 1 to {self.ports[switch]}",
+                fix="Name one of these, or the switch alone",
+            )
+
+
+def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
+    check_name(table.where, name)
+    counts: dict[str, int] = {}
+    for wish in ports:
+        counts[wish.a.partition("/")[0]] = counts.get(wish.a.partition("/")[0], 0) + 1
+    devices = {wish.device: IpoibDevice(wish.device, wish.a, mtu=mtu) for wish in ports}
+    bonds = tuple(read_bond(bond, table, mtu) for bond, table in table.tables("bonds").items())
+    details = table.tables("devices")
+    for child in (*details, *(member for bond in bonds for member in bond.members)):
+        if child not in devices and (parts := CHILD.match(child)) and parts["parent"] in devices:
+            parent = devices[parts["parent"]]
+            devices[child] = IpoibDevice(child, parent.port, int(parts["pkey"], 16) | FULL_MEMBER, parent.name, mtu)
+    ethernet = []
+    for device in table.texts("ethernet"):
+        check_device_name(f"{table.where}.ethernet", device)
+        detail = details.pop(device, None)
+        ethernet.append(EthernetDevice(device, detail.interfaces("addresses") if detail else ()))
+        if detail:
+            detail.done()
+    for device, detail in details.items():
+        if device not in devices:
+            raise unknown(f"{detail.where} is no device of {name}", device, devices)
+        devices[device] = read_device(devices[device], detail)
+    host = Host(
+        name,
+        hcas=tuple(Hca(hca, count) for hca, count in counts.items()),
+        devices=tuple(devices.values()),
+        ethernet=tuple(ethernet),
+        bonds=bonds,
+        routes=tuple(
+            read_route(Reader(item, f"{table.where}.routes, number {i}"))
+            for i, item in enumerate(table.take("routes", list, []), 1)
+        ),
+        forward=table.take("forward", bool, False),
+    )
+    table.done()
+    return host
+
+
+def read_device(device: IpoibDevice, table: Reader) -> IpoibDevice:
+    mtu = table.take("mtu", int, device.mtu)
+    addresses = table.interfaces("addresses")
+    up = table.take("up", bool, True)
+    table.done()
+    return IpoibDevice(device.name, device.port, device.pkey, device.parent, mtu, addresses, up)
+
+
+def read_bond(name: str, table: Reader, mtu: int) -> Bond:
+    check_device_name(table.where, name)
+    bond = Bond(
+        name,
+        members=table.texts("members"),
+        options=read_options(table),
+        mtu=table.take("mtu", int, mtu),
+        addresses=table.interfaces("addresses"),
+    )
+    table.done()
+    return bond
+
+
+def read_options(table: Reader) -> tuple[tuple[str, str], ...]:
+    """Options as the texts that are written; those of `LAB_BOND_OPTIONS` that the file leaves out are added."""
+    given = table.take("options", dict, {})
+    options = dict(LAB_BOND_OPTIONS)
+    writes = []
+    for option, value in given.items():
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, str | int):
+                raise wrong_kind(f"{table.where}.options.{option}", item, str)
+            text = str(int(item)) if isinstance(item, bool) else str(item)
+            if isinstance(value, list):
+                writes.append((option, f"+{text}"))
+            elif option in options:
+                options[option] = text
+            else:
+                writes.append((option, text))
+    return (*options.items(), *writes)
+
+
+def read_route(table: Reader) -> Route:
+    to = table.require("to", str, "a route has a destination")
+    via = table.require("via", str, "a route has a gateway")
+    table.done()
+    gateway = table.address("via", via)
+    anything = "0.0.0.0/0" if gateway.version == 4 else "::/0"
+    return Route(table.network("to", anything if to == "default" else to), gateway)
+
+
+def read_pkey(table: Reader) -> int:
+    pkey = table.require("pkey", int, "a partition is a P_Key and its members")
+    if not 0 < pkey & ~FULL_MEMBER < DEFAULT_PKEY & ~FULL_MEMBER or pkey > DEFAULT_PKEY:
+        raise Refused(
+            f"{table.where} has P_Key {pkey:#x}",
+            why="it must be 0x0001 to 0x7ffe, or 0x8001 to 0xfffe with the full-member bit; 0xffff is the default",
+            fix="Choose another number, for example 0x8001",
+        )
+    return pkey | FULL_MEMBER
+
+
+def read_partition(name: str, pkey: int, table: Reader, hosts: tuple[Host, ...], mtu: int) -> Partition:
+    check_name(table.where, name)
+    partition = Partition(
+        name,
+        pkey,
+        full=read_partition_members(table, "members", hosts),
+        limited=read_partition_members(table, "limited", hosts),
+        mtu=table.take("mtu", int, mtu),
+    )
+    table.done()
+    return partition
+
+
+def read_partition_members(table: Reader, key: str, hosts: tuple[Host, ...]) -> tuple[str, ...]:
+    """`h1` (all its ports) and `h1/ib0` to ports."""
+    ports: dict[str, None] = {}
+    for member in table.texts(key):
+        name, _, device = member.partition("/")
+        host = next((host for host in hosts if host.name == name), None)
+        if host is None:
+            raise unknown(f"{table.path(key)} names {member}", name, [host.name for host in hosts])
+        own = {d.name: d.port for d in host.devices if d.parent is None}
+        if device and device not in own:
+            raise unknown(f"{table.path(key)} names {member}", device, own)
+        ports.update(dict.fromkeys([own[device]] if device else own.values()))
+    return tuple(ports)
+
+
+def check_name(where: str, name: str) -> None:
+    if not NAME.match(name):
+        raise Refused(
+            f"{where} has the name {name!r}",
+            why="a name is a lower-case letter, then at most 30 lower-case letters, digits, - and _",
+            fix="Choose another name",
+        )
+
+
+def check_device_name(where: str, name: str) -> None:
+    if not DEVICE_NAME.match(name):
+        raise Refused(
+            f"{where} has the device name {name!r}",
+            why="Linux takes 1 to 15 letters, digits, dots, - and _, a letter first",
+            fix="Choose another name",
+        )

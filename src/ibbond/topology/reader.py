@@ -94,7 +94,7 @@ class Reader:
 def unknown(what: str, name: str, known: Iterable[str]) -> Refused:
     """A name that is none of the known ones, with the nearest of them."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, 1)
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
     why = f"known are {listed(names)}" if names else "nothing is known there"
     return Refused(what, why=why, fix=f"Did you mean {near[0]}? Write that" if near else "Name one of these")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ibbond.errors import Malformed
-from ibbond.wire.mad import MAD_BYTES, ManagementClass, MadHeader
+from ibbond.wire.mad import MAD_BYTES, MadHeader, ManagementClass
 
 PERMISSIVE_LID = 0xFFFF
 NO_PORT = 0xFF  # an entry of the linear forwarding table that drops
@@ -163,9 +163,7 @@ class NodeInfo:
         )
         if kind not in (NodeType.CHANNEL_ADAPTER, NodeType.SWITCH, NodeType.ROUTER):
             raise Malformed(f"no node type {kind}")
-        return cls(
-            kind, ports, system, node, port, tail >> 24, cap, device, revision, tail & 0xFFFFFF, base, version
-        )
+        return cls(kind, ports, system, node, port, tail >> 24, cap, device, revision, tail & 0xFFFFFF, base, version)
 
     def pack(self) -> bytes:
         return self.LAYOUT.pack(

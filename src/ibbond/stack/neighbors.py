@@ -1,0 +1,243 @@
+"""From an IP address on the link to the link-layer address behind it: the ARP and ND cache of one device.
+
+Read first: `net/core/neighbour.c` of Linux (its NUD states have the same names here) and RFC 4861 section 7.3. The
+cache belongs to the bond, not to its members (spec/ipoib, section 8). It knows no packet format: `Solicit` is turned
+into an ARP request or a neighbor solicitation by `ip_layer`.
+
+Three things differ from Linux on purpose. There is no lock time: whoever answers last is believed, because no proxies
+exist here. Repeated probes go to everybody, not only to the old address, so that a lost announcement costs a second.
+And a device that got another address of its own (`readdressed`) keeps its entries under suspicion: the first packet to
+each neighbor goes out at once, together with a question that also tells the neighbor our new address. `flush` is what
+the kernel does instead (`neigh_changeaddr`).
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ibbond.fabric.generation import Generation
+from ibbond.machine import SECOND
+
+RETRY = 1 * SECOND  # retrans_time
+ATTEMPTS = 3  # mcast_solicit, ucast_probes
+REACHABLE_FOR = 30 * SECOND  # base_reachable_time
+DELAY = 5 * SECOND  # delay_first_probe_time
+STALE_FOR = 60 * SECOND  # gc_stale_time: idle entries are forgotten then
+QUEUE_PACKETS = 101  # unres_qlen: the oldest packet gives way
+
+
+class State(enum.Enum):
+    """Linux's NUD states; a failed entry is no entry here."""
+
+    INCOMPLETE = "INCOMPLETE"
+    REACHABLE = "REACHABLE"
+    STALE = "STALE"
+    DELAY = "DELAY"
+    PROBE = "PROBE"
+
+
+USABLE_BY_FLOWS = frozenset({State.REACHABLE, State.DELAY, State.PROBE})
+
+
+@dataclass(frozen=True, slots=True)
+class Solicit:
+    """Effect: ask who has `ip`: at `hardware`, or everybody when it is empty; `packet` (or empty) made us ask."""
+
+    ip: bytes
+    hardware: bytes = b""
+    packet: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Effect: send this packet to `hardware`."""
+
+    hardware: bytes
+    packet: bytes
+    offload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """Effect: nobody answered; `packets` are given up (`offload` headers do not matter any more)."""
+
+    ip: bytes
+    packets: tuple[bytes, ...]
+
+
+NeighborEffect = Solicit | Resolved | Unreachable
+
+
+@dataclass(eq=False, slots=True)
+class Neighbor:
+    """One entry; `hardware` is empty while INCOMPLETE, `due` is when its state wants attention."""
+
+    ip: bytes
+    state: State
+    hardware: bytes = b""
+    attempts: int = 0
+    due: int | None = None
+    suspect: bool = False  # we moved since it was confirmed: ask at the next use
+    waiting: deque[tuple[bytes, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_PACKETS))
+
+
+class Neighbors:
+    """The neighbor cache of one device; addresses are 4 or 16 bytes, hardware addresses as long as the device's."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._entries: dict[bytes, Neighbor] = {}
+        self._due: list[tuple[int, int, Neighbor]] = []
+        self._sequence = 0
+        self.dropped = 0  # packets that gave way to younger ones
+
+    def __iter__(self) -> Iterator[Neighbor]:
+        return iter(tuple(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, ip: bytes) -> Neighbor | None:
+        return self._entries.get(ip)
+
+    def usable(self, ip: bytes) -> bytes | None:
+        """The address that a remembered flow may use; None when a packet has to come by and be noticed."""
+        entry = self._entries.get(ip)
+        return entry.hardware if entry is not None and entry.state in USABLE_BY_FLOWS else None
+
+    def send(self, now: int, ip: bytes, packet: bytes, offload: bytes = b"") -> list[NeighborEffect]:
+        """A packet for this neighbor: it goes, or it waits for an answer."""
+        entry = self._entries.get(ip)
+        if entry is None:
+            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1)
+            entry.waiting.append((packet, offload))
+            self._wait(entry, now + RETRY)
+            return [Solicit(ip, packet=packet)]
+        if entry.state is State.INCOMPLETE:
+            self.dropped += len(entry.waiting) == QUEUE_PACKETS
+            entry.waiting.append((packet, offload))
+            return []
+        effects: list[NeighborEffect] = [Resolved(entry.hardware, packet, offload)]
+        if entry.state is State.STALE and entry.suspect:
+            entry.state, entry.attempts = State.PROBE, 1
+            self._wait(entry, now + RETRY)
+            effects.append(Solicit(ip, packet=packet))
+        elif entry.state is State.STALE:
+            entry.state = State.DELAY
+            self._wait(entry, now + DELAY)
+        return effects
+
+    def learn(
+        self,
+        now: int,
+        ip: bytes,
+        hardware: bytes,
+        *,
+        confirmed: bool = False,
+        override: bool = True,
+        create: bool = False,
+    ) -> list[NeighborEffect]:
+        """Somebody says that `ip` is at `hardware`: an answer to us (`confirmed`) or news.
+
+        Without `override` a known other address stays. Only `create` makes a new entry.
+        """
+        entry = self._entries.get(ip)
+        if entry is None:
+            if not create:
+                return []
+            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE)
+        if entry.state is not State.INCOMPLETE and entry.hardware != hardware and not override:
+            if entry.state is State.REACHABLE:
+                self._stale(entry, now)
+            return []
+        changed = entry.hardware != hardware
+        entry.hardware = hardware
+        if confirmed:
+            self._reachable(entry, now)
+        elif changed:
+            self._stale(entry, now)
+        if changed:
+            self._generation.bump()
+        effects: list[NeighborEffect] = []
+        while entry.waiting:
+            packet, offload = entry.waiting.popleft()
+            effects += self.send(now, ip, packet, offload)
+        return effects
+
+    def readdressed(self, now: int) -> list[NeighborEffect]:
+        """Our own address is another one: neighbors are where they were, but do not know where we are."""
+        effects: list[NeighborEffect] = []
+        for entry in self:
+            if entry.state is State.INCOMPLETE:
+                entry.attempts = 1
+                self._wait(entry, now + RETRY)
+                effects.append(Solicit(entry.ip))  # the answer to the first question went to the old address
+            else:
+                self._stale(entry, now)
+                entry.suspect = True
+        self._generation.bump()
+        return effects
+
+    def flush(self) -> None:
+        """Forget everything, waiting packets included (`neigh_changeaddr`, `neigh_ifdown`)."""
+        for entry in self._entries.values():
+            entry.due = None
+        self._entries.clear()
+        self._due.clear()
+        self._generation.bump()
+
+    def tick(self, now: int) -> list[NeighborEffect]:
+        effects: list[NeighborEffect] = []
+        while self._due and self._due[0][0] <= now:
+            due, _, entry = heapq.heappop(self._due)
+            if entry.due == due:
+                entry.due = None
+                effects += self._overdue(entry, now)
+        return effects
+
+    def deadline(self) -> int | None:
+        while self._due and self._due[0][2].due != self._due[0][0]:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def _overdue(self, entry: Neighbor, now: int) -> list[NeighborEffect]:
+        match entry.state:
+            case State.REACHABLE:
+                self._stale(entry, now)
+                self._generation.bump()  # whoever uses it must come by, so that it is confirmed again
+                return []
+            case State.STALE:
+                return self._forget(entry)
+            case State.DELAY:
+                entry.state, entry.attempts = State.PROBE, 1
+                self._wait(entry, now + RETRY)
+                return [Solicit(entry.ip, entry.hardware)]
+            case State.INCOMPLETE | State.PROBE:
+                if entry.attempts >= ATTEMPTS:
+                    return self._forget(entry)
+                entry.attempts += 1
+                self._wait(entry, now + RETRY)
+                return [Solicit(entry.ip, packet=entry.waiting[0][0] if entry.waiting else b"")]
+
+    def _reachable(self, entry: Neighbor, now: int) -> None:
+        entry.state, entry.suspect = State.REACHABLE, False
+        self._wait(entry, now + REACHABLE_FOR)
+
+    def _stale(self, entry: Neighbor, now: int) -> None:
+        entry.state, entry.suspect = State.STALE, False
+        self._wait(entry, now + STALE_FOR)
+
+    def _forget(self, entry: Neighbor) -> list[NeighborEffect]:
+        del self._entries[entry.ip]
+        self._generation.bump()
+        packets = tuple(packet for packet, _ in entry.waiting)
+        return [Unreachable(entry.ip, packets)] if packets else []
+
+    def _wait(self, entry: Neighbor, due: int) -> None:
+        entry.due = due
+        self._sequence += 1
+        heapq.heappush(self._due, (due, self._sequence, entry))

@@ -1,6 +1,6 @@
-"""The 4-byte encapsulation header in front of every IPoIB payload.
+"""The 4-byte encapsulation header in front of every IPoIB payload, and what connected mode adds to connections.
 
-Read first: RFC 4391 section 6. The pseudo header with which Linux hands destination addresses inside the kernel is
+Read first: RFC 4391 section 6, RFC 4755 section 3. The pseudo header with which Linux hands destination addresses inside the kernel is
 not on any wire and not here.
 """
 
@@ -37,3 +37,26 @@ class Encapsulated:
 
     def pack(self) -> bytes:
         return self.LAYOUT.pack(self.ethertype, 0) + self.payload
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedModeData:
+    """The private data of connected mode's REQ and REP: the sender's UD queue pair, and what it takes at most.
+
+    Linux announces 65524 bytes, its greatest MTU of 65520 plus the encapsulation header.
+    """
+
+    LAYOUT: ClassVar = struct.Struct("!II")  # reserved:8 qpn:24 | receive MTU
+    qpn: int
+    receive_bytes: int = 65524
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """The field of the message is longer; what stands behind the eight bytes is ignored."""
+        if len(raw) < cls.LAYOUT.size:
+            raise Malformed(f"connected mode's private data needs {cls.LAYOUT.size} bytes, got {len(raw)}")
+        word, receive_bytes = cls.LAYOUT.unpack_from(raw)
+        return cls(word & 0xFFFFFF, receive_bytes)
+
+    def pack(self) -> bytes:
+        return self.LAYOUT.pack(self.qpn, self.receive_bytes)

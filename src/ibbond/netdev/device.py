@@ -7,9 +7,11 @@ they change; what opens, sends or refuses is its `Driver`. Left out: queues, fea
 from __future__ import annotations
 
 import enum
+import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ibbond.errors import Refused
 from ibbond.netdev.groups import AddressList
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class Notice(enum.Enum):
     NOTIFY_PEERS = enum.auto()
     RESEND_IGMP = enum.auto()
     CHANGEINFODATA = enum.auto()
-    RX_MODE = enum.auto()  # the unicast or multicast list, PROMISC or ALLMULTI changed (ndo_set_rx_mode)
+    RX_MODE = enum.auto()  # the unicast or multicast list of a device that is up changed (ndo_set_rx_mode)
+    RX_FLAGS = enum.auto()  # PROMISC or ALLMULTI changed (ndo_change_rx_flags)
 
 
 class Driver(Protocol):
@@ -134,6 +137,7 @@ class Device:
     unicast: AddressList = field(default_factory=AddressList)
     promiscuity: int = 0
     allmulti: int = 0
+    asked: Flags = field(default=Flags(0))  # PROMISC and ALLMULTI as user space set them on this very device
     statistics: Statistics = field(default_factory=Statistics)
     namespace: Namespace | None = None
 
@@ -161,6 +165,7 @@ class Device:
             return
         self.driver.open(self)
         self.flags |= Flags.UP
+        self.tell(Notice.RX_MODE)
         self.tell(Notice.UP)
 
     def close(self) -> None:
@@ -177,16 +182,71 @@ class Device:
             self.tell(Notice.CHANGE)
 
     def set_mtu(self, mtu: int) -> None:
-        """Change the MTU (`dev_set_mtu`); the driver may refuse."""
-        if mtu != self.mtu:
-            self.driver.check_mtu(self, mtu)
-            self.mtu = mtu
-            self.tell(Notice.CHANGEMTU)
+        """Change the MTU (`dev_set_mtu`); the device's limits (EINVAL) or its driver may refuse."""
+        if mtu == self.mtu:
+            return
+        if not self.min_mtu <= mtu <= self.max_mtu:
+            raise Refused(
+                f"cannot set the MTU of {self.name} to {mtu}",
+                why=f"it takes {self.min_mtu} to {self.max_mtu}",
+                fix="Choose an MTU within these limits",
+            )
+        self.driver.check_mtu(self, mtu)
+        self.mtu = mtu
+        self.tell(Notice.CHANGEMTU)
 
     def set_address(self, address: bytes, origin: AddressOrigin) -> None:
-        """Change the hardware address (`dev_set_mac_address`); the driver or a listener may refuse."""
-        self.driver.check_address(self, address)
+        """Change the hardware address (`dev_set_mac_address`); the driver or a listener may refuse.
+
+        EOPNOTSUPP where the driver has no such operation.
+        """
+        if not self.driver.can_set_address:
+            raise Refused(
+                f"cannot set the hardware address of {self.name}",
+                why=f"its driver ({self.driver.kind}) cannot",
+                fix="Use fail_over_mac active, which leaves the members' addresses alone",
+                code=errno.EOPNOTSUPP,
+            )
         self.tell(Notice.PRE_CHANGEADDR)
+        self.driver.check_address(self, address)
         self.address = address
         self.address_origin = origin
         self.tell(Notice.CHANGEADDR)
+
+    def add_multicast(self, address: bytes) -> None:
+        """One user more of a link-layer multicast address (`dev_mc_add`)."""
+        self.multicast.add(address)
+        self.rx_mode_changed()
+
+    def remove_multicast(self, address: bytes) -> None:
+        self.multicast.remove(address)
+        self.rx_mode_changed()
+
+    def rx_mode_changed(self) -> None:
+        """`__dev_set_rx_mode`: a device that is down is told when it is opened."""
+        if self.up:
+            self.tell(Notice.RX_MODE)
+
+    def count_promiscuous(self, users: int) -> None:
+        """So many users more (or less) want every frame (`dev_set_promiscuity`)."""
+        self.promiscuity += users
+        self._derive(Flags.PROMISC, self.promiscuity)
+
+    def count_allmulti(self, users: int) -> None:
+        """So many users more (or less) want every multicast (`dev_set_allmulti`)."""
+        self.allmulti += users
+        self._derive(Flags.ALLMULTI, self.allmulti)
+
+    def ask(self, flag: Flags, on: bool) -> None:
+        """User space itself sets or clears PROMISC or ALLMULTI (`gflags`): it counts as one user."""
+        assert flag in (Flags.PROMISC, Flags.ALLMULTI)
+        if bool(self.asked & flag) != on:
+            self.asked ^= flag
+            count = self.count_promiscuous if flag is Flags.PROMISC else self.count_allmulti
+            count(1 if on else -1)
+
+    def _derive(self, flag: Flags, users: int) -> None:
+        assert users >= 0, f"{self.name}: more users of {flag.name} went than came"
+        if bool(self.flags & flag) != (users > 0):
+            self.flags ^= flag
+            self.tell(Notice.RX_FLAGS)

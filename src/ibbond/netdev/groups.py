@@ -1,45 +1,106 @@
 """The link-layer address lists of a device: which multicast (or extra unicast) addresses it must receive.
 
 Read first: `net/core/dev_addr_lists.c`. Entries are counted, because a bond and the member's own IP stack may both
-want one; the order is the order of arrival.
+want one; the order is the order of arrival. `sync` copies a bond's list onto a member, as `dev_mc_sync` does: it marks
+what it has copied, and takes back what the bond no longer wants.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Entry:
+    users: int = 1
+    copies: int = 0  # how many other lists hold it because of us (sync_cnt)
+    copied: bool = False  # it is (also) here because another list was synced to us
 
 
 class AddressList:
     """A counted list of link-layer addresses (`dev->mc`, `dev->uc`)."""
 
-    __slots__ = ("_users",)
+    __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._users: dict[bytes, int] = {}
+        self._entries: dict[bytes, _Entry] = {}
 
     def add(self, address: bytes) -> bool:
         """Count one user more; True when the address is new in the list."""
-        users = self._users.get(address, 0)
-        self._users[address] = users + 1
-        return users == 0
+        entry = self._entries.get(address)
+        if entry is None:
+            self._entries[address] = _Entry()
+            return True
+        entry.users += 1
+        return False
 
     def remove(self, address: bytes) -> bool:
         """Count one user less; True when the address has left the list. Unknown addresses are ignored."""
-        users = self._users.get(address, 0)
-        if users > 1:
-            self._users[address] = users - 1
+        entry = self._entries.get(address)
+        if entry is None:
             return False
-        return self._users.pop(address, None) is not None
+        entry.users -= 1
+        if entry.users > 0:
+            return False
+        del self._entries[address]
+        return True
 
     def flush(self) -> None:
-        self._users.clear()
+        self._entries.clear()
+
+    def sync(self, target: "AddressList") -> None:
+        """Copy what the single `target` does not have of us yet, take back what only the copy kept alive."""
+        for address, entry in tuple(self._entries.items()):
+            if not entry.copies:
+                self._copy(address, entry, target)
+            elif entry.users == 1:
+                self._take_back(address, entry, target)
+
+    def sync_multiple(self, target: "AddressList") -> None:
+        """As `sync`, for a list that is kept on several targets at once (`dev_mc_sync_multiple`)."""
+        for address, entry in tuple(self._entries.items()):
+            if entry.copies == entry.users:
+                self._take_back(address, entry, target)
+            else:
+                self._copy(address, entry, target)
+
+    def unsync(self, target: "AddressList") -> None:
+        """Take all that was copied off `target` again (`dev_mc_unsync`)."""
+        for address, entry in tuple(self._entries.items()):
+            if entry.copies:
+                self._take_back(address, entry, target)
 
     def users(self, address: bytes) -> int:
-        return self._users.get(address, 0)
+        entry = self._entries.get(address)
+        return entry.users if entry else 0
+
+    def _copy(self, address: bytes, entry: _Entry, target: "AddressList") -> None:
+        theirs = target._entries.get(address)
+        if theirs is None:
+            target._entries[address] = _Entry(copied=True)
+        elif theirs.copied:
+            if entry.copies:
+                return  # it has our copy already
+            theirs.users += 1
+        else:
+            theirs.users += 1
+            theirs.copied = True
+        entry.copies += 1
+        entry.users += 1
+
+    def _take_back(self, address: bytes, entry: _Entry, target: "AddressList") -> None:
+        theirs = target._entries.get(address)
+        if theirs is None or not theirs.copied:
+            return
+        theirs.copied = False
+        target.remove(address)
+        entry.copies -= 1
+        self.remove(address)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(tuple(self._users))
+        return iter(tuple(self._entries))
 
     def __len__(self) -> int:
-        return len(self._users)
+        return len(self._entries)
 
     def __contains__(self, address: object) -> bool:
-        return address in self._users
+        return address in self._entries

@@ -1,0 +1,109 @@
+"""The `ibbond` command: a table of commands, each imported when it is used, and how a refusal reaches people.
+
+Exit codes everywhere: 0 done, 1 done and the answer is bad (a protocol did not survive, findings, failed cases), 2 the
+request was refused or could not be read, 130 interrupted. A new command is one row of `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from ibbond import __version__
+from ibbond.errors import Refused
+
+REFUSED = 2
+INTERRUPTED = 130
+
+
+class Row(NamedTuple):
+    """Where a command lives, and what `ibbond --help` says of it without importing it."""
+
+    target: str  # "module:attribute"
+    help: str
+
+
+COMMANDS: dict[str, Row] = {
+    "demo": Row("ibbond.cli.demo:demo", "Pull cables under real traffic and read what each protocol lost."),
+    "lab": Row("ibbond.cli.lab:lab", "Hosts, switches and cables on this machine: up, exec, cut, mend, capture, down."),
+    "bond": Row("ibbond.cli.bond:bond", "Bonds of a lab host (h1/bond0) or of this host (bond0)."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are rows of a table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = COMMANDS.get(cmd_name)
+        if row is None:
+            return None
+        module, _, attribute = row.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row.help) for name, row in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ibbond")
+def ibbond() -> None:
+    """High availability for IP over InfiniBand: one address that outlives a cut cable.
+
+    A device in a lab is HOST/DEVICE everywhere (h1/bond0, h1/ib0); a plain name (bond0) is this host's own, or inside
+    `ibbond lab exec h1` that host's. Options stand before names.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and exit with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(words))
+
+
+def run(words: list[str]) -> int:
+    """Run a command line; the exit code. Refusals are printed for people, and as JSON too where that was asked for."""
+    try:
+        result = ibbond.main(args=words, prog_name="ibbond", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except Refused as refusal:
+        return refuse(str(refusal), refusal, words)
+    except click.ClickException as error:
+        if asked_for_json(words):
+            print_error_object(error.format_message(), "", "")
+        error.show()
+        return REFUSED
+    except (KeyboardInterrupt, click.Abort):
+        print("ibbond: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; nothing more to say to anybody
+        return 0
+
+
+def refuse(text: str, refusal: Refused, words: list[str]) -> int:
+    if asked_for_json(words):
+        print_error_object(refusal.what, refusal.why, refusal.fix)
+    print(f"ibbond: {text}", file=sys.stderr)
+    return REFUSED
+
+
+def asked_for_json(words: list[str]) -> bool:
+    """Whether `--json` stands among our own words, which end where another program's begin."""
+    own = words[: words.index("--")] if "--" in words else words
+    return "--json" in own
+
+
+def print_error_object(what: str, why: str, fix: str) -> None:
+    import json
+
+    print(json.dumps({"error": {"what": what, "why": why, "fix": fix}}))

@@ -1,0 +1,253 @@
+"""From what was sent and what arrived to milliseconds of outage: the arithmetic of `ibbond demo`.
+
+Pure: no clock and no I/O. All times are nanoseconds of one monotonic clock (the virtual one in a simulated run). An
+outage of a probe stream is the number of lost probes times their spacing, as the issue of every failover tool should
+be: it does not depend on when the receiver was scheduled. TCP loses nothing, so its outage is the longest time without
+new bytes at the receiver, and TCP's own retransmission timeout is in it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ibbond.machine import MS
+
+PROTOCOLS = ("icmp", "udp", "tcp", "multicast")
+KINDS = ("failover", "failback")
+IN_FLIGHT_NS = 50 * MS  # a probe may be this much older than the event that lost it
+ALIVE_NS = 300 * MS  # a stream lives when something of the last moments before the next event arrived
+
+
+class Happening(NamedTuple):
+    """One line of the time line. `what` is `failover` or `failback` where traffic had to move, else any other word."""
+
+    at_ns: int
+    what: str
+    where: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStream:
+    """Numbered probes in one direction; `arrived[n]` is when probe n arrived, 0 when it never did."""
+
+    protocol: str
+    direction: str
+    spacing_ns: int
+    sent: Sequence[int]
+    arrived: Sequence[int]
+
+    def lost_between(self, start: int, end: int) -> list[int]:
+        """When the lost probes of [start, end) were sent."""
+        first, last = bisect_left(self.sent, start), bisect_left(self.sent, end)
+        return [self.sent[n] for n in range(first, last) if not self.arrived[n]]
+
+    def outage_ns(self, start: int, end: int) -> int:
+        return len(self.lost_between(start, end)) * self.spacing_ns
+
+    def lives(self, start: int, end: int) -> bool:
+        """Whether something that was sent in [start, end) arrived."""
+        first, last = bisect_left(self.sent, start), bisect_left(self.sent, end)
+        return any(self.arrived[first:last])
+
+    @property
+    def received(self) -> int:
+        return sum(1 for at in self.arrived if at)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteStream:
+    """A TCP connection: bytes in and out, whether they were the same bytes, and the silences at the receiver.
+
+    `silences` are (start, end) of the longer times without new bytes, in order; shorter ones are not recorded.
+    """
+
+    direction: str
+    sent_bytes: int
+    received_bytes: int
+    intact: bool
+    silences: Sequence[tuple[int, int]]
+    last_at: int
+    protocol: str = "tcp"
+
+    def outage_ns(self, start: int, end: int) -> int:
+        """The longest silence that touches [start, end); one that had not ended then counts to the end."""
+        silences = [until - since for since, until in self.silences if until > start and since < end]
+        return max([*silences, end - max(start, self.last_at)] if self.last_at < end else silences, default=0)
+
+    def lives(self, start: int, end: int) -> bool:
+        """Whether bytes arrived in [start, end)."""
+        return self.last_at >= start and not any(since <= start and until >= end for since, until in self.silences)
+
+
+Stream = ProbeStream | ByteStream
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Everything that a run of the demo saw; the simulator's has the same shape."""
+
+    mode: str  # "live" or "simulated"
+    rounds: int
+    started_at: int
+    ended_at: int
+    happenings: tuple[Happening, ...]
+    streams: tuple[Stream, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def moves(self) -> tuple[Happening, ...]:
+        """The events at which traffic had to move."""
+        return tuple(happening for happening in self.happenings if happening.what in KINDS)
+
+
+def recording_from(raw: Mapping[str, object]) -> Recording:
+    """A `Recording` from plain values, as the simulator hands it over.
+
+    `{"mode", "rounds", "started_at", "ended_at", "happenings": [[at, what, where, detail]],
+    "probes": [{"protocol", "direction", "spacing_ns", "sent": [...], "arrived": [...]}],
+    "bytes": [{"direction", "sent_bytes", "received_bytes", "intact", "silences": [[since, until]], "last_at"}],
+    "notes": [...]}`
+    """
+    import msgspec
+
+    class Raw(msgspec.Struct, forbid_unknown_fields=True):
+        mode: str
+        rounds: int
+        started_at: int
+        ended_at: int
+        happenings: list[Happening]
+        probes: list[ProbeStream]
+        bytes: list[ByteStream]
+        notes: list[str] = []
+
+    plain = msgspec.convert(raw, Raw)
+    return Recording(
+        mode=plain.mode,
+        rounds=plain.rounds,
+        started_at=plain.started_at,
+        ended_at=plain.ended_at,
+        happenings=tuple(plain.happenings),
+        streams=(*plain.probes, *plain.bytes),
+        notes=tuple(plain.notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """What the events of one kind cost one protocol; the worse direction counts."""
+
+    lost: tuple[int, ...] = ()
+    outage_ms: tuple[float, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "lost_max": max(self.lost, default=0),
+            "outage_ms_median": round(statistics.median(self.outage_ms), 3) if self.outage_ms else None,
+            "outage_ms_max": round(max(self.outage_ms), 3) if self.outage_ms else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolSummary:
+    """One row of the final table; `sent` and `received` are probes, for tcp bytes."""
+
+    protocol: str
+    sent: int
+    received: int
+    failover: Outages
+    failback: Outages
+    survived: bool
+    elsewhere: int  # probes lost far from any event
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    recording: Recording
+    protocols: tuple[ProtocolSummary, ...]
+
+    @property
+    def survived(self) -> bool:
+        return len(self.protocols) == len(PROTOCOLS) and all(row.survived for row in self.protocols)
+
+    def as_json(self, report: str | None) -> dict[str, object]:
+        """The object that `ibbond demo --json` prints."""
+        start = self.recording.started_at
+        return {
+            "mode": self.recording.mode,
+            "rounds": self.recording.rounds,
+            "survived": self.survived,
+            "events": [
+                {"t_ms": round((happening.at_ns - start) / MS, 3), "what": happening.what, "where": happening.where}
+                for happening in self.recording.happenings
+            ],
+            "protocols": {
+                row.protocol: {
+                    "sent": row.sent,
+                    "received": row.received,
+                    "failover": row.failover.as_json(),
+                    "failback": row.failback.as_json(),
+                }
+                for row in self.protocols
+            },
+            "report": report,
+        }
+
+
+def summarize(recording: Recording) -> Summary:
+    """The table: per protocol what each failover and each fail-back cost."""
+    rows = []
+    for protocol in PROTOCOLS:
+        streams = [stream for stream in recording.streams if stream.protocol == protocol]
+        if streams:
+            rows.append(_row(protocol, streams, recording))
+    return Summary(recording, tuple(rows))
+
+
+def windows(recording: Recording) -> list[tuple[Happening, int, int]]:
+    """Each move with the time that it is answerable for: until the next one, and the packets in flight before it."""
+    moves = recording.moves
+    ends = [*(move.at_ns for move in moves), recording.ended_at][1:]
+    return [
+        (move, move.at_ns - IN_FLIGHT_NS, end - IN_FLIGHT_NS if end != recording.ended_at else end)
+        for move, end in zip(moves, ends, strict=True)
+    ]
+
+
+def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> ProtocolSummary:
+    lost: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    outage: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    survived = bool(recording.moves)
+    explained = 0
+    for move, start, end in windows(recording):
+        losses = [_lost(stream, start, end) for stream in streams]
+        lost[move.what].append(max(losses))
+        explained += sum(losses)
+        outage[move.what].append(max(stream.outage_ns(start, end) for stream in streams) / MS)
+        survived &= all(stream.lives(max(move.at_ns, end - ALIVE_NS), end) for stream in streams)
+    sent = sum(_count(stream)[0] for stream in streams)
+    received = sum(_count(stream)[1] for stream in streams)
+    broken = any(isinstance(stream, ByteStream) and not stream.intact for stream in streams)
+    return ProtocolSummary(
+        protocol,
+        sent,
+        received,
+        Outages(tuple(lost["failover"]), tuple(outage["failover"])),
+        Outages(tuple(lost["failback"]), tuple(outage["failback"])),
+        survived=survived and not broken,
+        elsewhere=0 if protocol == "tcp" else sent - received - explained,
+    )
+
+
+def _lost(stream: Stream, start: int, end: int) -> int:
+    return len(stream.lost_between(start, end)) if isinstance(stream, ProbeStream) else 0
+
+
+def _count(stream: Stream) -> tuple[int, int]:
+    if isinstance(stream, ByteStream):
+        return stream.sent_bytes, stream.received_bytes
+    return len(stream.sent), stream.received

@@ -1,0 +1,310 @@
+"""The IP side of one device: what a bond or an unbonded `ib0` does with packets, ARP and neighbor discovery.
+
+Read first: RFC 826, RFC 4861 section 7.2, RFC 4391 section 9, and of Linux `arp_process` and `ndisc.c`. The kernel
+behind the TUN device does no ARP and no neighbor discovery (it has no link-layer addresses), so all of it happens here:
+questions, answers, announcements, learning. As with `arp_ignore=1`, only addresses of the device itself are answered
+for. Left out: proxies, router discovery (its messages pass to the kernel), duplicate detection of our own addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ibbond.errors import Malformed
+from ibbond.fabric.generation import Generation
+from ibbond.netdev.device import Device
+from ibbond.stack.announcements import gratuitous_arps, reports, unsolicited_advertisements
+from ibbond.stack.host_groups import HostGroups
+from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Solicit, Unreachable
+from ibbond.stack.next_hop import IPV6_LINK_LOCAL, NextHops
+from ibbond.stack.outgoing import IpEffect, Outgoing, ToHost
+from ibbond.wire import arp, nd
+from ibbond.wire.arp import Arp
+from ibbond.wire.group_address import map_group
+from ibbond.wire.group_reports import is_report, overheard
+from ibbond.wire.icmp import host_unreachable
+from ibbond.wire.ip import ICMP, ICMPV6
+from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
+
+ANY_V4 = bytes(4)
+ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
+ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
+
+
+@dataclass(slots=True)
+class Malfunctions:
+    """What came in or went out and could not be used."""
+
+    malformed: int = 0
+    ignored: int = 0  # well formed, not ours to answer or to believe
+
+
+class IpLayer:
+    """Addresses, neighbors and groups of one device, and the ARP and ND that it speaks."""
+
+    def __init__(self, device: Device, next_hops: NextHops, generation: Generation) -> None:
+        self.device = device
+        self.addresses: tuple[tuple[bytes, int], ...] = ()
+        self.neighbors = Neighbors(generation)
+        self.groups = HostGroups(device)
+        self.forwarding = False  # the router flag of our advertisements
+        self.counts = Malfunctions()
+        self._next_hops = next_hops
+        self._own: frozenset[bytes] = frozenset()
+
+    def set_addresses(self, addresses: tuple[tuple[bytes, int], ...]) -> None:
+        self.addresses = addresses
+        self._own = frozenset(address for address, _ in addresses)
+        self._next_hops.set_addresses(self.device.name, addresses)
+        self.groups.set_addresses(address for address, _ in addresses)
+
+    def owns(self, address: bytes) -> bool:
+        return address in self._own
+
+    def send(self, now: int, packet: bytes, offload: bytes = b"") -> list[IpEffect]:
+        """A packet of the host's IP stack: to a neighbor, a group or everybody; group reports are overheard."""
+        version = packet[0] >> 4 if packet else 0
+        destination = destination_of(packet)
+        if destination is None:
+            self.counts.malformed += 1
+            return []
+        if (
+            version == 6
+            and nd.is_message(packet)
+            and packet[40]
+            in (
+                nd.NeighborSolicitation.KIND,
+                nd.NeighborAdvertisement.KIND,
+            )
+        ):
+            self.counts.ignored += 1  # the kernel's own: it knows no link-layer address that it could tell
+            return []
+        if is_report(packet):
+            self._overhear(packet)
+        link = self.group_destination(destination)
+        if link is not None:
+            return [Outgoing(link, ETHERTYPES[version], packet, offload)]
+        hop = self._next_hops.gateway_for(self.device.name, destination)
+        return self._execute(self.neighbors.send(now, hop, packet, offload))
+
+    def group_destination(self, destination: bytes) -> bytes | None:
+        """The link-layer address of a group or broadcast destination; None for unicast."""
+        if len(destination) == 4:
+            if destination[0] >> 4 == 0xE:
+                return map_group(destination, self.device.type, self.device.broadcast)
+            if self._next_hops.is_broadcast(self.device.name, destination):
+                return self.device.broadcast
+        elif destination[0] == 0xFF:
+            return map_group(destination, self.device.type, self.device.broadcast)
+        return None
+
+    def neighbor_for(self, destination: bytes) -> bytes | None:
+        """The link-layer address that a flow to this unicast destination may use, when it is known and settled."""
+        return self.neighbors.usable(self._next_hops.gateway_for(self.device.name, destination))
+
+    def receive_arp(self, now: int, message: Arp, *, unicast: bool) -> list[IpEffect]:
+        """Learn from an ARP packet, and answer when it asks for one of our addresses."""
+        device = self.device
+        believable = (
+            message.hardware_type == device.type
+            and len(message.sender_hardware) == device.addr_len
+            and message.protocol == ETHERTYPE_IPV4
+            and len(message.sender_ip) == 4
+            and message.sender_ip not in self._own
+            and _is_unicast_link(message.sender_hardware)
+        )
+        if not believable:
+            self.counts.ignored += 1
+            return []
+        for_us = message.target_ip in self._own
+        asks_us = message.operation == arp.REQUEST and for_us
+        effects: list[IpEffect] = []
+        if message.sender_ip != ANY_V4:
+            confirmed = message.operation == arp.REPLY and unicast and for_us
+            learnt = self.neighbors.learn(
+                now, message.sender_ip, message.sender_hardware, confirmed=confirmed, create=asks_us
+            )
+            effects += self._execute(learnt)
+        if asks_us:
+            answer = arp.reply(message, device.address).pack()
+            effects.insert(0, Outgoing(message.sender_hardware, ETHERTYPE_ARP, answer))
+        return effects
+
+    def receive_discovery(self, now: int, message: nd.Message) -> list[IpEffect]:
+        """Learn from a neighbor discovery message, and answer a solicitation of one of our addresses."""
+        source_address = message.link_address
+        if source_address and (len(source_address) != self.device.addr_len or not _is_unicast_link(source_address)):
+            self.counts.ignored += 1
+            return []
+        match message:
+            case nd.NeighborSolicitation():
+                return self._solicited(now, message)
+            case nd.NeighborAdvertisement():
+                return self._advertised(now, message)
+            case nd.RouterSolicitation() | nd.RouterAdvertisement():
+                router = isinstance(message, nd.RouterAdvertisement)
+                if not source_address or message.source in (nd.UNSPECIFIED, *self._own):
+                    return []
+                return self._execute(self.neighbors.learn(now, message.source, source_address, create=router))
+            case nd.Redirect():
+                return []  # the kernel follows it by its own routes
+
+    def announce(self) -> list[Outgoing]:
+        """NETDEV_NOTIFY_PEERS: one gratuitous ARP or unsolicited advertisement for every address."""
+        own = [address for address, _ in self.addresses]
+        return [
+            *gratuitous_arps(self.device, own),
+            *unsolicited_advertisements(self.device, own, router=self.forwarding),
+        ]
+
+    def report(self) -> list[Outgoing]:
+        """NETDEV_RESEND_IGMP: the groups of the device, reported again by IGMP and MLD."""
+        joined = self.groups.joined
+        return reports(self.device, joined, self.source_for(ANY_V4), self._link_local() or nd.UNSPECIFIED)
+
+    def probe(self, target: bytes, hardware: bytes) -> Outgoing:
+        """The ARP monitor's question for an IPv4 or IPv6 target, sent by the member whose address is `hardware`."""
+        source = self.source_for(target)
+        return self._question(target, source, hardware)
+
+    def readdressed(self, now: int) -> list[IpEffect]:
+        """The device's hardware address is another one."""
+        return self._execute(self.neighbors.readdressed(now))
+
+    def tick(self, now: int) -> list[IpEffect]:
+        return self._execute(self.neighbors.tick(now))
+
+    def deadline(self) -> int | None:
+        return self.neighbors.deadline()
+
+    def source_for(self, target: bytes, wish: bytes = b"") -> bytes:
+        """Our address for asking about `target`: the one wished for if ours, on its prefix, any, or unspecified."""
+        if wish in self._own and len(wish) == len(target):
+            return wish
+        family = [(address, prefix) for address, prefix in self.addresses if len(address) == len(target)]
+        width, value = 8 * len(target), int.from_bytes(target)
+        for address, prefix in family:
+            if int.from_bytes(address) >> (width - prefix) == value >> (width - prefix):
+                return address
+        return family[0][0] if family else bytes(len(target))
+
+    def _link_local(self) -> bytes:
+        links = (address for address in self._sixes() if int.from_bytes(address) >> 118 == IPV6_LINK_LOCAL)
+        return next(links, b"")
+
+    def _sixes(self) -> Iterable[bytes]:
+        return (address for address, _ in self.addresses if len(address) == 16)
+
+    def _solicited(self, now: int, message: nd.NeighborSolicitation) -> list[IpEffect]:
+        if message.target not in self._own or message.source in self._own:
+            self.counts.ignored += 1
+            return []
+        detection = message.source == nd.UNSPECIFIED
+        answer = nd.NeighborAdvertisement(
+            message.target,
+            nd.ALL_NODES if detection else message.source,
+            message.target,
+            self.device.address,
+            router=self.forwarding,
+            solicited=not detection,
+            override=True,
+        )
+        if detection:
+            return [Outgoing(self._group(nd.ALL_NODES), ETHERTYPE_IPV6, answer.pack())]
+        if not message.link_address:
+            return self._execute(self.neighbors.send(now, message.source, answer.pack()))
+        learnt = self.neighbors.learn(now, message.source, message.link_address, create=True)
+        return [Outgoing(message.link_address, ETHERTYPE_IPV6, answer.pack()), *self._execute(learnt)]
+
+    def _advertised(self, now: int, message: nd.NeighborAdvertisement) -> list[IpEffect]:
+        known = self.neighbors.get(message.target)
+        if known is None or message.target in self._own:
+            return []
+        hardware = message.link_address or known.hardware
+        if not hardware:
+            return []
+        learnt = self.neighbors.learn(
+            now, message.target, hardware, confirmed=message.solicited, override=message.override
+        )
+        return self._execute(learnt)
+
+    def _overhear(self, packet: bytes) -> None:
+        try:
+            said = overheard(packet)
+        except Malformed:
+            self.counts.malformed += 1
+            return
+        for group, member in said:
+            if member:
+                self.groups.join(group)
+            else:
+                self.groups.leave(group)
+
+    def _execute(self, effects: Iterable[NeighborEffect]) -> list[IpEffect]:
+        done: list[IpEffect] = []
+        for effect in effects:
+            match effect:
+                case Resolved(hardware, packet, offload):
+                    done.append(Outgoing(hardware, ETHERTYPES[packet[0] >> 4], packet, offload))
+                case Solicit(ip, hardware, packet):
+                    source = self.source_for(ip, source_of(packet) or b"")
+                    done.append(self._question(ip, source, self.device.address, hardware))
+                case Unreachable(_, packets):
+                    done += [ToHost(error) for packet in packets if (error := self._error_about(packet))]
+        return done
+
+    def _question(self, target: bytes, source: bytes, hardware: bytes, to: bytes = b"") -> Outgoing:
+        """Who has `target`? Asked of everybody, or of the neighbor at `to`."""
+        if len(target) == 4:
+            question = arp.request(hardware, source, target, hardware_type=self.device.type)
+            return Outgoing(to or self.device.broadcast, ETHERTYPE_ARP, question.pack())
+        group = nd.solicited_node(target)
+        told = b"" if source == nd.UNSPECIFIED else hardware
+        solicitation = nd.NeighborSolicitation(source, target if to else group, target, told)
+        return Outgoing(to or self._group(group), ETHERTYPE_IPV6, solicitation.pack())
+
+    def _group(self, group: bytes) -> bytes:
+        return map_group(group, self.device.type, self.device.broadcast)
+
+    def _error_about(self, packet: bytes) -> bytes:
+        """What the packet's sender hears; nothing when the packet is an ICMP error itself."""
+        source = source_of(packet)
+        if source is None or not any(source) or _is_icmp_error(packet):
+            return b""
+        own = self.source_for(source, source)
+        return host_unreachable(packet, own) if any(own) else b""
+
+
+def destination_of(packet: bytes) -> bytes | None:
+    """The destination address of an IP packet of either version; None when there is no whole header."""
+    version = packet[0] >> 4 if packet else 0
+    if version == 4 and len(packet) >= 20:
+        return packet[16:20]
+    if version == 6 and len(packet) >= 40:
+        return packet[24:40]
+    return None
+
+
+def source_of(packet: bytes) -> bytes | None:
+    """The source address, as `destination_of`."""
+    version = packet[0] >> 4 if packet else 0
+    if version == 4 and len(packet) >= 20:
+        return packet[12:16]
+    if version == 6 and len(packet) >= 40:
+        return packet[8:24]
+    return None
+
+
+def _is_unicast_link(address: bytes) -> bool:
+    """No neighbor has no address, and none is at a group's."""
+    if len(address) == 20:
+        return any(address[1:]) and address[4] != 0xFF
+    return any(address) and not address[0] & 1
+
+
+def _is_icmp_error(packet: bytes) -> bool:
+    if packet[0] >> 4 == 4:
+        at = (packet[0] & 0xF) * 4
+        return packet[9] == ICMP and len(packet) > at and packet[at] in ICMP_ERRORS
+    return packet[6] == ICMPV6 and len(packet) > 40 and packet[40] < 128

@@ -1,0 +1,25 @@
+"""What the IP side of a device wants to leave it: frames for the link below, packets for the host above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A frame for the link: link-layer destination (20 or 6 bytes), ethertype, payload, virtio-net header or empty."""
+
+    destination: bytes
+    ethertype: int
+    payload: bytes
+    offload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ToHost:
+    """An IP packet for the host's own stack (an ICMP error about one of its packets)."""
+
+    packet: bytes
+
+
+IpEffect = Outgoing | ToHost

@@ -1,0 +1,168 @@
+"""What can go wrong in a story, as a table: how each kind of fault begins, how it ends, and what it can strike.
+
+Read first: fabric/events.py, the events that these become. A new kind is a new row of `KINDS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from ibbond.bonding.events import SetOption
+from ibbond.errors import Refused
+from ibbond.fabric.events import (
+    Cut,
+    KillSubnetManager,
+    KillSwitch,
+    MakeLossy,
+    Mend,
+    Reregister,
+    ReviveSubnetManager,
+    ReviveSwitch,
+)
+from ibbond.stack.events import NetworkEvent, OnHost, OnSubnet, SetAdmin, ToBond
+from ibbond.topology.model import Topology, listed
+
+FLAP_MS = 30  # between two changes of a flapping cable
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: `where` is a port, a switch, a device or a bond (HOST/DEVICE), or empty, as its kind wants."""
+
+    kind: str
+    at_ms: int
+    where: str
+    lasting_ms: int = 0
+    share: float = 0.2  # of packets, for lossy cables
+
+
+@dataclass(frozen=True, slots=True)
+class RandomFaults:
+    """How many faults of which kinds a seed draws; `between_ms` is when they begin, `lasting_ms` how long they last."""
+
+    count: int
+    kinds: tuple[str, ...]
+    lasting_ms: tuple[int, int]
+    between_ms: tuple[int, int]
+
+
+Moment = tuple[int, NetworkEvent]  # (ms after the fault's beginning, event)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of fault: what it can strike in a topology, and the events of its course."""
+
+    about: str
+    targets: Callable[[Topology], list[str]]
+    course: Callable[[Fault], list[Moment]]
+
+    def resolve(self, topology: Topology, where: str) -> str:
+        """The target that a person means by `where`; `Refused` names those that there are."""
+        targets = self.targets(topology)
+        if where in targets:
+            return where
+        if targets and "/" in targets[0] and "/" in where:
+            port = topology.port_of(where)
+            cable = topology.cable_at(port)
+            for end in (port, cable.a, cable.b):
+                if end in targets:
+                    return end
+        raise Refused(
+            f"no target {where!r} for this fault", why=f"there are {listed(targets)}", fix="Name one of these"
+        )
+
+
+def cables(topology: Topology) -> list[str]:
+    return [cable.a for cable in topology.cables]
+
+
+def host_cables(topology: Topology) -> list[str]:
+    switches = {switch.name for switch in topology.switches}
+    return [cable.a for cable in topology.cables if cable.a.partition("/")[0] not in switches]
+
+
+def switches(topology: Topology) -> list[str]:
+    return [switch.name for switch in topology.switches]
+
+
+def member_devices(topology: Topology) -> list[str]:
+    return [f"{host.name}/{name}" for host in topology.hosts for bond in host.bonds for name in bond.members]
+
+
+def manual_switches(topology: Topology) -> list[str]:
+    """HOST/BOND=MEMBER of every member."""
+    return [
+        f"{host.name}/{bond.name}={name}" for host in topology.hosts for bond in host.bonds for name in bond.members
+    ]
+
+
+def cut(fault: Fault) -> list[Moment]:
+    moments: list[Moment] = [(0, OnSubnet(Cut(fault.where)))]
+    return [*moments, (fault.lasting_ms, OnSubnet(Mend(fault.where)))] if fault.lasting_ms else moments
+
+
+def flap(fault: Fault) -> list[Moment]:
+    moments: list[Moment] = []
+    for at in range(0, max(fault.lasting_ms, FLAP_MS), 2 * FLAP_MS):
+        moments += [(at, OnSubnet(Cut(fault.where))), (at + FLAP_MS, OnSubnet(Mend(fault.where)))]
+    return moments
+
+
+def lossy(fault: Fault) -> list[Moment]:
+    begin = OnSubnet(MakeLossy(fault.where, fault.share))
+    return [(0, begin), (fault.lasting_ms, OnSubnet(MakeLossy(fault.where, 0.0)))]
+
+
+def switch_death(fault: Fault) -> list[Moment]:
+    return [(0, OnSubnet(KillSwitch(fault.where))), (fault.lasting_ms, OnSubnet(ReviveSwitch(fault.where)))]
+
+
+def manager_outage(_fault: Fault) -> list[Moment]:
+    return [(0, OnSubnet(KillSubnetManager())), (_fault.lasting_ms, OnSubnet(ReviveSubnetManager()))]
+
+
+def admin_down(fault: Fault) -> list[Moment]:
+    host, _, device = fault.where.partition("/")
+    return [
+        (0, OnHost(host, SetAdmin(device, up=False))),
+        (fault.lasting_ms, OnHost(host, SetAdmin(device, up=True))),
+    ]
+
+
+def reregister(fault: Fault) -> list[Moment]:
+    return [(0, OnSubnet(Reregister(fault.where)))]
+
+
+def manual_switch(fault: Fault) -> list[Moment]:
+    target, _, member = fault.where.partition("=")
+    host, _, bond = target.partition("/")
+    return [(0, OnHost(host, ToBond(bond, SetOption("active_slave", member + "\n"))))]
+
+
+KINDS = {
+    "cut": Kind("a host's cable is pulled, and plugged again", host_cables, cut),
+    "cut_any": Kind("any cable is pulled, inter-switch links too", cables, cut),
+    "flap": Kind("a host's cable is pulled and plugged every 30 ms", host_cables, flap),
+    "lossy": Kind("a cable loses a share of its packets", cables, lossy),
+    "switch_death": Kind("a switch dies, and comes back with empty tables", switches, switch_death),
+    "manager_outage": Kind("the subnet manager stops answering for a while", lambda _: [""], manager_outage),
+    "admin_down": Kind("`ip link set DEVICE down` on a member, and up again", member_devices, admin_down),
+    "reregister": Kind("the subnet manager asks a port to register anew", host_cables, reregister),
+    "manual_switch": Kind("an operator writes active_slave", manual_switches, manual_switch),
+}
+
+
+def draw(faults: RandomFaults, topology: Topology, random: Random) -> list[Fault]:
+    """The faults of one seed, in the order of their beginnings."""
+    drawn = []
+    for _ in range(faults.count):
+        kind = random.choice(faults.kinds)
+        targets = KINDS[kind].targets(topology)
+        if not targets:
+            continue
+        at_ms = random.randint(*faults.between_ms)
+        lasting_ms = random.randint(*faults.lasting_ms)
+        where = random.choice(targets)
+        drawn.append(Fault(kind, at_ms, where, lasting_ms, share=random.choice((0.01, 0.1, 0.5))))
+    return sorted(drawn, key=lambda fault: fault.at_ms)

@@ -13,6 +13,7 @@ from ibbond.wire.offload import (
     GSO_UDP_L4,
     NEEDS_CHECKSUM,
     OffloadHeader,
+    largest_segment,
     segment_count,
     split,
 )
@@ -40,6 +41,7 @@ def test_a_tcp_train(source: bytes, destination: bytes) -> None:
     offload, packet = tcp_train(source, destination)
     pieces = split(offload, packet)
     assert len(pieces) == 5 == segment_count(offload, packet)
+    assert max(map(len, pieces)) == largest_segment(offload, packet) == largest_segment(offload, b"1234" + packet, 4)
     together = b""
     for number, piece in enumerate(pieces):
         parsed = parse_packet(piece)
@@ -61,6 +63,7 @@ def test_a_udp_train(source: bytes, destination: bytes) -> None:
     offload = OffloadHeader(NEEDS_CHECKSUM, GSO_UDP_L4, upper + 8, 1200, upper, 6).pack()
     pieces = split(offload, packet)
     assert len(pieces) == 5 == segment_count(offload, packet)
+    assert max(map(len, pieces)) == largest_segment(offload, packet) == largest_segment(offload, b"1234" + packet, 4)
     assert b"".join(UdpDatagram.parse(piece).data for piece in pieces) == DATA
 
 

@@ -1,5 +1,6 @@
 """Every wire value comes back from its own bytes, and no parser lets anything out but `Malformed`."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -141,10 +142,8 @@ def test_foreign_bytes_are_malformed_or_a_value(name: str, draw: st.DataObject) 
         if raw:
             at = draw.draw(st.integers(0, len(raw) - 1))
             raw = raw[:at] + bytes((draw.draw(u8),)) + raw[at + 1 :]
-    try:
+    with contextlib.suppress(Malformed):
         PARSERS[name](raw)
-    except Malformed:
-        pass
 
 
 @given(ip6, ip6)

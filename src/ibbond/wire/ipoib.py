@@ -1,7 +1,7 @@
 """The 4-byte encapsulation header in front of every IPoIB payload, and what connected mode adds to connections.
 
-Read first: RFC 4391 section 6, RFC 4755 section 3. The pseudo header with which Linux hands destination addresses inside the kernel is
-not on any wire and not here.
+Read first: RFC 4391 section 6, RFC 4755 section 3. The pseudo header with which Linux hands destination addresses
+inside the kernel is not on any wire and not here.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class OffloadHeader:
         )
 
 
-def segment_count(offload: bytes, packet: bytes, ip_at: int = 0) -> int:
+def segment_count(offload: bytes | bytearray, packet: bytes | memoryview, ip_at: int = 0) -> int:
     """How many packets a train stands for: 1 without an offload header or without segmentation.
 
     `ip_at` is where the IP header starts. `header_bytes` is only a hint (Linux writes the length of its linear

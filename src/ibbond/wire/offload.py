@@ -48,6 +48,21 @@ class OffloadHeader:
         )
 
 
+def largest_segment(offload: bytes | bytearray, packet: bytes | memoryview, ip_at: int = 0) -> int:
+    """Bytes of the largest IP packet that a train stands for: what must fit the MTU. Never raises."""
+    whole = len(packet) - ip_at
+    if len(offload) != _HEADER_BYTES or not offload[1]:
+        return whole
+    gso_size: int
+    checksum_start: int
+    gso_size, checksum_start = _GSO_SIZE.unpack_from(offload, 4)
+    upper = ip_at + checksum_start
+    if not gso_size or len(packet) < upper + 20:
+        return whole
+    upper_bytes = 8 if offload[1] & ~GSO_ECN == GSO_UDP_L4 else (packet[upper + 12] >> 4) * 4
+    return min(whole, checksum_start + upper_bytes + gso_size)
+
+
 def segment_count(offload: bytes | bytearray, packet: bytes | memoryview, ip_at: int = 0) -> int:
     """How many packets a train stands for: 1 without an offload header or without segmentation.
 

@@ -152,12 +152,16 @@ NetworkEvent = OnHost | OnSubnet
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Effect: hand this IP packet to the host's IP stack through this device (write it to the TUN)."""
+    """Effect: hand this IP packet to the host's IP stack through this device (write it to the TUN).
+
+    `member` is the bond's member that it came in by; empty on a device without bond.
+    """
 
     host: str
     device: str
     packet: bytes
     offload: bytes = b""
+    member: str = ""
 
 
 @dataclass(frozen=True, slots=True)

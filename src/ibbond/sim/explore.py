@@ -1,0 +1,69 @@
+"""Many seeds of one story, on all cores: which of them breaks a promise, and the line that replays it.
+
+The story travels to the workers as its file's text, so that a worker (or another machine) needs nothing else.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from ibbond.sim.story import Story, parse
+from ibbond.sim.world import Outcome, World
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the parent needs to know of one seed."""
+
+    seed: int
+    broken: str | None
+    at_ms: float
+    trace: str
+    steps: int
+
+
+def run_one(text: str, name: str, seed: int, profile: str = "default") -> Outcome:
+    """One seed of a story given as the text of its file."""
+    return World(read_story(text, name), seed, profile).run()
+
+
+def run_chunk(text: str, name: str, seeds: list[int], profile: str) -> list[Verdict]:
+    """Several seeds in one worker; the story is read once."""
+    story = read_story(text, name)
+    verdicts = []
+    for seed in seeds:
+        outcome = World(story, seed, profile).run()
+        verdicts.append(Verdict(seed, outcome.broken, outcome.at_ms, outcome.trace, outcome.steps))
+    return verdicts
+
+
+def explore(
+    text: str, name: str, seeds: range, *, profile: str = "default", workers: int | None = None
+) -> Iterator[Verdict]:
+    """Verdicts as they come, in no order. `workers` are processes (all cores when None, none at all when 0)."""
+    if workers == 0 or len(seeds) == 1:
+        for seed in seeds:
+            yield from run_chunk(text, name, [seed], profile)
+        return
+    cores = workers or len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores) as pool:
+        yield from _collect(pool, text, name, seeds, profile, cores)
+
+
+def _collect(pool: Executor, text: str, name: str, seeds: range, profile: str, cores: int) -> Iterator[Verdict]:
+    size = max(1, min(32, len(seeds) // (cores * 8) or 1))
+    chunks = [list(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+    jobs = [pool.submit(run_chunk, text, name, chunk, profile) for chunk in chunks]
+    try:
+        for job in as_completed(jobs):
+            yield from job.result()
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
+def read_story(text: str, name: str) -> Story:
+    """The story of a file's text; `Refused` says what is wrong with it."""
+    return parse(tomllib.loads(text), name=name)

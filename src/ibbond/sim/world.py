@@ -1,0 +1,284 @@
+"""One run of one story: the same network that the live lab runs, under a virtual clock and one seed.
+
+Two runs of one seed give the same trace; the trace's hash says so. A run ends with an `Outcome`; when a promise broke,
+it carries the sentence, the moment and the line that replays it.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from ipaddress import ip_address
+
+from ibbond.errors import Malformed, Refused
+from ibbond.fabric.timing import Timing
+from ibbond.machine import MS, US
+from ibbond.sim.checkers import STATE_CHECKERS, Broken, DeliveryChecker, everybody_reached, probes_arrive_once
+from ibbond.sim.faults import KINDS, Fault, draw
+from ibbond.sim.programs import Probe, SimulatedHost, make_probe
+from ibbond.sim.story import Story
+from ibbond.sim.stream import SEGMENT, STREAM_PORT, StreamReceiver, StreamSender
+from ibbond.stack.build import build
+from ibbond.stack.events import Deliver, Happened, NetworkEffect, NetworkEvent, OnHost
+from ibbond.stack.network import Network
+from ibbond.wire.udp import UdpDatagram
+
+RECENT = 64  # probes that the double-delivery checker looks at after each step
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A line of the time line."""
+
+    at_ms: float
+    what: str
+    where: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run came to. `trace` is a SHA-256 over every effect in order."""
+
+    seed: int
+    broken: str | None
+    at_ms: float
+    trace: str
+    steps: int
+    faults: tuple[Fault, ...]
+    moments: tuple[Moment, ...]
+
+
+@dataclass(slots=True)
+class _Stream:
+    sender_host: str
+    receiver_host: str
+    sender: StreamSender
+    receiver: StreamReceiver
+
+
+@dataclass(slots=True)
+class World:
+    """Builds the network of a story and runs it. `now` is virtual nanoseconds."""
+
+    story: Story
+    seed: int = 0
+    profile: str = "default"
+    without: frozenset[str] = frozenset()
+    overrides: dict[str, str] = field(default_factory=dict)  # bond options that win over the story's
+    checked: bool = True
+
+    now: int = 0
+    began: int = 0
+    steps: int = 0
+    last_fault_ms: int = 0
+    probes: list[Probe] = field(default_factory=list)
+    streams: list[_Stream] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    network: Network = field(init=False)
+    hosts: dict[str, SimulatedHost] = field(init=False)
+    random: random.Random = field(init=False)
+    _agenda: list[tuple[int, int, NetworkEvent | str]] = field(init=False, default_factory=list)
+    _order: int = field(init=False, default=0)
+    _hash: "hashlib._Hash" = field(init=False)
+    _delivery: DeliveryChecker = field(init=False, default_factory=DeliveryChecker)
+    _next_probe: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self._hash = hashlib.sha256()
+        group = ip_address(self.story.group).packed
+        self.hosts = {host.name: SimulatedHost(host, group) for host in self.story.topology.hosts}
+        self.network = build(
+            self.story.topology,
+            random=random.Random(self.random.getrandbits(64)),
+            timing=Timing.simulated(),
+            profile=self.profile,
+            without=self.without,
+            overrides=self.overrides,
+        )
+        self.faults = list(self.story.faults)
+        if self.story.random_faults is not None:
+            self.faults += draw(self.story.random_faults, self.story.topology, self.random)
+        for fault in self.faults:
+            for after_ms, event in KINDS[fault.kind].course(fault):
+                self._plan((fault.at_ms + after_ms) * MS, event)
+                self.last_fault_ms = max(self.last_fault_ms, fault.at_ms + after_ms)
+
+    @property
+    def listeners(self) -> list[str]:
+        """The hosts whose programs have joined the story's group."""
+        return list(self.hosts)
+
+    def recent_probes(self) -> list[Probe]:
+        return self.probes[-RECENT:]
+
+    def run(self) -> Outcome:
+        """The whole story; never raises for a broken promise, the outcome says it."""
+        broken = None
+        try:
+            self.begin()
+            self.probe_regularly(from_ms=self.story.quiet_ms // 2)
+            self.run_until(self.story.length_ms * MS)
+            if self.checked:
+                everybody_reached(self)
+        except Broken as error:
+            broken = str(error)
+        return Outcome(
+            self.seed,
+            broken,
+            self.now / MS,
+            self._hash.hexdigest(),
+            self.steps,
+            tuple(self.faults),
+            tuple(self.moments),
+        )
+
+    def begin(self) -> None:
+        """Power on: cables, the first sweep, addresses, bonds up."""
+        self._take(self.network.start(self.now))
+        for name, host in self.hosts.items():
+            for event in host.configuration():
+                self._feed(OnHost(name, event))
+
+    def run_until(self, end: int) -> None:
+        """Let virtual time pass; every event, deadline and probe in the order of its time."""
+        while True:
+            at = min(self._next_times(), default=end)
+            if at > end:
+                break
+            self.now = max(self.now, at)
+            self._step()
+        self.now = end
+
+    def probe(self, kind: str, source: str, target: str) -> Probe:
+        """One probe leaves now."""
+        host = self.hosts[source]
+        if kind == "multicast":
+            destination = host.group
+        else:
+            mine = {len(a) for a in host.addresses}
+            destination = next(a for a in self.hosts[target].addresses if len(a) in mine)
+        probe = Probe(len(self.probes), kind, source, target, self.now)
+        self.probes.append(probe)
+        packet = make_probe(kind, probe.number, self.now, host.source_for(destination), destination)
+        leaving = host.send_to_group(packet) if kind == "multicast" else host.send(packet)
+        self._feed(OnHost(source, leaving))
+        return probe
+
+    def stream(self, source: str, target: str) -> _Stream:
+        """A byte stream from now on."""
+        mine = {len(a) for a in self.hosts[source].addresses}
+        destination = next(a for a in self.hosts[target].addresses if len(a) in mine)
+        address = self.hosts[source].source_for(destination)
+        stream = _Stream(
+            source,
+            target,
+            StreamSender(address, destination, next_offer=self.now),
+            StreamReceiver(destination, address),
+        )
+        self.streams.append(stream)
+        return stream
+
+    def feed(self, event: NetworkEvent) -> None:
+        """An event of the caller, now."""
+        self._feed(event)
+
+    # --- inside one run
+
+    def _plan(self, at: int, event: NetworkEvent | str) -> None:
+        heappush(self._agenda, (at, self._order, event))
+        self._order += 1
+
+    def _next_times(self) -> Iterable[int]:
+        if self._agenda:
+            yield self._agenda[0][0]
+        deadline = self.network.deadline()
+        if deadline is not None:
+            yield deadline
+        for stream in self.streams:
+            yield stream.sender.deadline()
+        yield from self._next_probe.values()
+
+    def probe_regularly(self, *, from_ms: int) -> None:
+        """Programs start: each pair pings and sends UDP both ways, one host of each pair sends to the group."""
+        for a, b in self.story.pairs:
+            for kind, source, target in (("icmp", a, b), ("udp", a, b), ("udp", b, a), ("multicast", a, b)):
+                offset = self.random.randrange(self.story.probe_ms * 1000) * US
+                self._next_probe[f"{kind} {source} {target}"] = from_ms * MS + offset
+
+    def _step(self) -> None:
+        self.steps += 1
+        while self._agenda and self._agenda[0][0] <= self.now:
+            event = heappop(self._agenda)[2]
+            assert not isinstance(event, str)
+            self._feed(event)
+        deadline = self.network.deadline()
+        if deadline is not None and deadline <= self.now:
+            self._take(self.network.tick(self.now))
+        for stream in self.streams:
+            if stream.sender.deadline() <= self.now:
+                for packet in stream.sender.tick(self.now):
+                    self._feed(OnHost(stream.sender_host, self.hosts[stream.sender_host].send(packet)))
+        for key, at in self._next_probe.items():
+            if at <= self.now:
+                self._next_probe[key] = at + self.story.probe_ms * MS
+                self.probe(*key.split(" "))
+        if self.checked:
+            for check in STATE_CHECKERS:
+                check(self)
+            probes_arrive_once(self)
+
+    def _feed(self, event: NetworkEvent) -> None:
+        try:
+            effects = self.network.handle(self.now, event)
+        except Refused as refusal:
+            self.moments.append(Moment(self.now / MS, "refused", "", str(refusal)))
+            return
+        self._take(effects)
+
+    def _take(self, effects: list[NetworkEffect]) -> None:
+        if self.checked:
+            self._delivery.follow(self)
+        for effect in effects:
+            self._hash.update(repr((self.now, effect)).encode())
+            if isinstance(effect, Deliver):
+                if self.checked:
+                    self._delivery.delivered(self, effect)
+                self._deliver(effect)
+            elif isinstance(effect, Happened):
+                self.moments.append(Moment(self.now / MS, effect.what, effect.where, effect.detail))
+
+    def _deliver(self, effect: Deliver) -> None:
+        if self._stream_segment(effect):
+            return
+        host = self.hosts[effect.host]
+        answers, number = host.receive(effect)
+        if number is not None and number < len(self.probes):
+            probe = self.probes[number]
+            probe.copies[effect.host] = probe.copies.get(effect.host, 0) + 1
+            if probe.kind == "icmp" and probe.answered_at is None:
+                probe.answered_at = self.now
+        for answer in answers:
+            self._feed(OnHost(effect.host, answer))
+
+    def _stream_segment(self, effect: Deliver) -> bool:
+        if not self.streams:
+            return False
+        try:
+            datagram = UdpDatagram.parse(effect.packet)
+        except Malformed:
+            return False
+        if datagram.destination_port != STREAM_PORT:
+            return False
+        is_answer, number = SEGMENT.unpack_from(datagram.data)
+        for stream in self.streams:
+            if is_answer and effect.host == stream.sender_host and datagram.destination == stream.sender.source:
+                for packet in stream.sender.acknowledge(self.now, number):
+                    self._feed(OnHost(effect.host, self.hosts[effect.host].send(packet)))
+            elif not is_answer and datagram.destination == stream.receiver.address:
+                answer = stream.receiver.take(self.now, number)
+                self._feed(OnHost(effect.host, self.hosts[effect.host].send(answer)))
+        return True

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 
 from ibbond import __version__
+from ibbond.bonding.option import Mode
+from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import Aggregator, BondSnapshot, Lacp, LacpPort, LacpSide, MemberSnapshot
 from ibbond.errors import Malformed
 
@@ -25,20 +27,13 @@ MODES = (
     "transmit load balancing",
     "adaptive load balancing",
 )
-ACTIVE_BACKUP, XOR, LACP, TLB, ALB = 1, 2, 4, 5, 6
-FAIL_OVER_MAC = ("none", "active", "follow")
-RESELECT = ("always", "better", "failure")
-HASH_NUMBERS = {"layer2": 0, "layer3+4": 1, "layer2+3": 2, "encap2+3": 3, "encap3+4": 4, "vlan+srcmac": 5}
-AD_SELECT = ("stable", "bandwidth", "count", "actor_port_prio")
-SWITCH = ("off", "on")
-LACP_RATES = ("slow", "fast")
 TITLE = "Ethernet Channel Bonding Driver: v"
 
 
 def render(bond: BondSnapshot, version: str = VERSION) -> str:
     """The whole file; options that a snapshot does not have count as 0."""
     lines = [TITLE + version, "", *_bond_lines(bond)]
-    if _number(bond, "mode") == LACP:
+    if _number(bond, "mode") == Mode.LACP:
         lines += ["", *_lacp_lines(bond)]
     for member in bond.members:
         lines += ["", *_member_lines(bond, member)]
@@ -54,14 +49,12 @@ def parse(text: str) -> BondSnapshot:
     head = _fields(blocks[1])
     mode_text = _take(head, "Bonding Mode")
     if (match := re.fullmatch(r"(.*) \(fail_over_mac (active|follow)\)", mode_text)) is not None:
-        mode_text, options["fail_over_mac"] = match[1], FAIL_OVER_MAC.index(match[2])
-    options["mode"] = mode = _index(MODES, mode_text)
+        mode_text, options["fail_over_mac"] = match[1], _value("fail_over_mac", match[2])
+    options["mode"] = mode = _mode(mode_text)
     if "Transmit Hash Policy" in head:
-        options["xmit_hash_policy"] = HASH_NUMBERS[_word(_take(head, "Transmit Hash Policy"), HASH_NUMBERS)]
-        if mode in (TLB, ALB):
-            options["tlb_dynamic_lb"] = 0
-    elif mode in (TLB, ALB):
-        options["tlb_dynamic_lb"] = 1
+        options["xmit_hash_policy"] = _value("xmit_hash_policy", _take(head, "Transmit Hash Policy").split(" ")[0])
+    if mode.is_load_balancing:
+        options["tlb_dynamic_lb"] = int("Transmit Hash Policy" not in head)
     primary = _primary(head.get("Primary Slave", "None"), options)
     active = head.get("Currently Active Slave", "None")
     for label, option in _NUMBERS.items():
@@ -76,7 +69,7 @@ def parse(text: str) -> BondSnapshot:
     if rest and rest[0][0] == "802.3ad info":
         lacp = _parse_lacp(_fields(rest[0][1:]), options)
         rest = rest[1:]
-    members = tuple(_parse_member(block, active if mode == ACTIVE_BACKUP else None, mode) for block in rest)
+    members = tuple(_parse_member(block, active, mode) for block in rest)
     sizes = {len(member.permanent_address) for member in members}
     return BondSnapshot(
         name="",
@@ -116,16 +109,20 @@ def _number(bond: BondSnapshot, option: str) -> int:
     return value
 
 
+def _shown(bond: BondSnapshot, option: str) -> str:
+    """The word of an option's value."""
+    return OPTIONS[option].word_of(_number(bond, option))
+
+
 def _bond_lines(bond: BondSnapshot) -> Iterator[str]:
-    mode, policy = _number(bond, "mode"), _number(bond, "fail_over_mac")
-    shown = f" (fail_over_mac {FAIL_OVER_MAC[policy]})" if mode == ACTIVE_BACKUP and policy else ""
+    mode, policy = Mode(_number(bond, "mode")), _number(bond, "fail_over_mac")
+    shown = f" (fail_over_mac {_shown(bond, 'fail_over_mac')})" if mode is Mode.ACTIVE_BACKUP and policy else ""
     yield f"Bonding Mode: {MODES[mode]}{shown}"
-    if mode in (XOR, LACP) or (mode in (TLB, ALB) and not _number(bond, "tlb_dynamic_lb")):
-        number = _number(bond, "xmit_hash_policy")
-        word = next(name for name, value in HASH_NUMBERS.items() if value == number)
-        yield f"Transmit Hash Policy: {word} ({number})"
-    if mode in (ACTIVE_BACKUP, TLB, ALB):
-        reselect = RESELECT[_number(bond, "primary_reselect")]
+    by_hash = mode in (Mode.BALANCE_XOR, Mode.LACP)
+    if by_hash or (mode.is_load_balancing and not _number(bond, "tlb_dynamic_lb")):
+        yield f"Transmit Hash Policy: {_shown(bond, 'xmit_hash_policy')} ({_number(bond, 'xmit_hash_policy')})"
+    if mode.uses_primary:
+        reselect = _shown(bond, "primary_reselect")
         yield f"Primary Slave: {f'{bond.primary} (primary_reselect {reselect})' if bond.primary else None}"
         yield f"Currently Active Slave: {bond.active}"
     yield f"MII Status: {'up' if bond.carrier else 'down'}"
@@ -142,10 +139,10 @@ def _bond_lines(bond: BondSnapshot) -> Iterator[str]:
 
 def _lacp_lines(bond: BondSnapshot) -> Iterator[str]:
     yield "802.3ad info"
-    yield f"LACP active: {SWITCH[_number(bond, 'lacp_active')]}"
-    yield f"LACP rate: {LACP_RATES[_number(bond, 'lacp_rate')]}"
+    yield f"LACP active: {_shown(bond, 'lacp_active')}"
+    yield f"LACP rate: {_shown(bond, 'lacp_rate')}"
     yield f"Min links: {_number(bond, 'min_links')}"
-    yield f"Aggregator selection policy (ad_select): {AD_SELECT[_number(bond, 'ad_select')]}"
+    yield f"Aggregator selection policy (ad_select): {_shown(bond, 'ad_select')}"
     yield f"System priority: {bond.lacp.system_priority}"
     yield f"System MAC address: {bond.lacp.system_address.hex(':')}"
     aggregator = bond.lacp.aggregator
@@ -168,7 +165,7 @@ def _member_lines(bond: BondSnapshot, member: MemberSnapshot) -> Iterator[str]:
     yield f"Link Failure Count: {member.link_failure_count}"
     yield f"Permanent HW addr: {member.permanent_address.hex(':')}"
     yield f"Slave queue ID: {member.queue_id}"
-    if _number(bond, "mode") != LACP:
+    if _number(bond, "mode") != Mode.LACP:
         return
     port = member.lacp
     if port is None:
@@ -201,17 +198,17 @@ def _take(fields: dict[str, str], label: str) -> str:
     return fields[label]
 
 
-def _index(words: tuple[str, ...], text: str) -> int:
-    if text not in words:
-        raise Malformed(f"not a text of /proc/net/bonding: {text!r} is none of {', '.join(words)}")
-    return words.index(text)
+def _mode(text: str) -> Mode:
+    if text not in MODES:
+        raise Malformed(f"not a text of /proc/net/bonding: {text!r} is none of {', '.join(MODES)}")
+    return Mode(MODES.index(text))
 
 
-def _word(text: str, words: dict[str, int]) -> str:
-    word = text.split(" ")[0]
-    if word not in words:
-        raise Malformed(f"not a text of /proc/net/bonding: {word!r} is none of {', '.join(words)}")
-    return word
+def _value(option: str, text: str) -> int:
+    for word in OPTIONS[option].words:
+        if word.text == text:
+            return word.number
+    raise Malformed(f"not a text of /proc/net/bonding: {text!r} is no value of {option}")
 
 
 def _primary(text: str, options: dict[str, object]) -> str | None:
@@ -220,15 +217,15 @@ def _primary(text: str, options: dict[str, object]) -> str | None:
     match = re.fullmatch(r"(\S+) \(primary_reselect (\w+)\)", text)
     if match is None:
         raise Malformed(f"not a text of /proc/net/bonding: Primary Slave {text!r}")
-    options["primary_reselect"] = _index(RESELECT, match[2])
+    options["primary_reselect"] = _value("primary_reselect", match[2])
     return match[1]
 
 
 def _parse_lacp(fields: dict[str, str], options: dict[str, object]) -> Lacp:
-    options["lacp_active"] = _index(SWITCH, _take(fields, "LACP active"))
-    options["lacp_rate"] = _index(LACP_RATES, _take(fields, "LACP rate"))
+    options["lacp_active"] = _value("lacp_active", _take(fields, "LACP active"))
+    options["lacp_rate"] = _value("lacp_rate", _take(fields, "LACP rate"))
     options["min_links"] = int(_take(fields, "Min links"))
-    options["ad_select"] = _index(AD_SELECT, _take(fields, "Aggregator selection policy (ad_select)"))
+    options["ad_select"] = _value("ad_select", _take(fields, "Aggregator selection policy (ad_select)"))
     aggregator = None
     if "Active Aggregator Info" in fields:
         aggregator = Aggregator(
@@ -243,7 +240,7 @@ def _parse_lacp(fields: dict[str, str], options: dict[str, object]) -> Lacp:
     return Lacp(int(fields["System priority"]), _address(_take(fields, "System MAC address")), aggregator)
 
 
-def _parse_member(lines: list[str], active: str | None, mode: int) -> MemberSnapshot:
+def _parse_member(lines: list[str], active: str, mode: Mode) -> MemberSnapshot:
     port = None
     head = _fields(lines[: lines.index("details actor lacp pdu:")] if "details actor lacp pdu:" in lines else lines)
     if "Actor Churn State" in head:
@@ -260,7 +257,7 @@ def _parse_member(lines: list[str], active: str | None, mode: int) -> MemberSnap
     name, speed, duplex = _take(head, "Slave Interface"), _take(head, "Speed"), _take(head, "Duplex")
     return MemberSnapshot(
         name=name,
-        state="backup" if mode == LACP or (mode == ACTIVE_BACKUP and name != active) else "active",
+        state="backup" if mode is Mode.LACP or (mode is Mode.ACTIVE_BACKUP and name != active) else "active",
         link=_take(head, "MII Status"),
         link_failure_count=int(_take(head, "Link Failure Count")),
         permanent_address=_address(_take(head, "Permanent HW addr")),

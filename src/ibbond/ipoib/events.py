@@ -1,0 +1,175 @@
+"""What goes into and what comes out of one IPoIB interface, and what it looks at below.
+
+Read first: RFC 4391 and `ib_event` handling in Linux' `ipoib_verbs.c`. Effects are in the order in which they must
+happen; whoever hosts the interface (`stack`) carries them out on the subnet and on the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind, PortState
+
+
+class PortFacts(Protocol):
+    """The port that carries the interface; live facts, `mtu_bytes` is the IB MTU (2048, 4096)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> PortState: ...
+    @property
+    def lid(self) -> int: ...
+    @property
+    def sm_lid(self) -> int: ...
+    @property
+    def gid(self) -> bytes: ...
+    @property
+    def pkeys(self) -> Sequence[int]: ...
+    @property
+    def mtu_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdminUp:
+    """The device was set up (`ipoib_open`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminDown:
+    """The device was set down (`ipoib_stop`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRaised:
+    """The port raised an asynchronous event; its facts have already changed."""
+
+    kind: PortEventKind
+
+
+@dataclass(frozen=True, slots=True)
+class MadReceived:
+    """A MAD for software at the port's QP1; answers to others are left alone."""
+
+    mad: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsChanged:
+    """The device's multicast list is another one (`ndo_set_rx_mode`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MtuChanged:
+    """The device's MTU was set; the interface says whether its link carries it."""
+
+
+InterfaceEvent = AdminUp | AdminDown | PortRaised | MadReceived | GroupsChanged | MtuChanged
+
+
+@dataclass(frozen=True, slots=True)
+class EmitDatagram:
+    """Send this UD message through the interface's port."""
+
+    datagram: Datagram
+
+
+@dataclass(frozen=True, slots=True)
+class EmitMad:
+    """Send this MAD through the interface's port."""
+
+    mad: ManagementDatagram
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """The queue pair receives this group from now on."""
+
+    mgid: bytes
+    mlid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    mgid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetQkey:
+    """The queue pair takes and sends this Q_Key from now on: the broadcast group's."""
+
+    qkey: int
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierIs:
+    """The device's carrier (`netif_carrier_on`, `netif_carrier_off`)."""
+
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MtuIs:
+    """The device's MTU is what its broadcast group allows."""
+
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressIs:
+    """The port has another GID, so the device has another hardware address."""
+
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathsChanged:
+    """What `path_to` has answered may no longer hold: remembered flows ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A packet larger than its link carries was dropped; `packet` begins with its IP header."""
+
+    packet: bytes
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Packets were not sent; they are counted in the device's statistics already."""
+
+    reason: str
+    packets: int = 1
+
+
+InterfaceEffect = (
+    EmitDatagram
+    | EmitMad
+    | Attach
+    | Detach
+    | SetQkey
+    | CarrierIs
+    | MtuIs
+    | AddressIs
+    | PathsChanged
+    | TooLong
+    | Dropped
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What arrived, without its IPoIB header. `kind` is `host`, `broadcast` or `multicast`.
+
+    The source is what the completion tells: no stack may take it for a link-layer address (it has no GID without a
+    GRH); addresses are learnt from ARP and neighbor discovery.
+    """
+
+    ethertype: int
+    payload: bytes
+    kind: str
+    offload: bytes
+    source_lid: int
+    source_qpn: int
+    source_gid: bytes | None

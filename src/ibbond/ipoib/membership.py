@@ -1,0 +1,303 @@
+"""The multicast groups of one interface: broadcast first, then what the device receives, then what it only sends to.
+
+Read first: RFC 4391 sections 5 and 10, and Linux' `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
+that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. One thing is better than
+in Linux: when the subnet manager asks everybody to register again, groups are joined again without being left, so
+that nothing is lost while it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ibbond.fabric.verbs import FIRST_MLID, MULTICAST_QPN, PortState
+from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
+from ibbond.ipoib.outlet import Outlet, Packet, Path
+from ibbond.ipoib.queries import Join, Leave, Queries
+from ibbond.machine import SECOND
+from ibbond.wire.mad import Method
+from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
+from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Selector
+
+WAITING_PACKETS = 64  # per group while it is joined (IPOIB_MAX_MCAST_QUEUE)
+LONGEST_BACKOFF_S = 16
+SEND_ONLY_TRIES = 2
+NOTHING = JoinState(0)
+
+IDENTITY = McMemberMask.MGID | McMemberMask.PORT_GID | McMemberMask.PKEY | McMemberMask.JOIN_STATE
+CREATION = (
+    McMemberMask.QKEY
+    | McMemberMask.MTU_SELECTOR
+    | McMemberMask.MTU
+    | McMemberMask.TRAFFIC_CLASS
+    | McMemberMask.RATE_SELECTOR
+    | McMemberMask.RATE
+    | McMemberMask.SL
+    | McMemberMask.FLOW_LABEL
+    | McMemberMask.HOP_LIMIT
+)
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """One group: what we want to be in it, what the administrator has given us, what waits for it."""
+
+    mgid: bytes
+    wanted: JoinState
+    held: JoinState = NOTHING
+    path: Path | None = None  # once joined; kept while the membership is renewed
+    attached: bool = False
+    renew: bool = False  # held, but has to be asked for again
+    tries: int = 0  # failures since the last success
+    backoff_s: int = 1
+    retry_at: int | None = None
+    used_at: int = 0
+    waiting: list[Packet] = field(default_factory=list)
+
+    @property
+    def settled(self) -> bool:
+        """Joined as wanted, and attached when it is to be received."""
+        return self.wanted & self.held == self.wanted and (self.attached or self.wanted != JoinState.FULL)
+
+
+class Membership:
+    """Which groups the interface is in. `begin` and `stop` bracket the time in which the port may be used."""
+
+    def __init__(self, outlet: Outlet, queries: Queries) -> None:
+        self._outlet = outlet
+        self._queries = queries
+        self._groups: dict[bytes, Group] = {}
+        self.broadcast: Group | None = None
+        self.record: McMemberRecord | None = None  # the broadcast group's answer: the parameters of the link
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broadcast group is joined and attached: nothing else may be joined or sent before."""
+        return self.broadcast is not None and self.broadcast.attached
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(tuple(self._groups.values()))
+
+    def get(self, mgid: bytes) -> Group | None:
+        return self._groups.get(mgid)
+
+    def receives(self, mgid: bytes) -> bool:
+        group = self._groups.get(mgid)
+        return group is not None and group.attached
+
+    def begin(self, now: int, broadcast_mgid: bytes) -> list[InterfaceEffect]:
+        """Join the broadcast group."""
+        assert self.broadcast is None, "the broadcast group is joined once"
+        self.broadcast = self._groups[broadcast_mgid] = Group(broadcast_mgid, JoinState.FULL)
+        return self._ask(now, self.broadcast)
+
+    def stop(self, now: int, pkey: int | None = None) -> list[InterfaceEffect]:
+        """Leave everything (under the P_Key with which it was joined, if that is gone); on a dead port silently."""
+        effects: list[InterfaceEffect] = []
+        for group in self:
+            effects += self._leave(now, group, "the interface stopped", pkey)
+        self.broadcast = None
+        self.record = None
+        return effects
+
+    def want(self, now: int, mgids: Iterable[bytes]) -> list[InterfaceEffect]:
+        """Be a full member of exactly these groups, broadcast aside; groups only sent to stay."""
+        if self.broadcast is None:
+            return []
+        wanted = dict.fromkeys(mgids)
+        wanted.pop(self.broadcast.mgid, None)
+        effects: list[InterfaceEffect] = []
+        for group in self:
+            if group.wanted == JoinState.FULL and group is not self.broadcast and group.mgid not in wanted:
+                effects += self._leave(now, group, "the group was left")
+        for mgid in wanted:
+            group = self._groups.setdefault(mgid, Group(mgid, JoinState.FULL))
+            if group.wanted != JoinState.FULL:  # until now only sent to; sending goes on while we join
+                group.wanted, group.backoff_s, group.tries, group.retry_at = JoinState.FULL, 1, 0, None
+                self._queries.forget(Join(mgid))
+            if self.ready and not group.settled and group.retry_at is None and not self._asked(group):
+                effects += self._ask(now, group)
+        return effects
+
+    def send(self, now: int, mgid: bytes, packet: Packet) -> list[InterfaceEffect]:
+        """To a group; one that we do not know is joined for sending first, and packets wait meanwhile."""
+        if not self.ready:
+            return self._outlet.drop("the broadcast group is not joined")
+        group = self._groups.get(mgid)
+        effects: list[InterfaceEffect] = []
+        if group is None:
+            group = self._groups[mgid] = Group(mgid, JoinState.SEND_ONLY_FULL)
+        group.used_at = now
+        if group.path is not None:
+            return self._outlet.send(group.path, packet)
+        if len(group.waiting) >= WAITING_PACKETS:
+            effects += self._outlet.drop("too many packets wait for the group")
+        else:
+            group.waiting.append(packet)
+        if group.retry_at is None and not self._asked(group):
+            effects += self._ask(now, group)
+        return effects
+
+    def path_to(self, mgid: bytes) -> Path | None:
+        group = self._groups.get(mgid)
+        return group.path if group is not None and self.ready else None
+
+    def touch(self, now: int, mgid: bytes) -> None:
+        group = self._groups.get(mgid)
+        if group is not None:
+            group.used_at = now
+
+    def answered(self, now: int, mgid: bytes, reply: SaMad) -> list[InterfaceEffect]:
+        """The administrator's word about a join."""
+        group = self._groups.get(mgid)
+        if group is None:
+            return []
+        if reply.status != SaStatus.OK:
+            return self.refused(now, mgid)
+        record = McMemberRecord.parse(reply.data)
+        if record.mlid < FIRST_MLID:
+            return self.refused(now, mgid)
+        if group is self.broadcast:
+            self.record = record
+            self._outlet.qkey = record.qkey
+        assert self.record is not None, "the broadcast group is joined before any other"
+        path = Path(
+            dlid=record.mlid,
+            qpn=MULTICAST_QPN,
+            qkey=self.record.qkey,
+            sl=record.sl,
+            gid=mgid,
+            traffic_class=record.traffic_class,
+            flow_label=record.flow_label,
+            hop_limit=record.hop_limit,
+        )
+        effects: list[InterfaceEffect] = []
+        if group.path is not None and group.path != path:
+            effects.append(PathsChanged())
+            if group.attached and group.path.dlid != path.dlid:
+                effects.append(Detach(mgid))
+                group.attached = False
+        group.path = path
+        group.held |= group.wanted | JoinState(record.join_state)
+        group.renew, group.tries, group.backoff_s, group.retry_at = False, 0, 1, None
+        if group.wanted == JoinState.FULL and not group.attached:
+            effects.append(Attach(mgid, record.mlid))
+            group.attached = True
+        for packet in group.waiting:
+            effects += self._outlet.send(path, packet)
+        group.waiting.clear()
+        return effects
+
+    def refused(self, now: int, mgid: bytes) -> list[InterfaceEffect]:
+        """No answer, or no. A group that is only sent to is given up at the second time, its packets are dropped."""
+        group = self._groups.get(mgid)
+        if group is None:
+            return []
+        group.tries += 1
+        if group.wanted != JoinState.FULL and group.tries >= SEND_ONLY_TRIES:
+            known = group.path is not None
+            group.tries, group.backoff_s, group.retry_at = 0, 1, None
+            group.renew, group.path, group.held = False, None, NOTHING
+            effects = self._purge(group, "the group cannot be joined for sending")
+            return [*effects, PathsChanged()] if known else effects
+        group.backoff_s = min(group.backoff_s * 2, LONGEST_BACKOFF_S)
+        group.retry_at = now + group.backoff_s * SECOND
+        return []
+
+    def proceed(self, now: int) -> list[InterfaceEffect]:
+        """Ask for whatever is due: broadcast alone as long as it is not attached, then all others."""
+        effects: list[InterfaceEffect] = []
+        if self._outlet.port.state != PortState.ACTIVE or self.broadcast is None:
+            return effects
+        for group in self:
+            if group is not self.broadcast and not self.ready:
+                continue
+            missing = group.renew or not group.settled
+            if group.wanted != JoinState.FULL and group.retry_at is None and not group.renew:
+                continue  # a group only sent to is asked for when there is something to send
+            due = group.retry_at is None or group.retry_at <= now
+            if missing and due and not self._asked(group):
+                effects += self._ask(now, group)
+        return effects
+
+    def renew(self, now: int) -> list[InterfaceEffect]:
+        """Join every group again without leaving it: the subnet manager has forgotten us."""
+        for group in self:
+            group.renew, group.tries, group.backoff_s, group.retry_at = True, 0, 1, None
+            self._queries.forget(Join(group.mgid))
+        return self.proceed(now)
+
+    def collect(self, now: int, idle_ns: int) -> list[InterfaceEffect]:
+        """Leave groups that were only sent to, and not for a while."""
+        effects: list[InterfaceEffect] = []
+        for group in self:
+            if group.wanted != JoinState.FULL and group.used_at + idle_ns <= now:
+                effects += self._leave(now, group, "the group was not used")
+        return effects
+
+    def deadline(self) -> int | None:
+        return min((group.retry_at for group in self._groups.values() if group.retry_at is not None), default=None)
+
+    def _asked(self, group: Group) -> bool:
+        return self._queries.waits_for(Join(group.mgid))
+
+    def _ask(self, now: int, group: Group) -> list[InterfaceEffect]:
+        group.retry_at = None
+        record = self.record
+        port = self._outlet.port
+        mine = McMemberRecord(
+            mgid=group.mgid, port_gid=port.gid, pkey=self._outlet.partition.key, join_state=self._join_state(group)
+        )
+        mask = IDENTITY
+        if group is not self.broadcast:
+            assert record is not None, "the broadcast group is joined before any other"
+            mask |= CREATION
+            mine = McMemberRecord(
+                mgid=mine.mgid,
+                port_gid=mine.port_gid,
+                pkey=mine.pkey,
+                join_state=mine.join_state,
+                qkey=record.qkey,
+                mtu_selector=Selector.EXACTLY,
+                mtu=record.mtu,
+                traffic_class=record.traffic_class,
+                rate_selector=Selector.EXACTLY,
+                rate=record.rate,
+                sl=record.sl,
+                flow_label=record.flow_label,
+                hop_limit=record.hop_limit,
+            )
+        self._queries.forget(Leave(group.mgid))  # a repeated leave must not undo this join
+        return list(self._queries.ask(now, Join(group.mgid), _request(Method.SET, mask, mine)))
+
+    def _join_state(self, group: Group) -> JoinState:
+        """An administrator that knows no send-only full members is asked for a full one the second time."""
+        if group.wanted == JoinState.SEND_ONLY_FULL and group.tries:
+            return JoinState.FULL
+        return group.wanted
+
+    def _leave(self, now: int, group: Group, why: str, pkey: int | None = None) -> list[InterfaceEffect]:
+        del self._groups[group.mgid]
+        asked = self._asked(group)
+        self._queries.forget(Join(group.mgid))
+        effects = self._purge(group, why)
+        if group.attached:
+            effects.append(Detach(group.mgid))
+        if group.path is not None:
+            effects.append(PathsChanged())
+        states = group.held | (group.wanted if asked else NOTHING)
+        if states and self._outlet.port.state == PortState.ACTIVE:
+            key = self._outlet.partition.key if pkey is None else pkey
+            mine = McMemberRecord(mgid=group.mgid, port_gid=self._outlet.port.gid, pkey=key, join_state=states)
+            effects += self._queries.ask(now, Leave(group.mgid), _request(Method.DELETE, IDENTITY, mine))
+        return effects
+
+    def _purge(self, group: Group, why: str) -> list[InterfaceEffect]:
+        packets = len(group.waiting)
+        group.waiting.clear()
+        return self._outlet.drop(why, packets)
+
+
+def _request(method: Method, mask: McMemberMask, record: McMemberRecord) -> SaMad:
+    return SaMad(method, SaAttribute.MC_MEMBER_RECORD, component_mask=mask, data=record.pack())

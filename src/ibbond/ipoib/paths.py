@@ -1,0 +1,251 @@
+"""Unicast: which path leads to a GID, and which 20-byte addresses use it. The caches belong to one interface.
+
+Read first: Linux' `ipoib_main.c` (`path_rec_completion`, `neigh_add_path`, `unicast_arp_send`, `__ipoib_reap_neigh`).
+Neighbours are keyed by the whole 20-byte address, paths by the GID; nothing hangs on the stack's own neighbours, as it
+did until 2012 (see `StackNeighbours`). One thing is better than in Linux: a path that has to be asked for again is used
+until the answer is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ibbond.ipoib.events import InterfaceEffect, PathsChanged
+from ibbond.ipoib.membership import Membership
+from ibbond.ipoib.outlet import Outlet, Packet, Path
+from ibbond.ipoib.queries import AskPath, Queries
+from ibbond.machine import SECOND
+from ibbond.wire.mad import Method
+from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
+from ibbond.wire.sa_records import PathMask, PathRecord
+
+WAITING_PACKETS = 3  # per neighbour, and per path for unicast ARP (IPOIB_MAX_PATH_REC_QUEUE)
+GC_INTERVAL_NS = 30 * SECOND  # neighbours idle for two of them go
+QUESTION = (
+    PathMask.DGID | PathMask.SGID | PathMask.REVERSIBLE | PathMask.NUMB_PATH | PathMask.PKEY | PathMask.TRAFFIC_CLASS
+)
+
+
+@dataclass(eq=False, slots=True)
+class Route:
+    """What is known of the way to a GID. `record` may be used even while it is not `valid`."""
+
+    gid: bytes
+    record: PathRecord | None = None
+    valid: bool = False
+    waiting: list[tuple[int, Packet]] = field(default_factory=list)  # (QPN, ARP packet)
+
+
+@dataclass(eq=False, slots=True)
+class Neighbour:
+    """A 20-byte address that IP packets were sent to."""
+
+    address: bytes
+    qpn: int
+    route: Route
+    used_at: int
+    path: Path | None = None  # made of the route's record
+    waiting: list[Packet] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class OldNeighbour:
+    """What IPoIB of 2007 hung on an entry of the stack's neighbour table: who made it, and the path of that time."""
+
+    owner: str
+    record: PathRecord
+
+
+StackNeighbours = dict[bytes, OldNeighbour]  # by next hop; one for all interfaces of a host, as the bond's entries were
+
+
+class Paths:
+    """Unicast destinations of one interface.
+
+    `old` is the defect that IPoIB had before its companion patches to bonding: the path is looked up by the stack's
+    neighbour (the next hop's IP address), and its GID is never compared with the address that is sent to. After a
+    peer's failover the old path is used until the stack forgets the neighbour.
+    """
+
+    def __init__(self, outlet: Outlet, queries: Queries, groups: Membership, old: StackNeighbours | None) -> None:
+        self._outlet = outlet
+        self._queries = queries
+        self._groups = groups
+        self._old = old
+        self._routes: dict[bytes, Route] = {}
+        self._neighbours: dict[bytes, Neighbour] = {}
+        self._gc_at: int | None = None
+
+    def send(self, now: int, address: bytes, packet: Packet, next_hop: bytes) -> list[InterfaceEffect]:
+        """An IP packet to the interface with this 20-byte address."""
+        if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
+            return self._outlet.send(self._path(old.record, _qpn(address)), packet)
+        neighbour = self._neighbours.get(address)
+        if neighbour is None:
+            neighbour = self._meet(now, address)
+        neighbour.used_at = now
+        route = neighbour.route
+        effects = [] if route.valid else self._ask(now, route)
+        if neighbour.path is not None:
+            if self._old is not None and next_hop and route.record is not None:
+                self._old[next_hop] = OldNeighbour(self._outlet.device.name, route.record)
+            return effects + self._outlet.send(neighbour.path, packet)
+        if len(neighbour.waiting) >= WAITING_PACKETS:
+            return effects + self._outlet.drop("too many packets wait for the path")
+        neighbour.waiting.append(packet)
+        return effects
+
+    def send_arp(self, now: int, address: bytes, packet: Packet) -> list[InterfaceEffect]:
+        """A unicast ARP or RARP packet: the path is looked up by GID each time, no neighbour is made."""
+        route = self._route(address[4:])
+        effects = [] if route.valid else self._ask(now, route)
+        if route.record is not None:
+            return effects + self._outlet.send(self._path(route.record, _qpn(address)), packet)
+        if len(route.waiting) >= WAITING_PACKETS:
+            return effects + self._outlet.drop("too many packets wait for the path")
+        route.waiting.append((_qpn(address), packet))
+        return effects
+
+    def path_to(self, address: bytes, next_hop: bytes) -> Path | None:
+        if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
+            return self._path(old.record, _qpn(address))
+        neighbour = self._neighbours.get(address)
+        return neighbour.path if neighbour is not None else None
+
+    def touch(self, now: int, address: bytes) -> None:
+        neighbour = self._neighbours.get(address)
+        if neighbour is not None:
+            neighbour.used_at = now
+
+    def learn(self, now: int, address: bytes) -> list[InterfaceEffect]:
+        """Find the path to this address before anything is sent there."""
+        neighbour = self._neighbours.get(address)
+        if neighbour is None:
+            neighbour = self._meet(now, address)
+        neighbour.used_at = now
+        return [] if neighbour.route.valid else self._ask(now, neighbour.route)
+
+    def resolving(self, address: bytes) -> bool:
+        """Whether the path to this address is being asked for, and none is there to use meanwhile."""
+        neighbour = self._neighbours.get(address)
+        return neighbour is not None and neighbour.path is None and self._queries.waits_for(AskPath(address[4:]))
+
+    def answered(self, now: int, gid: bytes, reply: SaMad) -> list[InterfaceEffect]:
+        """The administrator's word about a path. The GID of the answer is taken to be the one asked for."""
+        route = self._routes.get(gid)
+        if route is None:
+            return []
+        record = replace(PathRecord.parse(reply.data), dgid=gid)
+        if reply.status != SaStatus.OK or not record.dlid:
+            return self.failed(gid)
+        changed = route.record is not None and _handle(route.record) != _handle(record)
+        route.record, route.valid = record, True
+        effects: list[InterfaceEffect] = [PathsChanged()] if changed else []
+        for qpn, packet in route.waiting:
+            effects += self._outlet.send(self._path(record, qpn), packet)
+        route.waiting.clear()
+        for neighbour in self._neighbours.values():
+            if neighbour.route is route:
+                neighbour.path = self._path(record, neighbour.qpn)
+                for packet in neighbour.waiting:
+                    effects += self._outlet.send(neighbour.path, packet)
+                neighbour.waiting.clear()
+        return effects
+
+    def failed(self, gid: bytes) -> list[InterfaceEffect]:
+        """There is no path: every neighbour behind this GID goes, and what waited is dropped."""
+        route = self._routes.pop(gid, None)
+        if route is None:
+            return []
+        lost = len(route.waiting)
+        for neighbour in [each for each in self._neighbours.values() if each.route is route]:
+            lost += len(neighbour.waiting)
+            del self._neighbours[neighbour.address]
+        effects = self._outlet.drop("no path to the destination", lost)
+        return [*effects, PathsChanged()] if route.record is not None else effects
+
+    def invalidate(self) -> None:
+        """Light flush: what is known stays usable, and is asked for again on the next use."""
+        for route in self._routes.values():
+            route.valid = False
+
+    def flush(self) -> list[InterfaceEffect]:
+        """Normal flush: forget everything."""
+        lost = sum(len(route.waiting) for route in self._routes.values())
+        lost += sum(len(neighbour.waiting) for neighbour in self._neighbours.values())
+        self._routes.clear()
+        self._neighbours.clear()
+        self._gc_at = None
+        self._queries.forget_all(lambda token: isinstance(token, AskPath))
+        if self._old is not None:
+            mine = [hop for hop, old in self._old.items() if old.owner == self._outlet.device.name]
+            for hop in mine:
+                del self._old[hop]
+        return self._outlet.drop("the paths were flushed", lost)
+
+    def tick(self, now: int) -> list[InterfaceEffect]:
+        """Let idle neighbours and groups that were only sent to go."""
+        if self._gc_at is None or self._gc_at > now:
+            return []
+        for neighbour in [each for each in self._neighbours.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
+            if not neighbour.waiting:
+                del self._neighbours[neighbour.address]
+        self._gc_at = now + GC_INTERVAL_NS
+        return self._groups.collect(now, 2 * GC_INTERVAL_NS)
+
+    def start_collecting(self, now: int) -> None:
+        self._gc_at = now + GC_INTERVAL_NS
+
+    def deadline(self) -> int | None:
+        return self._gc_at
+
+    def _meet(self, now: int, address: bytes) -> Neighbour:
+        route = self._route(address[4:])
+        neighbour = self._neighbours[address] = Neighbour(address, _qpn(address), route, used_at=now)
+        if route.record is not None:
+            neighbour.path = self._path(route.record, neighbour.qpn)
+        return neighbour
+
+    def _route(self, gid: bytes) -> Route:
+        route = self._routes.get(gid)
+        if route is None:
+            route = self._routes[gid] = Route(gid)
+        return route
+
+    def _ask(self, now: int, route: Route) -> list[InterfaceEffect]:
+        token = AskPath(route.gid)
+        if self._queries.waits_for(token):
+            return []
+        link = self._groups.record
+        question = PathRecord(
+            dgid=route.gid,
+            sgid=self._outlet.port.gid,
+            pkey=self._outlet.partition.key,
+            numb_path=1,
+            reversible=True,
+            traffic_class=link.traffic_class if link is not None else 0,
+        )
+        request = SaMad(Method.GET, SaAttribute.PATH_RECORD, component_mask=QUESTION, data=question.pack())
+        return list(self._queries.ask(now, token, request))
+
+    def _path(self, record: PathRecord, qpn: int) -> Path:
+        """With a GRH only where the administrator says that the packet has hops to go."""
+        return Path(
+            dlid=record.dlid,
+            qpn=qpn,
+            qkey=self._outlet.qkey,
+            sl=record.sl,
+            gid=record.dgid if record.hop_limit else b"",
+            traffic_class=record.traffic_class,
+            flow_label=record.flow_label,
+            hop_limit=record.hop_limit,
+        )
+
+
+def _qpn(address: bytes) -> int:
+    return int.from_bytes(address[1:4])
+
+
+def _handle(record: PathRecord) -> tuple[int, int, int, int, int]:
+    """What an address handle is made of."""
+    return record.dlid, record.sl, record.hop_limit, record.traffic_class, record.flow_label

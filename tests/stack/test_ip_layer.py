@@ -82,14 +82,16 @@ def test_the_answer_of_the_recording_and_learning_from_the_question(layer: IpLay
     assert answer.destination == THERE
     assert Arp.parse(answer.payload) == arp(2, HERE, "10.0.0.1", THERE, "10.0.0.3")
     packet = ping("10.0.0.1", "10.0.0.3")
-    assert layer.send(1, packet) == [Outgoing(THERE, ETHERTYPE_IPV4, packet)]
+    assert layer.send(1, packet) == [Outgoing(THERE, ETHERTYPE_IPV4, packet, next_hop=ip("10.0.0.3"))]
 
 
 def test_a_waiting_packet_goes_with_the_answer(layer: IpLayer) -> None:
     packet = ping("10.0.0.1", "10.0.0.3")
     layer.send(0, packet, b"train")
     answer = arp(2, THERE, "10.0.0.3", HERE, "10.0.0.1")
-    assert layer.receive_arp(1, answer, unicast=True) == [Outgoing(THERE, ETHERTYPE_IPV4, packet, b"train")]
+    assert layer.receive_arp(1, answer, unicast=True) == [
+        Outgoing(THERE, ETHERTYPE_IPV4, packet, b"train", ip("10.0.0.3"))
+    ]
     entry = layer.neighbors.get(ip("10.0.0.3"))
     assert entry is not None
     assert entry.state is State.REACHABLE
@@ -100,7 +102,7 @@ def test_a_gratuitous_arp_moves_a_known_neighbor_at_once(layer: IpLayer) -> None
     layer.receive_arp(1, arp(1, THERE_TOO, "10.0.0.3", bytes(20), "10.0.0.3"), unicast=False)
     layer.receive_arp(1, arp(1, THERE_TOO, "10.0.0.9", bytes(20), "10.0.0.9"), unicast=False)
     packet = ping("10.0.0.1", "10.0.0.3")
-    assert layer.send(2, packet) == [Outgoing(THERE_TOO, ETHERTYPE_IPV4, packet)]
+    assert layer.send(2, packet) == [Outgoing(THERE_TOO, ETHERTYPE_IPV4, packet, next_hop=ip("10.0.0.3"))]
     assert len(layer.neighbors) == 1, "strangers are not remembered"
 
 
@@ -143,7 +145,7 @@ def test_neighbor_solicitation_round_trip(layer: IpLayer) -> None:
     assert question.destination == group_address(group, BROADCAST)
     assert nd.parse(question.payload) == nd.NeighborSolicitation(ip("fd00::1"), group, ip("fd00::3"), HERE)
     answer = nd.NeighborAdvertisement(ip("fd00::3"), ip("fd00::1"), ip("fd00::3"), THERE, solicited=True, override=True)
-    assert layer.receive_discovery(1, answer) == [Outgoing(THERE, ETHERTYPE_IPV6, packet)]
+    assert layer.receive_discovery(1, answer) == [Outgoing(THERE, ETHERTYPE_IPV6, packet, next_hop=ip("fd00::3"))]
 
 
 def test_solicitations_are_answered(layer: IpLayer) -> None:
@@ -181,7 +183,7 @@ def test_an_unsolicited_advertisement_overrides(layer: IpLayer) -> None:
         news = nd.NeighborAdvertisement(ip("fd00::3"), nd.ALL_NODES, ip("fd00::3"), THERE_TOO, override=override)
         layer.receive_discovery(1, news)
         packet = ping("fd00::1", "fd00::3")
-        assert layer.send(2, packet)[0] == Outgoing(where, ETHERTYPE_IPV6, packet)
+        assert layer.send(2, packet)[0] == Outgoing(where, ETHERTYPE_IPV6, packet, next_hop=ip("fd00::3"))
 
 
 def test_the_kernels_own_discovery_goes_nowhere(layer: IpLayer) -> None:
@@ -232,7 +234,7 @@ def test_own_failover_keeps_traffic_going_and_asks(layer: IpLayer) -> None:
     assert layer.readdressed(1) == []
     packet = ping("10.0.0.1", "10.0.0.3")
     data, question = layer.send(2, packet)
-    assert data == Outgoing(THERE, ETHERTYPE_IPV4, packet)
+    assert data == Outgoing(THERE, ETHERTYPE_IPV4, packet, next_hop=ip("10.0.0.3"))
     assert isinstance(question, Outgoing)
     assert question.destination == BROADCAST
     assert Arp.parse(question.payload).sender_hardware == THERE_TOO

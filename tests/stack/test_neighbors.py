@@ -43,11 +43,11 @@ def test_a_packet_waits_for_the_answer(neighbors: Neighbors) -> None:
     assert neighbors.send(0, IP, b"one") == [Solicit(IP, packet=b"one")]
     assert neighbors.send(1, IP, b"two", b"offload") == []
     assert neighbors.learn(2, IP, HERE, confirmed=True) == [
-        Resolved(HERE, b"one"),
-        Resolved(HERE, b"two", b"offload"),
+        Resolved(IP, HERE, b"one"),
+        Resolved(IP, HERE, b"two", b"offload"),
     ]
     assert state(neighbors) is State.REACHABLE
-    assert neighbors.send(3, IP, b"three") == [Resolved(HERE, b"three")]
+    assert neighbors.send(3, IP, b"three") == [Resolved(IP, HERE, b"three")]
 
 
 def test_three_questions_a_second_apart_then_the_packets_are_given_up(neighbors: Neighbors) -> None:
@@ -69,7 +69,7 @@ def test_the_oldest_packet_gives_way(neighbors: Neighbors) -> None:
     for number in range(QUEUE_PACKETS + 2):
         neighbors.send(0, IP, b"%d" % number)
     assert neighbors.dropped == 2
-    assert neighbors.learn(1, IP, HERE, confirmed=True)[0] == Resolved(HERE, b"2")
+    assert neighbors.learn(1, IP, HERE, confirmed=True)[0] == Resolved(IP, HERE, b"2")
 
 
 def test_news_updates_at_once_but_makes_no_entry(neighbors: Neighbors, generation: Generation) -> None:
@@ -80,14 +80,14 @@ def test_news_updates_at_once_but_makes_no_entry(neighbors: Neighbors, generatio
     before = generation.value
     neighbors.learn(2, IP, THERE)
     assert generation.value > before
-    assert neighbors.send(3, IP, b"two") == [Resolved(THERE, b"two")]
+    assert neighbors.send(3, IP, b"two") == [Resolved(IP, THERE, b"two")]
 
 
 def test_news_without_override_only_casts_doubt(neighbors: Neighbors) -> None:
     neighbors.learn(0, IP, HERE, confirmed=True, create=True)
     neighbors.learn(1, IP, THERE, confirmed=True, override=False)
     assert state(neighbors) is State.STALE
-    assert neighbors.send(2, IP, b"one") == [Resolved(HERE, b"one")]
+    assert neighbors.send(2, IP, b"one") == [Resolved(IP, HERE, b"one")]
 
 
 def test_the_same_news_again_changes_nothing(neighbors: Neighbors, generation: Generation) -> None:
@@ -107,7 +107,7 @@ def test_a_used_entry_is_confirmed_and_an_idle_one_forgotten(neighbors: Neighbor
     assert generation.value > before, "a flow must come by, or nobody would confirm the entry"
     assert neighbors.usable(IP) is None
     now = REACHABLE_FOR + 1
-    assert neighbors.send(now, IP, b"one") == [Resolved(HERE, b"one")]
+    assert neighbors.send(now, IP, b"one") == [Resolved(IP, HERE, b"one")]
     assert state(neighbors) is State.DELAY
     assert neighbors.usable(IP) == HERE
     assert neighbors.deadline() == now + DELAY
@@ -139,8 +139,8 @@ def test_after_a_failover_of_our_own_the_first_packet_goes_and_asks(
     before = generation.value
     assert neighbors.readdressed(5) == [Solicit(OTHER)]
     assert generation.value > before
-    assert neighbors.send(6, IP, b"one") == [Resolved(HERE, b"one"), Solicit(IP, packet=b"one")]
-    assert neighbors.send(6, IP, b"two") == [Resolved(HERE, b"two")]
+    assert neighbors.send(6, IP, b"one") == [Resolved(IP, HERE, b"one"), Solicit(IP, packet=b"one")]
+    assert neighbors.send(6, IP, b"two") == [Resolved(IP, HERE, b"two")]
     neighbors.learn(7, IP, HERE, confirmed=True)
     assert state(neighbors) is State.REACHABLE
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device
 from ibbond.wire.group_address import map_group
 from ibbond.wire.nd import ALL_NODES, solicited_node
 
@@ -86,5 +86,5 @@ class HostGroups:
         for group, address in had.items():
             if wanted.get(group) != address:
                 self._device.multicast.remove(address)
-        self._device.tell(Notice.RX_MODE)
+        self._device.rx_mode_changed()
         return True

@@ -85,8 +85,7 @@ class IpLayer:
         link = self.group_destination(destination)
         if link is not None:
             return [Outgoing(link, ETHERTYPES[version], packet, offload)]
-        hop = self._next_hops.gateway_for(self.device.name, destination)
-        return self._execute(self.neighbors.send(now, hop, packet, offload))
+        return self._execute(self.neighbors.send(now, self.next_hop(destination), packet, offload))
 
     def group_destination(self, destination: bytes) -> bytes | None:
         """The link-layer address of a group or broadcast destination; None for unicast."""
@@ -99,9 +98,9 @@ class IpLayer:
             return map_group(destination, self.device.type, self.device.broadcast)
         return None
 
-    def neighbor_for(self, destination: bytes) -> bytes | None:
-        """The link-layer address that a flow to this unicast destination may use, when it is known and settled."""
-        return self.neighbors.usable(self._next_hops.gateway_for(self.device.name, destination))
+    def next_hop(self, destination: bytes) -> bytes:
+        """The IP address of the neighbor that takes packets to this unicast destination."""
+        return self._next_hops.gateway_for(self.device.name, destination)
 
     def receive_arp(self, now: int, message: Arp, *, unicast: bool) -> list[IpEffect]:
         """Learn from an ARP packet, and answer when it asks for one of our addresses."""
@@ -245,8 +244,8 @@ class IpLayer:
         done: list[IpEffect] = []
         for effect in effects:
             match effect:
-                case Resolved(hardware, packet, offload):
-                    done.append(Outgoing(hardware, ETHERTYPES[packet[0] >> 4], packet, offload))
+                case Resolved(ip, hardware, packet, offload):
+                    done.append(Outgoing(hardware, ETHERTYPES[packet[0] >> 4], packet, offload, ip))
                 case Solicit(ip, hardware, packet):
                     source = self.source_for(ip, source_of(packet) or b"")
                     done.append(self._question(ip, source, self.device.address, hardware))

@@ -54,8 +54,9 @@ class Solicit:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Effect: send this packet to `hardware`."""
+    """Effect: send this packet to the neighbor `ip`, which is at `hardware`."""
 
+    ip: bytes
     hardware: bytes
     packet: bytes
     offload: bytes = b""
@@ -121,7 +122,7 @@ class Neighbors:
             self.dropped += len(entry.waiting) == QUEUE_PACKETS
             entry.waiting.append((packet, offload))
             return []
-        effects: list[NeighborEffect] = [Resolved(entry.hardware, packet, offload)]
+        effects: list[NeighborEffect] = [Resolved(ip, entry.hardware, packet, offload)]
         if entry.state is State.STALE and entry.suspect:
             entry.state, entry.attempts = State.PROBE, 1
             self._wait(entry, now + RETRY)

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A frame for the link: link-layer destination (20 or 6 bytes), ethertype, payload, virtio-net header or empty."""
+    """A frame for the link: link-layer destination (20 or 6 bytes), ethertype, payload, virtio-net header or empty.
+
+    `next_hop` is the IP address of the neighbor that it is for, where there is one.
+    """
 
     destination: bytes
     ethertype: int
     payload: bytes
     offload: bytes = b""
+    next_hop: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def _protocol_lane(recording: Recording, protocol: str, x: X, y: int) -> Iterato
 
 def lens(recording: Recording, move: Happening, end: int) -> str:
     """Some milliseconds around one move: a dot per probe, filled where it arrived, red where it was lost."""
-    width, left, lane = 460, 84, 22
+    width, left, lane = 480, 108, 22
     before, after = 8 * MS, _shown_after(recording, move, end)
     streams = sorted(recording.streams, key=lambda stream: PROTOCOLS.index(stream.protocol))
     bottom = 20 + lane * len(streams)

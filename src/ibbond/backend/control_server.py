@@ -1,0 +1,233 @@
+"""How other processes speak with a lab: the serving side, one thread beside the lab's loop.
+
+Read first: `backend.control_socket` for the words on the wire. The thread waits in the kernel and costs the data path
+nothing while nobody asks. A slow reader loses items, never the lab its time; a request that is not understood is
+answered and forgotten. Left out: what the requests mean, which is the handlers' affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import threading
+import traceback
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ibbond.errors import Refused
+
+MOST_WAITING = 8 << 20  # bytes that a client has not read; beyond that it is dropped
+LARGEST_REQUEST = 1 << 20
+ITEMS_WAITING = 10_000
+
+
+class WithDescriptors(NamedTuple):
+    """A result that travels with open files."""
+
+    result: object
+    descriptors: Sequence[int]
+
+
+class Lease:
+    """The result of a request whose connection must stay: `ended` is called when it closes."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self.ended = ended
+
+
+class Feed:
+    """The result of a request that follows something: `items` at once, then whatever is published."""
+
+    def __init__(self, items: Sequence[object]) -> None:
+        self.items = items
+
+
+Handler = Callable[..., object]
+
+
+class ControlServer:
+    """Answers requests at a socket path by named handlers, each called in this server's thread."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self.path = path
+        self._handlers = handlers
+        self._listener = listen(path)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        self._clients: dict[int, Client] = {}
+        self._published: deque[object] = deque(maxlen=ITEMS_WAITING)
+        self._ending = False
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def publish(self, item: object) -> None:
+        """Give an item to everybody who follows; from any thread."""
+        self._published.append(item)
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Stop serving; the socket's name is gone first, so that nobody connects to an ending lab."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        self._ending = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident and self._thread is not threading.current_thread():
+            self._thread.join(timeout=2)
+
+    def _serve(self) -> None:
+        while not self._ending:
+            for key, mask in self._selector.select():
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fd == self._wake:
+                    os.eventfd_read(self._wake)
+                    self._hand_out()
+                elif key.fd in self._clients:
+                    self._attend(self._clients[key.fd], mask)
+        self._hand_out()
+        for client in list(self._clients.values()):
+            client.socket.close()
+        self._listener.close()
+        self._selector.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            client = Client(connection)
+            self._clients[connection.fileno()] = client
+            self._selector.register(connection, selectors.EVENT_READ, None)
+
+    def _attend(self, client: Client, mask: int) -> None:
+        try:
+            if mask & selectors.EVENT_WRITE:
+                client.flush()
+            if mask & selectors.EVENT_READ:
+                for line in client.lines():
+                    self._answer(client, line)
+            self._watch(client)
+        except OSError:
+            self._drop(client)
+
+    def _answer(self, client: Client, line: bytes) -> None:
+        descriptors: Sequence[int] = ()
+        try:
+            request = json.loads(line)
+            handler = self._handlers.get(request["do"])
+            if handler is None:
+                raise Refused(
+                    f"the lab does not know the request {request['do']}",
+                    why="it may be of another version",
+                    fix="Take the lab down and up again",
+                )
+            result = handler(**request.get("with", {}))
+            if isinstance(result, WithDescriptors):
+                result, descriptors = result
+            if isinstance(result, Lease):
+                client.ended, result = result.ended, None
+            if isinstance(result, Feed):
+                client.follows = True
+                for item in result.items:
+                    client.send(encode({"item": item}))
+                return
+            answer = encode({"ok": result})
+        except Refused as refusal:
+            answer = encode(
+                {"refused": {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}}
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            answer = encode({"failed": f"{type(error).__name__}: {error}"})
+            traceback.print_exc()
+        except Exception as error:
+            answer = encode({"failed": f"{type(error).__name__}: {error}"})
+            traceback.print_exc()
+        client.send(answer, descriptors)
+
+    def _hand_out(self) -> None:
+        while self._published:
+            line = encode({"item": self._published.popleft()})
+            for client in [client for client in self._clients.values() if client.follows]:
+                try:
+                    client.send(line)
+                    self._watch(client)
+                except OSError:
+                    self._drop(client)
+
+    def _watch(self, client: Client) -> None:
+        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.waiting else 0)
+        self._selector.modify(client.socket, mask)
+
+    def _drop(self, client: Client) -> None:
+        self._selector.unregister(client.socket)
+        del self._clients[client.socket.fileno()]
+        client.socket.close()
+        if client.ended:
+            client.ended()
+
+
+class Client:
+    """One connection: what was read and is no whole line yet, what was answered and is not written yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.follows = False
+        self.ended: Callable[[], None] | None = None
+        self.waiting = bytearray()
+        self._read = bytearray()
+
+    def lines(self) -> list[bytes]:
+        """The whole lines that have come; OSError when the client has gone or talks without end."""
+        piece = self.socket.recv(1 << 16)
+        if not piece:
+            raise ConnectionResetError
+        self._read += piece
+        *lines, rest = bytes(self._read).split(b"\n")
+        self._read = bytearray(rest)
+        if len(rest) > LARGEST_REQUEST:
+            raise ConnectionResetError
+        return [line for line in lines if line.strip()]
+
+    def send(self, line: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Write or queue a line. Descriptors go with the line's first byte, so nothing may wait before them."""
+        if descriptors and not self.waiting:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors).tobytes())
+            line = line[self.socket.sendmsg([line], [rights]) :]
+        self.waiting += line
+        if len(self.waiting) > MOST_WAITING:
+            raise ConnectionResetError
+        self.flush()
+
+    def flush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self.waiting:
+                del self.waiting[: self.socket.send(self.waiting)]
+
+
+def encode(answer: Mapping[str, object]) -> bytes:
+    """One line. msgspec knows dataclasses, tuples and bytes (as base64) besides what JSON knows."""
+    import msgspec
+
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def listen(path: Path) -> socket.socket:
+    """The listening socket, mode 0600 from its first moment."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(32)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,230 @@
+"""How other processes speak with a lab: one Unix socket per lab, JSON lines, this side.
+
+A request is `{"do": NAME, "with": {...}}`. An answer is one line: `{"ok": RESULT}`, `{"refused": {"what", "why", "fix",
+"code"}}` or `{"failed": TEXT}`. A request that follows something gets `{"item": ...}` lines until either side closes.
+Descriptors travel beside an answer (SCM_RIGHTS). The socket's mode is 0600: who may speak is who owns the lab.
+Left out: the serving side (`backend.control_server`), what the requests mean (`lab.daemon`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import stat
+import tempfile
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from ibbond.bonding.snapshot import BondSnapshot
+from ibbond.errors import Refused
+
+DEFAULT_LAB = "lab"
+CONTROL = "IBBOND_CONTROL"  # the socket of the lab that this process runs in
+HOST = "IBBOND_HOST"  # the lab host that this process runs in
+LARGEST_LINE = 1 << 24
+MOST_DESCRIPTORS = 8
+
+
+def runtime_directory() -> Path:
+    """Where sockets and state of running labs live: /run/ibbond, or the user's own place. Not made here."""
+    if os.geteuid() == 0 and os.access("/run", os.W_OK):
+        return Path("/run/ibbond")
+    if own := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(own) / "ibbond"
+    return Path(tempfile.gettempdir()) / f"ibbond-{os.geteuid()}"
+
+
+def made_runtime_directory() -> Path:
+    """The runtime directory, existing, ours and closed to others; `Refused` when somebody else's stands there."""
+    directory = runtime_directory()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = directory.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
+        raise Refused(
+            f"cannot use {directory}",
+            why="it belongs to somebody else",
+            fix="Set XDG_RUNTIME_DIR to a directory of yours",
+            code=errno.EPERM,
+        )
+    directory.chmod(0o700)
+    return directory
+
+
+def socket_path(lab: str) -> Path:
+    """The socket of the lab of this name; the environment's own lab when the name is empty and there is one."""
+    if not lab and (inside := os.environ.get(CONTROL)):
+        return Path(inside)
+    return runtime_directory() / f"{lab or DEFAULT_LAB}.sock"
+
+
+class Control:
+    """One connection to a lab."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise no_lab(path, error) from None
+        self._waiting = bytearray()
+        self.path = path
+
+    @classmethod
+    def of(cls, lab: str = "") -> Control:
+        """The connection to a lab by its name (see `socket_path`)."""
+        return cls(socket_path(lab))
+
+    def ask(self, do: str, **words: object) -> object:
+        """Send a request, give back its result; what the lab refuses is raised as `Refused` here too."""
+        return self.ask_for_descriptors(do, **words)[0]
+
+    def ask_for_descriptors(self, do: str, **words: object) -> tuple[object, list[int]]:
+        """The same, with the descriptors that came beside the answer (close-on-exec)."""
+        self._send(do, words)
+        line, descriptors = self._line()
+        return result_of(line), descriptors
+
+    def follow(self, do: str, **words: object) -> Iterator[object]:
+        """Items as they come, until the lab ends."""
+        self._send(do, words)
+        while True:
+            try:
+                line, _ = self._line()
+            except Refused:
+                return
+            if "item" not in line:
+                result_of(line)
+                return
+            yield line["item"]
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, do: str, words: dict[str, object]) -> None:
+        try:
+            self._socket.sendall(json.dumps({"do": do, "with": words}).encode() + b"\n")
+        except OSError as error:
+            raise no_lab(self.path, error) from None
+
+    def _line(self) -> tuple[dict[str, object], list[int]]:
+        descriptors: list[int] = []
+        while (end := self._waiting.find(b"\n")) < 0:
+            try:
+                piece, ancillary, _, _ = self._socket.recvmsg(1 << 16, socket.CMSG_SPACE(4 * MOST_DESCRIPTORS))
+            except OSError as error:
+                raise no_lab(self.path, error) from None
+            if not piece or len(self._waiting) > LARGEST_LINE:
+                raise Refused(
+                    "the lab did not answer",
+                    why="it ended before it did" if not piece else "its answer has no end",
+                    fix=f"Read its log: {self.path.with_suffix('.log')}",
+                    code=errno.EPIPE,
+                )
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    received = array("i")
+                    received.frombytes(data[: len(data) - len(data) % received.itemsize])
+                    descriptors += received
+            self._waiting += piece
+        line = json.loads(bytes(self._waiting[:end]))
+        del self._waiting[: end + 1]
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        return line, descriptors
+
+
+def result_of(line: dict[str, object]) -> object:
+    """The result in an answer, or the refusal that it holds, raised."""
+    if isinstance(refused := line.get("refused"), dict):
+        raise Refused(str(refused["what"]), why=str(refused["why"]), fix=str(refused["fix"]), code=int(refused["code"]))
+    if "failed" in line:
+        raise RuntimeError(f"the lab failed: {line['failed']}")
+    return line.get("ok")
+
+
+def no_lab(path: Path, error: OSError) -> Refused:
+    name = path.name.removesuffix(".sock")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Refused(
+            f"cannot speak with lab {name}",
+            why=f"{path} belongs to somebody else",
+            fix="Run as the user who started the lab",
+            code=errno.EPERM,
+        )
+    option = "" if name == DEFAULT_LAB else f" --name {name}"
+    return Refused(
+        f"no lab {name} runs",
+        why=f"nobody answers at {path}",
+        fix=f"Start one with: ibbond lab up{option}",
+        code=errno.ENOENT,
+    )
+
+
+class LabBackend:
+    """The bonds of one lab host, reached through the lab's socket (see `backend.contract`)."""
+
+    def __init__(self, control: Control, host: str) -> None:
+        self.where = host
+        self._control = control
+
+    def read(self, path: str) -> str:
+        return str(self._ask("read", path=path))
+
+    def write(self, path: str, text: str) -> None:
+        self._ask("write", path=path, text=text)
+
+    def entries(self, path: str) -> list[str]:
+        return texts(self._ask("entries", path=path))
+
+    def set_admin(self, device: str, up: bool) -> None:
+        self._ask("set_admin", device=device, up=up)
+
+    def addresses(self, device: str) -> list[str]:
+        return texts(self._ask("addresses", device=device))
+
+    def add_address(self, device: str, address: str) -> None:
+        self._ask("add_address", device=device, address=address)
+
+    def snapshot(self, bond: str) -> BondSnapshot:
+        import msgspec
+
+        return as_tuples(msgspec.convert(self._ask("snapshot", bond=bond), BondSnapshot))
+
+    def proc(self, bond: str) -> str:
+        return str(self._ask("proc", bond=bond))
+
+    def log(self) -> list[str]:
+        return texts(self._ask("log"))
+
+    def watch(self) -> Iterator[dict[str, object]]:
+        for item in self._control.follow("events", past=False):
+            if isinstance(item, dict) and str(item.get("where", "")).partition("/")[0] == self.where:
+                yield item
+
+    def _ask(self, do: str, **words: object) -> object:
+        return self._control.ask(do, host=self.where, **words)
+
+
+def as_tuples(snapshot: BondSnapshot) -> BondSnapshot:
+    """JSON knows no tuples; the options of a snapshot do."""
+    for name, value in snapshot.options.items():
+        if isinstance(value, list):
+            snapshot.options[name] = tuple(value)
+    return snapshot
+
+
+def texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

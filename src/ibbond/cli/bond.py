@@ -1,0 +1,335 @@
+"""`ibbond bond ...`: bonds by their names, the same words for a lab host's and for this host's own.
+
+Everything goes through `backend.contract`: the texts of the bonding driver's sysfs files, so that a refusal here is the
+refusal that a shell script gets. What the texts mean is in the table of options (`bonding.options`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ibbond.cli.addr import DeviceName, backend_of, parse_device, parse_host
+from ibbond.cli.output import done, json_option, name_option, print_json, table
+from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.backend.contract import Backend
+    from ibbond.bonding.snapshot import BondSnapshot
+
+BOND = click.argument("bond", metavar="BOND")
+
+
+@click.group()
+def bond() -> None:
+    """Bonds of a lab host (h1/bond0), of the lab host we are in, or of this host (bond0)."""
+
+
+@bond.command("list")
+@name_option
+@click.argument("host", required=False, default="")
+@json_option
+def list_(lab_name: str, host: str, as_json: bool) -> None:
+    """The bonds of a lab HOST, or of this host."""
+    where = parse_host(host)
+    backend = backend_of(where, lab_name)
+    bonds = [facts_of(backend, name) for name in backend.read("bonding_masters").split()]
+    if as_json:
+        print_json({"bonds": bonds})
+        return
+    rows = [
+        (facts["name"], state_of(facts), facts["mode"], facts["active"] or "-", members_of(facts)) for facts in bonds
+    ]
+    click.echo(table(rows, ("BOND", "STATE", "MODE", "ACTIVE", "MEMBERS")) if rows else "no bonds")
+
+
+@bond.command()
+@name_option
+@BOND
+@json_option
+def show(lab_name: str, bond: str, as_json: bool) -> None:
+    """Everything about one bond: members, links, addresses, options."""
+    name, backend = find(bond, lab_name)
+    facts = facts_of(backend, name.device)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(describe(facts))
+
+
+@bond.command()
+@name_option
+@BOND
+@click.argument("members", nargs=-1)
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option to set first; repeatable.")
+@click.option("--address", "addresses", multiple=True, metavar="IP/LENGTH", help="An IP address for it; repeatable.")
+@json_option
+def create(
+    lab_name: str,
+    bond: str,
+    members: tuple[str, ...],
+    settings: tuple[str, ...],
+    addresses: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Create a bond, set its options, add MEMBERS, set it up: bond create h1/bond1 ib2 ib3 --set miimon=50
+
+    Without --set it is an active-backup bond with miimon 100 and num_grat_arp 3.
+    """
+    name, backend = find(bond, lab_name, must_exist=False)
+    if name.device in backend.read("bonding_masters").split():
+        raise Refused(f"cannot create {name}", why="it exists", fix="Choose another name, or delete it first")
+    options = parse_settings(settings)
+    backend.write("bonding_masters", f"+{name.device}\n")
+    try:
+        for option, text in options:
+            backend.write(f"{name.device}/bonding/{option}", f"{text}\n")
+        for member in members:
+            join(backend, name, member)
+        backend.set_admin(name.device, True)
+        for address in addresses:
+            backend.add_address(name.device, address)
+    except Refused:
+        backend.write("bonding_masters", f"-{name.device}\n")  # nothing has changed, as a refusal promises
+        raise
+    done(as_json, f"created {name}", facts_of(backend, name.device))
+
+
+def parse_settings(settings: tuple[str, ...]) -> list[tuple[str, str]]:
+    """`miimon=50` and the like, after the three that make a bond useful."""
+    from ibbond.topology.model import LAB_BOND_OPTIONS
+
+    options = dict(LAB_BOND_OPTIONS)
+    more = []
+    for setting in settings:
+        option, equals, text = setting.partition("=")
+        if not equals:
+            raise Refused(f"--set {setting}", why="it has no value", fix=f"Write --set {option}=VALUE")
+        if option in options:
+            options[option] = text
+        else:
+            more.append((option, text))
+    return [*options.items(), *more]
+
+
+@bond.command()
+@name_option
+@BOND
+@json_option
+def delete(lab_name: str, bond: str, as_json: bool) -> None:
+    """Delete a bond; its members are released first."""
+    name, backend = find(bond, lab_name)
+    backend.write("bonding_masters", f"-{name.device}\n")
+    done(as_json, f"deleted {name}", {"deleted": str(name)})
+
+
+@bond.command()
+@name_option
+@BOND
+@click.argument("members", nargs=-1, required=True)
+@json_option
+def add(lab_name: str, bond: str, members: tuple[str, ...], as_json: bool) -> None:
+    """Add MEMBERS to a bond: bond add h1/bond0 ib1"""
+    name, backend = find(bond, lab_name)
+    for member in members:
+        join(backend, name, member)
+    done(as_json, f"added {', '.join(members)} to {name}", facts_of(backend, name.device))
+
+
+@bond.command()
+@name_option
+@BOND
+@click.argument("members", nargs=-1, required=True)
+@json_option
+def remove(lab_name: str, bond: str, members: tuple[str, ...], as_json: bool) -> None:
+    """Release MEMBERS from a bond: bond remove h1/bond0 ib1"""
+    name, backend = find(bond, lab_name)
+    for member in members:
+        backend.write(f"{name.device}/bonding/slaves", f"-{own(name, member)}\n")
+    done(as_json, f"removed {', '.join(members)} from {name}", facts_of(backend, name.device))
+
+
+@bond.command("set")
+@name_option
+@BOND
+@click.argument("option")
+@click.argument("value")
+@json_option
+def set_(lab_name: str, bond: str, option: str, value: str, as_json: bool) -> None:
+    """Set an OPTION of a bond: bond set h1/bond0 primary ib0"""
+    name, backend = find(bond, lab_name)
+    check_option(option)
+    backend.write(f"{name.device}/bonding/{option}", f"{value}\n")
+    done(as_json, f"set {option} of {name} to {value or '(nothing)'}", facts_of(backend, name.device))
+
+
+def check_option(option: str) -> None:
+    """Refuse names that no driver knows, with the nearest one."""
+    from ibbond.bonding.options import OPTIONS
+    from ibbond.topology.reader import unknown
+
+    if option not in OPTIONS:
+        raise unknown(f"no option {option}", option, OPTIONS)
+
+
+@bond.command()
+@name_option
+@BOND
+@click.argument("member", required=False, default="")
+@json_option
+def switch(lab_name: str, bond: str, member: str, as_json: bool) -> None:
+    """Move the traffic to MEMBER now; without MEMBER to the next one that is up. Nothing is lost."""
+    name, backend = find(bond, lab_name)
+    before = backend.snapshot(name.device)
+    wanted = own(name, member) if member else next_member(name, before)
+    backend.write(f"{name.device}/bonding/active_slave", f"{wanted}\n")
+    done(as_json, f"{name}: {before.active} -> {wanted}", {"bond": str(name), "from": before.active, "to": wanted})
+
+
+def next_member(name: DeviceName, snapshot: BondSnapshot) -> str:
+    """The next member after the active one whose link is up."""
+    names = [member.name for member in snapshot.members]
+    start = names.index(snapshot.active) + 1 if snapshot.active in names else 0
+    for member in [*snapshot.members[start:], *snapshot.members[:start]]:
+        if member.link == "up" and member.name != snapshot.active:
+            return member.name
+    raise Refused(
+        f"cannot switch {name}",
+        why="no other member is up",
+        fix=f"See which are with: ibbond bond show {name}",
+    )
+
+
+@bond.command()
+@name_option
+@BOND
+@json_option
+def proc(lab_name: str, bond: str, as_json: bool) -> None:
+    """The text of /proc/net/bonding/BOND."""
+    name, backend = find(bond, lab_name)
+    text = backend.proc(name.device)
+    if as_json:
+        print_json({"name": str(name), "proc": text})
+    else:
+        click.echo(text, nl=False)
+
+
+def find(bond: str, lab_name: str, must_exist: bool = True) -> tuple[DeviceName, Backend]:
+    """The bond that a name means, and who has it; `Refused` when there is none."""
+    name = parse_device(bond)
+    backend = backend_of(name.host, lab_name)
+    if must_exist:
+        bonds = backend.read("bonding_masters").split()
+        if name.device not in bonds:
+            from ibbond.topology.model import listed
+
+            place = name.host or "this host"
+            raise Refused(f"no bond {name}", why=f"the bonds of {place} are: {listed(bonds)}", fix="Name one of these")
+    return name, backend
+
+
+def join(backend: Backend, name: DeviceName, member: str) -> None:
+    """A member joins down, as the kernel's driver wants it."""
+    device = own(name, member)
+    backend.set_admin(device, False)
+    try:
+        backend.write(f"{name.device}/bonding/slaves", f"+{device}\n")
+    except Refused:
+        backend.set_admin(device, True)
+        raise
+
+
+def own(name: DeviceName, member: str) -> str:
+    """A member as people write it, `ib1` or `h1/ib1`; it must be on the bond's host."""
+    host, slash, device = member.rpartition("/")
+    if slash and host != name.host:
+        raise Refused(
+            f"cannot use {member} in {name}",
+            why=f"it is a device of {host}",
+            fix=f"Name a device of {name.host or 'this host'}",
+        )
+    return device
+
+
+def facts_of(backend: Backend, bond: str) -> dict[str, object]:
+    """A bond as one JSON object; option values are words where the driver has words."""
+    snapshot = backend.snapshot(bond)
+    where = f"{backend.where}/" if backend.where else ""
+    options = options_of(snapshot)
+    return {
+        "name": where + snapshot.name,
+        "mode": options.get("mode", ""),
+        "up": snapshot.up,
+        "carrier": snapshot.carrier,
+        "active": snapshot.active,
+        "primary": snapshot.primary,
+        "type": "infiniband" if snapshot.type == 32 else "ethernet" if snapshot.type == 1 else str(snapshot.type),
+        "hardware_address": snapshot.address.hex(":"),
+        "mtu": snapshot.mtu,
+        "addresses": backend.addresses(bond),
+        "members": [
+            {
+                "name": member.name,
+                "state": member.state,
+                "link": member.link,
+                "link_failure_count": member.link_failure_count,
+                "hardware_address": member.permanent_address.hex(":"),
+            }
+            for member in snapshot.members
+        ],
+        "options": options,
+    }
+
+
+def options_of(snapshot: BondSnapshot) -> dict[str, object]:
+    from ibbond.bonding.options import OPTIONS
+
+    shown: dict[str, object] = {}
+    for name, value in snapshot.options.items():
+        option = OPTIONS.get(name)
+        is_word = option is not None and option.shows_word and isinstance(value, int)
+        shown[name] = option.word_of(value) if is_word and option and isinstance(value, int) else value
+    return shown
+
+
+def state_of(facts: dict[str, object]) -> str:
+    return "down" if not facts["up"] else "up" if facts["carrier"] else "no carrier"
+
+
+def members_of(facts: dict[str, object]) -> str:
+    members = facts["members"]
+    assert isinstance(members, list)
+    return " ".join(member["name"] for member in members)
+
+
+def describe(facts: dict[str, object]) -> str:
+    """A bond for people."""
+    members, addresses, options = facts["members"], facts["addresses"], facts["options"]
+    assert isinstance(members, list)
+    assert isinstance(addresses, list)
+    assert isinstance(options, dict)
+    rows = [(m["name"], m["state"], m["link"], m["link_failure_count"], m["hardware_address"]) for m in members]
+    primary = f", primary {facts['primary']}" if facts["primary"] else ""
+    lines = [
+        f"{facts['name']}: {facts['mode']}, {state_of(facts)}, active {facts['active'] or 'none'}{primary}",
+        f"{facts['type']} {facts['hardware_address']}, mtu {facts['mtu']}",
+        f"addresses {' '.join(addresses) or 'none'}",
+        "",
+        table(rows, ("MEMBER", "STATE", "LINK", "FAILURES", "HARDWARE ADDRESS")) if rows else "no members",
+    ]
+    changed = {name: value for name, value in options.items() if not is_default(name, value)}
+    if changed:
+        lines += ["", "options that differ from the kernel's defaults:"]
+        lines.append(table((f"  {name}", value if value != "" else "-") for name, value in changed.items()))
+    return "\n".join(lines)
+
+
+def is_default(name: str, value: object) -> bool:
+    from ibbond.bonding.options import OPTIONS
+
+    option = OPTIONS.get(name)
+    if option is None or name in ("mode", "primary", "active_slave", "slaves"):
+        return True
+    default = option.word_of(option.default) if option.shows_word else option.default
+    return value in (default, "", None, [], ())

@@ -1,0 +1,112 @@
+"""`ibbond lab cut|mend|flap|capture|events`: what happens to the cables of a running lab, and watching them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ibbond.cli.output import as_dict, done, json_option, name_option, print_json
+
+CABLES = click.argument("cables", nargs=-1, required=True, metavar="CABLE...")
+
+
+@click.command()
+@name_option
+@CABLES
+@json_option
+def cut(lab_name: str, cables: tuple[str, ...], as_json: bool) -> None:
+    """Pull cables, all at the same moment: ibbond lab cut h1/ib0"""
+    change("cut", lab_name, cables, as_json)
+
+
+@click.command()
+@name_option
+@CABLES
+@json_option
+def mend(lab_name: str, cables: tuple[str, ...], as_json: bool) -> None:
+    """Plug cables again: ibbond lab mend h1/ib0"""
+    change("mend", lab_name, cables, as_json)
+
+
+def change(do: str, lab_name: str, cables: tuple[str, ...], as_json: bool) -> None:
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        facts = as_dict(control.ask(do, cables=list(cables)))
+    done(as_json, f"{do} {', '.join(cables)}", facts)
+
+
+@click.command()
+@name_option
+@CABLES
+@click.option("--times", type=click.IntRange(1), default=3, show_default=True, help="How often.")
+@click.option("--down-ms", type=click.IntRange(0), default=100, show_default=True, help="How long it is out.")
+@click.option("--up-ms", type=click.IntRange(0), default=400, show_default=True, help="How long it is in between.")
+@json_option
+def flap(lab_name: str, cables: tuple[str, ...], times: int, down_ms: int, up_ms: int, as_json: bool) -> None:
+    """Pull and plug cables several times; they are plugged at the end, also after Ctrl-C."""
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        names = list(cables)
+        try:
+            for turn in range(times):
+                control.ask("cut", cables=names)
+                time.sleep(down_ms / 1000)
+                control.ask("mend", cables=names)
+                if turn + 1 < times:
+                    time.sleep(up_ms / 1000)
+        except KeyboardInterrupt:
+            control.ask("mend", cables=names)
+            raise
+    done(as_json, f"flapped {', '.join(cables)} {times} times", {"flapped": names, "times": times})
+
+
+@click.command()
+@name_option
+@click.argument("device", metavar="HOST/DEV")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself; else Ctrl-C ends it.")
+@json_option
+def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_json: bool) -> None:
+    """Write what passes HOST/DEV to FILE, for tshark or Wireshark.
+
+    An IPoIB device (h1/ib0) shows its port's InfiniBand packets, MADs included; a bond (h1/bond0) its IPoIB frames.
+    """
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        control.ask("capture", device=device, file=str(file.absolute()))
+        if not as_json:
+            click.echo(f"capturing {device} to {file}" + ("" if seconds else "; Ctrl-C ends it"), err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(seconds if seconds else 10**9)
+        facts = as_dict(control.ask("capture_end", file=str(file.absolute())))
+    done(as_json, f"{facts['packets']} packets in {file}", {"device": device, "file": str(file), **facts})
+
+
+@click.command()
+@name_option
+@click.option("--past/--no-past", default=True, help="Begin with what has happened already.")
+@click.option("--follow/--no-follow", default=True, help="Go on with what happens, until Ctrl-C.")
+@json_option
+def events(lab_name: str, past: bool, follow: bool, as_json: bool) -> None:
+    """What happens in the lab, as it happens: ports, carriers, failovers. With --json one object per line."""
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        items = control.follow("events", past=past) if follow else control.ask("past_events")
+        assert not isinstance(items, dict)
+        for item in items:  # type: ignore[attr-defined]
+            if as_json:
+                print_json(item)
+            else:
+                facts = as_dict(item)
+                click.echo(
+                    f"{facts['t_ms']:>12} ms  {facts['what']:<12} {facts['where']:<14} {facts['detail']}".rstrip()
+                )
+            sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""`ibbond lab exec` and `ibbond lab shell`: programs of this machine inside a lab host."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ibbond.cli.output import json_option, name_option, print_json
+
+EXEC = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+
+
+@click.command("exec", context_settings=EXEC)
+@name_option
+@json_option
+@click.argument("host")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in HOST and end with its exit code: ibbond lab exec h1 -- ping 10.0.0.2
+
+    The command sees the host's devices, addresses and routes, and this machine's files. Options of ours stand before
+    HOST. With --json its output and exit code come as one object.
+    """
+    from ibbond.backend.control_socket import Control
+    from ibbond.lab import inside
+
+    words = command[1:] if command[0] == "--" else command
+    control = Control.of(lab_name)
+    if not as_json:
+        sys.stdout.flush()
+        inside.become(control, host, words)
+    way = inside.door(control, host)
+    try:
+        import subprocess
+
+        process = way.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate()
+    except OSError as error:
+        raise inside.cannot_run(words[0], host, error) from None
+    print_json(
+        {
+            "exit": process.returncode,
+            "stdout": out.decode(errors="replace"),
+            "stderr": err.decode(errors="replace"),
+        }
+    )
+    sys.stdout.flush()
+    sys.exit(process.returncode)
+
+
+@click.command(context_settings=EXEC)
+@name_option
+@click.argument("host")
+def shell(lab_name: str, host: str) -> None:
+    """A shell in HOST; a plain `bond0` there is that host's bond."""
+    from ibbond.backend.control_socket import Control
+    from ibbond.lab import inside
+
+    sys.stdout.flush()
+    inside.become(Control.of(lab_name), host, [os.environ.get("SHELL") or "/bin/sh"])

@@ -1,0 +1,198 @@
+"""`ibbond lab ...`: starting, looking at and ending labs. Words only; `lab.launch` and the lab itself do the work.
+
+What is done to cables and hosts of a running lab is in `cli.cables` and `cli.inside`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ibbond.cli.cables import capture, cut, events, flap, mend
+from ibbond.cli.inside import exec_, shell
+from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
+from ibbond.errors import Refused
+
+
+@click.group()
+def lab() -> None:
+    """Hosts, switches and cables on this machine.
+
+    A cable is named by either end: h1/ib0, or a switch port such as s1/3. Several labs run side by side with --name.
+    """
+
+
+for command in (exec_, shell, cut, mend, flap, capture, events):
+    lab.add_command(command)
+
+
+@lab.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@name_option
+@click.option("--resume", is_flag=True, help="Take over what a lab that was killed left: hosts, programs, bonds.")
+@click.option("--foreground", is_flag=True, help="Stay here instead of going to the background; Ctrl-C takes it down.")
+@click.option("--profile", default="default", show_default=True, help="Whose behaviour the bonds have.")
+@json_option
+def up(file: Path | None, lab_name: str, resume: bool, foreground: bool, profile: str, as_json: bool) -> None:
+    """Start a lab from FILE (docs/topology.md), or the default one: two hosts, two switches.
+
+    Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
+    """
+    from ibbond.lab.launch import killed, start, stop
+    from ibbond.lab.state import Wish
+
+    name = lab_name or "lab"
+    text, source = read_topology(file)
+    if not resume and killed(name):
+        resume = resume_instead(name, as_json)
+    running = start(Wish(name, text, source, resume=resume, profile=profile))
+    if as_json:
+        print_json(running.status)
+    else:
+        click.echo(describe(running.status))
+    sys.stdout.flush()
+    if foreground and running.process is not None:
+        try:
+            running.process.wait()
+        finally:
+            stop(running.process)
+
+
+def read_topology(file: Path | None) -> tuple[str, str]:
+    """The text of a topology and where it is from."""
+    if file is None:
+        from ibbond.topology.default import TWO_HOSTS
+
+        return TWO_HOSTS, "the default topology"
+    try:
+        return file.read_text(encoding="utf-8"), str(file)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise Refused(f"cannot read {file}", why=why, fix="Name a topology file (docs/topology.md)") from None
+
+
+def resume_instead(name: str, as_json: bool) -> bool:
+    """What to do with a lab that was killed: ask a person, or clean and say so."""
+    option = "" if name == "lab" else f" --name {name}"
+    if sys.stdin.isatty() and sys.stdout.isatty() and not as_json:
+        question = f"Lab {name} was killed; its hosts and the programs in them are still here. Resume it?"
+        return click.confirm(question, default=True)
+    click.echo(
+        f"lab {name} was killed: removing what it left (to take it over instead: ibbond lab up{option} --resume)",
+        err=True,
+    )
+    return False
+
+
+@lab.command()
+@name_option
+@json_option
+def status(lab_name: str, as_json: bool) -> None:
+    """What runs: hosts with their addresses and bonds, cables, the process."""
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        facts = as_dict(control.ask("status"))
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(describe(facts))
+
+
+@lab.command()
+@name_option
+@json_option
+def down(lab_name: str, as_json: bool) -> None:
+    """End a lab: hosts, programs in them, devices, everything. Cleans after a lab that was killed, too."""
+    from ibbond.lab.launch import take_down
+
+    text = take_down(lab_name or "lab")
+    done(as_json, text, {"down": lab_name or "lab"})
+
+
+@lab.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """The labs of this user."""
+    from ibbond.lab.launch import killed
+    from ibbond.lab.state import Files, names
+
+    found = [
+        {"name": name, "state": "runs" if Files(name).held else "was killed" if killed(name) else "is down"}
+        for name in names()
+    ]
+    if as_json:
+        print_json({"labs": found})
+    else:
+        click.echo(table([(lab["name"], lab["state"]) for lab in found]) or "no labs")
+
+
+@lab.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@json_option
+def topology(file: Path | None, as_json: bool) -> None:
+    """Check FILE and say what it holds; without FILE print the default topology, to start an own one from."""
+    from ibbond.topology.load import parse
+
+    text, source = read_topology(file)
+    parsed = parse(text, name=source)
+    if as_json:
+        print_json(
+            {
+                "hosts": [host.name for host in parsed.hosts],
+                "switches": [switch.name for switch in parsed.switches],
+                "cables": [[parsed.end_for_people(c.a), parsed.end_for_people(c.b)] for c in parsed.cables],
+            }
+        )
+    elif file is None:
+        click.echo(text, nl=False)
+    else:
+        rows = [(parsed.end_for_people(cable.a), parsed.end_for_people(cable.b)) for cable in parsed.cables]
+        click.echo(
+            f"{source}: {len(parsed.hosts)} hosts, {len(parsed.switches)} switches, {len(rows)} cables\n{table(rows)}"
+        )
+
+
+def describe(facts: dict[str, object]) -> str:
+    """The status of a lab for people."""
+    lines = [
+        f"lab {facts['name']} runs (process {facts['pid']}), {facts['topology']}",
+        "",
+    ]
+    rows = []
+    for host, host_facts in as_dict(facts["hosts"]).items():
+        for kind in ("bonds", "devices"):
+            for device, device_facts in as_dict(as_dict(host_facts)[kind]).items():
+                rows.append(describe_device(f"{host}/{device}", as_dict(device_facts)))
+    lines.append(table(rows, ("DEVICE", "STATE", "", "ADDRESSES")))
+    lines += ["", table((describe_cable(as_dict(cable)) for cable in cables_of(facts)), ("CABLE", "", "STATE"))]
+    return "\n".join(lines)
+
+
+def describe_device(name: str, facts: dict[str, object]) -> tuple[str, str, str, str]:
+    state = "up" if facts["carrier"] and facts["up"] else "no carrier" if facts["up"] else "down"
+    if "members" in facts:
+        members = facts["members"]
+        assert isinstance(members, list)
+        more = f"active {facts['active'] or 'none'} of {', '.join(members) or 'no members'}"
+    elif facts.get("master"):
+        more = f"member of {facts['master']}"
+    else:
+        more = str(facts.get("kind", ""))
+    addresses = facts["addresses"]
+    assert isinstance(addresses, list)
+    return name, state, more, " ".join(addresses)
+
+
+def describe_cable(cable: dict[str, object]) -> tuple[str, str, str]:
+    ends = cable["ends"]
+    assert isinstance(ends, list)
+    return str(ends[0]), str(ends[1]), str(cable["state"])
+
+
+def cables_of(facts: dict[str, object]) -> list[object]:
+    cables = facts["cables"]
+    assert isinstance(cables, list)
+    return cables

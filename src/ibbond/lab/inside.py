@@ -1,0 +1,92 @@
+"""Running programs inside a lab host: the namespaces come as open files over the lab's socket, so nobody needs a path.
+
+Read first: setns(2), user_namespaces(7). The programs see where they are by two variables of their environment, which
+is how a plain `bond0` inside means that host's bond. Left out: starting and ending labs (`lab.launch`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ibbond.backend.control_socket import CONTROL, HOST, Control
+from ibbond.errors import Refused
+from ibbond.host import netns
+
+
+class Door(NamedTuple):
+    """The way into a host: descriptors of its namespaces (`user` is -1 where the lab has none of its own)."""
+
+    net: int
+    mount: int
+    user: int
+    environment: dict[str, str]
+
+    def step_through(self) -> None:
+        """Move this process, of one thread, into the host for good."""
+        if self.user >= 0:
+            netns.setns(self.user, netns.CLONE_NEWUSER)
+        netns.enter(self.net, self.mount)
+
+    def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program in the host; `options` are those of subprocess.Popen."""
+        return subprocess.Popen(command, env=self.environment, preexec_fn=self.step_through, **options)
+
+    def close(self) -> None:
+        for descriptor in (self.net, self.mount, self.user):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def door(control: Control, host: str) -> Door:
+    """The way into a host of a running lab; `Refused` when it has no such host."""
+    answer, descriptors = control.ask_for_descriptors("door", host=host)
+    assert isinstance(answer, dict)
+    kinds: list[str] = answer["descriptors"]
+    given = dict(zip(kinds, descriptors, strict=True))
+    user = given.get("user", -1)
+    if user >= 0 and os.fstat(user).st_ino == os.stat("/proc/self/ns/user").st_ino:
+        os.close(user)  # we are inside already
+        user = -1
+    return Door(given["net"], given["mount"], user, environment(control, host))
+
+
+def environment(control: Control, host: str) -> dict[str, str]:
+    """What programs in a host find in their environment. `ibbond` is found there even when it was called by path."""
+    own = Path(sys.executable).parent
+    path = os.environ.get("PATH", os.defpath)
+    if str(own) not in path.split(os.pathsep):
+        path = f"{path}{os.pathsep}{own}"
+    return {
+        **os.environ,
+        "PATH": path,
+        CONTROL: str(control.path.absolute()),
+        HOST: host,
+        "debian_chroot": host,
+        "PS1": f"{host}# ",
+    }
+
+
+def become(control: Control, host: str, command: Sequence[str]) -> None:
+    """Replace this process by a program in a host; returns only by `Refused`."""
+    way = door(control, host)
+    way.step_through()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect it
+    try:
+        os.execvpe(command[0], list(command), way.environment)
+    except OSError as error:
+        raise cannot_run(command[0], host, error) from None
+
+
+def cannot_run(program: str, host: str, error: OSError) -> Refused:
+    return Refused(
+        f"cannot run {program} in {host}",
+        why=os.strerror(error.errno or 0),
+        fix="See whether it is installed: a lab's hosts use the files of this machine",
+        code=error.errno or 0,
+    )

@@ -1,0 +1,180 @@
+"""Labs from outside: start one and wait until it carries packets, see whether one was killed, take one down.
+
+The lab itself is a process of its own (`lab.daemon`), started here in a new session with a pipe on which it says that
+it is ready, or why not. Left out: everything that is asked of a running lab (`backend.control_socket`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, made_runtime_directory, result_of
+from ibbond.errors import Refused
+from ibbond.host import netns
+from ibbond.lab.state import Files, Wish
+from ibbond.topology.load import parse
+
+START_PATIENCE = 60.0
+END_PATIENCE = 20.0
+
+
+class Running(NamedTuple):
+    """A lab that was started: its process (None when it was running already) and its status."""
+
+    process: subprocess.Popen[bytes] | None
+    status: dict[str, object]
+
+
+def launch(wish: Wish) -> dict[str, object]:
+    """Start a lab in the background; its status, when its ports are active and its bonds are up."""
+    return start(wish).status
+
+
+def start(wish: Wish) -> Running:
+    """The same, with the process, for those who wait for its end. Whatever interrupts the wait takes the lab down."""
+    files = Files(wish.name)
+    if not wish.resume:
+        parse(wish.text, name=wish.source)  # refused here, before anything exists
+    if files.held:
+        raise files.running()
+    made_runtime_directory()
+    told, telling = os.pipe()
+    with open(files.log, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ibbond.lab.daemon", str(telling)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[telling],
+        )
+    os.close(telling)
+    try:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(asdict(wish)).encode())
+            process.stdin.close()
+        return Running(process, wait_until_ready(told, files))
+    except BaseException:
+        stop(process)
+        raise
+    finally:
+        os.close(told)
+
+
+def wait_until_ready(told: int, files: Files) -> dict[str, object]:
+    """The status that a starting lab tells, or its refusal."""
+    told_text = b""
+    until = time.monotonic() + START_PATIENCE
+    while not told_text.endswith(b"\n"):
+        readable, _, _ = select.select([told], [], [], max(0, until - time.monotonic()))
+        piece = os.read(told, 1 << 16) if readable else b""
+        if not piece:
+            last = files.log.read_text(errors="replace").strip().splitlines()[-1:] if files.log.exists() else []
+            raise Refused(
+                f"lab {files.name} did not start",
+                why=last[0] if last else ("it ended without a word" if readable else "it was not ready in time"),
+                fix=f"Read its log: {files.log}",
+            )
+        told_text += piece
+    status = result_of(json.loads(told_text))
+    assert isinstance(status, dict)
+    return status
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a lab to end and wait for it; a lab that does not is killed, which `take_down` cleans after."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def killed(name: str) -> bool:
+    """Whether a lab of this name was killed and something of it is left."""
+    files = Files(name)
+    return not files.held and (files.read_note() is not None or bool(netns.leftovers(name)))
+
+
+def take_down(name: str = DEFAULT_LAB) -> str:
+    """End a lab and wait until nothing is left of it, or clean what a killed one left. What was done, in words."""
+    files = Files(name)
+    if files.held:
+        pid = end_running(files)
+        return f"lab {name} is down (process {pid} has ended)"
+    if not killed(name) and not files.lock.exists():
+        raise Refused(
+            f"no lab {name} runs",
+            why="nothing of that name was started, or it is down already",
+            fix="See what runs with: ibbond lab status",
+        )
+    lock = files.hold()
+    try:
+        removed = clean(files)
+        files.remove()
+    finally:
+        os.close(lock)
+    return f"lab {name} had been killed; removed {', '.join(removed) or 'what it left'}"
+
+
+def end_running(files: Files) -> int:
+    """Ask a running lab to end; its pid, once it has gone."""
+    with Control(files.socket) as control:
+        status = control.ask("down")
+    assert isinstance(status, dict)
+    pid = int(status["pid"])
+    until = time.monotonic() + END_PATIENCE
+    while files.held or _alive(pid):
+        if time.monotonic() > until:
+            raise Refused(
+                f"lab {files.name} does not end",
+                why=f"process {pid} is still there after {END_PATIENCE:.0f} s",
+                fix=f"Kill it with: kill -9 {pid}; then: ibbond lab down",
+            )
+        time.sleep(0.01)
+    return pid
+
+
+def clean(files: Files) -> list[str]:
+    """Remove hosts, and programs in them, that a killed lab left; their names."""
+    note = files.read_note()
+    left = netns.clean(files.name)
+    inodes = set(note.spaces.values()) if note else set()
+    netns.end_processes(lambda: processes_in(inodes, files), patience=2.0)
+    return left
+
+
+def processes_in(spaces: set[int], files: Files) -> list[int]:
+    """The processes whose network namespace is one of these (inodes) and whose environment names the lab.
+
+    The number of a namespace is given out again after its end; the environment tells ours from others.
+    """
+    mark = f"{CONTROL}={files.socket}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if (entry / "ns/net").stat().st_ino in spaces and mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process still runs; one that waits for its parent to look is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

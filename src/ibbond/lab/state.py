@@ -1,0 +1,126 @@
+"""What is on disk of a lab: its lock, socket, log and the note from which a killed lab is resumed or cleaned.
+
+All of it is in the runtime directory (`backend.control_socket`), named after the lab. The lock is held by the running
+lab and by nobody else, so that it answers the question whether the lab runs even when the lab was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ibbond.backend.control_socket import DEFAULT_LAB, made_runtime_directory, runtime_directory
+from ibbond.errors import Refused
+
+LAB_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a lab is asked to be. `text` is its topology; `leased` labs end when the connection of their owner does."""
+
+    name: str
+    text: str
+    source: str
+    resume: bool = False
+    profile: str = "default"
+    without: tuple[str, ...] = ()
+    leased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a lab writes down once it runs. `spaces` are the inodes of its hosts' network namespaces."""
+
+    pid: int
+    wish: Wish
+    spaces: dict[str, int] = field(default_factory=dict)
+
+
+class Files:
+    """The files of one lab."""
+
+    def __init__(self, name: str, directory: Path | None = None) -> None:
+        if not LAB_NAME.match(name):
+            raise Refused(
+                f"cannot name a lab {name!r}",
+                why="a lab's name is a lower-case letter, then at most 15 lower-case letters, digits and _",
+                fix="Choose another name",
+            )
+        self.name = name
+        self.directory = directory or runtime_directory()
+        self.socket = self.directory / f"{name}.sock"
+        self.lock = self.directory / f"{name}.lock"
+        self.log = self.directory / f"{name}.log"
+        self.note = self.directory / f"{name}.json"
+
+    def hold(self) -> int:
+        """Take the lock for as long as this process lives; `Refused` when the lab runs. A descriptor."""
+        made_runtime_directory()
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise self.running() from None
+        return descriptor
+
+    @property
+    def held(self) -> bool:
+        """Whether the lab runs (or is just starting or ending)."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def running(self) -> Refused:
+        note = self.read_note()
+        option = "" if self.name == DEFAULT_LAB else f" --name {self.name}"
+        return Refused(
+            f"lab {self.name} runs already" + (f" (process {note.pid})" if note else ""),
+            why="a name stands for one lab",
+            fix=f"Take it down with: ibbond lab down{option}, or start another one with --name",
+            code=errno.EEXIST,
+        )
+
+    def write_note(self, note: Note) -> None:
+        scratch = self.note.with_suffix(".new")
+        scratch.write_text(json.dumps(asdict(note)))
+        scratch.replace(self.note)
+
+    def read_note(self) -> Note | None:
+        """The note of the running lab, or of one that was killed; None after a proper end."""
+        try:
+            raw = json.loads(self.note.read_text())
+            wish = raw["wish"]
+            wish["without"] = tuple(wish["without"])
+            return Note(raw["pid"], Wish(**wish), raw["spaces"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def remove(self) -> None:
+        """After a proper end nothing is left, the directory included when it is empty."""
+        for path in (self.socket, self.note, self.log, self.lock):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
+
+
+def names() -> list[str]:
+    """The labs of this user that run or were killed."""
+    directory = runtime_directory()
+    return sorted(path.stem for path in directory.glob("*.lock")) if directory.is_dir() else []

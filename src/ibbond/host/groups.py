@@ -1,0 +1,88 @@
+"""Which IP multicast groups the programs of a lab host have joined, read from /proc/net/igmp and igmp6.
+
+Read first: `igmp_mc_seq_show` of net/ipv4/igmp.c and `igmp6_mc_seq_show` of net/ipv6/mcast.c. The kernel has no
+message for a join before Linux 6.14, and then sends none for a leave that a program's death makes; so the watcher
+reads these files when a report passes, when a message comes, and every few seconds. Left out: source filters.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ibbond.host.netns import Space
+
+ICMPV6, HOP_BY_HOP, IGMP = 58, 0, 2
+MLD_REPORTS = {131, 132, 143}  # report, done, version 2 report
+
+
+class GroupFiles:
+    """The two files of one host, opened once: reading needs no change of namespace."""
+
+    def __init__(self, space: Space) -> None:
+        with space.entered():
+            self._files = [
+                (_file("/proc/thread-self/net/igmp"), _parse_igmp),
+                (_file("/proc/thread-self/net/igmp6"), _parse_igmp6),
+            ]
+
+    def read(self) -> dict[str, tuple[bytes, ...]]:
+        """Device name to its groups (4 bytes each, then 16 bytes each), sorted."""
+        found: dict[str, list[bytes]] = {}
+        for descriptor, parse in self._files:
+            if descriptor >= 0:
+                parse(_text(descriptor), found)
+        return {
+            device: tuple(sorted(groups, key=lambda group: (len(group), group))) for device, groups in found.items()
+        }
+
+    def close(self) -> None:
+        for descriptor, _ in self._files:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._files = []
+
+
+def is_report(packet: bytes | bytearray | memoryview) -> bool:
+    """Whether this IP packet is an IGMP or MLD report: a sign that a host's groups have changed."""
+    if packet[0] >> 4 == 4:
+        return packet[9] == IGMP
+    if len(packet) < 49 or packet[6] != HOP_BY_HOP or packet[40] != ICMPV6:
+        return False
+    options = 8 * (packet[41] + 1)
+    return len(packet) > 40 + options and packet[40 + options] in MLD_REPORTS
+
+
+def _file(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1  # no IPv6 in this kernel
+
+
+def _text(descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(descriptor, 1 << 16):
+        parts.append(part)
+    return b"".join(parts).decode()
+
+
+def _parse_igmp(text: str, found: dict[str, list[bytes]]) -> None:
+    """A line per device (`2 ib0 : 1 V3`), under it a line per group: the address as a hexadecimal host-order word."""
+    groups: list[bytes] = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if not line.startswith("\t") and len(words) > 1:
+            groups = found.setdefault(words[1].rstrip(":"), [])
+        elif words:
+            groups.append(int(words[0], 16).to_bytes(4, sys.byteorder))
+
+
+def _parse_igmp6(text: str, found: dict[str, list[bytes]]) -> None:
+    """A line per group: `2 ib0 ff020000000000000000000000000001 1 0000000C 0`. ff01:: (this node) leaves no device."""
+    for line in text.splitlines():
+        words = line.split()
+        group = bytes.fromhex(words[2])
+        if group[1] & 0x0F > 1:
+            found.setdefault(words[1], []).append(group)

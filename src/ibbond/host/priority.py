@@ -1,0 +1,41 @@
+"""What the process that carries the traffic asks of Linux: to be run before others, and not to pause.
+
+Read first: sched(7) on autogroups (plain nice counts only inside a session when they are on), docs of gc. Measured on a
+busy two-core machine: without priority the 99th percentile of the reaction to a lost carrier was 60 ms, with it 2 ms.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+NICE = -15
+SWITCH_INTERVAL_S = 0.0005  # how long another thread of ours may keep the interpreter from the loop
+YOUNG_OBJECTS = 20_000  # allocations between two collections of the youngest generation
+
+
+def raise_priority() -> list[str]:
+    """Ask for priority; what was granted, in words. Needs CAP_SYS_NICE; without it nothing changes."""
+    granted = []
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        granted.append(f"nice {NICE}")
+    except OSError:
+        pass
+    try:
+        if os.getsid(0) == os.getpid():  # the group is ours alone: no shell's other children get it
+            Path("/proc/self/autogroup").write_text(str(NICE))
+            granted.append(f"autogroup nice {NICE}")
+    except OSError:
+        pass
+    return granted
+
+
+def avoid_pauses() -> None:
+    """Keep the garbage collector away from what lives for ever, and other threads from holding the interpreter."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 50, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -1,0 +1,148 @@
+"""The fast path: packets from one TUN to another by remembered decisions, everything else to the slow path.
+
+Read first: docs/architecture.md on the data path. A flow is the memory of one decision of `stack`; it holds while the
+world's generation counter stands still. Nothing is decided here, and no object is made per packet: packets are read
+into one buffer, behind their virtio-net header in another, and written from there. A train of segments travels whole
+and counts as its packets. Left out: multicast, first packets, captures, lossy cables: all of these have no flow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ibbond.fabric.generation import Generation
+from ibbond.host.tun import OFFLOAD_BYTES
+from ibbond.wire.offload import segment_count
+
+PACKET_BYTES: Final = 65_536 + 64  # the largest train with its headers
+BATCH: Final = 32  # packets of one TUN before the next one has its turn
+FLOWS: Final = 4_096  # destinations that one TUN remembers
+
+NO_BUFFER = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
+IPV4_DESTINATION = struct.Struct("=16xI")
+IPV6_DESTINATION = struct.Struct("24x16s")
+
+
+class Flow(Protocol):
+    """A decision of `stack`: the device (host, name) at which packets to one destination come out."""
+
+    target: tuple[str, str]
+    packets: int
+    bytes: int
+
+    def settle(self) -> None:
+        """Add what was counted here to the counters of devices, ports and switches on the way."""
+        ...
+
+
+@dataclass(slots=True)
+class Drops:
+    """Packets that went nowhere, by reason."""
+
+    no_buffer: int = 0  # the receiving kernel had no memory for it
+    down: int = 0  # the receiving device is down
+    malformed: int = 0  # the receiving kernel did not like its headers
+    gone: int = 0  # the receiving device is no more
+
+    def count(self, problem: OSError) -> None:
+        if problem.errno in NO_BUFFER:
+            self.no_buffer += 1
+        elif problem.errno == errno.EIO:
+            self.down += 1
+        elif problem.errno == errno.EINVAL:
+            self.malformed += 1
+        else:
+            self.gone += 1
+
+
+class Pump:
+    """The reading side of one TUN.
+
+    `find` gives the flow of a packet or None; `descriptor` the open TUN of a flow's target, or None when there is none;
+    `slow` takes a packet (bytes, with its 10-byte offload header) that has no flow.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        generation: Generation,
+        *,
+        find: Callable[[bytes], Flow | None],
+        descriptor: Callable[[tuple[str, str]], int | None],
+        slow: Callable[[bytes, bytes], None],
+    ) -> None:
+        self.fd = fd
+        self.drops = Drops()
+        self.flows: dict[int | bytes, tuple[Flow, int]] = {}
+        self._generation = generation
+        self._learnt_at = generation.value
+        self._find = find
+        self._descriptor = descriptor
+        self._slow = slow
+        self.drain = self._made_drain()
+
+    def settle(self) -> None:
+        """Bring the counters up to date that the flows have gathered."""
+        for flow, _ in self.flows.values():
+            flow.settle()
+
+    def forget(self) -> None:
+        """Drop every remembered decision, as after any change of the world."""
+        self.settle()
+        self.flows.clear()
+        self._learnt_at = self._generation.value
+
+    def _learn(self, key: int | bytes, packet: bytes) -> tuple[Flow, int] | None:
+        if self._generation.value != self._learnt_at or len(self.flows) >= FLOWS:
+            self.forget()
+        flow = self._find(packet)
+        if flow is None or self._generation.value != self._learnt_at:
+            return None
+        out = self._descriptor(flow.target)
+        if out is None:
+            return None
+        self.flows[key] = flow, out
+        return flow, out
+
+    def _made_drain(self) -> Callable[[], None]:
+        """Build the function that moves up to `BATCH` waiting packets; everything it touches is a local name."""
+        fd, flows, generation, drops = self.fd, self.flows, self._generation, self.drops
+        offload, body = bytearray(OFFLOAD_BYTES), bytearray(PACKET_BYTES)
+        view = memoryview(body)
+        vectors = [offload, body]
+        readv, writev = os.readv, os.writev
+        remembered = flows.get
+        ipv4_destination, ipv6_destination = IPV4_DESTINATION.unpack_from, IPV6_DESTINATION.unpack_from
+        learn, slow, turns = self._learn, self._slow, range(BATCH)
+
+        def drain() -> None:
+            for _ in turns:
+                try:
+                    size = readv(fd, vectors) - OFFLOAD_BYTES
+                except OSError:  # EAGAIN: nothing more; EBADFD: somebody deleted the device, netlink will say so
+                    return
+                if size < 40 and (size < 20 or body[0] >= 0x60):  # no whole header: what follows is of an older packet
+                    slow(bytes(view[:size]), bytes(offload))
+                    continue
+                (key,) = ipv4_destination(body) if body[0] < 0x60 else ipv6_destination(body)
+                known = remembered(key) if generation.value == self._learnt_at else None
+                if known is None:
+                    known = learn(key, bytes(view[:size]))
+                    if known is None:
+                        slow(bytes(view[:size]), bytes(offload))
+                        continue
+                flow, out = known
+                try:
+                    writev(out, (offload, view[:size]))
+                except OSError as problem:
+                    drops.count(problem)
+                    continue
+                flow.packets += segment_count(offload, view[:size]) if offload[1] else 1
+                flow.bytes += size
+
+        return drain

@@ -1,0 +1,337 @@
+"""Routing netlink as the live driver needs it: messages packed and parsed by hand, a socket for requests.
+
+Read first: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_link.h. Bytes of any length pass as link addresses, so
+20-byte ones survive. Left out: everything but links, IP addresses, routes; extended acknowledgements.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from ibbond.errors import Malformed
+
+NEWLINK, DELLINK, GETLINK = 16, 17, 18
+NEWADDR, DELADDR, GETADDR = 20, 21, 22
+NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWMULTICAST, DELMULTICAST = 56, 57
+NOOP, ERROR, DONE = 1, 2, 3
+
+REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
+
+# enum rtnetlink_groups; those of multicast addresses exist since Linux 6.14
+GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE = 1, 5, 7, 9, 11
+GROUP_IPV4_MULTICAST, GROUP_IPV6_MULTICAST = 37, 38
+
+HEADER = struct.Struct("=IHHII")  # length type flags sequence port
+LINK = struct.Struct("=BxHiII")  # family, ARPHRD type, ifindex, flags, change mask
+ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, ifindex
+ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
+ATTRIBUTE = struct.Struct("=HH")
+NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex
+U32 = struct.Struct("=I")
+
+IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 3, 4, 13, 8
+IFLA_AF_SPEC = 26
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_F_NODAD = 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 9, 15, 18
+RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTM_F_CLONED = 254, 3, 1, 0, 253, 0x200
+IFF_UP = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One netlink message: its type and everything after the header."""
+
+    type: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """RTM_NEWLINK or RTM_DELLINK: an interface. `address` and `broadcast` have the device's own length."""
+
+    index: int
+    name: str
+    type: int
+    flags: int
+    mtu: int
+    address: bytes
+    broadcast: bytes
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        _, arphrd, index, flags, _ = LINK.unpack_from(_whole(body, LINK.size))
+        found = attributes(body, LINK.size)
+        name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+        mtu = _number(found, IFLA_MTU)
+        return cls(index, name, arphrd, flags, mtu, found.get(IFLA_ADDRESS, b""), found.get(IFLA_BROADCAST, b""))
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """RTM_NEWADDR: one IP address of an interface (4 or 16 bytes)."""
+
+    index: int
+    address: bytes
+    prefix: int
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        _, prefix, _, _, index = ADDRESS.unpack_from(_whole(body, ADDRESS.size))
+        found = attributes(body, ADDRESS.size)
+        return cls(index, found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b""), prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """RTM_NEWROUTE: a route of a table. One entry of `hops` per next hop: (ifindex, gateway or empty)."""
+
+    family: int
+    destination: bytes
+    prefix: int
+    table: int
+    kind: int
+    flags: int
+    metric: int
+    hops: tuple[tuple[int, bytes], ...]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        family, prefix, _, _, table, _, _, kind, flags = ROUTE.unpack_from(_whole(body, ROUTE.size))
+        found = attributes(body, ROUTE.size)
+        size = 4 if family == socket.AF_INET else 16
+        hops: list[tuple[int, bytes]] = []
+        if RTA_OIF in found:
+            hops.append((_number(found, RTA_OIF), _gateway(found)))
+        raw, at = found.get(RTA_MULTIPATH, b""), 0
+        while at + NEXT_HOP.size <= len(raw):
+            length, _, _, index = NEXT_HOP.unpack_from(raw, at)
+            if length < NEXT_HOP.size:
+                raise Malformed(f"next hop of {length} bytes in a route")
+            hops.append((index, _gateway(attributes(raw[at : at + length], NEXT_HOP.size))))
+            at += _aligned(length)
+        metric, table = _number(found, RTA_PRIORITY), _number(found, RTA_TABLE, table)
+        return cls(family, found.get(RTA_DST, bytes(size)), prefix, table, kind, flags, metric, tuple(hops))
+
+
+def messages(raw: bytes) -> Iterator[Message]:
+    """The messages of one datagram of a netlink socket; raises `Malformed`."""
+    at = 0
+    while at + HEADER.size <= len(raw):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(raw, at)
+        if length < HEADER.size or at + length > len(raw):
+            raise Malformed(f"netlink message of {length} bytes, {len(raw) - at} are there")
+        yield Message(kind, flags, sequence, raw[at + HEADER.size : at + length])
+        at += _aligned(length)
+
+
+def attributes(raw: bytes, at: int = 0) -> dict[int, bytes]:
+    """The attributes from `at` on, by type (nested and byte-order bits removed); raises `Malformed`."""
+    found: dict[int, bytes] = {}
+    while at + ATTRIBUTE.size <= len(raw):
+        length, kind = ATTRIBUTE.unpack_from(raw, at)
+        if length < ATTRIBUTE.size or at + length > len(raw):
+            raise Malformed(f"netlink attribute of {length} bytes, {len(raw) - at} are there")
+        found[kind & 0x3FFF] = raw[at + ATTRIBUTE.size : at + length]
+        at += _aligned(length)
+    return found
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute with its padding."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+class RouteSocket:
+    """A socket for requests, made in the network namespace of the calling thread and bound to it for good.
+
+    `request` and what is built on it raise OSError with the kernel's errno.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(5)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, kind: int, flags: int, body: bytes) -> list[Message]:
+        """Send one request and return the messages of its answer, without the acknowledgement."""
+        self._sequence += 1
+        header = HEADER.pack(HEADER.size + len(body), kind, flags | REQUEST | ACK, self._sequence, 0)
+        self._socket.send(header + body)
+        answers: list[Message] = []
+        while True:
+            for message in messages(self._socket.recv(1 << 17)):
+                if message.sequence != self._sequence:
+                    continue  # the tail of a request that was given up
+                if message.type == ERROR:
+                    code = -struct.unpack_from("=i", message.body)[0]
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return answers
+                if message.type == DONE:
+                    return answers
+                answers.append(message)
+
+    def links(self) -> list[Link]:
+        """Every interface of the namespace."""
+        return [Link.parse(answer.body) for answer in self.request(GETLINK, DUMP, LINK.pack(0, 0, 0, 0, 0))]
+
+    def link(self, name: str) -> Link:
+        """One interface by name; OSError ENODEV when there is none."""
+        body = LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name.encode() + b"\0")
+        return Link.parse(self.request(GETLINK, 0, body)[0].body)
+
+    def addresses(self) -> list[Address]:
+        return [Address.parse(answer.body) for answer in self.request(GETADDR, DUMP, ADDRESS.pack(0, 0, 0, 0, 0))]
+
+    def routes(self) -> list[Route]:
+        """The unicast routes of the main table, both families, in the kernel's order."""
+        found = [
+            Route.parse(answer.body)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for answer in self.request(GETROUTE, DUMP, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        ]
+        return [
+            route
+            for route in found
+            if route.table == RT_TABLE_MAIN and route.kind == RTN_UNICAST and not route.flags & RTM_F_CLONED
+        ]
+
+    def set_up(self, index: int, up: bool) -> None:
+        """Administrative state, as `ip link set up|down`."""
+        self.request(NEWLINK, 0, LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP))
+
+    def set_mtu(self, index: int, mtu: int) -> None:
+        self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_MTU, U32.pack(mtu)))
+
+    def set_queue_length(self, index: int, packets: int) -> None:
+        self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_TXQLEN, U32.pack(packets)))
+
+    def set_address(self, index: int, address: bytes) -> None:
+        """The hardware address; a TUN has none and refuses (EOPNOTSUPP), a TAP takes 6 bytes."""
+        self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_ADDRESS, address))
+
+    def no_link_local(self, index: int) -> None:
+        """Keep the kernel from making an IPv6 link-local address of a hardware address it cannot hold.
+
+        Does nothing in a kernel without IPv6.
+        """
+        mode = attribute(IFLA_INET6_ADDR_GEN_MODE, b"\1")  # IN6_ADDR_GEN_MODE_NONE
+        body = LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_AF_SPEC, attribute(socket.AF_INET6, mode))
+        with contextlib.suppress(OSError):
+            self.request(NEWLINK, 0, body)
+
+    def delete_link(self, index: int) -> None:
+        self.request(DELLINK, 0, LINK.pack(0, 0, index, 0, 0))
+
+    def add_address(self, index: int, address: bytes, prefix: int) -> None:
+        """An IP address without duplicate address detection; the same one twice is no error."""
+        scope = RT_SCOPE_LINK if address[:2] == b"\xfe\x80" and len(address) == 16 else RT_SCOPE_UNIVERSE
+        self.request(NEWADDR, CREATE | REPLACE, _address(index, address, prefix, scope))
+
+    def delete_address(self, index: int, address: bytes, prefix: int) -> None:
+        self.request(DELADDR, 0, _address(index, address, prefix, RT_SCOPE_UNIVERSE))
+
+    def add_route(
+        self, destination: bytes, prefix: int, *, gateway: bytes = b"", index: int = 0, metric: int = 0
+    ) -> None:
+        """`ip route replace DESTINATION/PREFIX [via GATEWAY] [dev INDEX]`; the family is the destination's length."""
+        family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
+        scope = RT_SCOPE_UNIVERSE if gateway or family == socket.AF_INET6 else RT_SCOPE_LINK
+        body = ROUTE.pack(family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+        body += attribute(RTA_DST, destination) if prefix else b""
+        body += attribute(RTA_GATEWAY, gateway) if gateway else b""
+        body += attribute(RTA_OIF, U32.pack(index)) if index else b""
+        body += attribute(RTA_PRIORITY, U32.pack(metric)) if metric else b""
+        self.request(NEWROUTE, CREATE | REPLACE, body)
+
+
+class RouteListener:
+    """A non-blocking socket that hears of changes in the namespace in which it was made.
+
+    Make it before the first read of what it watches. `OSError ENOBUFS` out of `receive` means that messages were
+    lost: read everything again.
+    """
+
+    GROUPS = (GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE)
+    NEWER_GROUPS = (GROUP_IPV4_MULTICAST, GROUP_IPV6_MULTICAST)
+    SOL_NETLINK, ADD_MEMBERSHIP = 270, 1
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.bind((0, 0))
+        for group in self.GROUPS:
+            self._socket.setsockopt(self.SOL_NETLINK, self.ADD_MEMBERSHIP, group)
+        self.hears_multicast = all(self._join(group) for group in self.NEWER_GROUPS)
+
+    def _join(self, group: int) -> bool:
+        try:
+            self._socket.setsockopt(self.SOL_NETLINK, self.ADD_MEMBERSHIP, group)
+        except OSError:
+            return False  # a kernel before 6.14
+        return True
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def receive(self) -> list[Message]:
+        """What has come since the last call; empty when nothing did."""
+        found: list[Message] = []
+        while True:
+            try:
+                found.extend(messages(self._socket.recv(1 << 17)))
+            except BlockingIOError:
+                return found
+
+
+def _number(found: dict[int, bytes], kind: int, default: int = 0) -> int:
+    value = found.get(kind)
+    if value is None:
+        return default
+    if len(value) != U32.size:
+        raise Malformed(f"netlink attribute {kind} of {len(value)} bytes, {U32.size} expected")
+    return int.from_bytes(value, sys.byteorder)
+
+
+def _gateway(found: dict[int, bytes]) -> bytes:
+    """The next hop's address: of the route's family, or (`struct rtvia`, a family in front) of the other one."""
+    return found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
+
+
+def _address(index: int, address: bytes, prefix: int, scope: int) -> bytes:
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    body = ADDRESS.pack(family, prefix, IFA_F_NODAD, scope, index)
+    return body + attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address)
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
+
+
+def _whole(body: bytes, size: int) -> bytes:
+    if len(body) < size:
+        raise Malformed(f"netlink message body of {len(body)} bytes, at least {size} expected")
+    return body

@@ -1,0 +1,45 @@
+"""The kernel's group files, and the packets that say that they changed."""
+
+from ibbond.host.groups import _parse_igmp, _parse_igmp6, is_report
+
+IGMP = """Idx	Device    : Count Querier	Group    Users Timer	Reporter
+1	lo        :     1      V3
+				010000E0     1 0:00000000		0
+2	ib0       :     2      V3
+				030201EF     1 0:00000000		1
+				010000E0     1 0:00000000		0
+"""
+IGMP6 = """1    lo              ff020000000000000000000000000001     1 0000000C 0
+2    ib0             ff0200000000000000000001ff100001     2 00000004 0
+2    ib0             ff010000000000000000000000000001     1 00000008 0
+"""
+
+
+def test_igmp_lists_the_groups_of_each_device() -> None:
+    found: dict[str, list[bytes]] = {}
+    _parse_igmp(IGMP, found)
+    assert found == {"lo": [bytes((224, 0, 0, 1))], "ib0": [bytes((239, 1, 2, 3)), bytes((224, 0, 0, 1))]}
+
+
+def test_igmp6_lists_groups_that_leave_the_node() -> None:
+    found: dict[str, list[bytes]] = {}
+    _parse_igmp6(IGMP6, found)
+    assert found == {
+        "lo": [bytes.fromhex("ff020000000000000000000000000001")],
+        "ib0": [bytes.fromhex("ff0200000000000000000001ff100001")],
+    }
+
+
+def test_reports_are_recognised() -> None:
+    igmp = bytes.fromhex("46c00028000040000102") + bytes(30)
+    mld = bytes.fromhex("6000000000240001") + bytes(32) + bytes.fromhex("3a000502000001008f00") + bytes(20)
+    assert is_report(igmp)
+    assert is_report(mld)
+
+
+def test_other_packets_are_no_reports() -> None:
+    udp = bytes.fromhex("4500001c000040004011") + bytes(18)
+    echo = bytes.fromhex("6000000000083a40") + bytes(32) + bytes.fromhex("8000000000000000")
+    hop_by_hop_udp = bytes.fromhex("6000000000100001") + bytes(32) + bytes.fromhex("1100050200000100") + bytes(8)
+    for packet in (udp, echo, hop_by_hop_udp, echo[:44]):
+        assert not is_report(packet)

@@ -268,7 +268,7 @@ class Interface:
     def _start(self, now: int) -> list[InterfaceEffect]:
         """Ask for the broadcast group; on a port that is not Active that waits for its event."""
         self._running = True
-        self._paths.start_collecting(now)
+        self._paths.collect_from(now)
         if self.port.state != PortState.ACTIVE:
             return []
         return self.groups.begin(now, self.device.broadcast[GROUP_OCTET:])
@@ -282,6 +282,7 @@ class Interface:
         had = self.groups.broadcast is not None
         effects += self.groups.stop(now, pkey)
         effects += self._paths.flush()
+        self._paths.collect_from(None)
         if self.port.state != PortState.ACTIVE:
             self._queries.forget_all()
         return [*effects, PathsChanged()] if had else effects

@@ -175,7 +175,6 @@ class Paths:
         lost += sum(len(neighbour.waiting) for neighbour in self._neighbours.values())
         self._routes.clear()
         self._neighbours.clear()
-        self._gc_at = None
         self._queries.forget_all(lambda token: isinstance(token, AskPath))
         if self._old is not None:
             mine = [hop for hop, old in self._old.items() if old.owner == self._outlet.device.name]
@@ -193,8 +192,9 @@ class Paths:
         self._gc_at = now + GC_INTERVAL_NS
         return self._groups.collect(now, 2 * GC_INTERVAL_NS)
 
-    def start_collecting(self, now: int) -> None:
-        self._gc_at = now + GC_INTERVAL_NS
+    def collect_from(self, now: int | None) -> None:
+        """Start (or, with None, stop) looking for the idle."""
+        self._gc_at = None if now is None else now + GC_INTERVAL_NS
 
     def deadline(self) -> int | None:
         return self._gc_at

@@ -7,7 +7,6 @@ saved copy of a host answers as the host did; only a live one can be changed. Re
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import os
@@ -23,9 +22,9 @@ from ibbond.abi.sysfs_text import parse_bond, parse_masters, parse_member
 from ibbond.backend.kernel_apply import Done, Executor
 from ibbond.backend.kernel_files import CLASS_NET, HostFiles
 from ibbond.backend.kernel_log import KernelLog, about
-from ibbond.backend.kernel_plan import Plan, Step
+from ibbond.backend.kernel_plan import MASTERS, Plan, Step
 from ibbond.backend.kernel_refusals import explain
-from ibbond.backend.kernel_state import HostState, capture, is_up
+from ibbond.backend.kernel_state import HostState, capture, is_up, link_news
 from ibbond.bonding.option import Kind, Mode, Version
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot, Lacp, MemberSnapshot
@@ -47,6 +46,13 @@ class KernelBackend:
     # -- the contract --------------------------------------------------------------------------------------------------
 
     def read(self, path: str) -> str:
+        if path == MASTERS and not self.loaded:
+            raise Refused(
+                "cannot list the bonds of this host",
+                why="the bonding driver is not loaded",
+                fix="Load it: modprobe bonding max_bonds=0",
+                code=errno.ENOENT,
+            )
         return self.files.read(f"{CLASS_NET}/{path}")
 
     def write(self, path: str, text: str) -> None:
@@ -165,13 +171,7 @@ class KernelBackend:
 
     def link(self, device: str) -> LinkNews | None:
         """What rtnetlink says of a device; None on a saved copy or when it is gone."""
-        index = self.files.number(f"{CLASS_NET}/{device}/ifindex")
-        if not self.files.live or index is None:
-            return None
-        with contextlib.suppress(OSError, Malformed):
-            body = rtnetlink.LINK.pack(0, 0, index, 0, 0)
-            return LinkNews.parse(self.routes.request(rtnetlink.GETLINK, 0, body)[0].body)
-        return None
+        return link_news(self.files, self.routes, device) if self.files.live else None
 
     @cached_property
     def _executor(self) -> Executor:

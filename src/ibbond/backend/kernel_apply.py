@@ -14,16 +14,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from ibbond.abi.bond_attributes import change_bond, change_member
 from ibbond.backend.kernel_files import CLASS_NET, HostFiles
 from ibbond.backend.kernel_log import KernelLog, about
-from ibbond.backend.kernel_plan import AddRoute, LoadDriver, Plan, SetAddress, SetAdmin, Step, Write, reconcile
+from ibbond.backend.kernel_plan import (
+    AddRoute,
+    LoadDriver,
+    Plan,
+    SetAddress,
+    SetAdmin,
+    SetAttribute,
+    Step,
+    Write,
+    reconcile,
+)
 from ibbond.backend.kernel_refusals import differs, explain
-from ibbond.backend.kernel_state import HostState, capture, is_up, option_word
+from ibbond.backend.kernel_state import HostState, capture, is_up, netlink_texts, option_word
+from ibbond.bonding.option import Kind
+from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Refused
-from ibbond.host.rtnetlink import RouteSocket
+from ibbond.host.rtnetlink import NEWLINK, RouteSocket
 
 ROUNDS = 4  # releasing a member sets it down, which only the next look shows
 SETTLE_SECONDS = 0.5  # an active member may be chosen by the monitor's next run
+LONGEST_SETTLE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -59,12 +73,12 @@ class Executor:
                 done.steps.append(step)
             self._verify(plan, log)
         except Refused as refusal:
-            outcome = self.put_back(plan) if done.steps else "Nothing was changed"
+            outcome = self.put_back(plan, done)
             raise Refused(
                 refusal.what, why=refusal.why, fix=f"{outcome}. {refusal.fix}", code=refusal.code
             ) from refusal
         except BaseException:
-            self.put_back(plan)
+            self.put_back(plan, done)
             raise
         finally:
             log.close()
@@ -92,17 +106,21 @@ class Executor:
                         metric=route.metric,
                     ),
                 )
+            case SetAttribute():
+                self._set_attribute(step)
             case LoadDriver():
                 self._load_driver()
             case _:
                 assert_never(step)
 
-    def put_back(self, plan: Plan) -> str:
+    def put_back(self, plan: Plan, done: Done) -> str:
         """Make what the plan names as it was before; says how far that went."""
         log = KernelLog()
         failures: dict[str, str] = {}
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
             steps = reconcile(self._look(plan), plan.before)
+            if turn == 0 and not steps and not done.steps:
+                return "Nothing was changed"
             failures = {}
             for step in steps:
                 try:
@@ -135,16 +153,32 @@ class Executor:
     def _write(self, step: Write, log: KernelLog) -> None:
         log.fresh()
         name = self._name(step.path)
+        until = time.monotonic()
+        if step.path.endswith("/bonding/active_slave"):
+            until += SETTLE_SECONDS
+            self._await_link(step.path.split("/")[0], step.text.strip())
+            if self._reads_as_wanted(step):
+                return
         try:
             self.files.write(f"{CLASS_NET}/{step.path}", step.text)
         except OSError as error:
             lines = about(log.fresh(), _names(step))
             raise explain(name, step.text, error.errno or 0, lines) from None
-        until = time.monotonic() + (SETTLE_SECONDS if step.path.endswith("/active_slave") else 0)
         while not self._reads_as_wanted(step):
             if time.monotonic() >= until:
                 wanted = step.equals if step.equals is not None else step.has or f"no {step.lacks}"
                 raise differs(name, step.text, wanted, self._value(step.path), about(log.fresh(), _names(step)))
+            time.sleep(0.01)
+
+    def _await_link(self, bond: str, member: str) -> None:
+        """A member that has just joined is used when the monitor's next runs have passed its updelay."""
+        base = f"{CLASS_NET}/{bond}/bonding"
+        delays = [self.files.number(f"{base}/{option}") or 0 for option in ("updelay", "miimon", "miimon")]
+        until = time.monotonic() + min(SETTLE_SECONDS + sum(delays) / 1000, LONGEST_SETTLE_SECONDS)
+        link = f"{CLASS_NET}/{member}/bonding_slave/mii_status"
+        while time.monotonic() < until:
+            if self.files.text(link) in ("up", None) and self.files.text(f"{base}/active_slave"):
+                return
             time.sleep(0.01)
 
     def _reads_as_wanted(self, step: Write) -> bool:
@@ -172,7 +206,23 @@ class Executor:
             lambda: change(self._index(device), interface.ip.packed, interface.network.prefixlen),
         )
 
-    def _ask(self, what: str, request: Callable[[], None]) -> None:
+    def _set_attribute(self, step: SetAttribute) -> None:
+        """An option without a file, by rtnetlink."""
+        option = OPTIONS[step.option]
+        if option.of_member:
+            member, _, number = step.value.rpartition(":")
+            body = change_member(self._index(member), {step.option: int(number)})
+        elif option.kind is Kind.TARGETS6:
+            targets = tuple(ipaddress.IPv6Address(word).packed for word in step.value.split())
+            body = change_bond(self._index(step.bond), {step.option: targets})
+        else:
+            body = change_bond(self._index(step.bond), {step.option: int(step.value)})
+        self._ask(str(step), lambda: self.routes.request(NEWLINK, 0, body))
+        found = netlink_texts(self.files, self.routes, step.bond).get(step.option, "")
+        if step.value not in found.split() if option.of_member else step.value != found:
+            raise differs(f"{step.option} of {step.bond} (rtnetlink)", step.value, step.value, found, [])
+
+    def _ask(self, what: str, request: Callable[[], object]) -> None:
         """A request to rtnetlink."""
         log = KernelLog()
         try:

@@ -16,7 +16,7 @@ from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
 
 MASTERS = "bonding_masters"
-AFTER_MEMBERS = ("primary", "queue_id")
+AFTER_MEMBERS = ("primary", "queue_id", "prio")
 NOT_SET_HERE = ("slaves", "active_slave", "num_unsol_na")
 
 
@@ -77,6 +77,19 @@ class AddRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAttribute:
+    """An option that has no file, by rtnetlink; the value as its text, `MEMBER:NUMBER` for one of a member."""
+
+    bond: str
+    option: str
+    value: str
+    interrupts: str = ""
+
+    def __str__(self) -> str:
+        return f"set {self.option} of {self.bond} to {self.value or '(none)'} by rtnetlink"
+
+
+@dataclass(frozen=True, slots=True)
 class LoadDriver:
     """`modprobe bonding max_bonds=0`."""
 
@@ -86,7 +99,7 @@ class LoadDriver:
         return "load the bonding driver (modprobe bonding max_bonds=0)"
 
 
-Step = Write | SetAdmin | SetAddress | AddRoute | LoadDriver
+Step = Write | SetAdmin | SetAddress | AddRoute | SetAttribute | LoadDriver
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +203,8 @@ def _option_writes(name: str, current: BondState, changed: dict[str, str]) -> It
             for target in new:
                 if target not in old:
                     yield Write(path, f"+{target}", has=target)
+        elif option in OPTIONS and OPTIONS[option].netlink_only:
+            yield SetAttribute(name, option, value)
         else:
             moves = _moves(option, value, current)
             yield Write(path, value, equals=value, interrupts=moves)
@@ -197,11 +212,11 @@ def _option_writes(name: str, current: BondState, changed: dict[str, str]) -> It
 
 def _after_members(name: str, option: str, current: BondState, value: str) -> Iterator[Step]:
     path = f"{name}/bonding/{option}"
-    if option == "queue_id":
+    if option in ("queue_id", "prio"):
         old = current.options.get(option, "").split()
         for pair in value.split():
             if pair not in old:
-                yield Write(path, pair, has=pair)
+                yield Write(path, pair, has=pair) if option == "queue_id" else SetAttribute(name, option, pair)
         return
     yield Write(path, value or "\n", equals=value, interrupts=_moves(option, value, current))
 

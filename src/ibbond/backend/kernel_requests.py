@@ -83,6 +83,17 @@ def create(
     return plan
 
 
+def members_mtu(host: KernelBackend, members: Iterable[str]) -> int | None:
+    """The MTU that every one of these InfiniBand devices has now; None for others: a bond starts with Ethernet's 1500.
+
+    The driver does not take it from the members, it gives its own 1500 to them.
+    """
+    names = list(members)
+    types = {host.files.number(f"{CLASS_NET}/{member}/type") for member in names}
+    found = [mtu for member in names if (mtu := host.files.number(f"{CLASS_NET}/{member}/mtu")) is not None]
+    return min(found) if types == {32} and found else None
+
+
 def delete(host: KernelBackend, name: str) -> Plan:
     """No bond of that name. Its members are left down, as the driver leaves them."""
     before = host.capture([name], [])
@@ -232,8 +243,15 @@ def _canonical(host: KernelBackend, name: str, options: Options, present: BondSt
     mode = Mode(modes[_one(host, name, OPTIONS["mode"], mode_text)]) if mode_text else Mode.BALANCE_RR
     for option_name, text in options.items():
         option = OPTIONS.get(option_name)
-        if option is None or not option.has_file or option.read_only or option.kind is Kind.MEMBERS:
+        if option is None or option.ours or option.read_only or option.kind is Kind.MEMBERS:
             raise _not_settable(name, option_name, option)
+        if option.since > host.version > (0, 0):
+            since = ".".join(map(str, option.since))
+            raise Refused(
+                f"cannot set {option_name} of {name}",
+                why=f"kernel {host.release} does not have it",
+                fix=f"It came with Linux {since}",
+            )
         try:
             check_dependencies(option, mode, False, False)
         except Rejected as rejected:
@@ -242,13 +260,14 @@ def _canonical(host: KernelBackend, name: str, options: Options, present: BondSt
             ) from None
         before = present.options.get(option_name, "") if present else ""
         match option.kind:
+            case Kind.VALUE if option.of_member:
+                found[option_name] = _pairs(name, option_name, before, text)
             case Kind.VALUE:
                 found[option_name] = _one(host, name, option, text)
-            case Kind.TARGETS:
-                found[option_name] = _targets(name, before, text)
+            case Kind.TARGETS | Kind.TARGETS6:
+                found[option_name] = _targets(name, option, before, text)
             case Kind.QUEUES:
-                pairs = dict(pair.rpartition(":")[::2] for pair in (*before.split(), *text.replace(",", " ").split()))
-                found[option_name] = " ".join(f"{member}:{queue}" for member, queue in pairs.items())
+                found[option_name] = _pairs(name, option_name, before, text)
             case _:
                 found[option_name] = text.strip()
     if found.get("num_unsol_na") is not None:
@@ -276,26 +295,41 @@ def _one(host: KernelBackend, name: str, option: Option, text: str) -> str:
     return option.word_of(value) if option.shows_word else str(value)
 
 
-def _targets(name: str, before: str, text: str) -> str:
+def _targets(name: str, option: Option, before: str, text: str) -> str:
     """`+A` and `-A` change the list, plain addresses are the whole of it."""
     words = text.replace(",", " ").split()
     signed = [word for word in words if word[0] in "+-"]
     result = before.split() if signed else []
+    kind = ipaddress.IPv4Address if option.kind is Kind.TARGETS else ipaddress.IPv6Address
     for word in words:
-        address = word.lstrip("+-")
         try:
-            ipaddress.IPv4Address(address)
+            address = str(kind(word.lstrip("+-")))
         except ValueError:
             raise Refused(
-                f"cannot set arp_ip_target of {name}",
-                why=f"{word!r} is no IPv4 address",
-                fix="Write A.B.C.D or +A.B.C.D",
+                f"cannot set {option.name} of {name}",
+                why=f"{word!r} is no IPv{4 if kind is ipaddress.IPv4Address else 6} address",
+                fix="Write addresses, with + or - before each to change the list",
             ) from None
         if word.startswith("-"):
             result = [target for target in result if target != address]
         elif address not in result:
             result.append(address)
     return " ".join(result)
+
+
+def _pairs(name: str, option: str, before: str, text: str) -> str:
+    """`ib0:2` for one member; the others keep theirs."""
+    result = dict(pair.rpartition(":")[::2] for pair in before.split())
+    for word in text.replace(",", " ").split():
+        member, colon, number = word.rpartition(":")
+        if not colon or member not in result or not number.lstrip("-").isdigit():
+            raise Refused(
+                f"cannot set {option} of {name}",
+                why=f"{word!r} is not MEMBER:NUMBER",
+                fix=f"Its members are {', '.join(result) or 'none'}",
+            )
+        result[member] = str(int(number))
+    return " ".join(f"{member}:{number}" for member, number in result.items())
 
 
 def _not_settable(name: str, option_name: str, option: Option | None) -> Refused:
@@ -306,9 +340,7 @@ def _not_settable(name: str, option_name: str, option: Option | None) -> Refused
         return Refused(what, why="it is a setting of ibbond's own driver, in lab hosts", fix="See ibbond options")
     if option.kind is Kind.MEMBERS:
         return Refused(what, why="members join and leave", fix="Use ibbond bond add or remove")
-    if option.read_only:
-        return Refused(what, why="it is a fact, not a setting", fix="See ibbond options")
-    return Refused(what, why="the kernel takes it by rtnetlink only", fix=f"Use ip link set {name} type bond")
+    return Refused(what, why="it is a fact, not a setting", fix="See ibbond options")
 
 
 def _address(title: str, text: str) -> str:

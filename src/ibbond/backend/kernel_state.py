@@ -11,8 +11,12 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ibbond.abi.bond_attributes import read_bond
+from ibbond.abi.netlink_attributes import LINK, LinkNews
 from ibbond.backend.kernel_files import CLASS_NET, HostFiles
-from ibbond.host.rtnetlink import RouteSocket
+from ibbond.bonding.options import OPTIONS
+from ibbond.errors import Malformed
+from ibbond.host.rtnetlink import GETLINK, RouteSocket
 
 IFF_UP = 0x1
 
@@ -60,7 +64,9 @@ def capture(files: HostFiles, routes: RouteSocket, bonds: Iterable[str], devices
     addresses = _addresses(routes)
     table = _routes(routes)
     found = {
-        bond: bond_state(files, bond, addresses, table) for bond in bonds if files.exists(f"{CLASS_NET}/{bond}/bonding")
+        bond: bond_state(files, routes, bond, addresses, table)
+        for bond in bonds
+        if files.exists(f"{CLASS_NET}/{bond}/bonding")
     }
     names = [*devices, *(member for bond in found.values() for member in bond.members)]
     return HostState(
@@ -74,9 +80,13 @@ def capture(files: HostFiles, routes: RouteSocket, bonds: Iterable[str], devices
 
 
 def bond_state(
-    files: HostFiles, bond: str, addresses: dict[int, list[str]], table: dict[int, list[RouteState]]
+    files: HostFiles,
+    routes: RouteSocket,
+    bond: str,
+    addresses: dict[int, list[str]],
+    table: dict[int, list[RouteState]],
 ) -> BondState:
-    options = option_texts(files, bond)
+    options = option_texts(files, bond) | netlink_texts(files, routes, bond)
     members = tuple(options.pop("slaves", "").split())
     active = options.pop("active_slave", "") or None
     links = {member: files.text(f"{CLASS_NET}/{member}/bonding_slave/mii_status") or "" for member in members}
@@ -110,6 +120,33 @@ def option_texts(files: HostFiles, bond: str) -> dict[str, str]:
         if text is not None:
             found[option] = option_word(option, text)
     return found
+
+
+def netlink_texts(files: HostFiles, routes: RouteSocket, bond: str) -> dict[str, str]:
+    """The options that have no file, as texts of the same kind; `prio` is `ib0:0 ib1:5`."""
+    link = link_news(files, routes, bond)
+    if link is None:
+        return {}
+    found: dict[str, str] = {}
+    for option, value in read_bond(link.bond).items():
+        if OPTIONS[option].netlink_only:
+            targets = value if isinstance(value, tuple) else None
+            found[option] = str(value) if targets is None else " ".join(str(ipaddress.ip_address(t)) for t in targets)
+    members = (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
+    pairs = [(member, link_news(files, routes, member)) for member in members]
+    found["prio"] = " ".join(f"{member}:{news.member.priority}" for member, news in pairs if news and news.member)
+    return found
+
+
+def link_news(files: HostFiles, routes: RouteSocket, device: str) -> LinkNews | None:
+    """What rtnetlink says of a device; None when it is gone."""
+    index = files.number(f"{CLASS_NET}/{device}/ifindex")
+    if index is None:
+        return None
+    try:
+        return LinkNews.parse(routes.request(GETLINK, 0, LINK.pack(0, 0, index, 0, 0))[0].body)
+    except (OSError, IndexError, Malformed):
+        return None
 
 
 def option_word(option: str, text: str) -> str:

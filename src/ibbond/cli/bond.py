@@ -16,9 +16,17 @@ from ibbond.errors import Refused
 
 if TYPE_CHECKING:
     from ibbond.backend.contract import Backend
+    from ibbond.backend.kernel import KernelBackend
     from ibbond.bonding.snapshot import BondSnapshot
 
 BOND = click.argument("bond", metavar="BOND")
+
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan (this host's own bonds).")
+INTERRUPT = click.option(
+    "--interrupt",
+    is_flag=True,
+    help="Allow what takes the bond down or its members out for a moment (this host's own).",
+)
 
 
 @click.group()
@@ -64,6 +72,9 @@ def show(lab_name: str, bond: str, as_json: bool) -> None:
 @click.argument("members", nargs=-1)
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option to set first; repeatable.")
 @click.option("--address", "addresses", multiple=True, metavar="IP/LENGTH", help="An IP address for it; repeatable.")
+@click.option("--mtu", type=int, help="Its MTU (this host's own bonds; default for InfiniBand: the members' smallest).")
+@DRY_RUN
+@INTERRUPT
 @json_option
 def create(
     lab_name: str,
@@ -71,12 +82,21 @@ def create(
     members: tuple[str, ...],
     settings: tuple[str, ...],
     addresses: tuple[str, ...],
+    mtu: int | None,
+    dry_run: bool,
+    interrupt: bool,
     as_json: bool,
 ) -> None:
     """Create a bond, set its options, add MEMBERS, set it up: bond create h1/bond1 ib2 ib3 --set miimon=50
 
     Without --set it is an active-backup bond with miimon 100 and num_grat_arp 3.
     """
+    if (ours := own_host(bond)) is not None:
+        from ibbond.cli import kernel_bond
+
+        how = kernel_bond.How(dry_run, interrupt, as_json)
+        kernel_bond.create(ours, bond, members, dict(parse_settings(settings)), addresses, mtu, how)
+        return
     name, backend = find(bond, lab_name, must_exist=False)
     if name.device in backend.read("bonding_masters").split():
         raise Refused(f"cannot create {name}", why="it exists", fix="Choose another name, or delete it first")
@@ -116,9 +136,15 @@ def parse_settings(settings: tuple[str, ...]) -> list[tuple[str, str]]:
 @bond.command()
 @name_option
 @BOND
+@DRY_RUN
 @json_option
-def delete(lab_name: str, bond: str, as_json: bool) -> None:
+def delete(lab_name: str, bond: str, dry_run: bool, as_json: bool) -> None:
     """Delete a bond; its members are released first."""
+    if (ours := own_host(bond)) is not None:
+        from ibbond.cli import kernel_bond
+
+        kernel_bond.delete(ours, bond, kernel_bond.How(dry_run, True, as_json))
+        return
     name, backend = find(bond, lab_name)
     backend.write("bonding_masters", f"-{name.device}\n")
     done(as_json, f"deleted {name}", {"deleted": str(name)})
@@ -128,9 +154,15 @@ def delete(lab_name: str, bond: str, as_json: bool) -> None:
 @name_option
 @BOND
 @click.argument("members", nargs=-1, required=True)
+@DRY_RUN
 @json_option
-def add(lab_name: str, bond: str, members: tuple[str, ...], as_json: bool) -> None:
+def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Add MEMBERS to a bond: bond add h1/bond0 ib1"""
+    if (ours := own_host(bond)) is not None:
+        from ibbond.cli import kernel_bond
+
+        kernel_bond.add(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
+        return
     name, backend = find(bond, lab_name)
     for member in members:
         join(backend, name, member)
@@ -141,9 +173,15 @@ def add(lab_name: str, bond: str, members: tuple[str, ...], as_json: bool) -> No
 @name_option
 @BOND
 @click.argument("members", nargs=-1, required=True)
+@DRY_RUN
 @json_option
-def remove(lab_name: str, bond: str, members: tuple[str, ...], as_json: bool) -> None:
+def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Release MEMBERS from a bond: bond remove h1/bond0 ib1"""
+    if (ours := own_host(bond)) is not None:
+        from ibbond.cli import kernel_bond
+
+        kernel_bond.remove(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
+        return
     name, backend = find(bond, lab_name)
     for member in members:
         backend.write(f"{name.device}/bonding/slaves", f"-{own(name, member)}\n")
@@ -155,9 +193,16 @@ def remove(lab_name: str, bond: str, members: tuple[str, ...], as_json: bool) ->
 @BOND
 @click.argument("option")
 @click.argument("value")
+@DRY_RUN
+@INTERRUPT
 @json_option
-def set_(lab_name: str, bond: str, option: str, value: str, as_json: bool) -> None:
+def set_(lab_name: str, bond: str, option: str, value: str, dry_run: bool, interrupt: bool, as_json: bool) -> None:
     """Set an OPTION of a bond: bond set h1/bond0 primary ib0"""
+    if (ours := own_host(bond)) is not None:
+        from ibbond.cli import kernel_bond
+
+        kernel_bond.set_(ours, bond, {option: value}, kernel_bond.How(dry_run, interrupt, as_json))
+        return
     name, backend = find(bond, lab_name)
     check_option(option)
     backend.write(f"{name.device}/bonding/{option}", f"{value}\n")
@@ -177,12 +222,18 @@ def check_option(option: str) -> None:
 @name_option
 @BOND
 @click.argument("member", required=False, default="")
+@DRY_RUN
 @json_option
-def switch(lab_name: str, bond: str, member: str, as_json: bool) -> None:
+def switch(lab_name: str, bond: str, member: str, dry_run: bool, as_json: bool) -> None:
     """Move the traffic to MEMBER now; without MEMBER to the next one that is up. Nothing is lost."""
     name, backend = find(bond, lab_name)
     before = backend.snapshot(name.device)
     wanted = own(name, member) if member else next_member(name, before)
+    if (ours := own_host(bond)) is not None:
+        from ibbond.cli import kernel_bond
+
+        kernel_bond.switch(ours, name.device, wanted, kernel_bond.How(dry_run, True, as_json))
+        return
     backend.write(f"{name.device}/bonding/active_slave", f"{wanted}\n")
     done(as_json, f"{name}: {before.active} -> {wanted}", {"bond": str(name), "from": before.active, "to": wanted})
 
@@ -227,6 +278,15 @@ def find(bond: str, lab_name: str, must_exist: bool = True) -> tuple[DeviceName,
             place = name.host or "this host"
             raise Refused(f"no bond {name}", why=f"the bonds of {place} are: {listed(bonds)}", fix="Name one of these")
     return name, backend
+
+
+def own_host(bond: str) -> KernelBackend | None:
+    """This host's kernel, when the name is a plain one of its own; its changes are planned, read back and undone."""
+    if parse_device(bond).host:
+        return None
+    from ibbond.backend.kernel import KernelBackend
+
+    return KernelBackend()
 
 
 def join(backend: Backend, name: DeviceName, member: str) -> None:

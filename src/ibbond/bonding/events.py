@@ -111,9 +111,10 @@ class NeighborDiscoverySeen:
 
 @dataclass(frozen=True, slots=True)
 class FrameSeen:
-    """Any other frame came in at a member while the ARP monitor runs."""
+    """Any other frame came in at a member while the ARP monitor runs; `ipv6` tells IPv6 from the rest."""
 
     name: str
+    ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)

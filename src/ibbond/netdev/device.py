@@ -76,9 +76,20 @@ class Notice(enum.Enum):
 class Driver(Protocol):
     """What differs between kinds of devices. Each method may raise `Refused`; the device then stays as it was."""
 
-    kind: str  # "ipoib", "ethernet", "bond", "tun"
-    can_set_address: bool  # ndo_set_mac_address exists
-    vlan_challenged: bool
+    @property
+    def kind(self) -> str:
+        """`ipoib`, `ethernet`, `bond`, `tun`, `vlan`, ..."""
+        ...
+
+    @property
+    def can_set_address(self) -> bool:
+        """`ndo_set_mac_address` exists."""
+        ...
+
+    @property
+    def vlan_challenged(self) -> bool:
+        """VLANs cannot sit on it."""
+        ...
 
     def open(self, device: Device) -> None: ...
 

@@ -1,0 +1,232 @@
+"""What the kernel's driver is known to do badly, row by row, and the profiles that reproduce it.
+
+A row says what the kernel does, since and until which version, what this driver does instead, and why. A profile names
+the rows that it reproduces: `default` none, `kernel-6.1` those that version has, `linux-2.6.19` also the four that the
+patches of 2007 repaired (each of the four can be left out of another profile too: `Rules.of(..., without=...)`).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from ibbond.bonding.option import Version
+from ibbond.errors import Refused
+
+LATEST: Version = (7, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """One known defect; `until` is the first version without it, None while it is still there."""
+
+    name: str
+    kernel: str
+    ours: str
+    why: str
+    since: Version = (2, 6)
+    until: Version | None = None
+    patch: bool = False  # one of the four patches of 2007
+
+    def in_kernel(self, version: Version) -> bool:
+        return self.since <= version and (self.until is None or version < self.until)
+
+
+_PATCHES = (
+    Quirk(
+        "dev_setup",
+        kernel="the bond stays an Ethernet device whatever its members are: type 1, 6-byte address and broadcast",
+        ours="the bond takes type, address length and broadcast address of its first member; mixed types are refused",
+        why="multicast and broadcast addresses made by Ethernet's rule mean nothing on IPoIB",
+        until=(2, 6, 24),
+        patch=True,
+    ),
+    Quirk(
+        "set_mac_address",
+        kernel="every member must take the bond's address; one that cannot is refused",
+        ours="the bond takes the active member's address and tells its peers (fail_over_mac active)",
+        why="an IPoIB address is a queue pair and a port: it cannot be given to another port",
+        until=(2, 6, 24),
+        patch=True,
+    ),
+    Quirk(
+        "allow_not_up_enslave",
+        kernel="members can join only a bond that is up, which has joined its groups as an Ethernet device by then",
+        ours="members join a bond that is down or up, and a change of type maps all joined groups anew",
+        why="224.0.0.1 stays joined under an address that no IPoIB device can use, so it never arrives",
+        until=(2, 6, 24),
+        patch=True,
+    ),
+    Quirk(
+        "ipoib_neighbour",
+        kernel="IPoIB keeps its path to a peer on the neighbour of the stack, made by another device or not",
+        ours="each member has its own paths, the bond has its own neighbours, and a failover drops what is stale",
+        why="after a failover packets leave by the path of the dead member",
+        until=(2, 6, 24),
+        patch=True,
+    ),
+)
+
+_DEFECTS = (
+    Quirk(
+        "polled_links",
+        kernel="a carrier change is seen at the next miimon, and never with miimon 0",
+        ours="link_events is on: it is acted on at once, delays are counted from the event",
+        why="up to miimon milliseconds of traffic are lost at every cut",
+    ),
+    Quirk(
+        "announcements_burnt",
+        kernel="the run that fails over counts one announcement as sent; num_grat_arp 2 sends one",
+        ours="an announcement counts when it was sent",
+        why="a single lost frame then costs the peer its neighbour timeout",
+        until=(7, 0),
+    ),
+    Quirk(
+        "announcements_lost_in_outage",
+        kernel="after a total outage the announcement falls into the time before the bond's carrier is back",
+        ours="announcements wait for the carrier",
+        why="peers keep the dead member's address, with the default of one announcement for good",
+    ),
+    Quirk(
+        "break_before_make",
+        kernel="a planned switch drops the old member before the new one has joined any group",
+        ours="the new member is prepared first (groups, paths), then the switch is made; 100 ms at most",
+        why="on InfiniBand joining a group takes an answer of the subnet administrator: multicast is lost meanwhile",
+    ),
+    Quirk(
+        "no_handover",
+        kernel="frames that are on their way to the old member at a switch are dropped on arrival",
+        ours="the old member still receives unicast frames for handover_ms",
+        why="a planned switch need not lose anything",
+    ),
+    Quirk(
+        "arp_of_ethernet_only",
+        kernel="ARP validation accepts hardware type 1 only, so it never succeeds on IPoIB",
+        ours="the hardware type must be the bond's own",
+        why="arp_validate makes IPoIB members flap or never come up",
+    ),
+    Quirk(
+        "equal_priority_moves",
+        kernel="without a primary any re-run of the choice goes back to the first member that is up",
+        ours="the active member stays while none has a higher priority",
+        why="adding a third member moves the traffic of the other two",
+        since=(6, 0),
+    ),
+    Quirk(
+        "cleared_active_stays",
+        kernel="clearing active_slave forgets the active member, but leaves it its groups and its receive filter open",
+        ours="the old member becomes a backup",
+        why="it delivers duplicates, and the new one does not have the groups",
+    ),
+    Quirk(
+        "carrier_lost_in_downdelay",
+        kernel="the bond's carrier goes off at once when its last member starts its downdelay",
+        ours="a member that still carries the traffic counts for the carrier",
+        why="downdelay is there to ride out short losses",
+    ),
+    Quirk(
+        "refusal_undresses_bond",
+        kernel="a refused first member of another type leaves the bond down, of Ethernet type, or with a new address",
+        ours="all that can be known is checked before anything is changed",
+        why="a refused request must change nothing",
+    ),
+    Quirk(
+        "mtu_limit_lost",
+        kernel="a bond that returns to Ethernet has a maximum MTU of 1500 instead of 65535",
+        ours="the maximum stays 65535",
+        why="jumbo frames are refused afterwards",
+    ),
+    Quirk(
+        "last_member_takes_bond",
+        kernel="when the last InfiniBand device of a bond is unregistered, the bond is destroyed with it",
+        ours="the bond stays, without members",
+        why="a restart of the InfiniBand services loses the bond and its addresses",
+        since=(2, 6, 24),
+    ),
+    Quirk(
+        "random_address_of_six",
+        kernel="a bond that lost its last member gets six random octets, the other 14 stay the old member's",
+        ours="the other 14 are zero",
+        why="the port GID of a device that is no longer here must not be announced",
+    ),
+    Quirk(
+        "member_address_ignored",
+        kernel="a new address of the active member is not taken over with fail_over_mac active",
+        ours="the bond follows it and tells its peers",
+        why="a queue pair gets a new number when the member's driver restarts it",
+    ),
+    Quirk(
+        "unlike_members_accepted",
+        kernel="a member of another P_Key or scope is accepted; its group addresses carry the wrong P_Key",
+        ours="a member whose broadcast address is not the bond's is refused",
+        why="after a failover to it no group and no peer can be reached",
+    ),
+    Quirk(
+        "follow_gives_duplicates",
+        kernel="with fail_over_mac follow a later member that has the bond's own address keeps it",
+        ours="it gets a made-up one",
+        why="two members with one address confuse every switch",
+        until=(7, 0),
+    ),
+    Quirk(
+        "pending_run_kept",
+        kernel="a shorter monitor interval takes effect only after the run that is already waiting",
+        ours="the monitor runs at once",
+        why="an operator who asks for 50 ms waits up to the old interval",
+    ),
+)
+
+QUIRKS: dict[str, Quirk] = {quirk.name: quirk for quirk in (*_PATCHES, *_DEFECTS)}
+PATCHES = frozenset(quirk.name for quirk in _PATCHES)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named choice: which options exist (`kernel`), which defects are there, which defaults differ."""
+
+    name: str
+    kernel: Version
+    defects: frozenset[str]
+    defaults: Mapping[str, int] = field(default_factory=dict)
+
+
+_KERNEL_DEFAULTS = {"link_events": 0, "handover_ms": 0}
+_OF_6_1 = frozenset(quirk.name for quirk in _DEFECTS if quirk.in_kernel((6, 1)))
+
+PROFILES: dict[str, Profile] = {
+    "default": Profile("default", LATEST, frozenset()),
+    "kernel-6.1": Profile("kernel-6.1", (6, 1), _OF_6_1, _KERNEL_DEFAULTS),
+    # 2.6.19 as far as the four patches go; for all else the behaviour (and the options) of 6.1.
+    "linux-2.6.19": Profile("linux-2.6.19", (6, 1), _OF_6_1 | PATCHES, _KERNEL_DEFAULTS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The profile that a bond follows: `rules.kernel("row")` asks whether the kernel's behaviour applies."""
+
+    profile: Profile
+    defects: frozenset[str]
+
+    @classmethod
+    def of(cls, profile: str = "default", without: Collection[str] = ()) -> "Rules":
+        """A profile, without some of the four patches. Refuses unknown names."""
+        if profile not in PROFILES:
+            raise Refused(
+                f"cannot use profile {profile}",
+                why="there is none of that name",
+                fix=f"Use one of {', '.join(PROFILES)}",
+            )
+        if unknown := sorted(set(without) - PATCHES):
+            raise Refused(
+                f"cannot leave out {', '.join(unknown)}",
+                why="that is not one of the patches of 2007",
+                fix=f"Use one of {', '.join(sorted(PATCHES))}",
+            )
+        chosen = PROFILES[profile]
+        return cls(chosen, chosen.defects | frozenset(without))
+
+    def kernel(self, quirk: str) -> bool:
+        assert quirk in QUIRKS, quirk
+        return quirk in self.defects
+
+    def default(self, option: str, table_value: int) -> int:
+        return self.profile.defaults.get(option, table_value)

@@ -1,0 +1,115 @@
+"""What a bond knows (`struct bonding`), and the two ways in which it speaks: effects and log lines.
+
+The other files of this room are the bond's behaviour, one subject each; they all work on this state. Left out: any
+decision.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ibbond.bonding.effects import BondEffect, Changed, Log
+from ibbond.bonding.member import Member
+from ibbond.bonding.quirks import Rules
+from ibbond.bonding.values import Values
+from ibbond.machine import MS
+from ibbond.netdev.device import AddressOrigin, Device, Flags
+from ibbond.netdev.namespace import Namespace
+
+JIFFY = 4 * MS  # HZ=250, as the recordings have it; the kernel delays some work by one
+ADDRESS_BYTES = 32  # MAX_ADDR_LEN
+
+
+@dataclass(eq=False, slots=True)
+class Preparation:
+    """A planned switch that waits until `target` has joined its groups, but not longer than `until`."""
+
+    target: Member
+    until: int
+
+
+@dataclass(eq=False, slots=True)
+class State:
+    """One bond. `now` is the time of the event that is being handled."""
+
+    device: Device
+    namespace: Namespace
+    rules: Rules
+    values: Values
+    log_to: Callable[[str, Log], None] | None = None
+    members: dict[str, Member] = field(default_factory=dict)
+    active_member: Member | None = None
+    primary_member: Member | None = None
+    arp_member: Member | None = None  # current_arp_slave: tried while none is active
+    force_primary: bool = False
+    monitor_at: int | None = None  # the next run of the MII monitor
+    arp_at: int | None = None  # the next run of the ARP monitor
+    announcements_left: int = 0
+    announce_at: int | None = None
+    reports_left: int = 0
+    reports_at: int | None = None
+    probing: bool = False  # frames are looked at for the ARP monitor (recv_probe)
+    preparation: Preparation | None = None
+    ip_addresses: frozenset[bytes] = frozenset()
+    promiscuous_seen: bool = False
+    allmulti_seen: bool = False
+    address_memory: bytes = bytes(ADDRESS_BYTES)  # dev_addr beyond the type's address length
+    made_up: int = 0  # how many addresses were made up
+    gone: bool = False  # the bond's device has left its namespace
+    now: int = 0
+    effects: list[BondEffect] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.device.name
+
+    @property
+    def active(self) -> str | None:
+        """The name of the member in use."""
+        return self.active_member.name if self.active_member else None
+
+    @property
+    def running(self) -> bool:
+        return self.device.up
+
+    def member_of(self, device: Device) -> Member | None:
+        return next((member for member in self.members.values() if member.device is device), None)
+
+    def emit(self, effect: BondEffect) -> None:
+        self.effects.append(effect)
+
+    def changed(self, attribute: str, member: Member | None = None) -> None:
+        self.emit(Changed(attribute, member.name if member else None))
+
+    def say(self, text: str, member: Member | None = None, level: str = "info") -> None:
+        self.say_of(text, member.name if member else None, level)
+
+    def say_of(self, text: str, member: str | None, level: str = "info") -> None:
+        """A log line; also one that explains a refusal, so it goes to the log before the refusal is raised."""
+        line = Log(text, member, level)
+        self.emit(line)
+        if self.log_to is not None:
+            self.log_to(self.name, line)
+
+    def take_effects(self) -> list[BondEffect]:
+        effects, self.effects = self.effects, []
+        return effects
+
+
+def made_up_address(state: State) -> bytes:
+    """Six octets that belong to nobody: locally administered, unicast, different for every bond and every call."""
+    state.made_up += 1
+    number = (state.device.ifindex << 16 | state.made_up & 0xFFFF) & 0xFF_FFFF_FFFF
+    return b"\x02" + number.to_bytes(5, "big")
+
+
+def has_own_address(state: State) -> bool:
+    """The bond's address is still made up, so the first member's may replace it."""
+    return state.device.address_origin is AddressOrigin.RANDOM
+
+
+def is_promiscuous(state: State) -> bool:
+    return bool(state.device.flags & Flags.PROMISC)
+
+
+def takes_all_multicast(state: State) -> bool:
+    return bool(state.device.flags & Flags.ALLMULTI)

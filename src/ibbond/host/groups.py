@@ -20,11 +20,10 @@ class GroupFiles:
     """The two files of one host, opened once: reading needs no change of namespace."""
 
     def __init__(self, space: Space) -> None:
-        with space.entered():
-            self._files = [
-                (_file("/proc/thread-self/net/igmp"), _parse_igmp),
-                (_file("/proc/thread-self/net/igmp6"), _parse_igmp6),
-            ]
+        self._files = [
+            (space.within(lambda: _file("/proc/thread-self/net/igmp")), _parse_igmp),
+            (space.within(lambda: _file("/proc/thread-self/net/igmp6")), _parse_igmp6),
+        ]
 
     def read(self) -> dict[str, tuple[bytes, ...]]:
         """Device name to its groups (4 bytes each, then 16 bytes each), sorted."""

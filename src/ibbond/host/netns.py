@@ -14,11 +14,12 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ibbond.errors import Refused
 
@@ -29,6 +30,8 @@ MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
 MNT_DETACH = 0x2
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+Result = TypeVar("Result")
 
 
 def pin_name(lab: str, host: str) -> str:
@@ -51,18 +54,27 @@ class Space:
     mount: int
     pinned: bool
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """Only this thread, only the network namespace: for making sockets and TUNs that belong to the host."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            setns(self.net, CLONE_NEWNET)
+    def within(self, call: Callable[[], Result]) -> Result:
+        """Make a call in the host's network namespace: for sockets and TUNs that belong there for good.
+
+        A thread of its own makes it, so that nobody has to come back: an ordinary user may not.
+        """
+        outcome: list[Result] = []
+        problems: list[BaseException] = []
+
+        def visit() -> None:
             try:
-                yield
-            finally:
-                setns(home, CLONE_NEWNET)
-        finally:
-            os.close(home)
+                setns(self.net, CLONE_NEWNET)
+                outcome.append(call())
+            except BaseException as problem:
+                problems.append(problem)
+
+        visitor = threading.Thread(target=visit, name=self.name)
+        visitor.start()
+        visitor.join()
+        if problems:
+            raise problems[0]
+        return outcome[0]
 
     def enter(self) -> None:
         """Move this process, which has one thread, into the host for good: network and mounts."""
@@ -86,7 +98,7 @@ class Space:
             stdin=subprocess.DEVNULL,
         )
 
-    def inside(self) -> list[int]:
+    def processes(self) -> list[int]:
         """The processes whose network namespace this is, without the calling one."""
         own = os.fstat(self.net).st_ino
         return [process for process in _processes() if _namespace_of(process) == own and process != os.getpid()]
@@ -100,7 +112,7 @@ class Space:
 
     def remove(self, *, patience: float = 2.0) -> None:
         """End the programs inside (SIGTERM, after `patience` seconds SIGKILL), unpin, let go."""
-        end_processes(self.inside, patience)
+        end_processes(self.processes, patience)
         if self.pinned:
             unpin(self.name)
         self.close()
@@ -120,8 +132,7 @@ def make(lab: str, host: str) -> Space:
     space = Space(name, net, mount, pinned=False)
     try:
         space.pinned = _pin(net, name)
-        with space.entered():
-            _raise_loopback()
+        space.within(_raise_loopback)
     except BaseException:
         space.remove()
         raise
@@ -132,7 +143,7 @@ def adopt(name: str) -> Space:
     """Take over a pinned host of a lab whose process is gone: its programs, devices and mounts are as they were."""
     net = os.open(PINS / name, os.O_RDONLY | os.O_CLOEXEC)
     space = Space(name, net, -1, pinned=True)
-    for process in space.inside():
+    for process in space.processes():
         with contextlib.suppress(OSError):
             found = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             if os.fstat(found).st_ino != os.stat("/proc/self/ns/mnt").st_ino:

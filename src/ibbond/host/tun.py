@@ -103,29 +103,30 @@ def available() -> str | None:
 
 
 def _open(space: Space, routes: RouteSocket, name: str, kind: int, queue_packets: int) -> Tun:
-    with space.entered():
-        try:
-            descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as problem:
-            raise Refused(
-                f"cannot make {name} in {space.name}",
-                why=f"{DEVICE}: {os.strerror(problem.errno or 0)}",
-                fix="Load the tun module (modprobe tun), or in a container allow the device /dev/net/tun",
-                code=problem.errno or errno.ENODEV,
-            ) from None
-        try:
-            fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("=16sH22x", name.encode(), kind | IFF_NO_PI | IFF_VNET_HDR))
-            tun = Tun(name, descriptor, routes.link(name).index, _offload(descriptor), routes)
-            fcntl.ioctl(descriptor, TUNSETCARRIER, struct.pack("=i", 1))
-            routes.set_queue_length(tun.index, queue_packets)
-        except OSError as problem:
-            os.close(descriptor)
-            raise Refused(
-                f"cannot make {name} in {space.name}",
-                why=os.strerror(problem.errno or 0),
-                fix="See whether another program holds a device of that name there, and whether you may make devices",
-                code=problem.errno or errno.EINVAL,
-            ) from None
+    try:
+        return space.within(lambda: _made(routes, name, kind, queue_packets))
+    except OSError as problem:
+        absent = problem.filename == DEVICE
+        raise Refused(
+            f"cannot make {name} in {space.name}",
+            why=f"{DEVICE if absent else name}: {os.strerror(problem.errno or 0)}",
+            fix="Load the tun module (modprobe tun), or in a container allow the device /dev/net/tun"
+            if absent
+            else "See whether another program holds a device of that name there, and whether you may make devices",
+            code=problem.errno or errno.EINVAL,
+        ) from None
+
+
+def _made(routes: RouteSocket, name: str, kind: int, queue_packets: int) -> Tun:
+    descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("=16sH22x", name.encode(), kind | IFF_NO_PI | IFF_VNET_HDR))
+        tun = Tun(name, descriptor, routes.link(name).index, _offload(descriptor), routes)
+        fcntl.ioctl(descriptor, TUNSETCARRIER, struct.pack("=i", 1))
+        routes.set_queue_length(tun.index, queue_packets)
+    except OSError:
+        os.close(descriptor)
+        raise
     return tun
 
 

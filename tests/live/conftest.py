@@ -1,0 +1,54 @@
+"""Live tests need namespaces and TUN devices; without them they are skipped, with the reason."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ibbond.errors import Refused
+from ibbond.host import netns
+from ibbond.host.netns import Space
+from ibbond.host.tun import available
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = why_not()
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.live)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def why_not() -> str | None:
+    """What is missing for live tests here, or None."""
+    missing = available()
+    if missing:
+        return missing
+    try:
+        space = netns.make(f"probe{os.getpid()}", "h1")
+    except (Refused, OSError) as problem:
+        return str(problem)
+    space.remove()
+    return None
+
+
+@pytest.fixture
+def lab() -> str:
+    """A lab name that no other test run uses."""
+    return f"test{os.getpid()}"
+
+
+@pytest.fixture
+def make_host(lab: str) -> Iterator[Callable[[str], Space]]:
+    """Makes hosts of the test's lab; they are removed, with the programs inside, when the test ends."""
+    made: list[Space] = []
+
+    def make(host: str) -> Space:
+        made.append(netns.make(lab, host))
+        return made[-1]
+
+    yield make
+    for space in made:
+        space.remove()

@@ -1,0 +1,145 @@
+"""Namespaces of lab hosts: made, entered, found after a crash, removed without a trace."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ibbond.errors import Refused
+from ibbond.host import netns
+from ibbond.host.netns import Space
+
+MakeHost = Callable[[str], Space]
+
+
+def test_a_host_is_a_namespace_of_its_own(make_host: MakeHost) -> None:
+    space = make_host("h1")
+    inside = space.run(["readlink", "/proc/self/ns/net", "/proc/self/ns/mnt"]).stdout.split()
+    assert inside[0] != os.readlink("/proc/self/ns/net")
+    assert inside[1] != os.readlink("/proc/self/ns/mnt")
+    assert space.run(["ls", "/sys/class/net"]).stdout.split() == ["lo"]
+    assert space.run(["cat", "/sys/class/net/lo/operstate"]).stdout.strip() == "unknown"  # up: loopback has no other
+
+
+def test_a_call_within_a_host_leaves_this_thread_where_it_is(make_host: MakeHost) -> None:
+    space, outside = make_host("h1"), os.readlink("/proc/thread-self/ns/net")
+    assert space.within(lambda: os.readlink("/proc/thread-self/ns/net")) != outside
+    with pytest.raises(ZeroDivisionError):
+        space.within(lambda: 1 / 0)
+    assert os.readlink("/proc/thread-self/ns/net") == outside
+
+
+def test_mounts_inside_stay_inside(make_host: MakeHost, tmp_path: Path) -> None:
+    space = make_host("h1")
+    assert space.run(["mount", "-t", "tmpfs", "none", str(tmp_path)]).returncode == 0
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
+def test_the_exit_code_and_the_output_of_a_program_come_back(make_host: MakeHost) -> None:
+    done = make_host("h1").run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+def test_a_taken_name_is_refused(make_host: MakeHost, lab: str) -> None:
+    if not make_host("h1").pinned:
+        pytest.skip("this user cannot write /run/netns")
+    with pytest.raises(Refused, match="there is one already"):
+        netns.make(lab, "h1")
+
+
+@pytest.mark.parametrize(("lab_name", "host"), [("a-b", "h1"), ("", "h1"), ("a", ""), ("a", "../x")])
+def test_names_that_could_meet_are_refused(lab_name: str, host: str) -> None:
+    with pytest.raises(Refused):
+        netns.make(lab_name, host)
+
+
+def test_removing_ends_the_programs_inside_and_leaves_nothing(lab: str) -> None:
+    before = _world()
+    space = netns.make(lab, "h1")
+    sleeper = space.popen(["sleep", "60"])
+    stubborn = space.popen(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 60; done"], stdout=subprocess.PIPE)
+    assert stubborn.stdout is not None
+    assert stubborn.stdout.readline() == b"ready\n"
+    space.remove(patience=0.3)
+    assert sleeper.wait(5) == -signal.SIGTERM
+    assert stubborn.wait(5) == -signal.SIGKILL
+    stubborn.stdout.close()
+    assert _world() == before
+
+
+def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
+    before = _world()
+    script = """
+        import sys, time
+        from ibbond.host import netns
+        spaces = [netns.make(sys.argv[1], host) for host in ("h1", "h2")]
+        program = spaces[0].popen(["sleep", "60"])
+        print(spaces[0].pinned, flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), lab]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pinned = owner.stdout.readline() == "True\n"
+        owner.kill()
+    if not pinned:
+        pytest.skip("this user cannot write /run/netns")
+    assert netns.leftovers(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
+    assert netns.leftovers(lab + "x") == []
+    adopted = netns.adopt(f"ibbond-{lab}-h1")
+    assert len(adopted.processes()) == 1
+    adopted.close()
+    assert netns.clean(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
+    assert netns.leftovers(lab) == []
+    assert _world() == before
+
+
+def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeHost, tmp_path: Path) -> None:
+    space = make_host("h1")
+    if not space.pinned:
+        pytest.skip("this user cannot write /run/netns")
+    assert space.run(["mount", "-t", "tmpfs", "none", str(tmp_path)]).returncode == 0
+    space.popen(["sleep", "60"])
+    until = time.monotonic() + 5
+    while not space.processes() and time.monotonic() < until:
+        time.sleep(0.01)
+    adopted = netns.adopt(space.name)
+    assert str(tmp_path) in adopted.run(["cat", "/proc/self/mounts"]).stdout
+    adopted.close()
+
+
+def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None:
+    script = """
+        import ctypes, os, sys
+        from ibbond.host import netns, tun
+        from ibbond.host.rtnetlink import RouteSocket
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as a program that began as this user is
+        netns.become_root()
+        space = netns.make(sys.argv[1], "h1")
+        routes = space.within(RouteSocket)
+        device = tun.open_tun(space, routes, "ib0", mtu=2044)
+        device.set_up(True)
+        print(space.pinned, space.run(["cat", "/proc/net/dev"]).stdout.count("ib0"))
+        space.remove()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), lab], text=True, capture_output=True)
+    if "cannot become root" in done.stderr:
+        pytest.skip("user namespaces are not allowed here")
+    assert done.stdout == "False 1\n", done.stderr
+
+
+def _world() -> tuple[list[str], list[str], bool]:
+    """What a lab must leave as it was: mounts, names of namespaces, our note."""
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    pins = sorted(path.name for path in netns.PINS.iterdir()) if netns.PINS.exists() else []
+    return mounts, pins, netns.OURS.exists()

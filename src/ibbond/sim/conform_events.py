@@ -1,0 +1,246 @@
+"""Whether what happened between the steps of a case is what the kernel's driver did, in four projections.
+
+Read first: tests/golden/kernel-6.1/README.md, "What counts as passed", sections Events and Times. The recording
+machine was slow and its observer late, so verdicts, frames and notices are compared by order and number, times by
+windows, polled values as subsequences. Left out: answers to the steps (`conform_steps`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ibbond.abi import kernel_log
+from ibbond.abi.recording import Observed, Recording
+from ibbond.sim.conform_steps import Difference
+from ibbond.sim.recorded_trace import Facts, Trace
+
+UNCHANGING = frozenset({"wait_ms", "read", "ls", "masters_read", "link", "maddr", "proc"})
+NOTICES = ("BONDING_FAILOVER", "NOTIFY_PEERS", "IGMP_RESEND")
+SHORT_INTERVAL_MS = 50  # below, the recording machine was too slow for its own monitor
+FLAPPING = 8  # so many verdicts are a bond that flaps: how often depends on phases
+SLACK_MS = 60
+STATE_CHANGE_RECORDS = (3, 4, 5, 6)  # IGMPv3 records of somebody who joins or leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One event of either side: what it is in comparable form, and when."""
+
+    t_ms: float
+    what: object
+    step: int = 0
+
+
+def differences(
+    case: Recording, trace: Trace, starts_ms: Sequence[float], intervals_ms: Sequence[int]
+) -> Iterator[Difference]:
+    """Every way in which the events of our run disagree with the recorded ones.
+
+    `starts_ms` is when each step began on our clock, `intervals_ms` the bond's monitor interval during it (0: none).
+    """
+    if not case.monitor or _stalled(case):
+        return
+    events = case.events
+    interval = min((value for value in intervals_ms if value), default=0)
+    theirs = _verdicts(events)
+    prefix = interval < SHORT_INTERVAL_MS or len(theirs) > FLAPPING
+    ours = [Timed(seen.t_ms, _verdict_text(seen.verdict), seen.step) for seen in trace.verdicts]
+    window = _Window(case, starts_ms, intervals_ms)
+    yield from _sequence("verdicts", theirs, ours, prefix, window if interval >= SHORT_INTERVAL_MS else None)
+    notices = [Timed(seen.t_ms, seen.event, seen.step) for seen in trace.notices]
+    yield from _sequence("rtnetlink", _notices(case, events), notices, prefix, None)
+    yield from _states(case, events, trace)
+    yield from _announcements(case, events, trace, prefix, window if interval >= SHORT_INTERVAL_MS else None)
+    yield from _probes(case, events, trace)
+
+
+# -- verdicts and notices ---------------------------------------------------------------------------------------------
+
+
+def _stalled(case: Recording) -> bool:
+    """A fuzzy failure count: the recording machine stalled and its bond flapped by itself."""
+    return any(step.fuzzy and step.path.endswith("link_failure_count") for step in case.steps)
+
+
+def _verdict_text(verdict: kernel_log.Verdict) -> str:
+    return str(verdict)
+
+
+def _verdicts(events: list[Observed]) -> list[Timed]:
+    found = ((event.t_ms, kernel_log.verdict(event.text("text"))) for event in events if event.what == "log")
+    return [Timed(at, _verdict_text(verdict)) for at, verdict in found if verdict is not None]
+
+
+def _notices(case: Recording, events: list[Observed]) -> list[Timed]:
+    return [
+        Timed(event.t_ms, event.text("event"))
+        for event in events
+        if event.what == "rtnetlink" and event.text("dev") == case.bond and event.text("event") in NOTICES
+    ]
+
+
+class _Window:
+    """When an event of ours may have been recorded: between two bounds after the last step that changed something."""
+
+    def __init__(self, case: Recording, starts_ms: Sequence[float], intervals_ms: Sequence[int]) -> None:
+        self._steps = case.steps
+        self._recorded = case.observations.step_t_ms
+        self._starts = starts_ms
+        self._intervals = intervals_ms
+
+    def miss(self, ours: Timed, recorded_ms: float) -> str | None:
+        """What the recorded time should have been, when it is not within the window of our event."""
+        anchor = next((step for step in range(ours.step, -1, -1) if self._steps[step].op not in UNCHANGING), 0)
+        end = self._recorded[anchor + 1] if anchor + 1 < len(self._recorded) else self._recorded[anchor]
+        duration = end - self._recorded[anchor]
+        since = ours.t_ms - self._starts[anchor]
+        seen = recorded_ms - self._recorded[anchor]
+        interval = self._intervals[ours.step]
+        low, high = since - interval - SLACK_MS, 3 * since + duration + interval + SLACK_MS
+        if low <= seen <= high:
+            return None
+        return f"{since:.0f} ms after step {anchor}, where {low:.0f} to {high:.0f} ms agree with the recording"
+
+
+def _sequence(
+    name: str, theirs: list[Timed], ours: list[Timed], prefix: bool, window: _Window | None
+) -> Iterator[Difference]:
+    """Equal sequences, or one a prefix of the other; then the times of those that agree."""
+    for number, (a, b) in enumerate(zip(theirs, ours, strict=False)):
+        if a.what != b.what:
+            yield Difference(name, f"number {number}", a.what, b.what)
+            return
+        if window is not None and (miss := window.miss(b, a.t_ms)) is not None:
+            yield Difference(name, f"time of number {number}, {a.what}", f"at {a.t_ms:.0f} ms", miss)
+            return
+    if len(theirs) != len(ours) and not prefix:
+        rest = theirs[len(ours) :] or ours[len(theirs) :]
+        yield Difference(name, f"how many (first odd one: {rest[0].what})", len(theirs), len(ours))
+
+
+# -- polled values ----------------------------------------------------------------------------------------------------
+
+
+def _states(case: Recording, events: list[Observed], trace: Trace) -> Iterator[Difference]:
+    """Per key: the recorded values, from the first `up` of the bond on, are a subsequence of ours."""
+    up = next((number for number, step in enumerate(case.steps) if step.op == "up" and step.dev == case.bond), None)
+    if up is None:
+        return
+    recorded: dict[str, list[str]] = {}
+    for event in events:
+        if event.what == "state" and event.t_ms >= case.observations.step_t_ms[up]:
+            values = recorded.setdefault(event.text("key"), [])
+            if not values or values[-1] != event.text("value"):
+                values.append(event.text("value"))
+    for key, values in recorded.items():
+        rest = iter(trace.states.get(key, []))
+        if not all(value in rest for value in values):
+            yield Difference("state", key, values, trace.states.get(key, []))
+
+
+# -- frames -----------------------------------------------------------------------------------------------------------
+
+
+def _is_announcement(facts: Facts) -> bool:
+    """Gratuitous ARP, NA, and IGMP that nobody's joining caused."""
+    if "arp" in facts:
+        return facts["arp"] == "request" and facts["spa"] == facts["tpa"]
+    if "icmp6" in facts:
+        return facts["icmp6"] == "NA"
+    return "igmp" in facts and _repeats_membership(str(facts["body"]))
+
+
+def _repeats_membership(body: str) -> bool:
+    """An IGMP report that repeats what is joined; a version 3 report of a change was caused by a join."""
+    data = bytes.fromhex(body)
+    return data[0] != 0x22 or len(data) < 9 or data[8] not in STATE_CHANGE_RECORDS
+
+
+def _is_probe(facts: Facts) -> bool:
+    return facts.get("arp") == "request" and facts["spa"] != facts["tpa"]
+
+
+def _comparable(facts: Facts) -> tuple[tuple[str, object], ...]:
+    """All fields; of IGMP without the checksum and the types of the records."""
+    return tuple((key, _igmp_body(str(value)) if key == "body" else value) for key, value in sorted(facts.items()))
+
+
+def _igmp_body(body: str) -> str:
+    data = bytearray.fromhex(body)
+    data[2:4] = bytes(2)
+    if data[0] == 0x22:
+        at = 8
+        while at + 8 <= len(data):
+            data[at] = 0
+            at += 8 + 4 * data[at + 1] + 4 * int.from_bytes(data[at + 2 : at + 4])
+    return data.hex()
+
+
+def _recorded_frames(events: list[Observed], device: str, wanted: Callable[[Facts], bool]) -> list[tuple[float, Facts]]:
+    found = [
+        (event.t_ms, {key: value for key, value in event.facts.items() if key not in ("dev", "dir")})
+        for event in events
+        if event.what == "frame" and event.text("dir") == "out" and event.text("dev") == device
+    ]
+    return [(at, facts) for at, facts in found if wanted(facts)]
+
+
+def _announcements(
+    case: Recording, events: list[Observed], trace: Trace, prefix: bool, window: _Window | None
+) -> Iterator[Difference]:
+    for device in case.devices:
+        theirs = [Timed(at, _comparable(facts)) for at, facts in _recorded_frames(events, device, _is_announcement)]
+        ours = [
+            Timed(seen.t_ms, _comparable(seen.facts), seen.step)
+            for seen in trace.frames
+            if seen.device == device and _is_announcement(seen.facts)
+        ]
+        yield from _sequence(f"announcements on {device}", theirs, ours, prefix, window)
+
+
+def _probes(case: Recording, events: list[Observed], trace: Trace) -> Iterator[Difference]:
+    anchors = [number for number, step in enumerate(case.steps) if step.op not in UNCHANGING]
+    recorded_at = case.observations.step_t_ms
+    ups = [number for number in anchors if case.steps[number].op == "up" and case.steps[number].dev == case.bond]
+    for device in case.devices:
+        theirs = _recorded_frames(events, device, _is_probe)
+        ours = [seen for seen in trace.frames if seen.device == device and _is_probe(seen.facts)]
+        for anchor, following in zip(anchors, [*anchors[1:], None], strict=True):
+            end = recorded_at[following] if following is not None else float("inf")
+            there = sum(1 for at, _ in theirs if recorded_at[anchor] <= at < end)
+            here = sum(1 for seen in ours if anchor <= seen.step and (following is None or seen.step < following))
+            if abs(there - here) > 1 + 0.15 * there:
+                yield Difference(f"probes on {device}", f"how many after step {anchor}", there, here)
+        yield from _probe_fields(
+            device,
+            [(_step_at(at, recorded_at), facts) for at, facts in theirs],
+            [(seen.step, seen.facts) for seen in ours],
+            ups,
+        )
+
+
+def _step_at(at: float, starts: Sequence[float]) -> int:
+    return max((number for number, start in enumerate(starts) if start <= at), default=0)
+
+
+def _probe_fields(
+    device: str, theirs: list[tuple[int, Facts]], ours: list[tuple[int, Facts]], ups: list[int]
+) -> Iterator[Difference]:
+    """The same kinds of probes; a kind seen only once may be missing on the other side, as their number may differ."""
+    kinds = [Counter(_kinds(side, ups)) for side in (theirs, ours)]
+    for kind, count in kinds[0].items():
+        if kind not in kinds[1] and count > 1:
+            yield Difference(f"probes on {device}", "fields", dict(kind), "no such probe")
+    for kind, count in kinds[1].items():
+        if kind not in kinds[0] and count > 1:
+            yield Difference(f"probes on {device}", "fields", "no such probe", dict(kind))
+
+
+def _kinds(side: list[tuple[int, Facts]], ups: list[int]) -> Iterator[tuple[tuple[str, object], ...]]:
+    """The fields of all probes but of the first after each `up`, whose source depends on when the route appears."""
+    first = {next((number for number, (step, _) in enumerate(side) if step >= up), None) for up in ups}
+    for number, (_, facts) in enumerate(side):
+        if number not in first:
+            yield _comparable(facts)

@@ -1,0 +1,147 @@
+"""The ip(8) commands of a recorded case, carried out in its world.
+
+Read first: `ip_command`, which reads them, and `bond_changelink` of Linux. Left out: everything that recordings do not
+use; `ip_command.Unknown` says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+
+from ibbond.bonding.bond import Bond
+from ibbond.bonding.events import (
+    AddMember,
+    Close,
+    Open,
+    RemoveMember,
+    SetAddress,
+    SetMtu,
+    SetOption,
+    SetPriority,
+)
+from ibbond.errors import Refused
+from ibbond.netdev.device import AddressOrigin, Device, Flags
+from ibbond.sim import ip_command
+from ibbond.sim.recorded_world import RecordedWorld, refused
+
+
+def run_command(world: RecordedWorld, command: ip_command.Command) -> None:
+    match command:
+        case ip_command.AddAddress(device=name, ip=ip, prefix=prefix, check=check):
+            if not world.ip.add_address(world.device(name), ip, prefix, check=check):
+                raise refused(name, errno.EEXIST)
+            world.addresses_changed()
+        case ip_command.RemoveAddress(device=name, ip=ip):
+            if not world.ip.remove_address(world.device(name), ip):
+                raise refused(name, errno.EADDRNOTAVAIL)
+            world.addresses_changed()
+        case ip_command.AddBond(name=name, options=options, address=address):
+            world.create_bond(name)
+            try:
+                if address is not None:
+                    set_address(world, world.registry.bonds[name].device, address)
+                set_options(world, world.registry.bonds[name], options)
+            except Refused:
+                world.delete_bond(name)
+                raise
+        case ip_command.DeleteLink(name=name):
+            if name in world.registry.bonds:
+                world.delete_bond(name)
+            else:
+                world.namespace.unregister(world.device(name))
+        case ip_command.SetLink():
+            set_link(world, command)
+
+
+def set_link(world: RecordedWorld, command: ip_command.SetLink) -> None:
+    device = world.device(command.device)
+    if command.mtu is not None:
+        set_number(world, device, "mtu", command.mtu)
+    if command.address is not None:
+        set_address(world, device, command.address)
+    if command.name is not None:
+        if command.name in world.namespace:
+            raise refused(command.name, errno.EEXIST)
+        world.namespace.rename(device, command.name)
+    for flag, on in ((Flags.PROMISC, command.promisc), (Flags.ALLMULTI, command.allmulticast)):
+        if on is not None:
+            device.ask(flag, on)
+    if command.master is not None:
+        set_master(world, device, command.master)
+    if command.up is not None:
+        set_admin(world, device, up=command.up)
+    if command.options:
+        set_options(world, world.bond(device.name), command.options)
+    for key, value in command.member_options:
+        bond = world.bond_of(device)
+        if bond is None:
+            raise refused(device.name, errno.EOPNOTSUPP)
+        event = (
+            SetPriority(device.name, int(value)) if key == "prio" else SetOption("queue_id", f"{device.name}:{value}")
+        )
+        world.ask(bond, event)
+
+
+def set_master(world: RecordedWorld, device: Device, master: str) -> None:
+    present = world.bond_of(device)
+    if present is not None:
+        world.ask(present, RemoveMember(device.name))
+    if master:
+        world.ask(world.bond(master), AddMember(device.name))
+
+
+def set_options(world: RecordedWorld, bond: Bond, options: tuple[tuple[str, str], ...]) -> None:
+    """Attributes of one netlink message. miimon and ARP monitoring exclude each other there."""
+    given = dict(options)
+    if given.get("miimon", "0") != "0" and (
+        given.get("arp_interval", "0") != "0" or given.get("arp_validate", "none") not in ("none", "0")
+    ):
+        raise refused("miimon with arp_interval", errno.EINVAL)
+    for name, value in options:
+        if name in ("arp_ip_target", "ns_ip6_target"):
+            replace_targets(world, bond, name, value)
+        else:
+            world.ask(bond, SetOption(name, value))
+
+
+def replace_targets(world: RecordedWorld, bond: Bond, name: str, value: str) -> None:
+    present = bond.snapshot().options[name]
+    assert isinstance(present, tuple)
+    for target in present:
+        world.ask(bond, SetOption(name, f"-{ipaddress.ip_address(target)}"))
+    for target in value.split(","):
+        world.ask(bond, SetOption(name, f"+{target}"))
+
+
+def set_admin(world: RecordedWorld, device: Device, *, up: bool) -> None:
+    bond = world.registry.bonds.get(device.name)
+    if bond is not None:
+        world.ask(bond, Open() if up else Close())
+        world.watched = world.watched or (up and device.name == world.case.bond)
+    elif up:
+        device.open()
+    else:
+        device.close()
+    world.member_changed(device)
+
+
+def set_number(world: RecordedWorld, device: Device, name: str, number: int) -> None:
+    bond = world.registry.bonds.get(device.name)
+    if name == "tx_queue_len":
+        device.tx_queue_len = number
+    elif bond is not None:
+        world.ask(bond, SetMtu(number))
+    else:
+        device.set_mtu(number)
+
+
+def set_address(world: RecordedWorld, device: Device, address: bytes) -> None:
+    if len(address) != device.addr_len:
+        raise refused(device.name, errno.EINVAL)
+    bond = world.registry.bonds.get(device.name)
+    if bond is not None:
+        world.ask(bond, SetAddress(address))
+    else:
+        device.set_address(address, AddressOrigin.SET)
+        world.member_changed(device)

@@ -1,0 +1,309 @@
+"""The world of a recorded case, with our driver in the kernel's place: devices, segments, frames, virtual time.
+
+Read first: tests/golden/kernel-6.1/README.md (`World`). The clock advances by what `wait_ms` says and by nothing else,
+frames arrive at once, work that is due runs after each step. Left out: what the steps ask for (`recorded_steps`), what
+must agree with the recording (`conform`), and any real host, fabric or file.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+
+from ibbond.abi import kernel_log, sysfs_text
+from ibbond.abi.device_text import read_device
+from ibbond.abi.recording import Recording
+from ibbond.bonding.bond import Bond
+from ibbond.bonding.effects import (
+    BondEffect,
+    FailedOver,
+    Log,
+    NotifyPeers,
+    Prepare,
+    ProbeArp,
+    ProbeNeighbor,
+    ResendReports,
+)
+from ibbond.bonding.events import (
+    AddressesChanged,
+    ArpSeen,
+    BondEvent,
+    FrameSeen,
+    MemberChanged,
+    NeighborDiscoverySeen,
+    Ready,
+)
+from ibbond.bonding.registry import Registry
+from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
+from ibbond.errors import Refused
+from ibbond.machine import MS, earliest
+from ibbond.netdev.device import Device
+from ibbond.netdev.namespace import Namespace
+from ibbond.sim.clock import VirtualClock
+from ibbond.sim.kernel_ip import KernelIp
+from ibbond.sim.recorded_devices import make_device, make_loopback
+from ibbond.sim.recorded_trace import SeenFrame, SeenNotice, SeenVerdict, Trace, frame_facts
+from ibbond.sim.segment import Frame, Segment
+from ibbond.wire import arp, nd
+from ibbond.wire.group_address import map_group
+from ibbond.wire.hwaddr import parse_address_text
+from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV6
+
+PEER_ADDRESSES = {
+    "infiniband": "80:00:04:0a:fe:80:00:00:00:00:00:00:00:02:c9:03:00:00:20:01",
+    "ether": "02:00:00:00:01:00",
+}
+
+
+class RecordedWorld:
+    """One host with the devices of a case, its segments and peers, our bonding driver, and what was seen."""
+
+    def __init__(self, case: Recording, profile: str) -> None:
+        self.case = case
+        self.trace = Trace()
+        self.step = -1
+        self.watched = False  # the bond has been up once
+        self.clock = VirtualClock(self._deadline, self._tick)
+        self.namespace = Namespace()
+        self.ip = KernelIp(self.namespace, self.clock, self._send, ipv6=case.ipv6)
+        self.registry = Registry(self.namespace, profile=profile)
+        self._sending: set[Device] = set()  # bonds whose queues the link watch has started
+        self.segments = {
+            kind: Segment(parse_address_text(address), self._deliver) for kind, address in PEER_ADDRESSES.items()
+        }
+        self._plugged: dict[Device, Segment] = {}
+        self.namespace.register(make_loopback())
+        for number, (name, spec) in enumerate(case.devices.items()):
+            device = make_device(name, spec, number)
+            self.namespace.register(device)
+            if spec.type in self.segments:
+                self._plugged[device] = self.segments[spec.type]
+                self.segments[spec.type].plug(device)
+            if spec.up:
+                device.open()
+        kinds = {spec.type for spec in case.devices.values()}
+        self.peer = self.segments["infiniband" if "infiniband" in kinds else "ether"]
+        for ip in case.peers:
+            self.peer.peer_ips.append(ipaddress.ip_address(ip).packed)
+
+    @property
+    def now_ms(self) -> float:
+        return self.clock.now / MS
+
+    def monitor_interval_ms(self) -> int:
+        """How often the bond's monitor runs: its miimon or its arp_interval, 0 without either."""
+        bond = self.registry.bonds.get(self.case.bond)
+        if bond is None:
+            return 0
+        options = bond.snapshot().options
+        return int(str(options["miimon"])) or int(str(options["arp_interval"]))
+
+    # -- what is read ------------------------------------------------------------------------------------------------
+
+    def text(self, name: str, path: str) -> str:
+        device = self.device(name)
+        folder, _, file = path.rpartition("/")
+        if folder == "bonding":
+            return sysfs_text.read_bond(self.bond(name).snapshot(), file)
+        if folder == "bonding_slave":
+            return self.member_text(device, file)
+        return read_device(device, path)
+
+    def member_text(self, device: Device, file: str) -> str:
+        bond, member = self.membership(device)
+        return sysfs_text.read_member(bond, member, file)
+
+    def membership(self, device: Device) -> tuple[BondSnapshot, MemberSnapshot]:
+        bond = self.bond_of(device)
+        if bond is None:
+            raise refused(f"{device.name}/bonding_slave", errno.ENOENT)
+        snapshot = bond.snapshot()
+        return snapshot, next(member for member in snapshot.members if member.name == device.name)
+
+    # -- driving the driver ------------------------------------------------------------------------------------------
+
+    def device(self, name: str, code: int = errno.ENOENT) -> Device:
+        device = self.namespace.get(name)
+        if device is None:
+            raise refused(name, code)
+        return device
+
+    def bond(self, name: str) -> Bond:
+        if name not in self.registry.bonds:
+            raise refused(f"{name}/bonding", errno.ENOENT)
+        return self.registry.bonds[name]
+
+    def bond_of(self, device: Device) -> Bond | None:
+        """The bond that this device is a member of."""
+        return self.registry.bonds.get(device.master.name) if device.master is not None else None
+
+    def _deadline(self) -> int | None:
+        return earliest(self.registry.bonds.values())
+
+    def _tick(self, now: int) -> None:
+        for bond in list(self.registry.bonds.values()):
+            deadline = bond.deadline()
+            if deadline is not None and deadline <= now:
+                self.execute(bond, bond.tick(now))
+        self.settle()
+
+    def ask(self, bond: Bond, event: BondEvent) -> None:
+        self.execute(bond, bond.handle(self.clock.now, event))
+
+    def member_changed(self, device: Device) -> None:
+        bond = self.bond_of(device)
+        if bond is not None:
+            self.ask(bond, MemberChanged(device.name))
+
+    def create_bond(self, name: str) -> None:
+        """`+NAME` in bonding_masters."""
+        self.registry.create(self.clock.now, name)
+
+    def delete_bond(self, name: str) -> None:
+        """`-NAME` in bonding_masters; what the bond still had to say is its end."""
+        bond = self.registry.bonds.get(name)
+        effects = self.registry.delete(self.clock.now, name)
+        assert bond is not None
+        for effect in effects:
+            if isinstance(effect, Log):
+                self._saw_log(kernel_log.render(name, effect))
+
+    def addresses_changed(self) -> None:
+        for bond in self.registry.bonds.values():
+            self.ask(bond, AddressesChanged(tuple(self.ip.addresses(bond.device))))
+
+    def execute(self, bond: Bond, effects: list[BondEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Log():
+                    self._saw_log(kernel_log.render(bond.device.name, effect))
+                case FailedOver():
+                    self._saw_notice(bond, "BONDING_FAILOVER")
+                case NotifyPeers():
+                    self._saw_notice(bond, "NOTIFY_PEERS")
+                    self.ip.announce(bond.device)
+                case ResendReports():
+                    self._saw_notice(bond, "IGMP_RESEND")
+                    self.ip.report(bond.device)
+                case ProbeArp(name=name, target=target):
+                    self._probe_arp(bond, self.device(name), target)
+                case ProbeNeighbor(name=name, target=target):
+                    self._probe_neighbor(self.device(name), target)
+                case Prepare(name=name):
+                    self.ask(bond, Ready(name))
+                case _:
+                    pass
+
+    def settle(self) -> None:
+        """The link watch: queues start and stop with the carrier, and IPv6 begins to use what can send."""
+        for device in self.namespace:
+            if device.name in self.registry.bonds:
+                if device.usable:
+                    self._sending.add(device)
+                else:
+                    self._sending.discard(device)
+            if device.usable:
+                self.ip.link_ready(device)
+        self.look()
+
+    def look(self) -> None:
+        """Note the values that a monitor polls."""
+        if not self.watched:
+            return
+        name = self.case.bond
+        for key, path in (
+            ("active_slave", "bonding/active_slave"),
+            ("mii_status", "bonding/mii_status"),
+            ("carrier", "carrier"),
+        ):
+            self._note(key, name, path)
+        for device in self.case.devices:
+            for file in ("mii_status", "state", "link_failure_count"):
+                self._note(f"{device}/{file}", device, f"bonding_slave/{file}")
+
+    def _note(self, key: str, device: str, path: str) -> None:
+        try:
+            self.trace.state(key, self.text(device, path).strip())
+        except Refused:
+            return
+
+    # -- frames ------------------------------------------------------------------------------------------------------
+
+    def _send(self, device: Device, frame: Frame) -> None:
+        """A frame leaves by a device; by a bond only through its active member, once its queue runs."""
+        bond = self.registry.bonds.get(device.name)
+        if bond is None:
+            self._emit(device, frame)
+        elif device in self._sending:
+            member = bond.route()
+            if member is not None:
+                self._send(self.device(member), frame)
+
+    def _emit(self, device: Device, frame: Frame) -> None:
+        if not device.usable:
+            return
+        facts = frame_facts(frame)
+        if facts is not None and device.name in self.case.devices:
+            self.trace.frames.append(SeenFrame(self.now_ms, self.step, device.name, facts))
+        segment = self._plugged.get(device)
+        if segment is not None:
+            segment.send(device, frame)
+
+    def _deliver(self, device: Device, frame: Frame) -> None:
+        bond = self.bond_of(device)
+        if bond is None:
+            return
+        event: BondEvent = FrameSeen(device.name)
+        if frame.ethertype == ETHERTYPE_ARP:
+            packet = arp.Arp.parse(frame.payload)
+            event = ArpSeen(
+                device.name,
+                packet.hardware_type,
+                len(packet.sender_hardware),
+                packet.operation,
+                packet.sender_ip,
+                packet.target_ip,
+            )
+        elif frame.ethertype == ETHERTYPE_IPV6 and nd.is_message(frame.payload):
+            message = nd.parse(frame.payload)
+            if isinstance(message, nd.NeighborSolicitation | nd.NeighborAdvertisement):
+                event = NeighborDiscoverySeen(
+                    device.name, message.KIND, message.source, message.destination, message.target
+                )
+        self.ask(bond, event)
+
+    def _probe_arp(self, bond: Bond, member: Device, target: bytes) -> None:
+        """`bond_arp_send_all`: the source is our address on the target's link, or 0; other links are not probed."""
+        route = self.ip.route(target)
+        if route is not None and route[0] is not bond.device:
+            return
+        source = route[1] if route is not None else bytes(4)
+        packet = arp.request(member.address, source, target, hardware_type=member.type).pack()
+        self._emit(member, Frame(ETHERTYPE_ARP, member.address, member.broadcast, packet))
+
+    def _probe_neighbor(self, member: Device, target: bytes) -> None:
+        """`bond_ns_send_all`: to the target's solicited-node group, from our address on its link or from none."""
+        route = self.ip.route(target)
+        source = route[1] if route is not None else nd.UNSPECIFIED
+        group = nd.solicited_node(target)
+        link_address = member.address if source != nd.UNSPECIFIED else b""
+        packet = nd.NeighborSolicitation(source, group, target, link_address).pack()
+        to = map_group(group, member.type, member.broadcast)
+        self._emit(member, Frame(ETHERTYPE_IPV6, member.address, to, packet))
+
+    def _saw_log(self, line: str) -> None:
+        verdict = kernel_log.verdict(line)
+        if verdict is not None:
+            self.trace.verdicts.append(SeenVerdict(self.now_ms, self.step, verdict))
+
+    def _saw_notice(self, bond: Bond, event: str) -> None:
+        if bond.device.name == self.case.bond:
+            self.trace.notices.append(SeenNotice(self.now_ms, self.step, event))
+
+
+def errno_name(code: int) -> str:
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
+
+
+def refused(what: str, code: int) -> Refused:
+    return Refused(f"cannot do that to {what}", why=errno_name(code), fix="See the case", code=code)

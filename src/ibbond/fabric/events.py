@@ -93,6 +93,14 @@ class SendMad:
     mad: ManagementDatagram
 
 
+@dataclass(frozen=True, slots=True)
+class SetIsSm:
+    """A subnet manager of somebody else (OpenSM) opens or closes shop at the port: CapabilityMask.IsSM."""
+
+    port: str
+    on: bool
+
+
 SubnetEvent = (
     Cut
     | Mend
@@ -106,6 +114,7 @@ SubnetEvent = (
     | Reregister
     | SendDatagram
     | SendMad
+    | SetIsSm
 )
 
 
@@ -119,15 +128,19 @@ class PortEvent:
 
 @dataclass(frozen=True, slots=True)
 class DatagramArrived:
-    """Effect: a UD packet passed P_Key, Q_Key and queue-pair checks at the port."""
+    """Effect: a UD packet passed P_Key, Q_Key and queue-pair checks at the port, and is for queue pair `qpn`."""
 
     port: str
     datagram: Datagram
+    qpn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class MadArrived:
-    """Effect: a MAD for software at the port's QP1 (an SA answer, a Report, a CM message)."""
+    """Effect: a MAD for software at the port: at QP1 an SA answer, a Report, a CM message; at QP0 an SMP.
+
+    An SMP comes as to a subnet manager that is not built in: answers to what it sent, traps, SMInfo requests.
+    """
 
     port: str
     mad: ManagementDatagram
@@ -141,4 +154,13 @@ class SubnetLog:
     where: str
 
 
-SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """Effect: a frame from LRH to VCRC passed a tapped port, out of it (`sent`) or into it."""
+
+    port: str
+    frame: bytes
+    sent: bool
+
+
+SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured

@@ -1,0 +1,345 @@
+"""The subnet management agent of a node: it answers every SMP, whoever sent it, and carries out what is set.
+
+Read first: InfiniBand Architecture volume 1, 14.2.5 (attributes), 14.2.4 (M_Key), 13.4.7 (status). The built-in subnet
+manager, OpenSM and diagnostic tools all come through `answer`; nothing else changes a port. A request that is
+refused (bad method, attribute or value) changes nothing. Left out: vendor attributes, SM_Key checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ibbond.fabric.node import Node
+from ibbond.fabric.port import GUIDS_PER_PORT, PKEYS_PER_PORT, Port
+from ibbond.fabric.switch import LINEAR_CAP, MLIDS_PER_BLOCK, MULTICAST_CAP, PORTS_PER_POSITION, Switch
+from ibbond.fabric.verbs import FIRST_MLID, PortEventKind, PortState
+from ibbond.machine import SECOND
+from ibbond.wire.mad import Method, Status
+from ibbond.wire.port_info import MTU_BYTES, PhysicalState, PortInfo
+from ibbond.wire.smp import Block16, GuidInfo, NodeType, SlToVl, Smp, SmpAttribute, SwitchInfo, VlArbitration
+
+SETTABLE_STATES = {  # (state now, state asked for) that PortInfo Set may ask; Down retrains the link
+    (PortState.INIT, PortState.ARMED),
+    (PortState.ARMED, PortState.ARMED),
+    (PortState.ARMED, PortState.ACTIVE),
+    (PortState.ACTIVE, PortState.ACTIVE),
+    (PortState.DOWN, PortState.DOWN),
+    (PortState.INIT, PortState.DOWN),
+    (PortState.ARMED, PortState.DOWN),
+    (PortState.ACTIVE, PortState.DOWN),
+}
+DEFAULT_LANES = SlToVl((0, 1, 2, 3, 4, 5, 6, 7) * 2).pack()
+EMPTY = bytes(64)
+
+
+class Listener(Protocol):
+    """Who carries out what an SMP changed beyond the node itself: the subnet."""
+
+    def port_event(self, port: Port, kind: PortEventKind) -> None: ...
+
+    def routes_changed(self) -> None:
+        """A table or a port state that forwarding looks at is different now."""
+        ...
+
+    def retrain(self, port: Port) -> None:
+        """The link goes down, and up again to Init."""
+        ...
+
+    def disable(self, port: Port) -> None:
+        """The link goes down and stays so until it is enabled."""
+        ...
+
+    def m_key_violated(self, port: Port, smp: Smp) -> None: ...
+
+
+class _Wrong(Exception):
+    """The request is answered with this status, and nothing has changed."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    now: int
+    node: Node
+    port: Port  # the port that the SMP came in by; port 0 when it was sent from the node itself
+    smp: Smp
+    listener: Listener
+
+    @property
+    def sets(self) -> bool:
+        return self.smp.method == Method.SET
+
+    @property
+    def end_port(self) -> Port:
+        """The port that end-port attributes without a port number are about."""
+        return self.node.ports[0] if self.node.node_type == NodeType.SWITCH else self.port
+
+    def numbered(self, number: int) -> Port:
+        """The port of a PortInfo or table modifier; 0 on a channel adapter is the one that was asked."""
+        if number == 0 and self.node.node_type != NodeType.SWITCH:
+            return self.port
+        port = self.node.ports.get(number)
+        if port is None:
+            raise _Wrong(Status.BAD_VALUE)
+        return port
+
+    def switch(self) -> Switch:
+        if not isinstance(self.node, Switch):
+            raise _Wrong(Status.BAD_ATTRIBUTE)
+        return self.node
+
+    def read_only(self) -> None:
+        if self.sets:
+            raise _Wrong(Status.BAD_METHOD)
+
+
+def answer(now: int, node: Node, port: Port, smp: Smp, listener: Listener) -> Smp | None:
+    """The GetResp to a Get or Set that reached `node` by `port`; None when the M_Key forbids an answer."""
+    question = _Question(now, node, port, smp, listener)
+    reply = replace(smp, method=Method.GET_RESP, returning=smp.directed)
+    if smp.method not in (Method.GET, Method.SET):
+        return replace(reply, status=Status.BAD_METHOD)
+    if not _m_key_allows(question):
+        listener.m_key_violated(question.end_port, smp)
+        return None
+    attribute = ATTRIBUTES.get(smp.attribute)
+    if attribute is None:
+        return replace(reply, status=Status.BAD_ATTRIBUTE)
+    try:
+        return replace(reply, data=attribute(question), status=Status.OK)
+    except _Wrong as wrong:
+        return replace(reply, status=wrong.status)
+
+
+def _m_key_allows(question: _Question) -> bool:
+    """14.2.4.1: a Set needs the key; with protection 2 or 3 a Get does too, until the lease has run out.
+
+    The lease starts with the first violation, and anyone who knows the key stops it.
+    """
+    port = question.end_port
+    if port.info.m_key in (0, question.smp.m_key):
+        port.m_key_expires_at = None
+        return True
+    if port.m_key_expires_at is not None and question.now >= port.m_key_expires_at:
+        port.m_key_expires_at = None
+        port.change(m_key_protect=0)
+    if question.smp.method == Method.GET and port.info.m_key_protect < 2:
+        return True
+    if port.m_key_expires_at is None and port.info.m_key_lease and port.info.m_key_protect:
+        port.m_key_expires_at = question.now + port.info.m_key_lease * SECOND
+    port.change(m_key_violations=min(port.info.m_key_violations + 1, 0xFFFF))
+    return False
+
+
+def _node_description(question: _Question) -> bytes:
+    question.read_only()
+    return question.node.description.pack()
+
+
+def _node_info(question: _Question) -> bytes:
+    question.read_only()
+    return question.node.info_through(question.port).pack()
+
+
+def _switch_info(question: _Question) -> bytes:
+    switch = question.switch()
+    if question.sets:
+        asked = SwitchInfo.parse(question.smp.data)
+        if asked.linear_top > LINEAR_CAP:
+            raise _Wrong(Status.BAD_VALUE)
+        change = switch.info.port_state_change and not asked.port_state_change
+        moved = switch.info.linear_top != asked.linear_top
+        switch.info = replace(
+            switch.info,
+            linear_top=asked.linear_top,
+            multicast_top=asked.multicast_top,
+            default_port=asked.default_port,
+            default_multicast_primary=asked.default_multicast_primary,
+            default_multicast_not_primary=asked.default_multicast_not_primary,
+            lifetime=asked.lifetime,
+            port_state_change=change,
+        )
+        if moved:
+            question.listener.routes_changed()
+    return switch.info.pack()
+
+
+def _guid_info(question: _Question) -> bytes:
+    if question.smp.modifier != 0:
+        raise _Wrong(Status.BAD_VALUE)
+    port = question.end_port
+    if question.sets:
+        guids = GuidInfo.parse(question.smp.data).guids
+        port.guids[1:GUIDS_PER_PORT] = guids[1:]
+    return GuidInfo(tuple(port.guids)).pack()
+
+
+def _port_info(question: _Question) -> bytes:
+    port = question.numbered(question.smp.modifier & 0xFF)
+    if question.sets:
+        set_port_info(port, PortInfo.parse(question.smp.data), question.listener)
+    info = replace(port.info, local_port=question.port.number)
+    if question.smp.m_key != info.m_key and info.m_key_protect == 1:
+        info = replace(info, m_key=0)
+    return info.pack()
+
+
+def set_port_info(port: Port, asked: PortInfo, listener: Listener) -> None:
+    """Carry out a PortInfo Set: all of it, or nothing and a status (14.2.5.6)."""
+    before = port.info
+    old, new = PortState(before.state), asked.state
+    always_up = port.number == 0 and port.is_end_port and port.node.node_type == NodeType.SWITCH
+    if new and not always_up and (old, new) not in SETTABLE_STATES:
+        raise _Wrong(Status.BAD_VALUE)
+    if asked.physical_state not in (0, PhysicalState.SLEEP, PhysicalState.POLLING, PhysicalState.DISABLED):
+        raise _Wrong(Status.BAD_VALUE)
+    if asked.neighbor_mtu and (asked.neighbor_mtu not in MTU_BYTES or asked.neighbor_mtu > before.mtu_cap):
+        raise _Wrong(Status.BAD_VALUE)
+    if asked.operational_vls > before.vl_cap or asked.width_enabled & ~before.width_supported not in (0, 0xFC):
+        raise _Wrong(Status.BAD_VALUE)
+    if port.is_end_port and not (0 < asked.lid < FIRST_MLID and asked.sm_lid < FIRST_MLID and asked.lmc == 0):
+        raise _Wrong(Status.BAD_VALUE)
+    port.change(**_written(port, asked))
+    if port.is_end_port:
+        _tell_of_addresses(port, before, asked, listener)
+    _set_link_state(port, old, asked, listener)
+
+
+def _written(port: Port, asked: PortInfo) -> dict[str, int]:
+    """The fields that a Set writes, link state aside; those of an external switch port are fewer."""
+    before = port.info
+    fields = {
+        "width_enabled": asked.width_enabled if 0 < asked.width_enabled <= 0xF else before.width_enabled,
+        "speed_enabled": asked.speed_enabled if 0 < asked.speed_enabled < 8 else before.speed_enabled,
+        "neighbor_mtu": asked.neighbor_mtu or before.neighbor_mtu,
+        "operational_vls": asked.operational_vls or before.operational_vls,
+        "down_default": asked.down_default or before.down_default,
+        "vl_high_limit": asked.vl_high_limit,
+        "hoq_life": asked.hoq_life,
+        "vl_stall_count": asked.vl_stall_count,
+        "enforcement": asked.enforcement,
+        "local_phy_errors": asked.local_phy_errors,
+        "overrun_errors": asked.overrun_errors,
+        "m_key_violations": asked.m_key_violations and before.m_key_violations,
+        "p_key_violations": asked.p_key_violations and before.p_key_violations,
+        "q_key_violations": asked.q_key_violations and before.q_key_violations,
+    }
+    if port.is_end_port:
+        fields |= {
+            "m_key": asked.m_key,
+            "m_key_protect": asked.m_key_protect,
+            "m_key_lease": asked.m_key_lease,
+            "gid_prefix": asked.gid_prefix,
+            "lid": asked.lid,
+            "sm_lid": asked.sm_lid,
+            "sm_sl": asked.sm_sl,
+            "subnet_timeout": asked.subnet_timeout,
+        }
+    return fields
+
+
+def _tell_of_addresses(port: Port, before: PortInfo, asked: PortInfo, listener: Listener) -> None:
+    """Events in the order in which a driver finds them in the SMP that it snooped."""
+    if port.lid != before.lid:
+        listener.routes_changed()
+        listener.port_event(port, PortEventKind.LID_CHANGE)
+    if port.info.gid_prefix != before.gid_prefix:
+        listener.port_event(port, PortEventKind.GID_CHANGE)
+    if (port.sm_lid, port.info.sm_sl) != (before.sm_lid, before.sm_sl):
+        listener.port_event(port, PortEventKind.SM_CHANGE)
+    if asked.client_reregister:
+        listener.port_event(port, PortEventKind.CLIENT_REREGISTER)
+
+
+def _set_link_state(port: Port, old: PortState, asked: PortInfo, listener: Listener) -> None:
+    if port.number == 0 and port.node.node_type == NodeType.SWITCH:
+        return
+    if asked.physical_state == PhysicalState.DISABLED:
+        listener.disable(port)
+    elif asked.physical_state or asked.state == PortState.DOWN:
+        listener.retrain(port)
+    elif asked.state and asked.state != old:
+        port.change(state=asked.state)
+        listener.routes_changed()
+        if port.state == PortState.ACTIVE:
+            listener.port_event(port, PortEventKind.PORT_ACTIVE)
+
+
+def _pkey_table(question: _Question) -> bytes:
+    block, number = question.smp.modifier & 0xFFFF, question.smp.modifier >> 16
+    port = question.numbered(number) if question.node.node_type == NodeType.SWITCH else question.port
+    first = block * 32
+    if first >= PKEYS_PER_PORT:
+        raise _Wrong(Status.BAD_VALUE)
+    if question.sets:
+        table = list(port.pkey_table)
+        table[first : first + 32] = Block16.parse(question.smp.data).entries
+        if table != port.pkey_table:
+            port.pkey_table = table
+            question.listener.routes_changed()
+            if port.is_end_port:
+                question.listener.port_event(port, PortEventKind.PKEY_CHANGE)
+    return Block16(tuple(port.pkey_table[first : first + 32])).pack()
+
+
+def _sl_to_vl(question: _Question) -> bytes:
+    """The modifier is input port << 8 | output port on a switch, ignored elsewhere."""
+    modifier = question.smp.modifier & 0xFFFF
+    on_switch = question.node.node_type == NodeType.SWITCH
+    port = question.numbered(modifier & 0xFF) if on_switch else question.port
+    key = modifier >> 8 if on_switch else 0
+    if question.sets:
+        port.sl_to_vl[key] = SlToVl.parse(question.smp.data).pack()
+    return port.sl_to_vl.get(key, DEFAULT_LANES)
+
+
+def _vl_arbitration(question: _Question) -> bytes:
+    """The modifier is block << 16 | port; blocks 1, 2 are the low priority table, 3, 4 the high one."""
+    block, number = question.smp.modifier >> 16, question.smp.modifier & 0xFF
+    port = question.numbered(number) if question.node.node_type == NodeType.SWITCH else question.port
+    if block not in (1, 2, 3, 4):
+        raise _Wrong(Status.BAD_VALUE)
+    if question.sets:
+        port.vl_arbitration[block] = VlArbitration.parse(question.smp.data).pack()
+    return port.vl_arbitration.get(block, EMPTY)
+
+
+def _linear_table(question: _Question) -> bytes:
+    switch, block = question.switch(), question.smp.modifier
+    if block > LINEAR_CAP // 64:
+        raise _Wrong(Status.BAD_VALUE)
+    if question.sets and switch.linear_block(block) != question.smp.data:
+        switch.linear[block * 64 : block * 64 + 64] = question.smp.data
+        question.listener.routes_changed()
+    return switch.linear_block(block)
+
+
+def _multicast_table(question: _Question) -> bytes:
+    switch, modifier = question.switch(), question.smp.modifier
+    block, position = modifier & 0x1FF, modifier >> 28
+    if block >= MULTICAST_CAP // MLIDS_PER_BLOCK or position * PORTS_PER_POSITION > switch.port_count:
+        raise _Wrong(Status.BAD_VALUE)
+    if question.sets:
+        entries = Block16.parse(question.smp.data).entries
+        if entries != switch.multicast_block(block, position):
+            switch.write_multicast_block(block, position, entries)
+            question.listener.routes_changed()
+    return Block16(switch.multicast_block(block, position)).pack()
+
+
+ATTRIBUTES: dict[int, Callable[[_Question], bytes]] = {
+    SmpAttribute.NODE_DESCRIPTION: _node_description,
+    SmpAttribute.NODE_INFO: _node_info,
+    SmpAttribute.SWITCH_INFO: _switch_info,
+    SmpAttribute.GUID_INFO: _guid_info,
+    SmpAttribute.PORT_INFO: _port_info,
+    SmpAttribute.PKEY_TABLE: _pkey_table,
+    SmpAttribute.SL_TO_VL: _sl_to_vl,
+    SmpAttribute.VL_ARBITRATION: _vl_arbitration,
+    SmpAttribute.LINEAR_FORWARDING_TABLE: _linear_table,
+    SmpAttribute.MULTICAST_FORWARDING_TABLE: _multicast_table,
+}

@@ -1,0 +1,78 @@
+"""A packet inside the subnet: a datagram or a MAD on its way, with what ports count of it.
+
+Read first: InfiniBand Architecture volume 1, 5.2 (packet formats). A train of segments (`Datagram.offload`) is one
+packet here that counts as many. Left out: bytes; `capture` makes them when somebody looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ibbond.errors import Malformed
+from ibbond.fabric.verbs import FIRST_MLID, Datagram, ManagementDatagram
+from ibbond.wire.offload import OffloadHeader, largest_segment, segment_count, split
+
+LOCAL_OVERHEAD = 8 + 12 + 8 + 4  # LRH, BTH, DETH, ICRC: what PortXmitData counts beside the payload
+GLOBAL_OVERHEAD = LOCAL_OVERHEAD + 40
+MAD_WORDS = (LOCAL_OVERHEAD + 256) // 4
+MAX_HOPS = 64  # a packet that has gone round in circles for so long is dropped (a switch's lifetime limit)
+MAX_COPIES = 4096
+ENCAPSULATION_BYTES = 4
+
+
+@dataclass(eq=False, slots=True)
+class Packet:
+    """One packet, or one train; copies of a multicast share `copies`, so that a loop cannot flood the subnet."""
+
+    content: Datagram | ManagementDatagram
+    destination_lid: int
+    words: int
+    count: int = 1
+    management: bool = False  # goes on VL15, where the link is up at all
+    directed: bytearray | None = None  # the MAD of a directed route while it is on that part of its way
+    hops: int = 0
+    copies: list[int] | None = None
+
+    @property
+    def multicast(self) -> bool:
+        return FIRST_MLID <= self.destination_lid < 0xFFFF
+
+    def copy(self) -> Packet:
+        return replace(self)
+
+
+def datagram_packet(datagram: Datagram) -> Packet:
+    """Wrap a datagram, counted as the packets that it would be on the wire."""
+    payload, offload = datagram.payload, datagram.offload
+    overhead = LOCAL_OVERHEAD if datagram.destination_gid is None else GLOBAL_OVERHEAD
+    if not offload:
+        return Packet(datagram, datagram.destination_lid, (len(payload) + overhead + 3) // 4)
+    count = segment_count(offload, payload, ENCAPSULATION_BYTES)
+    repeated = segment_bytes(datagram) - OffloadHeader.parse(offload).gso_size if count > 1 else 0
+    octets = len(payload) + count * overhead + (count - 1) * repeated
+    return Packet(datagram, datagram.destination_lid, (octets + 3) // 4, count)
+
+
+def mad_packet(mad: ManagementDatagram, *, management: bool) -> Packet:
+    return Packet(mad, mad.destination_lid, MAD_WORDS, management=management)
+
+
+def segments(packet: Packet) -> list[Packet]:
+    """A train as the packets it stands for; anything else, and a train that cannot be read, as it is."""
+    if packet.count == 1 or not isinstance(packet.content, Datagram):
+        return [packet]
+    datagram = packet.content
+    head, train = datagram.payload[:ENCAPSULATION_BYTES], datagram.payload[ENCAPSULATION_BYTES:]
+    try:
+        pieces = split(datagram.offload, train)
+    except Malformed:
+        return [packet]
+    singles = [datagram_packet(replace(datagram, payload=head + piece, offload=b"")) for piece in pieces]
+    for single in singles:
+        single.hops, single.copies = packet.hops, packet.copies
+    return singles
+
+
+def segment_bytes(datagram: Datagram) -> int:
+    """The payload of the largest packet that this datagram becomes."""
+    return ENCAPSULATION_BYTES + largest_segment(datagram.offload, datagram.payload, ENCAPSULATION_BYTES)

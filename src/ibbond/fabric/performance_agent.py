@@ -1,0 +1,83 @@
+"""The performance management agent of a node: it tells and clears what its ports have counted.
+
+Read first: InfiniBand Architecture volume 1, 16.1. Port 255 is all ports together; on an adapter port 0 is a wrong
+port. Left out: samples and per-lane counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from ibbond.fabric.node import Node
+from ibbond.fabric.port import PortCounters
+from ibbond.wire.mad import Method, Status
+from ibbond.wire.perf import (
+    ALL_PORTS,
+    PerfAttribute,
+    PerfMad,
+    PortCountersAttribute,
+    PortCountersExtendedAttribute,
+)
+from ibbond.wire.sa_records import ClassPortInfo
+
+ALL_PORT_SELECT, EXTENDED_WIDTHS = 1 << 8, 1 << 9
+CLASSIC = tuple(field.name for field in fields(PortCountersAttribute)[3:])
+# in the order of the bits of the select field
+CLASSIC_BITS = tuple(name for name in CLASSIC if name not in ("qp1_dropped", "transmit_wait"))
+EXTENDED_BITS = (
+    *("transmit_words", "receive_words", "transmit_packets", "receive_packets"),
+    *("transmit_unicast", "receive_unicast", "transmit_multicast", "receive_multicast"),
+)
+
+
+def answer(node: Node, mad: PerfMad) -> PerfMad:
+    """The GetResp to a Get or Set of a performance attribute; nothing changes when its status is an error."""
+    reply = replace(mad, method=Method.GET_RESP)
+    if mad.method not in (Method.GET, Method.SET):
+        return replace(reply, status=Status.BAD_METHOD)
+    if mad.attribute == PerfAttribute.CLASS_PORT_INFO:
+        if mad.method == Method.SET:
+            return replace(reply, status=Status.BAD_METHOD)
+        return replace(reply, data=ClassPortInfo(ALL_PORT_SELECT | EXTENDED_WIDTHS).pack())
+    if mad.attribute not in (PerfAttribute.PORT_COUNTERS, PerfAttribute.PORT_COUNTERS_EXTENDED):
+        return replace(reply, status=Status.BAD_ATTRIBUTE)
+    number = mad.data[1]
+    chosen = [
+        port.counters for port in node.ports.values() if number == port.number or (number == ALL_PORTS and port.number)
+    ]
+    if not chosen:
+        return replace(reply, status=Status.BAD_VALUE)
+    if mad.attribute == PerfAttribute.PORT_COUNTERS:
+        if mad.method == Method.SET:
+            _write_classic(chosen, PortCountersAttribute.parse(mad.data))
+        return replace(reply, data=_classic(number, chosen).pack())
+    if mad.method == Method.SET:
+        _write_extended(chosen, PortCountersExtendedAttribute.parse(mad.data))
+    return replace(reply, data=_extended(number, chosen).pack())
+
+
+def _classic(number: int, chosen: Sequence[PortCounters]) -> PortCountersAttribute:
+    sums = {name: sum(getattr(counters, name, 0) for counters in chosen) for name in CLASSIC}
+    return PortCountersAttribute(number, **sums)
+
+
+def _extended(number: int, chosen: Sequence[PortCounters]) -> PortCountersExtendedAttribute:
+    sums = {name: sum(getattr(counters, name, 0) for counters in chosen) for name in EXTENDED_BITS}
+    sums["transmit_unicast"] = sums["transmit_packets"] - sums["transmit_multicast"]
+    sums["receive_unicast"] = sums["receive_packets"] - sums["receive_multicast"]
+    return PortCountersExtendedAttribute(number, **sums)
+
+
+def _write_classic(chosen: Sequence[PortCounters], asked: PortCountersAttribute) -> None:
+    for counters in chosen:
+        for bit, name in enumerate(CLASSIC_BITS):
+            if asked.select >> bit & 1:
+                setattr(counters, name, getattr(asked, name))
+
+
+def _write_extended(chosen: Sequence[PortCounters], asked: PortCountersExtendedAttribute) -> None:
+    for counters in chosen:
+        for bit, name in enumerate(EXTENDED_BITS):
+            if asked.select >> bit & 1 and hasattr(counters, name):
+                setattr(counters, name, getattr(asked, name))

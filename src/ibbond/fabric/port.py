@@ -1,0 +1,176 @@
+"""One port of a node: what PortInfo says of it, its P_Key table, its counters, its cable.
+
+Read first: InfiniBand Architecture volume 1, 14.2.5.6 (PortInfo), 10.9.1 (P_Key matching), 16.1.3 (counters). The port
+of a host is what `ipoib` looks at: name, state, lid, sm_lid, gid, guid, pkeys, mtu_bytes. Left out: virtual lanes
+beyond their tables, LMC above zero (one LID a port).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ibbond.fabric.verbs import PortState
+from ibbond.wire.port_info import MTU_BYTES, MTU_CODE, Capability, PhysicalState, PortInfo
+from ibbond.wire.smp import NodeType
+
+if TYPE_CHECKING:
+    from ibbond.fabric.cable import Cable
+    from ibbond.fabric.node import Node
+
+DEFAULT_GID_PREFIX = 0xFE80_0000_0000_0000
+DEFAULT_PKEY = 0xFFFF
+FULL_MEMBER = 0x8000
+PKEYS_PER_PORT = 64
+GUIDS_PER_PORT = 8
+HCA_CAPABILITIES = (
+    Capability.NOTICE
+    | Capability.TRAP
+    | Capability.SL_MAPPING
+    | Capability.COMMUNICATION_MANAGEMENT
+    | Capability.CAPABILITY_MASK_NOTICE
+    | Capability.CLIENT_REREGISTRATION
+)
+SWITCH_CAPABILITIES = Capability.NOTICE | Capability.TRAP | Capability.SL_MAPPING | Capability.CAPABILITY_MASK_NOTICE
+WIDTH_1X, WIDTH_4X = 1, 2
+SPEED_SDR, SPEED_DDR, SPEED_QDR = 1, 2, 4
+
+
+@dataclass(slots=True)
+class PortCounters:
+    """What a port has counted. Data are 4-byte words from LRH to ICRC, as PortXmitData counts them."""
+
+    symbol_errors: int = 0
+    link_error_recovery: int = 0
+    link_downed: int = 0
+    receive_errors: int = 0
+    receive_remote_errors: int = 0
+    receive_switch_relay_errors: int = 0
+    transmit_discards: int = 0
+    transmit_constraint_errors: int = 0
+    receive_constraint_errors: int = 0
+    local_link_integrity_errors: int = 0
+    buffer_overruns: int = 0
+    vl15_dropped: int = 0
+    transmit_wait: int = 0
+    transmit_words: int = 0
+    receive_words: int = 0
+    transmit_packets: int = 0
+    receive_packets: int = 0
+    transmit_multicast: int = 0
+    receive_multicast: int = 0
+
+
+class Port:
+    """A port. `info` is the one truth of what PortInfo says; `state`, `lid` and the others mirror it for speed."""
+
+    __slots__ = (
+        "_pkey_table",
+        "cable",
+        "counters",
+        "gid",
+        "guid",
+        "guids",
+        "info",
+        "lid",
+        "m_key_expires_at",
+        "mtu_bytes",
+        "name",
+        "node",
+        "number",
+        "peer",
+        "pkeys",
+        "sl_to_vl",
+        "sm_lid",
+        "state",
+        "tapped",
+        "vl_arbitration",
+    )
+
+    def __init__(self, node: Node, number: int, guid: int, mtu_bytes: int) -> None:
+        self.node = node
+        self.number = number
+        self.guid = guid
+        self.name = f"{node.name}/{number}"
+        self.cable: Cable | None = None
+        self.peer: Port | None = None  # the port at the other end, while there is light on the cable
+        self.counters = PortCounters()
+        self.guids = [guid] + [0] * (GUIDS_PER_PORT - 1)
+        self.sl_to_vl: dict[int, bytes] = {}
+        self.vl_arbitration: dict[int, bytes] = {}
+        self.m_key_expires_at: int | None = None
+        self.tapped = False
+        self.state = PortState.DOWN
+        self.lid = 0
+        self.sm_lid = 0
+        self.mtu_bytes = mtu_bytes
+        self.gid = b""
+        self.pkeys: tuple[int, ...] = ()
+        self.pkey_table = [DEFAULT_PKEY] + [0] * (PKEYS_PER_PORT - 1)
+        self.info = _power_up(self, mtu_bytes)
+        self.change()
+
+    @property
+    def is_end_port(self) -> bool:
+        """It has a LID of its own: every port of a channel adapter, and port 0 of a switch."""
+        return self.number == 0 or self.node.node_type != NodeType.SWITCH
+
+    @property
+    def physical_state(self) -> int:
+        return self.info.physical_state
+
+    @property
+    def pkey_table(self) -> list[int]:
+        return self._pkey_table
+
+    @pkey_table.setter
+    def pkey_table(self, table: list[int]) -> None:
+        self._pkey_table = table
+        last = max((index for index, pkey in enumerate(table) if pkey), default=-1)
+        self.pkeys = tuple(table[: last + 1])
+
+    def change(self, **fields: int) -> None:
+        """Change fields of PortInfo, the only way to do so."""
+        info = self.info = replace(self.info, **fields)  # type: ignore[arg-type]
+        self.state = PortState(info.state)
+        self.lid = info.lid
+        self.sm_lid = info.sm_lid
+        self.mtu_bytes = MTU_BYTES[info.neighbor_mtu]
+        self.gid = info.gid_prefix.to_bytes(8, "big") + self.guid.to_bytes(8, "big")
+
+    def admits(self, pkey: int) -> bool:
+        """A packet of this P_Key may pass: one key of the table has its low 15 bits, and one of both is full."""
+        return any(not (own ^ pkey) & 0x7FFF and (own | pkey) & FULL_MEMBER for own in self.pkeys if own & 0x7FFF)
+
+    def holds(self, pkey: int) -> bool:
+        """The table has the key itself, or (for a limited key) its full form."""
+        return pkey in self.pkeys or pkey | FULL_MEMBER in self.pkeys
+
+
+def _power_up(port: Port, mtu_bytes: int) -> PortInfo:
+    """What a port says of itself before any subnet manager has written to it."""
+    managed = port.is_end_port
+    on_switch = port.node.node_type == NodeType.SWITCH
+    always_up = on_switch and port.number == 0
+    return PortInfo(
+        gid_prefix=DEFAULT_GID_PREFIX,
+        capability_mask=(SWITCH_CAPABILITIES if on_switch else HCA_CAPABILITIES) if managed else 0,
+        local_port=port.number,
+        width_enabled=WIDTH_1X | WIDTH_4X,
+        width_supported=WIDTH_1X | WIDTH_4X,
+        width_active=WIDTH_4X,
+        speed_supported=SPEED_SDR | SPEED_DDR | SPEED_QDR,
+        speed_enabled=SPEED_SDR | SPEED_DDR | SPEED_QDR,
+        speed_active=SPEED_QDR,
+        state=PortState.ACTIVE if always_up else PortState.DOWN,
+        physical_state=PhysicalState.LINK_UP if always_up else PhysicalState.POLLING,
+        down_default=PhysicalState.POLLING,
+        neighbor_mtu=MTU_CODE[mtu_bytes],
+        mtu_cap=MTU_CODE[mtu_bytes],
+        vl_cap=4,  # VL0-7
+        vl_arb_high_cap=8,
+        vl_arb_low_cap=8,
+        operational_vls=1,
+        guid_cap=GUIDS_PER_PORT if managed else 0,
+        response_time=16,
+    )

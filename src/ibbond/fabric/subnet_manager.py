@@ -1,0 +1,252 @@
+"""The built-in subnet manager: sweeps the subnet, gives LIDs, writes routes, brings ports up, answers traps.
+
+Read first: InfiniBand Architecture volume 1, chapter 14; the sweep itself is in `sweep`, questions to the
+administrator in `subnet_administrator`. It knows the subnet only through MADs at its own port, as OpenSM does. Left
+out: LMC above zero, quality of service, partition enforcement in switches.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ibbond.errors import Malformed
+from ibbond.fabric.conversation import TRANSACTION_BASE, Conversation, Task, directed
+from ibbond.fabric.directory import Directory
+from ibbond.fabric.events import SubnetLog
+from ibbond.fabric.groups import Groups
+from ibbond.fabric.partitions import Partition
+from ibbond.fabric.subnet_administrator import Answer, SubnetAdministrator
+from ibbond.fabric.sweep import Sweeper
+from ibbond.fabric.timing import Timing
+from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
+from ibbond.wire.mad import MadHeader, ManagementClass, Method, Notice, gid_details
+from ibbond.wire.sa import SA_DATA_BYTES, SaAttribute, SaMad
+from ibbond.wire.smp import SmInfo, Smp, SmpAttribute, SmState
+
+TRAP_GID_IN_SERVICE, TRAP_GID_OUT_OF_SERVICE = 64, 65
+TRAP_GROUP_CREATED, TRAP_GROUP_DELETED = 66, 67
+
+SmEffect = ManagementDatagram | SubnetLog
+
+
+@dataclass(slots=True)
+class Plan:
+    """What the operator wants: partitions, and tables and LIDs by port GUID that differ from the rule."""
+
+    partitions: list[Partition] = field(default_factory=list)
+    pkeys: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    lids: dict[int, int] = field(default_factory=dict)
+    priority: int = 0
+
+
+class SubnetManager:
+    """One manager at one port (`guid`). Every method returns what it sends and says, in order."""
+
+    def __init__(self, guid: int, timing: Timing, plan: Plan) -> None:
+        self.guid = guid
+        self.plan = plan
+        self.alive = True
+        self.state = SmState.MASTER
+        self.groups = Groups()
+        for partition in plan.partitions:
+            if partition.ipoib:
+                self.groups.add_broadcast(partition)
+        self.directory = Directory()
+        self.administrator = SubnetAdministrator(self.directory, self.groups)
+        self.sweeper = Sweeper(guid, plan, self.groups, self.directory)
+        self.sweeps = 0
+        self._timing = timing
+        self._conversation = Conversation(timing.smp_timeout_ns, timing.smp_tries)
+        self._jobs: deque[Callable[[], Task]] = deque()
+        self._requests: deque[tuple[int, ManagementDatagram, SaMad]] = deque()
+        self._out: list[SmEffect] = []
+        self._sweep_at: int | None = None
+        self._light_at: int | None = None
+        self._activity = 0
+        self._transaction = TRANSACTION_BASE | 1 << 40
+        self._now = 0
+
+    def deadline(self) -> int | None:
+        if not self.alive:
+            return None
+        request_at = self._requests[0][0] if self._requests else None
+        times = (self._sweep_at, self._light_at, request_at, self._conversation.deadline())
+        return min((at for at in times if at is not None), default=None)
+
+    def start(self, now: int) -> list[SmEffect]:
+        """Wake up knowing nothing of members and services: sweep, and have every port register anew."""
+        self._now = now
+        self.alive = True
+        self.administrator.clear()
+        self.sweeper.begin_anew()
+        self._jobs.append(self._sweep)
+        return self._work()
+
+    def stop(self) -> None:
+        """The manager's process dies; the subnet stays as it was written."""
+        self.alive = False
+        self._conversation.stop()
+        self._jobs.clear()
+        self._requests.clear()
+        self._sweep_at = self._light_at = None
+
+    def handle(self, now: int, mad: ManagementDatagram) -> list[SmEffect]:
+        """A MAD came to QP0 or QP1 of the manager's port; what cannot be read is dropped."""
+        if not self.alive:
+            return []
+        self._now = now
+        try:
+            if mad.mad[1] == ManagementClass.SUBNET_ADMINISTRATION:
+                self._administration(mad)
+            else:
+                self._management(mad, Smp.parse(mad.mad))
+        except Malformed as why:
+            self._out.append(SubnetLog(f"dropped a malformed MAD: {why}", "subnet manager"))
+        return self._work()
+
+    def tick(self, now: int) -> list[SmEffect]:
+        if not self.alive:
+            return []
+        self._now = now
+        self._send_smps(self._conversation.tick(now))
+        while self._requests and self._requests[0][0] <= now:
+            _, mad, request = self._requests.popleft()
+            self._jobs.append(partial(self._serve, mad, request))
+        if self._sweep_at is not None and now >= self._sweep_at:
+            self._sweep_at = None
+            self._jobs.append(self._sweep)
+        if self._light_at is not None and now >= self._light_at:
+            self._light_at = now + self._timing.light_sweep_ns
+            self._jobs.append(self._light_sweep)
+        return self._work()
+
+    def changed_nearby(self, now: int) -> list[SmEffect]:
+        """The link of the manager's own port changed: no switch can tell it by a trap."""
+        self._now = now
+        self._schedule_sweep()
+        return self._work()
+
+    def sweep_now(self, now: int) -> list[SmEffect]:
+        """The operator changed the plan."""
+        self._now = now
+        self._jobs.append(self._sweep)
+        return self._work()
+
+    def reregister(self, now: int, guid: int) -> list[SmEffect]:
+        """Set ClientReregister on one port."""
+        self._now = now
+        self._jobs.append(partial(self.sweeper.reregister, guid))
+        return self._work()
+
+    def owns(self, transaction: int) -> bool:
+        """An answer with this transaction id is for the manager, not for other software at its port."""
+        return transaction >= TRANSACTION_BASE
+
+    def _work(self) -> list[SmEffect]:
+        """Begin the next jobs until one has to wait, and hand out what was said meanwhile."""
+        while self._jobs and not self._conversation.busy:
+            self._send_smps(self._conversation.start(self._now, self._jobs.popleft()()))
+        out, self._out = self._out, []
+        return out
+
+    def _send_smps(self, mads: Iterable[bytes]) -> None:
+        self._out += [directed(mad) for mad in mads]
+
+    def _management(self, mad: ManagementDatagram, smp: Smp) -> None:
+        if smp.returning or smp.method == Method.GET_RESP:
+            self._send_smps(self._conversation.receive(self._now, smp))
+        elif smp.method == Method.TRAP:
+            self._repress(mad, smp)
+            self._schedule_sweep()
+        elif smp.method == Method.GET and smp.attribute == SmpAttribute.SM_INFO:
+            self._activity += 1
+            data = SmInfo(self.guid, self._activity, self.plan.priority, self.state).pack()
+            reply = replace(smp, method=Method.GET_RESP, returning=smp.directed, data=data)
+            self._reply(mad, reply.pack())
+
+    def _repress(self, mad: ManagementDatagram, smp: Smp) -> None:
+        notice = Notice.parse(smp.data)
+        self._out.append(SubnetLog(f"trap {notice.trap} from LID {notice.issuer_lid}", "subnet manager"))
+        self._reply(mad, replace(smp, method=Method.TRAP_REPRESS).pack())
+
+    def _reply(self, to: ManagementDatagram, mad: bytes) -> None:
+        self._out.append(ManagementDatagram(to.destination_lid, to.source_lid, to.destination_qpn, to.source_qpn, mad))
+
+    def _schedule_sweep(self) -> None:
+        at = self._now + self._timing.sweep_hold_off_ns
+        self._sweep_at = at if self._sweep_at is None else min(at, self._sweep_at)
+
+    def _sweep(self) -> Task:
+        sent, began = self._conversation.smps_sent, self._now
+        change = yield from self.sweeper.sweep()
+        self.sweeps += 1
+        for end in change.gone:
+            self.administrator.port_gone(end.guid)
+            self._notify(TRAP_GID_OUT_OF_SERVICE, end.gid)
+        for mgid in change.groups_ended:
+            self._notify(TRAP_GROUP_DELETED, mgid)
+        for end in change.arrived:
+            self._notify(TRAP_GID_IN_SERVICE, end.gid)
+        smps = self._conversation.smps_sent - sent
+        nodes, took = len(self.directory.map.nodes), (self._now - began) / 1e6
+        self._out.append(
+            SubnetLog(f"sweep: {nodes} nodes, {len(self.directory.ends)} end ports, {smps} SMPs, {took:.3f} ms", "sm")
+        )
+        if change.again:
+            self._schedule_sweep()
+        if self._timing.light_sweep_ns:
+            self._light_at = self._now + self._timing.light_sweep_ns
+
+    def _light_sweep(self) -> Task:
+        changed = yield from self.sweeper.look()
+        if changed:
+            self._jobs.append(self._sweep)
+
+    def _administration(self, mad: ManagementDatagram) -> None:
+        header = MadHeader.parse(mad.mad)
+        if header.is_response:
+            return  # a subscriber's ReportResp
+        request = SaMad.parse(mad.mad)
+        if self._timing.sa_ns:
+            self._requests.append((self._now + self._timing.sa_ns, mad, request))
+        else:
+            self._jobs.append(partial(self._serve, mad, request))
+
+    def _serve(self, mad: ManagementDatagram, request: SaMad) -> Task:
+        """Answer one request; a join is answered when the tables are written, so that it is true."""
+        answer = self.administrator.answer(self._now, request, mad.source_lid)
+        if answer.groups:
+            yield from self.sweeper.write_groups(answer.groups)
+        self._send_answer(mad, request, answer)
+        for mgid in answer.created:
+            self._notify(TRAP_GROUP_CREATED, mgid)
+        for mgid in answer.deleted:
+            self._notify(TRAP_GROUP_DELETED, mgid)
+
+    def _send_answer(self, mad: ManagementDatagram, request: SaMad, answer: Answer) -> None:
+        record_bytes = (len(answer.records[0]) + 7) // 8 * 8 if answer.records else 0
+        data = b"".join(record.ljust(record_bytes, b"\0") for record in answer.records)
+        reply = replace(
+            request,
+            method=answer.method,
+            status=answer.status,
+            data=data[:SA_DATA_BYTES] if not answer.status else request.data,
+            record_bytes=record_bytes,
+        )
+        self._reply(mad, reply.pack())
+
+    def _notify(self, trap: int, gid: bytes) -> None:
+        """Report a trap to those who subscribed to it."""
+        own = self.directory.ends.get(self.guid)
+        if own is None:
+            return
+        notice = Notice(trap, own.lid, gid_details(gid), kind=4, issuer_gid=own.gid)
+        for subscriber in self.administrator.subscribers:
+            if subscriber.trap in (trap, 0xFFFF):
+                self._transaction += 1
+                report = SaMad(Method.REPORT, SaAttribute.NOTICE, data=notice.pack(), transaction_id=self._transaction)
+                to = ManagementDatagram(own.lid, subscriber.lid, GSI_QPN, subscriber.qpn, report.pack())
+                self._out.append(to)

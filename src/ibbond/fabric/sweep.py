@@ -1,0 +1,330 @@
+"""One sweep of the subnet manager: look, number, route, connect groups, then open the ports.
+
+Read first: InfiniBand Architecture volume 1, 14.4 (what a subnet manager must do). The order is chosen so that nothing
+breaks that works: links between switches open before routes use them, tables are complete before a host's port is
+Active, and a multicast tree is kept while it still connects its members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ibbond.fabric.conversation import Answers, Ask, Task
+from ibbond.fabric.directory import Directory, EndPort
+from ibbond.fabric.discovery import PortKey, SeenNode, SeenPort, SubnetMap, asked, discover
+from ibbond.fabric.groups import RECEIVING_STATES, Group, Groups
+from ibbond.fabric.port import DEFAULT_GID_PREFIX, DEFAULT_PKEY
+from ibbond.fabric.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
+from ibbond.fabric.switch import MLIDS_PER_BLOCK, PORTS_PER_POSITION
+from ibbond.fabric.verbs import FIRST_MLID, PortState
+from ibbond.wire.port_info import PhysicalState, PortInfo
+from ibbond.wire.smp import NO_PORT, Block16, SmpAttribute, SwitchInfo
+
+if TYPE_CHECKING:
+    from ibbond.fabric.subnet_manager import Plan
+
+SUBNET_TIMEOUT = 18  # 4.096 us x 2^18, about 1.07 s: how often an agent repeats a trap
+OPERATIONAL_VLS = 1  # VL0
+PKEYS_PER_BLOCK = 32
+
+
+@dataclass(slots=True)
+class Change:
+    """What a sweep found to be different; `again` when something could not be done and must be tried again."""
+
+    arrived: list[EndPort] = field(default_factory=list)
+    gone: list[EndPort] = field(default_factory=list)
+    groups_ended: list[bytes] = field(default_factory=list)
+    again: bool = False
+
+
+class Sweeper:
+    """What a manager has written so far, and the tasks that write more."""
+
+    def __init__(self, guid: int, plan: Plan, groups: Groups, directory: Directory) -> None:
+        self._guid = guid
+        self._plan = plan
+        self._groups = groups
+        self._directory = directory
+        self._lids: dict[int, int] = {}
+        self._graph: Graph = {}
+        self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
+        self._masks: dict[int, dict[int, int]] = {}  # switch -> MLID -> what was written
+        self._trees: dict[int, Tree] = {}
+        self._register_all = False
+
+    def begin_anew(self) -> None:
+        """Trust nothing that was written before, but keep LIDs; every port is asked to register."""
+        self._linear.clear()
+        self._masks.clear()
+        self._trees.clear()
+        self._register_all = True
+
+    def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
+        found = yield from discover()
+        self._number(found)
+        yield from self._configure(found)
+        change = self._publish(found)
+        self._graph = _graph(found)
+        yield from self._open(found, [key for key in found.links if _joins_switches(found, key)])
+        yield from self._write_linear()
+        yield from self.write_groups(list(self._groups.by_mgid.values()))
+        yield from self._open(found, [key for key in found.links if not _joins_switches(found, key)])
+        self._register_all = False
+        return change
+
+    def look(self) -> Generator[Sequence[Ask], Answers, bool]:
+        """A light sweep: True when a switch is silent or says that one of its ports changed."""
+        switches = self._directory.map.switches()
+        answers = yield [Ask(switch.path, SmpAttribute.SWITCH_INFO) for switch in switches]
+        seen = [asked(answer) for answer in answers]
+        return any(data is None or SwitchInfo.parse(data).port_state_change for data in seen)
+
+    def reregister(self, guid: int) -> Task:
+        """Set ClientReregister on one port, by what was last read of it."""
+        for node, port in self._directory.map.end_ports():
+            if port.guid == guid and (port.number or node.is_switch):
+                yield [_set_port(port, replace(_unchanged(port.info), client_reregister=True))]
+
+    def _number(self, found: SubnetMap) -> None:
+        """Every end port keeps its LID; a new one keeps what it brings along if that is free."""
+        self._lids.update(self._plan.lids)
+        taken = set(self._lids.values())
+        unknown = [port for _, port in found.end_ports() if port.guid not in self._lids]
+        for port in unknown:
+            if 0 < port.info.lid < FIRST_MLID and port.info.lid not in taken:
+                self._lids[port.guid] = port.info.lid
+                taken.add(port.info.lid)
+        free = 1
+        for port in unknown:
+            if port.guid not in self._lids:
+                while free in taken:
+                    free += 1
+                self._lids[port.guid] = free
+                taken.add(free)
+
+    def _configure(self, found: SubnetMap) -> Task:
+        """Addresses, timeouts and P_Key tables of end ports, and what switches must know of table sizes."""
+        for node in found.switches():
+            if node.ports and node.ports[0].info.lid == 0:  # it has been off
+                self._linear.pop(node.guid, None)
+                self._masks.pop(node.guid, None)
+        ports: list[tuple[SeenPort, Ask]] = []
+        others: list[Ask] = []
+        for node, port in found.end_ports():
+            wanted = self._wanted(found, node, port)
+            if wanted != _unchanged(port.info):
+                ports.append((port, _set_port(port, wanted)))
+            if not node.is_switch:
+                others += self._pkey_asks(port)
+        for node in found.switches():
+            others += self._switch_asks(node)
+        answers = yield [*(ask for _, ask in ports), *others]
+        for (port, _), answer in zip(ports, answers, strict=False):
+            data = asked(answer)
+            if data is not None:
+                port.info = PortInfo.parse(data)
+
+    def _switch_asks(self, node: SeenNode) -> list[Ask]:
+        if node.switch is None:
+            return []
+        groups = [group.mlid for group in self._groups.by_mgid.values()]
+        info = replace(
+            node.switch,
+            linear_top=max(self._lids.values(), default=0),
+            multicast_top=max(groups, default=FIRST_MLID),
+            lifetime=SUBNET_TIMEOUT,
+        )
+        if info == node.switch and not info.port_state_change:
+            return []
+        data = replace(info, port_state_change=True).pack()  # writing 1 clears it
+        return [Ask(node.path, SmpAttribute.SWITCH_INFO, 0, data)]
+
+    def _wanted(self, found: SubnetMap, node: SeenNode, port: SeenPort) -> PortInfo:
+        fresh = port.info.state == PortState.INIT or (self._register_all and not node.is_switch)
+        return replace(
+            _unchanged(port.info),
+            gid_prefix=DEFAULT_GID_PREFIX,
+            lid=self._lids[port.guid],
+            sm_lid=self._lids.get(self._guid, 0),
+            neighbor_mtu=_link_mtu(found, (node.guid, port.number)),
+            operational_vls=OPERATIONAL_VLS,
+            subnet_timeout=SUBNET_TIMEOUT,
+            client_reregister=fresh and not node.is_switch,
+        )
+
+    def _pkey_asks(self, port: SeenPort) -> list[Ask]:
+        wanted = self._plan.pkeys.get(port.guid, (DEFAULT_PKEY,))
+        table = (*wanted, *[0] * (PKEYS_PER_BLOCK - len(wanted)))
+        if table == port.pkeys:
+            return []
+        port.pkeys = table
+        return [Ask(port.path, SmpAttribute.PKEY_TABLE, 0, Block16(table).pack())]
+
+    def _publish(self, found: SubnetMap) -> Change:
+        """Let the administrator see what is there now, and say what came and went."""
+        ends: dict[int, EndPort] = {}
+        for node, port in found.end_ports():
+            key = (node.guid, port.number)
+            home = key if node.is_switch else found.links.get(key)
+            if home is not None and not found.nodes[home[0]].is_switch:
+                home = None
+            gid = port.info.gid_prefix.to_bytes(8, "big") + port.guid.to_bytes(8, "big")
+            pkeys = tuple(pkey for pkey in port.pkeys if pkey) if not node.is_switch else (DEFAULT_PKEY,)
+            ends[port.guid] = EndPort(port.guid, gid, port.info.lid, key, pkeys, port.info.neighbor_mtu, home)
+        before, directory = self._directory.ends, self._directory
+        directory.ends, directory.map = ends, found
+        directory.by_lid = {end.lid: end for end in ends.values()}
+        change = Change(
+            arrived=[end for guid, end in ends.items() if guid not in before],
+            gone=[end for guid, end in before.items() if guid not in ends],
+        )
+        for end in change.gone:
+            ended = [group for group, is_over in self._groups.forget(end.guid) if is_over]
+            change.groups_ended += [group.mgid for group in ended]
+        return change
+
+    def _open(self, found: SubnetMap, keys: Iterable[PortKey]) -> Task:
+        """Bring links from Init over Armed to Active, the switch's end before the host's."""
+        ports = [(found.nodes[guid], found.nodes[guid].ports.get(number)) for guid, number in keys]
+        closed = [(node, port) for node, port in ports if port is not None and port.info.state in (2, 3)]
+        closed.sort(key=lambda pair: not pair[0].is_switch)
+        for state in (PortState.ARMED, PortState.ACTIVE):
+            for on_switch in (True, False):
+                batch = [p for node, p in closed if node.is_switch is on_switch and p and p.info.state == state - 1]
+                answers = yield [self._open_ask(found, port, state) for port in batch]
+                for port, answer in zip(batch, answers, strict=True):
+                    data = asked(answer)
+                    if data is not None:
+                        port.info = PortInfo.parse(data)
+
+    def _open_ask(self, found: SubnetMap, port: SeenPort, state: PortState) -> Ask:
+        mtu = port.info.neighbor_mtu
+        return _set_port(
+            port, replace(_unchanged(port.info), state=state, neighbor_mtu=mtu, operational_vls=OPERATIONAL_VLS)
+        )
+
+    def _write_linear(self) -> Task:
+        """Write those blocks of the linear tables that are not as they should be."""
+        ends = self._directory.ends.values()
+        homes = {end.lid: end.home for end in ends if end.home is not None and end.home[0] in self._graph}
+        tables = linear_tables(self._graph, homes)
+        asks: list[Ask] = []
+        last = max(homes, default=0) // 64
+        for switch, table in tables.items():
+            known = self._linear.setdefault(switch, {})
+            path = self._directory.map.nodes[switch].path
+            for block in range(max([last, *known]) + 1):
+                entries = bytes(table.get(lid, NO_PORT) for lid in range(block * 64, block * 64 + 64))
+                if known.get(block) != entries:
+                    known[block] = entries
+                    asks.append(Ask(path, SmpAttribute.LINEAR_FORWARDING_TABLE, block, entries))
+        yield from self._write(asks)
+
+    def write_groups(self, groups: Sequence[Group]) -> Task:
+        """Write the multicast tables for these groups; one that has ended is taken out.
+
+        A tree that must change is first cut down to what the old and the new one share: a packet on its way never
+        sees a mixture that has a ring in it, and nobody receives it twice.
+        """
+        shared: dict[int, dict[int, int]] = {}
+        wanted: dict[int, dict[int, int]] = {}  # MLID -> switch -> mask
+        alive = {group.mlid for group in self._groups.by_mgid.values()}
+        for group in groups:
+            old_tree = self._trees.get(group.mlid)
+            masks = self._group_masks(group) if group.mlid in alive else {}
+            wanted[group.mlid] = masks
+            if old_tree is not None and old_tree != self._trees.get(group.mlid):
+                old = {switch: known.get(group.mlid, 0) for switch, known in self._masks.items()}
+                shared[group.mlid] = {switch: mask & masks.get(switch, 0) for switch, mask in old.items()}
+        if shared:
+            yield from self._write(self._mask_asks(shared))
+        yield from self._write(self._mask_asks(wanted))
+
+    def _group_masks(self, group: Group) -> dict[int, int]:
+        ends = self._directory.ends
+        members = [(ends[guid].home, state) for guid, state in group.members.items() if guid in ends]
+        homes = [(home, state) for home, state in members if home is not None and home[0] in self._graph]
+        switches = [home[0] for home, _ in homes]
+        if not switches:
+            self._trees.pop(group.mlid, None)
+            return {}
+        tree = self._trees.get(group.mlid)
+        if tree is None or not tree.holds(self._graph, switches):
+            root = choose_root(self._graph, switches, group.mlid - FIRST_MLID)
+            assert root is not None, "a group with members has a root"
+            tree = self._trees[group.mlid] = spanning_tree(self._graph, root)
+        receivers = [home for home, state in homes if state & RECEIVING_STATES]
+        return multicast_masks(tree, receivers, switches)
+
+    def _mask_asks(self, wanted: dict[int, dict[int, int]]) -> list[Ask]:
+        """The block writes that make these masks true, remembered as done."""
+        asks: list[Ask] = []
+        for node in self._directory.map.switches():
+            known = self._masks.get(node.guid)
+            fresh = known is None
+            known = self._masks.setdefault(node.guid, {})
+            blocks: dict[tuple[int, int], None] = {}
+            if fresh and node.switch is not None and node.switch.multicast_top >= FIRST_MLID:
+                stale = (node.switch.multicast_top - FIRST_MLID) // MLIDS_PER_BLOCK
+                positions = range(node.info.port_count // PORTS_PER_POSITION + 1)
+                blocks.update(dict.fromkeys((block, at) for block in range(stale + 1) for at in positions))
+            for mlid, masks in wanted.items():
+                differs = known.get(mlid, 0) ^ masks.get(node.guid, 0)
+                for position in range(node.info.port_count // PORTS_PER_POSITION + 1):
+                    if differs >> position * PORTS_PER_POSITION & 0xFFFF:
+                        blocks[(mlid - FIRST_MLID) // MLIDS_PER_BLOCK, position] = None
+                known[mlid] = masks.get(node.guid, 0)
+            for block, position in blocks:
+                first, shift = FIRST_MLID + block * MLIDS_PER_BLOCK, position * PORTS_PER_POSITION
+                row = tuple(known.get(mlid, 0) >> shift & 0xFFFF for mlid in range(first, first + MLIDS_PER_BLOCK))
+                modifier = position << 28 | block
+                asks.append(Ask(node.path, SmpAttribute.MULTICAST_FORWARDING_TABLE, modifier, Block16(row).pack()))
+        return asks
+
+    def _write(self, asks: Sequence[Ask]) -> Task:
+        """Write tables; a switch that did not take one is written anew by the sweep that its silence brings."""
+        answers = yield asks
+        silent = {ask.path for ask, answer in zip(asks, answers, strict=True) if asked(answer) is None}
+        for node in self._directory.map.switches():
+            if node.path in silent:
+                self._linear.pop(node.guid, None)
+                self._masks.pop(node.guid, None)
+
+
+def _unchanged(info: PortInfo) -> PortInfo:
+    """A PortInfo Set that leaves the link's state alone and clears no counters of violations."""
+    return replace(info, state=0, physical_state=PhysicalState.NO_CHANGE, client_reregister=False)
+
+
+def _set_port(port: SeenPort, wanted: PortInfo) -> Ask:
+    return Ask(port.path, SmpAttribute.PORT_INFO, port.number, wanted.pack(), port.info.m_key)
+
+
+def _link_mtu(found: SubnetMap, key: PortKey) -> int:
+    """What both ends of a link can carry."""
+    node, peer_key = found.nodes[key[0]], found.links.get(key)
+    own = node.ports[key[1]].info.mtu_cap
+    if peer_key is None or peer_key[0] not in found.nodes:
+        return own
+    peer = found.nodes[peer_key[0]].ports.get(peer_key[1])
+    return min(own, peer.info.mtu_cap) if peer is not None else own
+
+
+def _joins_switches(found: SubnetMap, key: PortKey) -> bool:
+    return found.nodes[key[0]].is_switch and found.nodes[found.links[key][0]].is_switch
+
+
+def _graph(found: SubnetMap) -> Graph:
+    """The links between switches, by port number."""
+    graph: dict[int, tuple[tuple[int, int, int], ...]] = {}
+    for node in found.switches():
+        edges = [
+            (number, *found.links[node.guid, number])
+            for number in sorted(node.ports)
+            if (node.guid, number) in found.links and found.nodes[found.links[node.guid, number][0]].is_switch
+        ]
+        graph[node.guid] = tuple((own, peer, theirs) for own, peer, theirs in edges if peer != node.guid)
+    return graph

@@ -1,0 +1,28 @@
+"""How long things take in the subnet: nothing in a live lab, something in the virtual world.
+
+All values are nanoseconds. `Timing()` is live; `Timing.simulated()` is what a scenario starts from.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from ibbond.machine import MS, SECOND, US
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Delays of packets and agents, and the subnet manager's own clocks."""
+
+    hop_ns: int = 0  # one cable with the port behind it
+    agent_ns: int = 0  # an agent of a node thinks about an SMP or a performance query
+    sa_ns: int = 0  # the subnet administrator thinks about a request
+    sweep_hold_off_ns: int = 2 * MS  # from a trap to the sweep, so that one cut is one sweep
+    light_sweep_ns: int = 10 * SECOND  # how often switches are asked whether something changed; 0 is never
+    smp_timeout_ns: int = 20 * MS  # an SMP without an answer is sent again
+    smp_tries: int = 4
+    standby_poll_ns: int = 100 * MS  # how often a standby subnet manager asks the master whether it lives
+    standby_misses: int = 3  # this many silent polls in a row, and it takes over
+
+    @classmethod
+    def simulated(cls) -> Self:
+        return cls(hop_ns=US, agent_ns=US, sa_ns=MS)

@@ -1,0 +1,245 @@
+"""How packets cross the subnet: from port to port over cables, through switches by their tables, hop by hop.
+
+Read first: InfiniBand Architecture volume 1, 18.2.4 (switch relaying), 14.2.2 (directed routes), 16.1.3.5 (counters).
+Left out: flow control and virtual lanes (a port is never congested), partition enforcement in switches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ibbond.fabric.hca import Hca
+from ibbond.fabric.packet import MAX_COPIES, MAX_HOPS, Packet, segment_bytes, segments
+from ibbond.fabric.port import Port
+from ibbond.fabric.schedule import Schedule
+from ibbond.fabric.switch import Switch
+from ibbond.fabric.verbs import Datagram, PortState
+from ibbond.wire.smp import PERMISSIVE_LID
+
+HOP_POINTER, HOP_COUNT, RETURNING = 6, 7, 4  # where a directed route keeps them in the MAD
+INITIAL_PATH, RETURN_PATH = 128, 192
+DR_SLID, DR_DLID = 32, 34
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A way through the subnet that a flow remembers until the generation changes: where it ends, whom to count."""
+
+    destination: str
+    links: tuple[tuple[Port, Port], ...]
+
+    def count(self, packets: int, octets: int, overhead: int = 32) -> None:
+        """Count what went this way unseen; `octets` are UD payload, `overhead` the headers of each packet."""
+        words = (octets + packets * overhead + 3) // 4
+        for sender, receiver in self.links:
+            sender.counters.transmit_packets += packets
+            sender.counters.transmit_words += words
+            receiver.counters.receive_packets += packets
+            receiver.counters.receive_words += words
+
+
+class Transit:
+    """The wires and crossbars. `deliver(port, packet)` is called for what has reached an end port."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        draw: random.Random,
+        hop_ns: int,
+        deliver: Callable[[Port, Packet], None],
+        capture: Callable[[Port, Packet, bool], None],
+    ) -> None:
+        self._schedule = schedule
+        self._random = draw
+        self._hop_ns = hop_ns
+        self._deliver = deliver
+        self._capture = capture
+
+    def send(self, port: Port, packet: Packet) -> None:
+        """A packet leaves the software at an end port: an adapter's port, or port 0 of a switch."""
+        if packet.directed is not None:
+            self._send_directed(port, packet)
+        elif packet.destination_lid == port.lid and port.lid:
+            self._schedule.after(0, self._deliver, port, packet)  # never leaves the node
+        elif isinstance(port.node, Switch):
+            self._relay(port.node, port, packet)
+        else:
+            if packet.multicast:
+                packet.copies = [1]
+                self._schedule.after(0, self._deliver, port, packet.copy())  # other queue pairs of the port
+            self._transmit(port, packet)
+
+    def walk(self, port: Port, lid: int) -> Walk | None:
+        """The way a unicast packet goes now; None when there is none, or it must not be taken unseen."""
+        if self._hop_ns or port.state != PortState.ACTIVE:
+            return None
+        if lid == port.lid:
+            return None if port.tapped else Walk(port.name, ())
+        links: list[tuple[Port, Port]] = []
+        here: Port | None = port
+        while here is not None and here.number and here.state == PortState.ACTIVE and len(links) < MAX_HOPS:
+            there = here.peer
+            cable = here.cable
+            if there is None or cable is None or there.state != PortState.ACTIVE:
+                return None
+            if cable.loss or here.tapped or there.tapped:
+                return None
+            links.append((here, there))
+            if not isinstance(there.node, Switch):
+                return Walk(there.name, tuple(links)) if there.lid == lid else None
+            here = there.node.egress(lid)
+        return None
+
+    def _transmit(self, port: Port, packet: Packet) -> None:
+        """Put a packet onto the cable at `port`, or count why not."""
+        peer, cable = port.peer, port.cable
+        counters = port.counters
+        packet.hops += 1
+        if peer is None or cable is None or packet.hops > MAX_HOPS or not _open(port, peer, packet):
+            counters.transmit_discards += packet.count
+            return
+        if isinstance(packet.content, Datagram) and segment_bytes(packet.content) > port.mtu_bytes:
+            counters.transmit_discards += packet.count
+            return
+        counters.transmit_packets += packet.count
+        counters.transmit_words += packet.words
+        if packet.multicast:
+            counters.transmit_multicast += packet.count
+        if port.tapped:
+            self._capture(port, packet, True)
+        if cable.loss:
+            for single in segments(packet):
+                if self._random.random() < cable.loss:
+                    peer.counters.symbol_errors += 1
+                    peer.counters.receive_errors += 1
+                else:
+                    self._schedule.after(self._hop_ns, self._arrive, peer, single, cable.epoch)
+        else:
+            self._schedule.after(self._hop_ns, self._arrive, peer, packet, cable.epoch)
+
+    def _arrive(self, port: Port, packet: Packet, epoch: int) -> None:
+        cable = port.cable
+        if cable is None or cable.epoch != epoch or port.peer is None:
+            return  # it was on the cable when the cable was cut
+        port.counters.receive_packets += packet.count
+        port.counters.receive_words += packet.words
+        if packet.multicast:
+            port.counters.receive_multicast += packet.count
+        if port.tapped:
+            self._capture(port, packet, False)
+        if packet.directed is not None:
+            self._directed(port, packet)
+        elif isinstance(port.node, Switch):
+            self._relay(port.node, port, packet)
+        elif packet.multicast or packet.destination_lid in (port.lid, PERMISSIVE_LID):
+            self._deliver(port, packet)
+
+    def _relay(self, switch: Switch, ingress: Port, packet: Packet) -> None:
+        if packet.multicast:
+            self._replicate(switch, ingress, packet)
+            return
+        if packet.destination_lid == switch.management_port.lid:
+            self._deliver(switch.management_port, packet)
+            return
+        egress = switch.egress(packet.destination_lid)
+        if egress is None:
+            ingress.counters.receive_switch_relay_errors += packet.count
+        elif egress.number == 0:
+            self._deliver(switch.management_port, packet)
+        else:
+            self._transmit(egress, packet)
+
+    def _replicate(self, switch: Switch, ingress: Port, packet: Packet) -> None:
+        mask = switch.masks.get(packet.destination_lid, 0) & ~(1 << ingress.number)
+        copies = packet.copies = packet.copies or [1]
+        if mask & 1:
+            self._deliver(switch.management_port, packet.copy())
+            mask &= ~1
+        while mask and copies[0] < MAX_COPIES:
+            number = (mask & -mask).bit_length() - 1
+            mask &= mask - 1
+            egress = switch.ports.get(number)
+            if egress is not None:
+                copies[0] += 1
+                self._transmit(egress, packet.copy())
+
+    def _send_directed(self, port: Port, packet: Packet) -> None:
+        """14.2.2: the sender of a request or of an answer puts the hop pointer where its way begins."""
+        mad = packet.directed
+        assert mad is not None
+        if mad[RETURNING] & 0x80:
+            mad[HOP_POINTER] = mad[HOP_COUNT] + 1
+            self._directed_back(port, packet, mad)
+            return
+        mad[HOP_POINTER] = 0
+        lid = packet.destination_lid
+        if lid not in (PERMISSIVE_LID, port.lid):  # the first part is LID routed
+            packet.directed = None
+            packet.management = True
+            self.send(port, packet)
+        else:
+            self.start_directed(port, packet, mad)
+
+    def start_directed(self, port: Port, packet: Packet, mad: bytearray) -> None:
+        """The directed part of a request begins at the node of `port`."""
+        packet.directed = mad
+        packet.destination_lid = PERMISSIVE_LID
+        if mad[HOP_COUNT] == 0:
+            self._schedule.after(0, self._deliver, port, packet)
+            return
+        mad[HOP_POINTER] = 1
+        self._leave(port, packet, mad[INITIAL_PATH + 1])
+
+    def _directed(self, ingress: Port, packet: Packet) -> None:
+        mad = packet.directed
+        assert mad is not None
+        if mad[RETURNING] & 0x80:
+            self._directed_back(ingress, packet, mad)
+            return
+        pointer, count = mad[HOP_POINTER], mad[HOP_COUNT]
+        if not 0 < pointer <= count < 64:
+            return
+        mad[RETURN_PATH + pointer] = ingress.number
+        mad[HOP_POINTER] = pointer + 1
+        if pointer < count:
+            if isinstance(ingress.node, Switch):
+                self._leave(ingress, packet, mad[INITIAL_PATH + pointer + 1])
+            return
+        lid = int.from_bytes(mad[DR_DLID : DR_DLID + 2], "big")
+        if lid == PERMISSIVE_LID:
+            self._deliver(ingress, packet)
+        else:  # the last part is LID routed
+            packet.directed, packet.management, packet.destination_lid = None, True, lid
+            if isinstance(ingress.node, Switch):
+                self._relay(ingress.node, ingress, packet)
+
+    def _directed_back(self, port: Port, packet: Packet, mad: bytearray) -> None:
+        pointer, count = mad[HOP_POINTER], mad[HOP_COUNT]
+        if pointer > count + 1 or count >= 64:
+            return
+        if pointer > 1:
+            mad[HOP_POINTER] = pointer - 1
+            self._leave(port, packet, mad[RETURN_PATH + pointer - 1])
+            return
+        mad[HOP_POINTER] = 0
+        lid = int.from_bytes(mad[DR_SLID : DR_SLID + 2], "big")
+        if lid in (PERMISSIVE_LID, port.lid):
+            self._deliver(port.node.ports.get(0, port), packet)
+        else:
+            packet.directed, packet.management, packet.destination_lid = None, True, lid
+            self.send(port.node.ports.get(0, port), packet)
+
+    def _leave(self, port: Port, packet: Packet, number: int) -> None:
+        """A directed route leaves the node of `port` by the port of this number."""
+        egress = port.node.ports.get(number)
+        if egress is not None and egress.number and (egress is port or not isinstance(port.node, Hca)):
+            self._transmit(egress, packet)
+
+
+def _open(port: Port, peer: Port, packet: Packet) -> bool:
+    """Data need both ends Active, subnet management any link that is up."""
+    if packet.management or packet.directed is not None:
+        return True
+    return port.state == PortState.ACTIVE and peer.state == PortState.ACTIVE

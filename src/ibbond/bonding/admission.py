@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from ibbond.bonding import datapath, failover, identity, selection
+from ibbond.bonding import datapath, failover, identity, lacp, selection
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import (
@@ -263,6 +263,7 @@ def _link(state: State, member: Member) -> None:
             member.device.count_allmulti(1)
         if state.running:
             failover.sync_lists(state, member)
+            lacp.listen(state, member)
     failover.set_carrier(state)
 
 

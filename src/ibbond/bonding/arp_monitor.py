@@ -9,7 +9,7 @@ from ibbond.bonding import announcements, failover, selection
 from ibbond.bonding.effects import ProbeArp, ProbeNeighbor
 from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
 from ibbond.bonding.member import Link, Member
-from ibbond.bonding.state import State
+from ibbond.bonding.state import JIFFY, State
 from ibbond.machine import MS
 from ibbond.netdev.device import ETHERNET
 
@@ -28,8 +28,13 @@ def run(state: State) -> None:
             _run_balanced(state)
         else:
             if _inspect(state):
+                if state.lock_taken:
+                    state.lock_taken = False
+                    state.arp_at = state.now + JIFFY
+                    return
                 _commit(state)
             _probe(state)
+    state.lock_taken = False
     state.arp_at = state.now + state.values.arp_interval * MS if state.values.arp_interval else None
     if state.values.active_backup:
         announcements.after_arp_run(state, was_due)

@@ -14,6 +14,7 @@ from ibbond.bonding import (
     datapath,
     failover,
     identity,
+    lacp,
     miimon,
     selection,
     setters,
@@ -94,6 +95,9 @@ class Bond:
             miimon.carrier_changed(state)
         if state.arp_at is not None and state.arp_at <= now:
             arp_monitor.run(state)
+        if state.lacp_at is not None and state.lacp_at <= now:
+            lacp.run(state)
+            failover.set_carrier(state)
         if state.reports_at is not None and state.reports_at <= now:
             announcements.send_reports(state)
         return self._settle()
@@ -106,6 +110,7 @@ class Bond:
             state.monitor_at,
             state.arp_at,
             state.reports_at,
+            state.lacp_at,
             announcements.deadline(state),
             miimon.delay_deadline(state) if state.running else None,
             state.preparation.until if state.preparation is not None else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ibbond.bonding import announcements, failover, identity
+from ibbond.bonding import announcements, failover, identity, lacp
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.errors import Refused
@@ -50,15 +50,16 @@ class BondDriver:
             elif values.kind is not Mode.LACP:
                 failover.set_active(state, member)
         if values.arp_interval:
-            state.arp_at = state.now
+            state.run_arp_monitor_now()
             state.probing = True
         elif values.miimon or values.link_events:
-            state.monitor_at = state.now
+            state.run_monitor_now()
+        lacp.open_bond(state)
 
     def close(self, device: Device) -> None:
         """`bond_close`: nothing is monitored or announced while the bond is down; members stay as they are."""
         state = self.state
-        state.monitor_at = state.arp_at = None
+        state.monitor_at = state.arp_at = state.lacp_at = None
         state.preparation = None
         state.probing = False
         announcements.stop(state)

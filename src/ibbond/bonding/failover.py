@@ -4,7 +4,7 @@ Read first: `bond_change_active_slave`, `bond_hw_addr_swap` and `bond_set_carrie
 which member it is (`selection`), and what peers are told (`announcements`).
 """
 
-from ibbond.bonding import announcements, identity
+from ibbond.bonding import announcements, identity, lacp
 from ibbond.bonding.effects import FailedOver
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
@@ -101,11 +101,11 @@ def sync_lists(state: State, member: Member) -> None:
 def unsync_lists(state: State, member: Member) -> None:
     """`bond_hw_addr_flush`."""
     device, bond = member.device, state.device
-    if device.addr_len != bond.addr_len:
-        return
-    bond.unicast.unsync(device.unicast)
-    bond.multicast.unsync(device.multicast)
-    device.rx_mode_changed()
+    if device.addr_len == bond.addr_len:
+        bond.unicast.unsync(device.unicast)
+        bond.multicast.unsync(device.multicast)
+        device.rx_mode_changed()
+    lacp.ignore(state, member)
 
 
 def rx_mode_changed(state: State) -> None:
@@ -168,9 +168,8 @@ def _count(state: State, member: Member, users: int) -> None:
 
 def _should_have_carrier(state: State) -> bool:
     members = state.members.values()
-    if state.values.kind is Mode.LACP:  # an aggregator needs a bond that runs; see `datapath` for what is left out
-        up = sum(member.link is Link.UP for member in members)
-        return state.running and up >= max(1, state.values.min_links)
+    if lacp.is_used(state):
+        return lacp.has_carrier(state)
     if any(member.link is Link.UP for member in members):
         return True
     active = state.active_member

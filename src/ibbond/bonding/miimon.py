@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ibbond.bonding import announcements, failover, selection
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
-from ibbond.bonding.state import State
+from ibbond.bonding.state import JIFFY, State
 from ibbond.machine import MS
 
 MII_TABLE = {  # (link, carrier): (while the delay runs, once it is over)
@@ -43,14 +43,20 @@ def step(
 def run(state: State) -> None:
     """One run of the monitor, re-armed exactly one interval later."""
     was_due = announcements.is_due(state)
-    _inspect_and_commit(state)
+    proposed = _inspect_all(state)
+    if proposed and state.lock_taken:
+        state.lock_taken = False
+        state.monitor_at = state.now + JIFFY
+        return
+    state.lock_taken = False
+    _commit_all(state, proposed)
     state.monitor_at = state.now + state.values.miimon * MS if state.values.miimon else None
     announcements.after_mii_run(state, was_due)
 
 
 def carrier_changed(state: State) -> None:
     """`link_events`: look at once, without waiting for the next run."""
-    _inspect_and_commit(state)
+    _commit_all(state, _inspect_all(state))
 
 
 def delays(state: State) -> dict[Link, int]:
@@ -64,12 +70,16 @@ def delay_deadline(state: State) -> int | None:
     return min((m.delay_ends_at for m in state.members.values() if m.delay_ends_at is not None), default=None)
 
 
-def _inspect_and_commit(state: State) -> None:
+def _inspect_all(state: State) -> list[Member]:
+    """Every member's proposal; the members that have one."""
     ignore_updelay = _nobody_carries(state)
     for member in state.members.values():
         if _inspect(state, member, ignore_updelay):
             ignore_updelay = False
-    proposed = [member for member in state.members.values() if member.proposal is not None]
+    return [member for member in state.members.values() if member.proposal is not None]
+
+
+def _commit_all(state: State, proposed: list[Member]) -> None:
     if not proposed:
         return
     for member in proposed:

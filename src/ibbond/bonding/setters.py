@@ -135,7 +135,7 @@ def _set_miimon(state: State, number: int) -> None:
     if number:
         state.arp_at = None
         if state.monitor_at is None or not state.rules.kernel("pending_run_kept"):
-            state.monitor_at = state.now
+            state.run_monitor_now()
     else:
         state.monitor_at = None
 
@@ -151,7 +151,7 @@ def _set_arp_interval(state: State, number: int) -> None:
         state.monitor_at = None
         state.probing = True
         if state.arp_at is None or not state.rules.kernel("pending_run_kept"):
-            state.arp_at = state.now
+            state.run_arp_monitor_now()
     else:
         state.arp_at = None
         if values.arp_validate:
@@ -197,7 +197,7 @@ def _set_link_events(state: State, number: int) -> None:
     for member in state.members.values():
         member.delay_ends_at = None
     if state.running and number and not state.values.arp_interval:
-        state.monitor_at = state.now
+        state.run_monitor_now()
 
 
 def _write_slaves(state: State, text: str) -> None:

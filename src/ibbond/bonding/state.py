@@ -47,6 +47,8 @@ class State:
     announce_at: int | None = None
     reports_left: int = 0
     reports_at: int | None = None
+    lacp_at: int | None = None
+    lock_taken: bool = False  # the request that queued a run of the monitor still holds the lock (kernel only)
     probing: bool = False  # frames are looked at for the ARP monitor (recv_probe)
     preparation: Preparation | None = None
     ip_addresses: frozenset[bytes] = frozenset()
@@ -70,6 +72,15 @@ class State:
     @property
     def running(self) -> bool:
         return self.device.up
+
+    def run_monitor_now(self) -> None:
+        """Queue the MII monitor with delay 0."""
+        self.monitor_at = self.now
+        self.lock_taken = self.rules.kernel("first_run_locked_out")
+
+    def run_arp_monitor_now(self) -> None:
+        self.arp_at = self.now
+        self.lock_taken = self.rules.kernel("first_run_locked_out")
 
     def member_of(self, device: Device) -> Member | None:
         return next((member for member in self.members.values() if member.device is device), None)

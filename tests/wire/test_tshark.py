@@ -12,6 +12,9 @@ from ibbond.wire.hwaddr import HardwareAddress
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.icmp import Echo
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Encapsulated
+from ibbond.wire.mad import Method
+from ibbond.wire.sa import SaAttribute, SaMad
+from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, PathMask, PathRecord
 
 TSHARK = shutil.which("tshark")
 pytestmark = pytest.mark.skipif(TSHARK is None, reason="tshark is not installed")
@@ -114,3 +117,41 @@ def test_checksums_that_tshark_verifies(tmp_path: Path) -> None:
     )
     rows = decode(path, "icmp.checksum.status", "icmpv6.checksum.status", "igmp.checksum.status")
     assert [next(status for status in row if status) for row in rows] == ["1", "1", "1", "1"]
+
+
+def test_joins_and_path_queries(tmp_path: Path) -> None:
+    """SA MADs as IPoIB sends them, in a capture of a cable."""
+    join = SaMad(
+        Method.SET,
+        SaAttribute.MC_MEMBER_RECORD,
+        component_mask=McMemberMask.MGID | McMemberMask.PORT_GID | McMemberMask.JOIN_STATE,
+        data=McMemberRecord(mgid=BROADCAST[4:], port_gid=GID, pkey=0xFFFF, join_state=JoinState.FULL).pack(),
+        transaction_id=0x8000_0000_4800_0001,
+    )
+    path_query = SaMad(
+        Method.GET,
+        SaAttribute.PATH_RECORD,
+        component_mask=PathMask.DGID | PathMask.SGID,
+        data=PathRecord(dgid=GID[:-1] + b"\x11", sgid=GID, numb_path=1, pkey=0xFFFF).pack(),
+    )
+    frames = [UdPacket(5, 1, 1, 1, 0x80010000, 0xFFFF, mad.pack()).pack() for mad in (join, path_query)]
+    path = tmp_path / "sa.pcap"
+    path.write_bytes(
+        pcap.FileHeader(pcap.LINKTYPE_ERF).pack() + b"".join(pcap.erf_record(NOW, frame) for frame in frames)
+    )
+    rows = decode(
+        path,
+        "infiniband.mad.mgmtclass",
+        "infiniband.mad.method",
+        "infiniband.mcmemberrecord.mgid",
+        "infiniband.mcmemberrecord.portgid",
+        "infiniband.mcmemberrecord.joinstate",
+        "infiniband.pathrecord.dgid",
+        "infiniband.pathrecord.sgid",
+        "_ws.malformed",
+    )
+    assert [int(value, 0) for value in rows[0][:2]] == [3, 2]
+    assert rows[0][2:4] == ["ff12:401b:ffff::ffff:ffff", "fe80::2:c903:10:1"]
+    assert int(rows[0][4], 0) == 1
+    assert rows[1][5:7] == ["fe80::2:c903:10:11", "fe80::2:c903:10:1"]
+    assert not any(row[7] for row in rows)

@@ -66,7 +66,7 @@ class RecordedWorld:
         self.clock = VirtualClock(self._deadline, self._tick)
         self.namespace = Namespace()
         self.ip = KernelIp(self.namespace, self.clock, self._send, ipv6=case.ipv6)
-        self.registry = Registry(self.namespace, profile=profile)
+        self.registry = Registry(self.namespace, profile=profile, log=lambda _bond, _line: self.look())
         self._sending: set[Device] = set()  # bonds whose queues the link watch has started
         self.segments = {
             kind: Segment(parse_address_text(address), self._deliver) for kind, address in PEER_ADDRESSES.items()

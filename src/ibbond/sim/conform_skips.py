@@ -6,8 +6,8 @@ that cannot exist here; what we merely do otherwise is a failure.
 
 SKIPS: dict[str, str] = {
     "enslave/ether/infiniband-tun-down/802.3ad/bond-up": (
-        "802.3ad with members on a bond that is up: on the recording machine a run of the aggregator's 100 ms clock fell"
-        " between two steps that take no virtual time, so carrier was on there"
+        "802.3ad with members on a bond that is up: on the recording machine a run of its 100 ms clock fell between"
+        " two steps that take no virtual time, so the aggregator and its carrier were there already"
     ),
 }
 """Name of a case -> why it is skipped."""

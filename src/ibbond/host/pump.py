@@ -29,15 +29,14 @@ IPV6_DESTINATION = struct.Struct("24x16s")
 
 
 class Flow(Protocol):
-    """A decision of `stack`: the device (host, name) at which packets to one destination come out."""
+    """A decision of `stack`: the device (host, name) at which packets to one destination come out.
+
+    What is counted here its maker collects.
+    """
 
     target: tuple[str, str]
     packets: int
     bytes: int
-
-    def settle(self) -> None:
-        """Add what was counted here to the counters of devices, ports and switches on the way."""
-        ...
 
 
 @dataclass(slots=True)
@@ -86,20 +85,12 @@ class Pump:
         self._slow = slow
         self.drain = self._made_drain()
 
-    def settle(self) -> None:
-        """Bring the counters up to date that the flows have gathered."""
-        for flow, _ in self.flows.values():
-            flow.settle()
-
-    def forget(self) -> None:
-        """Drop every remembered decision, as after any change of the world."""
-        self.settle()
-        self.flows.clear()
-        self._learnt_at = self._generation.value
-
     def _learn(self, key: int | bytes, packet: bytes) -> tuple[Flow, int] | None:
-        if self._generation.value != self._learnt_at or len(self.flows) >= FLOWS:
-            self.forget()
+        if len(self.flows) >= FLOWS:
+            self._generation.bump()  # who made the flows lets go of them as well
+        if self._generation.value != self._learnt_at:
+            self.flows.clear()
+            self._learnt_at = self._generation.value
         flow = self._find(packet)
         if flow is None or self._generation.value != self._learnt_at:
             return None

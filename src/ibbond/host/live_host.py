@@ -1,0 +1,241 @@
+"""One lab host in the real world: its namespaces, its TUNs, what its kernel and its users did, told as events.
+
+Read first: rtnetlink(7); `stack.events` for what is told. The kernel is the truth for IP addresses, routes, groups and
+what users did with `ip link`; the model is the truth for carrier, MTU limits and everything of bonding. Messages of
+the kernel are only hints that something changed: states are read when they are acted on, so that a message of the past
+cannot undo what came after it. Left out: moving packets, the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ibbond.host import rtnetlink
+from ibbond.host.groups import GroupFiles
+from ibbond.host.netns import Space
+from ibbond.host.rtnetlink import Link, RouteListener, RouteSocket
+from ibbond.host.tun import Tun, open_tap, open_tun
+from ibbond.netdev.device import INFINIBAND, Device
+from ibbond.netdev.namespace import Namespace
+from ibbond.stack.events import (
+    AddressesAre,
+    DeleteBond,
+    GroupsAre,
+    HostEvent,
+    RouteEntry,
+    RoutesAre,
+    SetAdmin,
+    SetDeviceMtu,
+)
+from ibbond.topology.model import Host
+
+LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)
+ADDRESS_MESSAGES = frozenset((rtnetlink.NEWADDR, rtnetlink.DELADDR))
+ROUTE_MESSAGES = frozenset((rtnetlink.NEWROUTE, rtnetlink.DELROUTE))
+LINK_MESSAGES = frozenset((rtnetlink.NEWLINK, rtnetlink.DELLINK))
+GROUP_MESSAGES = frozenset((rtnetlink.NEWMULTICAST, rtnetlink.DELMULTICAST))
+
+
+class LiveHost:
+    """The kernel's side of one host of the network; `devices` is the model's side of the same host."""
+
+    def __init__(self, name: str, space: Space, devices: Namespace) -> None:
+        self.name = name
+        self.space = space
+        self.tuns: dict[str, Tun] = {}
+        self.deleted: list[str] = []  # devices whose TUN a user has deleted (`ip link delete`), seen by `changes`
+        self._devices = devices
+        self._link_locals: dict[str, bytes] = {}
+        self._addresses: dict[str, tuple[tuple[bytes, int], ...]] = {}
+        self._routes: tuple[RouteEntry, ...] = ()
+        self._groups: dict[str, tuple[bytes, ...]] = {}
+        self.listener = space.within(RouteListener)  # before the first read of what it watches
+        self.kernel = space.within(RouteSocket)
+        self._group_files = GroupFiles(space)
+
+    def open_device(self, device: Device, *, persist: bool = False) -> Tun:
+        """Give a device of the model its TUN, and the TUN the model's state. `Refused` when the system has none."""
+        if device.driver.kind == "ethernet":
+            tun = open_tap(self.space, self.kernel, device.name, device.address)
+        else:
+            tun = open_tun(self.space, self.kernel, device.name, mtu=device.mtu)
+        if persist:
+            tun.keep(True)
+        self.tuns[device.name] = tun
+        self.show(device)
+        return tun
+
+    def close_device(self, name: str) -> None:
+        """The device left the model: its TUN goes, with addresses and routes."""
+        tun = self.tuns.pop(name, None)
+        if tun is not None:
+            with contextlib.suppress(OSError):
+                tun.keep(False)
+            tun.close()
+        for known in (self._link_locals, self._addresses, self._groups):
+            known.pop(name, None)
+
+    def close(self) -> None:
+        """Close every descriptor. TUNs that were not told to persist disappear."""
+        for tun in self.tuns.values():
+            tun.close()
+        self.tuns.clear()
+        self._group_files.close()
+        self.listener.close()
+        self.kernel.close()
+
+    def show(self, device: Device) -> None:
+        """Have the TUN show carrier, MTU and admin state of the model, link-local address included."""
+        tun = self.tuns.get(device.name)
+        if tun is None:
+            return
+        try:
+            tun.set_carrier(device.carrier)
+            link = self.kernel.link(device.name)
+            if link.mtu != device.mtu:
+                tun.set_mtu(device.mtu)
+            if link.up != device.up:
+                tun.set_up(device.up)
+                if not device.up:
+                    self._link_locals.pop(device.name, None)  # the kernel has taken it away
+            self._show_link_local(device, tun)
+        except OSError as problem:
+            if problem.errno not in (errno.ENODEV, errno.EBADFD):  # deleted by its user: a message says so
+                raise
+
+    def changes(self) -> list[HostEvent]:
+        """What happened in this host's kernel since the last call; not blocking."""
+        try:
+            kinds = {message.type for message in self.listener.receive()}
+        except OSError as problem:
+            if problem.errno != errno.ENOBUFS:
+                raise
+            return self.everything()  # messages were lost
+        events: list[HostEvent] = []
+        if kinds & LINK_MESSAGES:
+            events += self._link_changes()
+        if kinds & ADDRESS_MESSAGES:
+            events += self._address_changes()
+        if kinds & ROUTE_MESSAGES or kinds & LINK_MESSAGES:
+            events += self._route_changes()
+        if kinds & GROUP_MESSAGES or kinds & LINK_MESSAGES:
+            events += self.group_changes()
+        return events
+
+    def everything(self) -> list[HostEvent]:
+        """Read all there is and tell what differs from what was told."""
+        links, addresses = self._link_changes(), self._address_changes()
+        return [*links, *addresses, *self._route_changes(), *self.group_changes()]
+
+    def group_changes(self) -> list[HostEvent]:
+        """The groups of devices whose groups changed."""
+        found = self._group_files.read()
+        events: list[HostEvent] = []
+        for name in self.tuns:
+            groups = found.get(name, ())
+            if groups != self._groups.get(name, ()):
+                self._groups[name] = groups
+                events.append(GroupsAre(name, groups))
+        return events
+
+    def configure(self, host: Host) -> None:
+        """Give the kernel what the topology says of this host: addresses, routes, forwarding. Needs its devices."""
+        if host.forward:
+            self.set_sysctl("net/ipv4/ip_forward", "1")
+            with contextlib.suppress(OSError):  # no IPv6 in this kernel
+                self.set_sysctl("net/ipv6/conf/all/forwarding", "1")
+        for device, address in host.addresses():
+            self.add_address(device, address.packed, address.network.prefixlen)
+        for route in host.routes:
+            destination = route.destination
+            self.add_route(destination.network_address.packed, destination.prefixlen, route.gateway.packed)
+
+    def add_address(self, device: str, address: bytes, prefix: int) -> None:
+        """`ip address replace ADDRESS/PREFIX dev DEVICE`; OSError of the kernel."""
+        self.kernel.add_address(self._index(device), address, prefix)
+
+    def add_route(self, destination: bytes, prefix: int, gateway: bytes) -> None:
+        """`ip route replace DESTINATION/PREFIX via GATEWAY`; OSError when the gateway cannot be reached."""
+        self.kernel.add_route(destination, prefix, gateway=gateway)
+
+    def set_sysctl(self, path: str, value: str) -> None:
+        """Write a file below /proc/sys that belongs to the network namespace (`net/ipv4/ip_forward`)."""
+        self.space.within(lambda: Path("/proc/sys", path).write_text(value))
+
+    def _link_changes(self) -> list[HostEvent]:
+        """Admin states and MTUs that users gave TUNs, and TUNs that they deleted."""
+        found = {link.index: link for link in self.kernel.links()}
+        self.deleted = [name for name, tun in self.tuns.items() if tun.index not in found]
+        events: list[HostEvent] = []
+        for name, tun in self.tuns.items():
+            device = self._devices.get(name)
+            if device is not None:
+                events += self._difference(device, found.get(tun.index))
+        return events
+
+    def _difference(self, device: Device, link: Link | None) -> Iterator[HostEvent]:
+        if link is None:
+            if device.driver.kind == "bond":
+                yield DeleteBond(device.name)
+            return
+        if link.up != device.up:
+            if not link.up:
+                self._link_locals.pop(device.name, None)
+            yield SetAdmin(device.name, link.up)
+        if link.mtu != device.mtu:
+            yield SetDeviceMtu(device.name, link.mtu)
+
+    def _address_changes(self) -> list[HostEvent]:
+        names = {tun.index: name for name, tun in self.tuns.items()}
+        found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in self.tuns}
+        for address in self.kernel.addresses():
+            if address.index in names:
+                found[names[address.index]].append((address.address, address.prefix))
+        events: list[HostEvent] = []
+        for name, addresses in found.items():
+            if tuple(addresses) != self._addresses.get(name, ()):
+                self._addresses[name] = tuple(addresses)
+                events.append(AddressesAre(name, tuple(addresses)))
+        return events
+
+    def _route_changes(self) -> list[HostEvent]:
+        routes = tuple(self._entries(self.kernel.routes()))
+        if routes == self._routes:
+            return []
+        self._routes = routes
+        return [RoutesAre(routes)]
+
+    def _entries(self, routes: Iterable[rtnetlink.Route]) -> Iterator[RouteEntry]:
+        names = {tun.index: name for name, tun in self.tuns.items()}
+        for route in routes:
+            for index, gateway in route.hops:
+                if index in names:
+                    yield RouteEntry(route.destination, route.prefix, names[index], gateway, route.metric)
+
+    def _show_link_local(self, device: Device, tun: Tun) -> None:
+        """What addrconf does for a device of type InfiniBand (`addrconf_ifid_infiniband`), but our TUN has no address.
+
+        A member of a bond has none; a bond keeps its first one through failovers until it is set down.
+        """
+        known = self._link_locals.get(device.name)
+        wanted = device.up and device.master is None and device.type == INFINIBAND and device.addr_len == 20
+        if wanted and known is None:
+            guid = bytearray(device.address[12:])
+            guid[0] |= 0x02
+            address = LINK_LOCAL_PREFIX + bytes(guid)
+            with contextlib.suppress(OSError):  # no IPv6 in this kernel, or switched off
+                self.kernel.add_address(tun.index, address, 64)
+                self._link_locals[device.name] = address
+        elif known is not None and not wanted:
+            with contextlib.suppress(OSError):
+                self.kernel.delete_address(tun.index, known, 64)
+            del self._link_locals[device.name]
+
+    def _index(self, device: str) -> int:
+        if device not in self.tuns:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), device)
+        return self.tuns[device].index

@@ -1,0 +1,320 @@
+"""The live driver: one thread, one epoll set, all hosts of a lab and its subnet.
+
+Read first: docs/architecture.md; `stack.network` for what is driven. The loop hands facts to the network, executes
+its effects in their order, and waits until the next deadline. It has no opinion. Other threads (FUSE, control socket)
+reach the network only by `post`. Left out: who starts it, and what a lab is.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import heapq
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar, assert_never
+
+from ibbond.errors import Refused
+from ibbond.host.groups import is_report
+from ibbond.host.live_host import LiveHost
+from ibbond.host.netns import Space
+from ibbond.host.priority import avoid_pauses
+from ibbond.host.pump import Drops, Pump
+from ibbond.host.timer import Timer
+from ibbond.host.tun import NO_OFFLOAD
+from ibbond.host.waiting import Waiter
+from ibbond.machine import MS, SECOND
+from ibbond.netdev.device import Device
+from ibbond.stack.events import (
+    AddressChange,
+    AttributeChanged,
+    Deliver,
+    DeviceAppeared,
+    DeviceChanged,
+    DeviceVanished,
+    FrameCaptured,
+    Happened,
+    HostEvent,
+    NetworkEffect,
+    NetworkEvent,
+    OnHost,
+    SetAdmin,
+    SetDeviceMtu,
+    Transmit,
+)
+from ibbond.stack.flows import Flow
+from ibbond.stack.network import Network
+
+Result = TypeVar("Result")
+Listener = Callable[[int, NetworkEffect], None]
+
+GROUPS_EVERY = 2 * SECOND  # joins and leaves that no message told of
+SETTLE_EVERY = 200 * MS  # flows hand their counts to the counters
+
+
+class LiveLoop:
+    """Drives a network whose hosts are the namespaces of `spaces`, by host name.
+
+    `listeners` hear every effect but packets, with its time, on the loop's thread.
+    """
+
+    def __init__(self, network: Network, spaces: Mapping[str, Space], *, persist: bool = False) -> None:
+        self.network = network
+        self.listeners: list[Listener] = []
+        self.hosts: dict[str, LiveHost] = {}
+        self.drops = Drops()  # of packets on the slow path; those of the fast path are in the pumps
+        self.pumps: dict[tuple[str, str], Pump] = {}
+        self._spaces = spaces
+        self._persist = persist
+        self._fds: dict[tuple[str, str], int] = {}
+        self._epoll = select.epoll()
+        self._waiter = Waiter(self._epoll)
+        self._handlers: dict[int, Callable[[], object]] = {}
+        self._timer = Timer()
+        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
+        self._sequence = 0
+        self._posted: deque[Callable[[], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._moved = True  # the network was told something: its deadline may be another one
+        self._stopping = False
+        self.add_reader(self._timer.fileno(), self._tick)
+        self.add_reader(self._bell, self._answer)
+
+    def open(self) -> None:
+        """Make the TUNs of all hosts, start the network, read what the kernels say. Undone when it fails."""
+        try:
+            for name, space in self._spaces.items():
+                self.hosts[name] = live = LiveHost(name, space, self.network.hosts[name].namespace)
+                self.add_reader(live.listener.fileno(), functools.partial(self._kernel_spoke, live))
+                for device in self.network.hosts[name].namespace:
+                    self._open_device(live, device)
+            self._execute(self.network.start(self.now()))
+            for live in self.hosts.values():
+                self._tell(live, live.everything())
+        except BaseException:
+            self.close()
+            raise
+        self.call_at(self.now() + GROUPS_EVERY, self._read_groups)
+        self.call_at(self.now() + SETTLE_EVERY, self._settle_again)
+
+    def run(self) -> None:
+        """Move packets and time until `stop`."""
+        avoid_pauses()
+        handlers, wait = self._handlers, self._waiter.wait
+        while not self._stopping:
+            for fd, _ in wait() if not self._moved else self._rearmed():
+                handler = handlers.get(fd)
+                if handler is not None:  # else removed by a handler before it
+                    handler()
+
+    def stop(self) -> None:
+        """End `run` soon; from any thread or signal handler."""
+        self._stopping = True
+        os.eventfd_write(self._bell, 1)
+
+    def close(self) -> None:
+        """Close every descriptor; TUNs that do not persist disappear. The namespaces stay with their owner."""
+        self.settle()
+        for live in self.hosts.values():
+            live.close()
+        self.hosts.clear()
+        self.pumps.clear()
+        self._fds.clear()
+        self._handlers.clear()
+        self._timer.close()
+        os.close(self._bell)
+        self._epoll.close()
+        while self._posted:
+            self._posted.popleft()()
+
+    def now(self) -> int:
+        return time.monotonic_ns()
+
+    def handle(self, event: NetworkEvent) -> None:
+        """Tell the network of an event and execute what follows. Only on the loop's thread; may raise `Refused`."""
+        self._moved = True
+        self._execute(self.network.handle(self.now(), event))
+
+    def post(self, call: Callable[[], Result]) -> Future[Result]:
+        """Have the loop's thread make this call soon; from any thread. The future has its result or exception."""
+        future: Future[Result] = Future()
+
+        def answer() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(call())
+            except BaseException as problem:
+                future.set_exception(problem)
+
+        self._posted.append(answer)
+        os.eventfd_write(self._bell, 1)
+        return future
+
+    def ask(self, call: Callable[[], Result], timeout: float | None = 10.0) -> Result:
+        """`post` and wait for the result (seconds). Not on the loop's own thread."""
+        return self.post(call).result(timeout)
+
+    def call_at(self, at: int, call: Callable[[], object]) -> None:
+        """Make a call at a monotonic nanosecond, on the loop's thread; calls of one time in the order of asking."""
+        self._sequence += 1
+        heapq.heappush(self._agenda, (at, self._sequence, call))
+        self._moved = True
+
+    def add_reader(self, fd: int, handler: Callable[[], object]) -> None:
+        """Call `handler` on the loop's thread whenever `fd` is readable (level-triggered)."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove_reader(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            try:
+                self._epoll.unregister(fd)
+            except OSError as problem:
+                if problem.errno not in (errno.EBADF, errno.ENOENT):  # already closed
+                    raise
+
+    def settle(self) -> None:
+        """Bring all counters up to date that the fast path has gathered."""
+        self.network.settle()
+
+    def _rearmed(self) -> list[tuple[int, int]]:
+        """Wait, with the timer set to what the network and the agenda want now."""
+        self._moved = False
+        wanted = [
+            at for at in (self.network.deadline(), self._agenda[0][0] if self._agenda else None) if at is not None
+        ]
+        self._timer.set(min(wanted, default=None))
+        return self._waiter.wait()
+
+    def _tick(self) -> None:
+        self._timer.rang()
+        self._moved = True
+        now = self.now()
+        while self._agenda and self._agenda[0][0] <= now:
+            heapq.heappop(self._agenda)[2]()
+        deadline = self.network.deadline()
+        if deadline is not None and deadline <= now:
+            self._execute(self.network.tick(now))
+
+    def _answer(self) -> None:
+        os.eventfd_read(self._bell)
+        self._moved = True
+        while self._posted:
+            self._posted.popleft()()
+
+    def _execute(self, effects: Iterable[NetworkEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Deliver():
+                    self._deliver(effect)
+                    continue
+                case DeviceChanged(host, name):
+                    self._show(host, name)
+                case DeviceAppeared(host, name):
+                    self._appeared(host, name)
+                case DeviceVanished(host, name):
+                    self._close_device(host, name)
+                case AttributeChanged() | AddressChange() | Happened() | FrameCaptured():
+                    pass  # for the listeners
+                case _:
+                    assert_never(effect)
+            now = self.now()
+            for listener in self.listeners:
+                listener(now, effect)
+
+    def _deliver(self, effect: Deliver) -> None:
+        fd = self._fds.get((effect.host, effect.device))
+        if fd is None:
+            self.drops.gone += 1
+            return
+        try:
+            os.writev(fd, (effect.offload or NO_OFFLOAD, effect.packet))
+        except OSError as problem:
+            self.drops.count(problem)
+
+    def _show(self, host: str, name: str) -> None:
+        live, device = self.hosts.get(host), self.network.hosts[host].namespace.get(name)
+        if live is not None and device is not None:
+            live.show(device)
+
+    def _appeared(self, host: str, name: str) -> None:
+        live, device = self.hosts.get(host), self.network.hosts[host].namespace.get(name)
+        if live is not None and device is not None and name not in live.tuns:
+            self._open_device(live, device)
+
+    def _open_device(self, live: LiveHost, device: Device) -> None:
+        tun = live.open_device(device, persist=self._persist)
+        if device.driver.kind == "ethernet":
+            return  # it leads nowhere: what the kernel sends there stays in its queue
+        key = live.name, device.name
+        self._fds[key] = tun.fd
+        self.pumps[key] = pump = Pump(
+            tun.fd,
+            self.network.generation,
+            find=functools.partial(self._flow, live.name, device),
+            descriptor=self._fds.get,
+            slow=functools.partial(self._slow, live, device.name),
+        )
+        self.add_reader(tun.fd, pump.drain)
+
+    def _close_device(self, host: str, name: str) -> None:
+        fd = self._fds.pop((host, name), None)
+        if fd is not None:
+            self.network.generation.bump()  # no flow may write to a descriptor of this number any more
+            del self.pumps[host, name]
+            self.remove_reader(fd)
+        self.hosts[host].close_device(name)
+
+    def _flow(self, host: str, device: Device, packet: bytes) -> Flow | None:
+        """A flow that takes whatever the device lets pass; where the way is narrower, packets go one by one."""
+        flow = self.network.flow_for(self.now(), host, device.name, packet)
+        return flow if flow is not None and flow.mtu >= device.mtu else None
+
+    def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
+        if packet and is_report(packet):
+            self._tell(live, live.group_changes())
+        self.handle(OnHost(live.name, Transmit(device, packet, offload)))
+
+    def _kernel_spoke(self, live: LiveHost) -> None:
+        self._tell(live, live.changes())
+        for name in live.deleted:
+            if name in live.tuns:  # the network did not let go of it
+                self._restore(live, name)
+        live.deleted = []
+
+    def _tell(self, live: LiveHost, events: Iterable[HostEvent]) -> None:
+        """Hand the kernel's news to the network. What it refuses is undone in the kernel."""
+        for event in events:
+            try:
+                self.handle(OnHost(live.name, event))
+            except Refused as refusal:
+                self._note(live, f"refused: {refusal}")
+                if isinstance(event, SetAdmin | SetDeviceMtu):
+                    device = self.network.hosts[live.name].namespace.get(event.device)
+                    if device is not None:
+                        live.show(device)
+
+    def _restore(self, live: LiveHost, name: str) -> None:
+        """A user deleted the TUN of a device that the model still has: hardware cannot be deleted, so make it anew."""
+        self._close_device(live.name, name)
+        device = self.network.hosts[live.name].namespace.get(name)
+        if device is not None:
+            self._note(live, f"{name} was deleted in the namespace and is made anew")
+            self._open_device(live, device)
+
+    def _note(self, live: LiveHost, text: str) -> None:
+        self._execute([Happened("log", live.name, text)])
+
+    def _read_groups(self) -> None:
+        for live in self.hosts.values():
+            self._tell(live, live.group_changes())
+        self.call_at(self.now() + GROUPS_EVERY, self._read_groups)
+
+    def _settle_again(self) -> None:
+        self.settle()
+        self.call_at(self.now() + SETTLE_EVERY, self._settle_again)

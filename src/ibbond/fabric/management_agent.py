@@ -100,19 +100,22 @@ class _Question:
 def answer(now: int, node: Node, port: Port, smp: Smp, listener: Listener) -> Smp | None:
     """The GetResp to a Get or Set that reached `node` by `port`; None when the M_Key forbids an answer."""
     question = _Question(now, node, port, smp, listener)
-    reply = replace(smp, method=Method.GET_RESP, returning=smp.directed)
     if smp.method not in (Method.GET, Method.SET):
-        return replace(reply, status=Status.BAD_METHOD)
+        return _reply(smp, smp.data, Status.BAD_METHOD)
     if not _m_key_allows(question):
         listener.m_key_violated(question.end_port, smp)
         return None
     attribute = ATTRIBUTES.get(smp.attribute)
     if attribute is None:
-        return replace(reply, status=Status.BAD_ATTRIBUTE)
+        return _reply(smp, smp.data, Status.BAD_ATTRIBUTE)
     try:
-        return replace(reply, data=attribute(question), status=Status.OK)
+        return _reply(smp, attribute(question), Status.OK)
     except _Wrong as wrong:
-        return replace(reply, status=wrong.status)
+        return _reply(smp, smp.data, wrong.status)
+
+
+def _reply(smp: Smp, data: bytes, status: Status) -> Smp:
+    return replace(smp, method=Method.GET_RESP, data=data, status=status, returning=smp.directed)
 
 
 def _m_key_allows(question: _Question) -> bool:
@@ -182,9 +185,11 @@ def _port_info(question: _Question) -> bytes:
     port = question.numbered(question.smp.modifier & 0xFF)
     if question.sets:
         set_port_info(port, PortInfo.parse(question.smp.data), question.listener)
-    info = replace(port.info, local_port=question.port.number)
+    info = port.info
+    if info.local_port != question.port.number:
+        info = info.changed(local_port=question.port.number)
     if question.smp.m_key != info.m_key and info.m_key_protect == 1:
-        info = replace(info, m_key=0)
+        info = info.changed(m_key=0)
     return info.pack()
 
 

@@ -7,7 +7,7 @@ beyond their tables, LMC above zero (one LID a port).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ibbond.fabric.verbs import PortState
@@ -131,7 +131,7 @@ class Port:
 
     def change(self, **fields: int) -> None:
         """Change fields of PortInfo, the only way to do so."""
-        info = self.info = replace(self.info, **fields)  # type: ignore[arg-type]
+        info = self.info = self.info.changed(**fields)
         self.state = PortState(info.state)
         self.lid = info.lid
         self.sm_lid = info.sm_lid

@@ -86,7 +86,7 @@ class Subnet:
         self._schedule = Schedule()
         self._effects: list[SubnetEffect] = []
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
-        self._traps = TrapAgent(self._schedule, self._send_mad)
+        self._traps = TrapAgent(self._send_mad)
         self._partitions: list[Partition] = [DEFAULT_PARTITION]
         self._started = False
 
@@ -199,7 +199,7 @@ class Subnet:
         return self._take()
 
     def deadline(self) -> int | None:
-        waiting: list[Waiting] = [self._schedule, *self.managers.values()]
+        waiting: list[Waiting] = [self._schedule, self._traps, *self.managers.values()]
         return earliest(waiting)
 
     # ---- facts
@@ -298,6 +298,8 @@ class Subnet:
 
     def _run(self, now: int) -> None:
         """Do what is due, managers included, until nothing is."""
+        self._schedule.run(now)
+        self._traps.tick(now)
         self._schedule.run(now)
         for name, manager in self.managers.items():
             while (at := manager.deadline()) is not None and at <= now:
@@ -424,7 +426,7 @@ class Subnet:
             if isinstance(end.node, Switch):
                 if end.node.alive:
                     end.node.set_port_state_change(True)
-                    self._traps.raise_link_state(end.node.management_port)
+                    self._traps.link_state(self._schedule.now, end.node.management_port)
             elif (manager := self.managers.get(end.name)) is not None and manager.alive and self._started:
                 self._manage(end.name, manager.changed_nearby(self._schedule.now))
 
@@ -553,7 +555,7 @@ class Subnet:
 
     def _set_is_sm(self, port: Port, on: bool) -> None:
         self._capability(port, on)
-        self._traps.raise_capabilities(self._end_port(port))
+        self._traps.capabilities(self._schedule.now, self._end_port(port))
 
     def _capability(self, port: Port, on: bool) -> None:
         mask = port.info.capability_mask

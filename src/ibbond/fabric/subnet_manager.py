@@ -26,6 +26,7 @@ from ibbond.wire.mad import MadHeader, ManagementClass, Method, Notice, gid_deta
 from ibbond.wire.sa import SA_DATA_BYTES, SaAttribute, SaMad
 from ibbond.wire.smp import SmInfo, Smp, SmpAttribute, SmState
 
+MOST_PATIENCE = 256
 TRAP_GID_IN_SERVICE, TRAP_GID_OUT_OF_SERVICE = 64, 65
 TRAP_GROUP_CREATED, TRAP_GROUP_DELETED = 66, 67
 
@@ -65,6 +66,7 @@ class SubnetManager:
         self._out: list[SmEffect] = []
         self._sweep_at: int | None = None
         self._light_at: int | None = None
+        self._patience = 1  # how many SMP timeouts to wait before a sweep that found silence is done again
         self._activity = 0
         self._transaction = TRANSACTION_BASE | 1 << 40
         self._now = 0
@@ -175,8 +177,8 @@ class SubnetManager:
     def _reply(self, to: ManagementDatagram, mad: bytes) -> None:
         self._out.append(ManagementDatagram(to.destination_lid, to.source_lid, to.destination_qpn, to.source_qpn, mad))
 
-    def _schedule_sweep(self) -> None:
-        at = self._now + self._timing.sweep_hold_off_ns
+    def _schedule_sweep(self, delay: int | None = None) -> None:
+        at = self._now + (self._timing.sweep_hold_off_ns if delay is None else delay)
         self._sweep_at = at if self._sweep_at is None else min(at, self._sweep_at)
 
     def _sweep(self) -> Task:
@@ -195,8 +197,9 @@ class SubnetManager:
         self._out.append(
             SubnetLog(f"sweep: {nodes} nodes, {len(self.directory.ends)} end ports, {smps} SMPs, {took:.3f} ms", "sm")
         )
+        self._patience = min(self._patience * 2, MOST_PATIENCE) if change.again else 1
         if change.again:
-            self._schedule_sweep()
+            self._schedule_sweep(self._timing.sweep_hold_off_ns + self._patience * self._timing.smp_timeout_ns)
         if self._timing.light_sweep_ns:
             self._light_at = self._now + self._timing.light_sweep_ns
 

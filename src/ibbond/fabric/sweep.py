@@ -53,6 +53,8 @@ class Sweeper:
         self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
         self._masks: dict[int, dict[int, int]] = {}  # switch -> MLID -> what was written
         self._trees: dict[int, Tree] = {}
+        self._trusted = SubnetMap()  # the last map, where it is known to be complete
+        self._failed = False  # a table could not be written
         self._register_all = False
 
     def begin_anew(self) -> None:
@@ -61,9 +63,15 @@ class Sweeper:
         self._masks.clear()
         self._trees.clear()
         self._register_all = True
+        self.look_afresh()
+
+    def look_afresh(self) -> None:
+        """The next sweep reads everything again."""
+        self._trusted = SubnetMap()
 
     def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
-        found = yield from discover()
+        found = yield from discover(self._trusted)
+        self._trusted = SubnetMap()
         self._number(found)
         yield from self._configure(found)
         change = self._publish(found)
@@ -73,6 +81,8 @@ class Sweeper:
         yield from self.write_groups(list(self._groups.by_mgid.values()))
         yield from self._open(found, [key for key in found.links if not _joins_switches(found, key)])
         self._register_all = False
+        change.again = self._failed or found.incomplete
+        self._trusted = SubnetMap() if change.again else found
         return change
 
     def look(self) -> Generator[Sequence[Ask], Answers, bool]:
@@ -86,7 +96,7 @@ class Sweeper:
         """Set ClientReregister on one port, by what was last read of it."""
         for node, port in self._directory.map.end_ports():
             if port.guid == guid and (port.number or node.is_switch):
-                yield [_set_port(port, replace(_unchanged(port.info), client_reregister=True))]
+                yield [_set_port(port, _unchanged(port.info).changed(client_reregister=True))]
 
     def _number(self, found: SubnetMap) -> None:
         """Every end port keeps its LID; a new one keeps what it brings along if that is free."""
@@ -115,7 +125,7 @@ class Sweeper:
         others: list[Ask] = []
         for node, port in found.end_ports():
             wanted = self._wanted(found, node, port)
-            if wanted != _unchanged(port.info):
+            if wanted is not None:
                 ports.append((port, _set_port(port, wanted)))
             if not node.is_switch:
                 others += self._pkey_asks(port)
@@ -126,6 +136,7 @@ class Sweeper:
             data = asked(answer)
             if data is not None:
                 port.info = PortInfo.parse(data)
+        self._failed = any(asked(answer) is None for answer in answers)
 
     def _switch_asks(self, node: SeenNode) -> list[Ask]:
         if node.switch is None:
@@ -137,22 +148,30 @@ class Sweeper:
             multicast_top=max(groups, default=FIRST_MLID),
             lifetime=SUBNET_TIMEOUT,
         )
-        if info == node.switch and not info.port_state_change:
+        if info == node.switch:
             return []
-        data = replace(info, port_state_change=True).pack()  # writing 1 clears it
-        return [Ask(node.path, SmpAttribute.SWITCH_INFO, 0, data)]
+        node.switch = info
+        return [Ask(node.path, SmpAttribute.SWITCH_INFO, 0, info.pack())]
 
-    def _wanted(self, found: SubnetMap, node: SeenNode, port: SeenPort) -> PortInfo:
-        fresh = port.info.state == PortState.INIT or (self._register_all and not node.is_switch)
-        return replace(
-            _unchanged(port.info),
+    def _wanted(self, found: SubnetMap, node: SeenNode, port: SeenPort) -> PortInfo | None:
+        """What an end port must be told; None when it is as it should be."""
+        info = port.info
+        lid, sm_lid = self._lids[port.guid], self._lids.get(self._guid, 0)
+        mtu = _link_mtu(found, (node.guid, port.number))
+        register = not node.is_switch and (info.state == PortState.INIT or self._register_all)
+        as_wanted = (info.lid, info.sm_lid, info.neighbor_mtu, info.subnet_timeout, info.gid_prefix) == (
+            *(lid, sm_lid, mtu, SUBNET_TIMEOUT, DEFAULT_GID_PREFIX),
+        )
+        if as_wanted and not register:
+            return None
+        return _unchanged(info).changed(
             gid_prefix=DEFAULT_GID_PREFIX,
-            lid=self._lids[port.guid],
-            sm_lid=self._lids.get(self._guid, 0),
-            neighbor_mtu=_link_mtu(found, (node.guid, port.number)),
+            lid=lid,
+            sm_lid=sm_lid,
+            neighbor_mtu=mtu,
             operational_vls=OPERATIONAL_VLS,
             subnet_timeout=SUBNET_TIMEOUT,
-            client_reregister=fresh and not node.is_switch,
+            client_reregister=register,
         )
 
     def _pkey_asks(self, port: SeenPort) -> list[Ask]:
@@ -188,23 +207,20 @@ class Sweeper:
 
     def _open(self, found: SubnetMap, keys: Iterable[PortKey]) -> Task:
         """Bring links from Init over Armed to Active, the switch's end before the host's."""
-        ports = [(found.nodes[guid], found.nodes[guid].ports.get(number)) for guid, number in keys]
-        closed = [(node, port) for node, port in ports if port is not None and port.info.state in (2, 3)]
-        closed.sort(key=lambda pair: not pair[0].is_switch)
+        seen = [(key, found.nodes[key[0]].ports.get(key[1])) for key in keys]
+        ports = [(key, port) for key, port in seen if port is not None]
         for state in (PortState.ARMED, PortState.ACTIVE):
             for on_switch in (True, False):
-                batch = [p for node, p in closed if node.is_switch is on_switch and p and p.info.state == state - 1]
-                answers = yield [self._open_ask(found, port, state) for port in batch]
-                for port, answer in zip(batch, answers, strict=True):
+                batch = [
+                    (key, port)
+                    for key, port in ports
+                    if port.info.state == state - 1 and found.nodes[key[0]].is_switch is on_switch
+                ]
+                answers = yield [_open_ask(found, key, port, state) for key, port in batch]
+                for (_, port), answer in zip(batch, answers, strict=True):
                     data = asked(answer)
                     if data is not None:
                         port.info = PortInfo.parse(data)
-
-    def _open_ask(self, found: SubnetMap, port: SeenPort, state: PortState) -> Ask:
-        mtu = port.info.neighbor_mtu
-        return _set_port(
-            port, replace(_unchanged(port.info), state=state, neighbor_mtu=mtu, operational_vls=OPERATIONAL_VLS)
-        )
 
     def _write_linear(self) -> Task:
         """Write those blocks of the linear tables that are not as they should be."""
@@ -288,6 +304,7 @@ class Sweeper:
         """Write tables; a switch that did not take one is written anew by the sweep that its silence brings."""
         answers = yield asks
         silent = {ask.path for ask, answer in zip(asks, answers, strict=True) if asked(answer) is None}
+        self._failed = self._failed or bool(silent)
         for node in self._directory.map.switches():
             if node.path in silent:
                 self._linear.pop(node.guid, None)
@@ -296,11 +313,18 @@ class Sweeper:
 
 def _unchanged(info: PortInfo) -> PortInfo:
     """A PortInfo Set that leaves the link's state alone and clears no counters of violations."""
-    return replace(info, state=0, physical_state=PhysicalState.NO_CHANGE, client_reregister=False)
+    return info.changed(state=0, physical_state=PhysicalState.NO_CHANGE, client_reregister=False)
 
 
 def _set_port(port: SeenPort, wanted: PortInfo) -> Ask:
     return Ask(port.path, SmpAttribute.PORT_INFO, port.number, wanted.pack(), port.info.m_key)
+
+
+def _open_ask(found: SubnetMap, key: PortKey, port: SeenPort, state: PortState) -> Ask:
+    mtu = _link_mtu(found, key)
+    return _set_port(
+        port, _unchanged(port.info).changed(state=state, neighbor_mtu=mtu, operational_vls=OPERATIONAL_VLS)
+    )
 
 
 def _link_mtu(found: SubnetMap, key: PortKey) -> int:

@@ -7,57 +7,71 @@ until a TrapRepress comes. Left out: traps 129-131 (link integrity, overruns) an
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ibbond.fabric.port import Port
-from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.verbs import ManagementDatagram
 from ibbond.wire.mad import Method, Notice, capability_details, link_state_details
 from ibbond.wire.smp import NodeType, Smp, SmpAttribute
 
-LINK_STATE, CAPABILITIES, M_KEY = 128, 144, 256
+LINK_STATE, CAPABILITIES = 128, 144
+URGENT, INFORMATIONAL = 1, 4
 SUBNET_TIMEOUT_UNIT_NS = 4096
+LEAST_TIMEOUT = 8  # a port that was told a shorter one repeats its traps every millisecond all the same
+
+
+@dataclass(slots=True)
+class _Pending:
+    port: Port
+    smp: Smp
+    again_at: int
 
 
 class TrapAgent:
     """Pending traps of all nodes, by (port, trap number)."""
 
-    def __init__(self, schedule: Schedule, send: Callable[[Port, ManagementDatagram], None]) -> None:
-        self._schedule = schedule
+    def __init__(self, send: Callable[[Port, ManagementDatagram], None]) -> None:
         self._send = send
-        self._pending: dict[tuple[str, int], int] = {}  # -> transaction id
+        self._pending: dict[tuple[str, int], _Pending] = {}
         self._transaction = 0
 
-    def raise_link_state(self, port: Port) -> None:
-        """Trap 128 of the switch whose management port this is."""
-        self._raise(port, LINK_STATE, link_state_details(port.lid))
+    def deadline(self) -> int | None:
+        return min((trap.again_at for trap in self._pending.values()), default=None)
 
-    def raise_capabilities(self, port: Port) -> None:
+    def tick(self, now: int) -> None:
+        for trap in list(self._pending.values()):
+            if trap.again_at <= now:
+                self._emit(now, trap)
+
+    def link_state(self, now: int, port: Port) -> None:
+        """Trap 128 of the switch whose management port this is."""
+        self._raise(now, port, LINK_STATE, URGENT, link_state_details(port.lid))
+
+    def capabilities(self, now: int, port: Port) -> None:
         """Trap 144 of an end port whose CapabilityMask changed."""
-        self._raise(port, CAPABILITIES, capability_details(port.lid, port.info.capability_mask))
+        self._raise(now, port, CAPABILITIES, INFORMATIONAL, capability_details(port.lid, port.info.capability_mask))
 
     def repress(self, port: Port, smp: Smp) -> None:
         """The subnet manager has heard it."""
-        for key, transaction in list(self._pending.items()):
-            if key[0] == port.name and transaction == smp.transaction_id:
+        for key, trap in list(self._pending.items()):
+            if key[0] == port.name and trap.smp.transaction_id == smp.transaction_id:
                 del self._pending[key]
 
     def forget(self, port: Port) -> None:
         for key in [key for key in self._pending if key[0] == port.name]:
             del self._pending[key]
 
-    def _raise(self, port: Port, trap: int, details: bytes) -> None:
+    def _raise(self, now: int, port: Port, number: int, kind: int, details: bytes) -> None:
         if not port.lid or not port.sm_lid:
             return  # no subnet manager has ever been here
         self._transaction += 1
-        self._pending[port.name, trap] = self._transaction
-        producer = 2 if port.node.node_type == NodeType.SWITCH else 1
-        notice = Notice(trap, port.lid, details, producer, kind=1 if trap == LINK_STATE else 4)
-        self._repeat(port, trap, self._transaction, notice)
+        producer = NodeType.SWITCH if port.node.node_type == NodeType.SWITCH else NodeType.CHANNEL_ADAPTER
+        notice = Notice(number, port.lid, details, producer, kind).pack()[: Notice.TRAP_BYTES]
+        smp = Smp(Method.TRAP, SmpAttribute.NOTICE, data=notice, transaction_id=self._transaction)
+        trap = self._pending[port.name, number] = _Pending(port, smp, now)
+        self._emit(now, trap)
 
-    def _repeat(self, port: Port, trap: int, transaction: int, notice: Notice) -> None:
-        if self._pending.get((port.name, trap)) != transaction or not port.node.alive:
-            return
-        smp = Smp(Method.TRAP, SmpAttribute.NOTICE, 0, notice.pack()[: Notice.TRAP_BYTES], transaction)
-        self._send(port, ManagementDatagram(port.lid, port.sm_lid, 0, 0, smp.pack()))
-        delay = SUBNET_TIMEOUT_UNIT_NS << max(port.info.subnet_timeout, 8)
-        self._schedule.after(delay, self._repeat, port, trap, transaction, notice)
+    def _emit(self, now: int, trap: _Pending) -> None:
+        port = trap.port
+        trap.again_at = now + (SUBNET_TIMEOUT_UNIT_NS << max(port.info.subnet_timeout, LEAST_TIMEOUT))
+        self._send(port, ManagementDatagram(port.lid, port.sm_lid, 0, 0, trap.smp.pack()))

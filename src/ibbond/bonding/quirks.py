@@ -92,6 +92,12 @@ _DEFECTS = (
         why="on InfiniBand joining a group takes an answer of the subnet administrator: multicast is lost meanwhile",
     ),
     Quirk(
+        "neighbors_flushed",
+        kernel="the new address of a failover empties the bond's whole ARP and ND cache",
+        ours="entries stay in use; the first packet to each neighbor also asks it, which tells it our new address",
+        why="the neighbors have not moved, and packets to all of them wait for answers",
+    ),
+    Quirk(
         "no_handover",
         kernel="frames that are on their way to the old member at a switch are dropped on arrival",
         ours="the old member still receives unicast frames for handover_ms",

@@ -106,6 +106,16 @@ class Interface:
         return self._partition.key
 
     @property
+    def table_key(self) -> int:
+        """The P_Key as packets carry it: as it stands in the port's table."""
+        return self._partition.table_key
+
+    @property
+    def running(self) -> bool:
+        """Whether the queue pair works (OPER_UP): what arrives is taken."""
+        return self._running
+
+    @property
     def carrier(self) -> bool:
         return self._carrier
 

@@ -213,4 +213,22 @@ class Happened:
     detail: str = ""
 
 
-NetworkEffect = Deliver | DeviceAppeared | DeviceVanished | DeviceChanged | AttributeChanged | AddressChange | Happened
+@dataclass(frozen=True, slots=True)
+class FrameCaptured:
+    """Effect: raw InfiniBand bytes (LRH to VCRC) at a tapped port, leaving it (`sent`) or arriving."""
+
+    port: str
+    frame: bytes
+    sent: bool
+
+
+NetworkEffect = (
+    Deliver
+    | DeviceAppeared
+    | DeviceVanished
+    | DeviceChanged
+    | AttributeChanged
+    | AddressChange
+    | Happened
+    | FrameCaptured
+)

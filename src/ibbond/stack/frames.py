@@ -1,0 +1,195 @@
+"""Frames on their way through one host: packets of the IP stack down to a port, datagrams of a port up to it.
+
+Read first: docs/architecture.md, walk 1. Down: the IP side finds the neighbor, the bond its member, the interface the
+path. Up: the interface takes the header off, the bond says whether this member's frames count, ARP and neighbor
+discovery stay here, the rest goes to the host. `way_out` and `way_in` answer the same questions for flows without
+sending anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ibbond.bonding.bond import Bond
+from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
+from ibbond.errors import Malformed
+from ibbond.fabric.verbs import Datagram
+from ibbond.ipoib.events import Frame
+from ibbond.ipoib.outlet import Path
+from ibbond.netdev.device import Device
+from ibbond.stack.ethernet import swallow
+from ibbond.stack.events import Deliver
+from ibbond.stack.ip_layer import IpLayer, destination_of
+from ibbond.stack.outgoing import IpEffect, Outgoing, ToHost
+from ibbond.wire import nd
+from ibbond.wire.arp import Arp
+from ibbond.wire.icmp import too_big
+from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
+
+if TYPE_CHECKING:
+    from ibbond.stack.host_stack import HostStack
+
+TO_KERNEL = (nd.RouterSolicitation, nd.RouterAdvertisement, nd.Redirect)  # discovery that is the kernel's business too
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """How packets of one device to one destination leave now; `touch` keeps the path from being forgotten."""
+
+    port: str
+    device: Device  # the interface
+    path: Path
+    pkey: int
+    mtu: int
+    touch: Callable[[], None]
+
+
+class Frames:
+    """The data path of one host."""
+
+    def __init__(self, host: HostStack) -> None:
+        self._host = host
+        self._links = host.links
+
+    def transmit(self, now: int, name: str, packet: bytes, offload: bytes) -> None:
+        """A packet of the host's IP stack leaves through this device."""
+        device = self._host.device(name)
+        layer = self._host.ip[name]
+        if not device.up:
+            device.statistics.tx_dropped += 1
+            return
+        self.send_all(now, layer, layer.send(now, packet, offload))
+
+    def send_all(self, now: int, layer: IpLayer, effects: Iterable[IpEffect]) -> None:
+        """Carry out what the IP side of a device asks for."""
+        self._host.touched(layer)
+        for effect in effects:
+            match effect:
+                case Outgoing():
+                    self.send(now, layer.device, effect)
+                case ToHost(packet):
+                    self._host.outbox.send(Deliver(self._host.name, layer.device.name, packet))
+
+    def send(self, now: int, device: Device, frame: Outgoing, *, member: str | None = None) -> None:
+        """Through the device itself, or a bond's active member (or the one named)."""
+        bond = self._host.registry.bonds.get(device.name)
+        lower = device.name if bond is None else member or bond.route()
+        if lower is None:
+            device.statistics.tx_dropped += 1
+        elif self._links.get(lower) is not None:
+            self._links.send(now, lower, frame)
+        else:
+            below = self._host.namespace.get(lower)
+            if below is not None and below.up:
+                swallow(below, frame)
+
+    def receive(self, now: int, port: str, qpn: int, datagram: Datagram) -> None:
+        """A datagram came in at a queue pair: up to the bond or the device, and to the host."""
+        taken = self._links.receive(port, qpn, datagram)
+        if taken is None:
+            return
+        device, frame = taken
+        bond = self._host.bond_above(device)
+        arp, discovery = self._read(device, frame)
+        if bond is None:
+            upper, member = device, ""
+        else:
+            upper, member = bond.device, device.name
+            if bond.values.arp_interval:
+                self._host.tell_bond(bond, _seen(member, frame, arp, discovery))
+            unicast = frame.kind == "host"
+            if not bond.accepts(member, now, unicast) or (not unicast and self._is_our_own(bond, frame)):
+                return
+        layer = self._host.ip[upper.name]
+        if arp is not None:
+            self.send_all(now, layer, layer.receive_arp(now, arp, unicast=frame.kind == "host"))
+        elif discovery is not None:
+            self.send_all(now, layer, layer.receive_discovery(now, discovery))
+        if _for_the_kernel(frame, discovery):
+            self._host.outbox.send(Deliver(self._host.name, upper.name, frame.payload, frame.offload, member))
+
+    def too_long(self, device: Device, packet: bytes, mtu: int) -> None:
+        """A packet did not fit the link's MTU: its sender is told, as a router on the way would."""
+        upper = device.master or device
+        layer = self._host.ip[upper.name]
+        source = layer.source_for(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
+        if any(source):
+            self._host.outbox.send(Deliver(self._host.name, upper.name, too_big(packet, mtu, source)))
+
+    def way_out(self, name: str, packet: bytes) -> WayOut | None:
+        """Everything that sending this unicast packet would decide, when all of it is settled."""
+        device = self._host.namespace.get(name)
+        destination = destination_of(packet)
+        if device is None or destination is None or not device.up:
+            return None
+        layer = self._host.ip[name]
+        if layer.group_destination(destination) is not None:
+            return None
+        hop = layer.next_hop(destination)
+        hardware = layer.neighbors.usable(hop)
+        bond = self._host.registry.bonds.get(name)
+        lower = name if bond is None else bond.route()
+        interface = self._links.get(lower) if lower is not None else None
+        path = interface.path_to(hardware, hop) if interface is not None and hardware is not None else None
+        if interface is None or path is None or hardware is None:
+            return None
+        touch = self._toucher(interface.touch, hardware)
+        return WayOut(interface.port.name, interface.device, path, interface.table_key, device.mtu, touch)
+
+    def way_in(self, port: str, path: Path, pkey: int) -> tuple[Device, Device] | None:
+        """The devices (upper, lower) at which packets of this path come out, while their filter stays open."""
+        interface = self._links.at(port, path.qpn)
+        if interface is None or not interface.running:
+            return None
+        device = interface.device
+        bond = self._host.bond_above(device)
+        if bond is None:
+            return device, device
+        if bond.values.arp_interval or bond.active != device.name or not bond.accepts(device.name, self._host.now):
+            return None  # the ARP monitor counts frames, and a handover ends by itself
+        return bond.device, device
+
+    def _toucher(self, touch: Callable[[int, bytes], None], hardware: bytes) -> Callable[[], None]:
+        return lambda: touch(self._host.now, hardware)
+
+    def _read(self, device: Device, frame: Frame) -> tuple[Arp | None, nd.Message | None]:
+        """A frame as ARP or neighbor discovery, when it is one of these and can be read."""
+        try:
+            if frame.ethertype == ETHERTYPE_ARP:
+                return Arp.parse(frame.payload), None
+            if frame.ethertype == ETHERTYPE_IPV6 and nd.is_message(frame.payload):
+                return None, nd.parse(frame.payload)
+        except Malformed:
+            device.statistics.rx_errors += 1
+            self._host.ip[device.name].counts.malformed += 1
+        return None, None
+
+    def _is_our_own(self, bond: Bond, frame: Frame) -> bool:
+        """A group frame that this bond itself has sent, heard by another of its members."""
+        for member in bond.members:
+            interface = self._links.get(member)
+            if interface is not None and (interface.port.gid, interface.qpn) == (frame.source_gid, frame.source_qpn):
+                return True
+        return False
+
+
+def _for_the_kernel(frame: Frame, discovery: nd.Message | None) -> bool:
+    """IP goes up, but for solicitations and advertisements of neighbors, read or unreadable: these are ours."""
+    if frame.ethertype == ETHERTYPE_IPV4:
+        return True
+    if frame.ethertype != ETHERTYPE_IPV6:
+        return False
+    return isinstance(discovery, TO_KERNEL) or not nd.is_message(frame.payload)
+
+
+def _seen(
+    member: str, frame: Frame, arp: Arp | None, discovery: nd.Message | None
+) -> ArpSeen | NeighborDiscoverySeen | FrameSeen:
+    """What the ARP monitor hears of a frame."""
+    if arp is not None:
+        return ArpSeen(member, arp.hardware_type, len(arp.sender_hardware), arp.operation, arp.sender_ip, arp.target_ip)
+    if isinstance(discovery, nd.NeighborSolicitation | nd.NeighborAdvertisement):
+        return NeighborDiscoverySeen(member, discovery.KIND, discovery.source, discovery.destination, discovery.target)
+    return FrameSeen(member, ipv6=frame.ethertype == ETHERTYPE_IPV6)

@@ -1,0 +1,423 @@
+"""One host put together: its devices, IPoIB interfaces, bonds, and the IP side on top of them.
+
+Read first: docs/architecture.md, walks 1 and 2. This is the one place that knows both bonding and IPoIB: frames go up
+and down here (`frames`), carriers of interfaces become news for bonds, and what a bond asks for is carried out: flows
+are invalid at once, announcements leave next, then come state, log and files. Left out: the kernel (live) or the
+programs (simulated) behind the devices; they see `events`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+
+from ibbond.bonding.bond import Bond
+from ibbond.bonding.effects import BondEffect
+from ibbond.bonding.events import AddressesChanged, BondEvent, Close, MemberChanged, Open, Ready, SetMtu
+from ibbond.bonding.registry import Registry
+from ibbond.errors import Refused
+from ibbond.fabric.generation import Generation
+from ibbond.fabric.subnet import Subnet
+from ibbond.fabric.verbs import Datagram, PortEventKind
+from ibbond.ipoib.outlet import Path
+from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.namespace import Namespace
+from ibbond.stack.agenda import Agenda
+from ibbond.stack.bond_effects import BondEffects
+from ibbond.stack.ethernet import ethernet_device
+from ibbond.stack.events import (
+    AddressChange,
+    AddressesAre,
+    CreateBond,
+    CreateChild,
+    DeleteBond,
+    DeleteChild,
+    DeviceAppeared,
+    DeviceChanged,
+    DeviceVanished,
+    GroupJoined,
+    GroupLeft,
+    GroupsAre,
+    Happened,
+    HostEvent,
+    RoutesAre,
+    SetAdmin,
+    SetDeviceMtu,
+    ToBond,
+    Transmit,
+)
+from ibbond.stack.frames import Frames, WayOut
+from ibbond.stack.ip_layer import IpLayer
+from ibbond.stack.links import Links
+from ibbond.stack.next_hop import NextHops
+from ibbond.stack.outbox import HostEffect, Outbox
+from ibbond.topology.model import listed
+
+SHOWN = frozenset({Notice.UP, Notice.DOWN, Notice.CHANGE, Notice.CHANGEMTU})  # what a TUN shows of a device
+
+
+class HostStack:
+    """A host of the network. Every verb returns the effects in their order; a refused request raises `Refused`."""
+
+    def __init__(
+        self,
+        name: str,
+        subnet: Subnet,
+        generation: Generation,
+        *,
+        profile: str = "default",
+        without: Collection[str] = (),
+    ) -> None:
+        self.name = name
+        self.now = 0
+        self.namespace = Namespace()
+        self.registry = Registry(self.namespace, profile=profile, without=without)
+        self.next_hops = NextHops()
+        self.ip: dict[str, IpLayer] = {}
+        self._generation = generation
+        self._outbox = Outbox()
+        rules = self.registry.rules
+        self.links = Links(
+            subnet,
+            self.namespace,
+            generation,
+            self._outbox,
+            self._too_long,
+            old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
+        )
+        self._frames = Frames(self)
+        self._bond_effects = BondEffects(self, self._frames, generation)
+        self._forwarding = False
+        self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
+        self._news: dict[str, None] = {}  # bonds that have heard something
+        self._preparing: dict[str, str] = {}  # member -> bond that waits for it
+        self._shown_carrier: dict[str, bool] = {}
+        self._shown_address: dict[str, bytes] = {}
+        self._layers: Agenda[str] = Agenda()
+        self._bonds: Agenda[str] = Agenda()
+        self._touched_layers: dict[str, None] = {}  # their deadline may be another one
+        self._touched_bonds: dict[str, None] = {}
+        self._on_start: list[Callable[[], None]] = []
+        self.namespace.subscribe(self._heard)  # after the registry: bonds hear first
+
+    # Building
+
+    def add_interface(self, name: str, port: str) -> Device:
+        """An IPoIB device on a port of one of the host's HCAs."""
+        return self.links.add(name, port)
+
+    def add_ethernet(self, name: str, number: int) -> Device:
+        device = ethernet_device(name, number)
+        self.namespace.register(device)
+        return device
+
+    def at_start(self, event: HostEvent) -> None:
+        """Handle this when the network starts, in the order of asking."""
+        self._on_start.append(partial(self._dispatch, event))
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        return self.links.ports
+
+    @property
+    def outbox(self) -> Outbox:
+        return self._outbox
+
+    @property
+    def forwarding(self) -> bool:
+        """Whether the host is a router, as its neighbor advertisements say."""
+        return self._forwarding
+
+    @forwarding.setter
+    def forwarding(self, on: bool) -> None:
+        self._forwarding = on
+        for layer in self.ip.values():
+            layer.forwarding = on
+
+    # The verbs
+
+    def start(self, now: int) -> list[HostEffect]:
+        self.now = now
+        for step in self._on_start:
+            step()
+            self._settle()
+        self._on_start.clear()
+        return self._outbox.take()
+
+    def handle(self, now: int, event: HostEvent) -> list[HostEffect]:
+        """A fact of the kernel or a program, or a request. What happened before a refusal is in `take_effects`."""
+        self.now = now
+        try:
+            self._dispatch(event)
+        finally:
+            self._settle()
+        return self._outbox.take()
+
+    def receive(self, now: int, port: str, qpn: int, datagram: Datagram) -> list[HostEffect]:
+        """A datagram has come in at a queue pair of a port."""
+        self.now = now
+        self._frames.receive(now, port, qpn, datagram)
+        self._settle()
+        return self._outbox.take()
+
+    def mad_arrived(self, now: int, port: str, mad: bytes) -> list[HostEffect]:
+        self.now = now
+        self.links.mad_arrived(now, port, mad)
+        self._settle()
+        return self._outbox.take()
+
+    def port_raised(self, now: int, port: str, kind: PortEventKind) -> list[HostEffect]:
+        self.now = now
+        self._generation.bump()
+        self.links.port_raised(now, port, kind)
+        self._settle()
+        return self._outbox.take()
+
+    def tick(self, now: int) -> list[HostEffect]:
+        self.now = now
+        self.links.tick(now)
+        for name in self._bonds.due(now):
+            bond = self.registry.bonds.get(name)
+            if bond is not None:
+                self._execute(bond, bond.tick(now))
+        for name in self._layers.due(now):
+            layer = self.ip.get(name)
+            if layer is not None:
+                self._frames.send_all(now, layer, layer.tick(now))
+        self._settle()
+        return self._outbox.take()
+
+    def deadline(self) -> int | None:
+        waits = (self.links.deadline(), self._bonds.earliest(), self._layers.earliest())
+        return min((at for at in waits if at is not None), default=None)
+
+    def take_effects(self) -> list[HostEffect]:
+        return self._outbox.take()
+
+    # For others
+
+    def device(self, name: str) -> Device:
+        """The device of this name; `Refused` names the ones that there are."""
+        device = self.namespace.get(name)
+        if device is None:
+            names = listed(known.name for known in self.namespace)
+            raise Refused(
+                f"no device {name} on {self.name}",
+                why=f"there are {names}",
+                fix="Name one of these",
+                code=errno.ENODEV,
+            )
+        return device
+
+    def bond(self, name: str) -> Bond:
+        bond = self.registry.bonds.get(name)
+        if bond is None:
+            raise Refused(
+                f"no bond {name} on {self.name}",
+                why=f"there are {listed(self.registry.bonds)}",
+                fix="Name one of these, or create it",
+                code=errno.ENODEV,
+            )
+        return bond
+
+    def bond_above(self, device: Device) -> Bond | None:
+        """The bond that a device is a member of."""
+        return self.registry.bonds.get(device.master.name) if device.master is not None else None
+
+    def way_out(self, device: str, packet: bytes) -> WayOut | None:
+        """For flows: how a packet like this one leaves now; None when that is not settled."""
+        return self._frames.way_out(device, packet)
+
+    def way_in(self, port: str, path: Path, pkey: int) -> tuple[Device, Device] | None:
+        """For flows: the devices (upper, lower) at which a packet on this path comes out; None when not settled."""
+        return self._frames.way_in(port, path, pkey)
+
+    def settle_statistics(self) -> None:
+        """Bring the counters of bonds up to date."""
+        for bond in self.registry.bonds.values():
+            bond.statistics()
+
+    def touched(self, layer: IpLayer) -> None:
+        """The IP side of a device was used: its deadline may be another one."""
+        self._touched_layers[layer.device.name] = None
+
+    def happened(self, what: str, where: str, detail: str = "") -> None:
+        self._outbox.tell(Happened(what, f"{self.name}/{where}", detail))
+
+    def prepare(self, bond: Bond, member: str) -> None:
+        """Make before break: the member joins the bond's groups and learns paths to its neighbors; then `Ready`."""
+        neighbors = [entry.hardware for entry in self.ip[bond.name].neighbors if entry.hardware]
+        if self.links.get(member) is not None:
+            self.links.prepare(self.now, member, bond.device.multicast, neighbors)
+        self._preparing[member] = bond.name
+
+    # Inside
+
+    def _dispatch(self, event: HostEvent) -> None:
+        match event:
+            case Transmit(name, packet, offload):
+                self._frames.transmit(self.now, name, packet, offload)
+            case ToBond(name, inner):
+                self.tell_bond(self.bond(name), inner)
+            case AddressesAre(name, addresses):
+                self._addresses_are(self.device(name), addresses)
+            case RoutesAre(routes):
+                if self.next_hops.set_routes(routes):
+                    self._generation.bump()
+            case GroupsAre(name, groups):
+                self._layer(name).groups.set(groups)
+            case GroupJoined(name, group):
+                self._layer(name).groups.join(group)
+            case GroupLeft(name, group):
+                self._layer(name).groups.leave(group)
+            case SetAdmin(name, up):
+                self._set_admin(self.device(name), up)
+            case SetDeviceMtu(name, mtu):
+                self._set_mtu(self.device(name), mtu)
+            case CreateBond(name):
+                self._news[self.registry.create(self.now, name).name] = None
+            case DeleteBond(name):
+                bond = self.bond(name)
+                self._execute(bond, self.registry.delete(self.now, name))
+            case CreateChild(parent, pkey):
+                self.links.add_child(parent, pkey)
+            case DeleteChild(parent, pkey):
+                self.links.remove(self.now, self.links.child_of(parent, pkey))
+
+    def tell_bond(self, bond: Bond, event: BondEvent) -> None:
+        """Hand an event to a bond and carry out what it asks for; the bond may refuse a request."""
+        try:
+            effects = bond.handle(self.now, event)
+        finally:
+            self._news[bond.name] = None  # a refusal may have left words behind
+        self._execute(bond, effects)
+
+    def _execute(self, bond: Bond, effects: Iterable[BondEffect]) -> None:
+        self._touched_bonds[bond.name] = None
+        self._bond_effects.execute(bond, effects)
+
+    def _set_admin(self, device: Device, up: bool) -> None:
+        bond = self.registry.bonds.get(device.name)
+        if bond is not None:
+            self.tell_bond(bond, Open() if up else Close())
+        elif up:
+            device.open()
+        else:
+            device.close()
+
+    def _set_mtu(self, device: Device, mtu: int) -> None:
+        bond = self.registry.bonds.get(device.name)
+        if bond is not None:
+            self.tell_bond(bond, SetMtu(mtu))
+        else:
+            device.set_mtu(mtu)
+
+    def _addresses_are(self, device: Device, addresses: tuple[tuple[bytes, int], ...]) -> None:
+        self.ip[device.name].set_addresses(addresses)
+        self._generation.bump()
+        bond = self.registry.bonds.get(device.name)
+        if bond is not None:
+            self.tell_bond(bond, AddressesChanged(tuple(address for address, _ in addresses)))
+
+    def _layer(self, name: str) -> IpLayer:
+        return self.ip[self.device(name).name]
+
+    def _settle(self) -> None:
+        """What follows from what has just happened: news for bonds, members that are ready, new deadlines."""
+        while self._later or self._news or self._preparing:
+            later, self._later = self._later, []
+            for step in later:
+                step()
+            news, self._news = self._news, {}
+            for name in news:
+                bond = self.registry.bonds.get(name)
+                if bond is not None:
+                    self._execute(bond, bond.handle(self.now, MemberChanged("")))
+            ready = [member for member in self._preparing if self.links.ready(member)]
+            for member in ready:
+                bond = self.registry.bonds.get(self._preparing.pop(member))
+                if bond is not None:
+                    self.tell_bond(bond, Ready(member))
+            if not ready and not self._later and not self._news:
+                break
+        self._report_deadlines()
+
+    def _report_deadlines(self) -> None:
+        touched, self._touched_bonds = self._touched_bonds, {}
+        for name in touched:
+            bond = self.registry.bonds.get(name)
+            self._bonds.report(name, bond.deadline() if bond is not None else None)
+        touched, self._touched_layers = self._touched_layers, {}
+        for name in touched:
+            layer = self.ip.get(name)
+            self._layers.report(name, layer.deadline() if layer is not None else None)
+
+    def _heard(self, notice: Notice, device: Device) -> None:
+        """The namespace's notices. Bonds may be in the middle of something: they hear of it in `_settle`."""
+        name = device.name
+        match notice:
+            case Notice.REGISTER:
+                layer = self.ip[name] = IpLayer(device, self.next_hops, self._generation)
+                layer.forwarding = self._forwarding
+                self._shown_carrier[name] = device.carrier
+                self._shown_address[name] = device.address
+                self._outbox.tell(DeviceAppeared(self.name, name))
+            case Notice.UNREGISTER:
+                self._later.append(partial(self._unregistered, device))
+            case Notice.PRE_TYPE_CHANGE:
+                self.ip[name].groups.unmap()
+            case Notice.POST_TYPE_CHANGE:
+                self.ip[name].groups.remap()
+                self._shown_address[name] = device.address
+            case Notice.UP | Notice.DOWN:
+                self._generation.bump()
+                self.ip[name].groups.refresh()
+                if notice is Notice.DOWN:
+                    self.ip[name].neighbors.flush()
+                    self.touched(self.ip[name])
+                self.happened("admin", name, "up" if device.up else "down")
+            case Notice.CHANGE if device.carrier != self._shown_carrier.get(name):
+                self._generation.bump()
+                self._shown_carrier[name] = device.carrier
+                self.happened("carrier", name, "on" if device.carrier else "off")
+            case Notice.CHANGEADDR:
+                self._readdressed(device)
+        self.links.noticed(self.now, notice, device)
+        if notice in SHOWN:
+            self._outbox.tell(DeviceChanged(self.name, name))
+        if device.master is not None:
+            self._news[device.master.name] = None
+        elif name in self.registry.bonds:
+            self._news[name] = None
+
+    def _unregistered(self, device: Device) -> None:
+        if self.namespace.get(device.name) is device:
+            return
+        self.touched(self.ip.pop(device.name))
+        self._touched_bonds[device.name] = None
+        self.next_hops.forget(device.name)
+        self._preparing.pop(device.name, None)
+        self._shown_carrier.pop(device.name, None)
+        self._shown_address.pop(device.name, None)
+        self._generation.bump()
+        self._outbox.tell(DeviceVanished(self.name, device.name))
+
+    def _readdressed(self, device: Device) -> None:
+        """Our link-layer address is another one: neighbors must learn it, and RDMA users hear of it."""
+        old, new = self._shown_address.get(device.name, b""), device.address
+        if old == new:
+            return
+        self._shown_address[device.name] = new
+        self._generation.bump()
+        layer = self.ip[device.name]
+        self.touched(layer)
+        if self.registry.rules.kernel("neighbors_flushed"):
+            layer.neighbors.flush()
+        else:
+            self._later.append(lambda: self._frames.send_all(self.now, layer, layer.readdressed(self.now)))
+        if device.driver.kind == "bond":
+            self._outbox.tell(AddressChange(self.name, device.name, old, new))
+
+    def _too_long(self, device: Device, packet: bytes, mtu: int) -> None:
+        self._frames.too_long(device, packet, mtu)

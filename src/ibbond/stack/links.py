@@ -1,0 +1,255 @@
+"""The IPoIB interfaces of one host on the ports of its HCAs: made, told of what happens, and their effects carried out.
+
+Read first: `ipoib/events` for what an interface asks for, `fabric/verbs` for what a port offers. Queue pairs are
+changed at once (verbs are calls); packets and MADs leave through the outbox. What lies above an interface, a bond or
+its own IP side, is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator
+
+from ibbond.errors import Refused
+from ibbond.fabric.events import SendDatagram, SendMad
+from ibbond.fabric.generation import Generation
+from ibbond.fabric.subnet import Subnet
+from ibbond.fabric.verbs import Datagram, PortEventKind
+from ibbond.ipoib.driver import ipoib_device
+from ibbond.ipoib.events import (
+    AddressIs,
+    AdminDown,
+    AdminUp,
+    Attach,
+    CarrierIs,
+    Detach,
+    Dropped,
+    EmitDatagram,
+    EmitMad,
+    Frame,
+    GroupsChanged,
+    InterfaceEffect,
+    InterfaceEvent,
+    MadReceived,
+    MtuChanged,
+    MtuIs,
+    PathsChanged,
+    PortRaised,
+    SetQkey,
+    TooLong,
+)
+from ibbond.ipoib.interface import Interface
+from ibbond.ipoib.paths import StackNeighbours
+from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.namespace import Namespace
+from ibbond.stack.agenda import Agenda
+from ibbond.stack.outbox import Outbox
+from ibbond.stack.outgoing import Outgoing
+from ibbond.wire.group_address import FULL_MEMBER
+
+NAME_BYTES = 10  # how much of the parent's name is in a child's
+
+EVENTS: dict[Notice, type[AdminUp | AdminDown | GroupsChanged | MtuChanged]] = {
+    Notice.UP: AdminUp,
+    Notice.DOWN: AdminDown,
+    Notice.RX_MODE: GroupsChanged,
+    Notice.CHANGEMTU: MtuChanged,
+}
+
+
+class Links:
+    """The interfaces of one host by device name; `too_long` hears of packets that did not fit a link's MTU."""
+
+    def __init__(
+        self,
+        subnet: Subnet,
+        namespace: Namespace,
+        generation: Generation,
+        outbox: Outbox,
+        too_long: Callable[[Device, bytes, int], None],
+        *,
+        old_neighbours: StackNeighbours | None = None,
+    ) -> None:
+        self._subnet = subnet
+        self._namespace = namespace
+        self._generation = generation
+        self._outbox = outbox
+        self._too_long = too_long
+        self._old_neighbours = old_neighbours
+        self._interfaces: dict[str, Interface] = {}
+        self._by_port: dict[str, list[Interface]] = {}
+        self._by_queue_pair: dict[tuple[str, int], Interface] = {}
+        self._parents: dict[str, str] = {}  # child -> parent
+        self._agenda: Agenda[Interface] = Agenda()
+        self.lost = 0  # datagrams that no interface took: reflected, for groups just left, of devices that are down
+
+    def __iter__(self) -> Iterator[Interface]:
+        return iter(tuple(self._interfaces.values()))
+
+    def get(self, name: str) -> Interface | None:
+        return self._interfaces.get(name)
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        return tuple(self._by_port)
+
+    def children(self, parent: str) -> list[str]:
+        return [child for child, its in self._parents.items() if its == parent]
+
+    def parent(self, name: str) -> str | None:
+        """The device that a partition child was made of; None for a parent."""
+        return self._parents.get(name)
+
+    def add(self, name: str, port_name: str, *, pkey: int | None = None) -> Device:
+        """A new interface on a port, down; `pkey` None follows the first key of the port's table."""
+        port = self._subnet.port(port_name)
+        qpn = self._subnet.create_queue_pair(port_name)
+        device = ipoib_device(name, port, qpn, pkey=pkey)
+        interface = Interface(device, port, qpn=qpn, pkey=pkey, old_neighbours=self._old_neighbours)
+        self._interfaces[name] = interface
+        self._by_port.setdefault(port_name, []).append(interface)
+        self._by_queue_pair[port_name, qpn] = interface
+        self._namespace.register(device)
+        return device
+
+    def add_child(self, parent: str, pkey: int) -> Device:
+        """`create_child`: a second interface on the parent's port, for another partition (spec/ipoib section 10)."""
+        what = f"cannot create a child of {parent} for P_Key 0x{pkey:04x}"
+        above = self._parent_interface(parent, what)
+        if not 0 < pkey <= 0xFFFF or pkey == FULL_MEMBER:
+            raise Refused(what, why="a P_Key is 0x0001 to 0xffff and not 0x8000", fix="Choose another P_Key")
+        name = f"{parent[:NAME_BYTES]}.{pkey:04x}"
+        siblings = [self._interfaces[child] for child in self.children(parent)]
+        if any(each.pkey == pkey | FULL_MEMBER for each in (above, *siblings)) or name in self._namespace:
+            raise Refused(
+                what,
+                why=f"{parent} or a child of it has this P_Key already",
+                fix="Use the device that is there",
+                code=errno.ENOTUNIQ,
+            )
+        device = self.add(name, above.port.name, pkey=pkey)
+        self._parents[name] = parent
+        return device
+
+    def child_of(self, parent: str, pkey: int) -> str:
+        """The name of the child that has this P_Key; refused when there is none."""
+        what = f"cannot delete the child of {parent} for P_Key 0x{pkey:04x}"
+        self._parent_interface(parent, what)
+        for name in self.children(parent):
+            if self._interfaces[name].pkey == pkey | FULL_MEMBER:
+                return name
+        raise Refused(what, why="there is none", fix=f"Look at the children of {parent}", code=errno.ENODEV)
+
+    def remove(self, now: int, name: str) -> None:
+        """The device goes, and its queue pair with it."""
+        interface = self._interfaces[name]
+        self._namespace.unregister(interface.device)  # closes it: groups are left
+        del self._interfaces[name]
+        self._parents.pop(name, None)
+        self._by_port[interface.port.name].remove(interface)
+        del self._by_queue_pair[interface.port.name, interface.qpn]
+        self._agenda.report(interface, None)
+        self._subnet.destroy_queue_pair(interface.port.name, interface.qpn)
+        self._generation.bump()
+
+    def noticed(self, now: int, notice: Notice, device: Device) -> None:
+        """A device of the host changed; those of ours are told."""
+        event = EVENTS.get(notice)
+        interface = self._interfaces.get(device.name)
+        if event is not None and interface is not None and interface.device is device:
+            self._handle(now, interface, event())
+
+    def port_raised(self, now: int, port: str, kind: PortEventKind) -> None:
+        for interface in tuple(self._by_port.get(port, ())):
+            self._handle(now, interface, PortRaised(kind))
+
+    def mad_arrived(self, now: int, port: str, mad: bytes) -> None:
+        """Each interface knows its own questions."""
+        for interface in tuple(self._by_port.get(port, ())):
+            self._handle(now, interface, MadReceived(mad))
+
+    def send(self, now: int, name: str, frame: Outgoing) -> None:
+        """Through this interface; it waits or drops where it must."""
+        interface = self._interfaces[name]
+        self._run(
+            now,
+            interface,
+            interface.encapsulate(
+                now, frame.destination, frame.ethertype, frame.payload, frame.offload, frame.next_hop
+            ),
+        )
+
+    def receive(self, port: str, qpn: int, datagram: Datagram) -> tuple[Device, Frame] | None:
+        """What a datagram for this queue pair brings, and to which device; None when it is dropped."""
+        interface = self._by_queue_pair.get((port, qpn))
+        frame = interface.decapsulate(datagram) if interface is not None else None
+        if interface is None or frame is None:
+            self.lost += 1
+            return None
+        return interface.device, frame
+
+    def at(self, port: str, qpn: int) -> Interface | None:
+        """The interface of a queue pair."""
+        return self._by_queue_pair.get((port, qpn))
+
+    def prepare(self, now: int, name: str, groups: Iterable[bytes], neighbors: Iterable[bytes]) -> None:
+        """Have the interface join groups and find paths ahead of a switch; see `ready`."""
+        interface = self._interfaces[name]
+        self._run(now, interface, interface.prepare(now, groups, neighbors))
+
+    def ready(self, name: str) -> bool:
+        interface = self._interfaces.get(name)
+        return interface is None or interface.ready()
+
+    def tick(self, now: int) -> None:
+        for interface in self._agenda.due(now):
+            self._run(now, interface, interface.tick(now))
+
+    def deadline(self) -> int | None:
+        return self._agenda.earliest()
+
+    def _parent_interface(self, name: str, what: str) -> Interface:
+        interface = self._interfaces.get(name)
+        if interface is None or name in self._parents:
+            raise Refused(
+                what, why=f"{name} is no parent interface", fix="Name an IPoIB device such as ib0", code=errno.ENODEV
+            )
+        return interface
+
+    def _handle(self, now: int, interface: Interface, event: InterfaceEvent) -> None:
+        self._run(now, interface, interface.handle(now, event))
+
+    def _run(self, now: int, interface: Interface, effects: Iterable[InterfaceEffect]) -> None:
+        """Carry out what an interface asks for."""
+        device, port, qpn = interface.device, interface.port.name, interface.qpn
+        for effect in effects:
+            match effect:
+                case EmitDatagram(datagram):
+                    self._outbox.send(SendDatagram(port, datagram))
+                case EmitMad(mad):
+                    self._outbox.send(SendMad(port, mad))
+                case CarrierIs(up):
+                    self._generation.bump()
+                    device.set_carrier(up)
+                case Attach(mgid, mlid):
+                    self._subnet.attach(port, qpn, mgid, mlid)
+                    self._generation.bump()
+                case Detach(mgid):
+                    self._subnet.detach(port, qpn, mgid)
+                    self._generation.bump()
+                case SetQkey(qkey):
+                    self._subnet.set_qkey(port, qpn, qkey)
+                    self._generation.bump()
+                case PathsChanged():
+                    self._generation.bump()
+                case MtuIs(mtu):
+                    device.set_mtu(mtu)
+                case AddressIs(address):
+                    self._generation.bump()
+                    device.address = device.permanent_address = address
+                    device.tell(Notice.CHANGEADDR)
+                case TooLong(packet, mtu):
+                    self._too_long(device, packet, mtu)
+                case Dropped():
+                    pass  # counted in the device's statistics
+        self._agenda.report(interface, interface.deadline())

@@ -1,0 +1,30 @@
+"""What one host wants done outside of itself, in the order in which it must be done.
+
+Frames, MADs and packets go first, what people and files are told comes after: a peer must not wait for a log line.
+"""
+
+from __future__ import annotations
+
+from ibbond.fabric.events import SendDatagram, SendMad
+from ibbond.stack.events import Deliver, NetworkEffect
+
+HostEffect = SendDatagram | SendMad | NetworkEffect
+
+
+class Outbox:
+    """Gathers effects while the host handles one event."""
+
+    def __init__(self) -> None:
+        self._traffic: list[HostEffect] = []
+        self._news: list[HostEffect] = []
+
+    def send(self, effect: SendDatagram | SendMad | Deliver) -> None:
+        self._traffic.append(effect)
+
+    def tell(self, effect: NetworkEffect) -> None:
+        self._news.append(effect)
+
+    def take(self) -> list[HostEffect]:
+        effects = self._traffic + self._news
+        self._traffic, self._news = [], []
+        return effects

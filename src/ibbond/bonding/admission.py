@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from ibbond.bonding import datapath, failover, identity, lacp, selection
+from ibbond.bonding import adaptive, datapath, failover, identity, lacp, selection, solicited
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import (
@@ -194,6 +194,8 @@ def _prepare_device(state: State, device: Device) -> Member:
         device.flags |= Flags.SLAVE
         undo.callback(_clear_slave_flag, device)
         device.open()
+        undo.callback(device.close)
+        adaptive.join(state, member)
         undo.pop_all()
     return member
 
@@ -307,6 +309,8 @@ def _release(state: State, member: Member, keep_choice: bool) -> None:
     was_active = state.active_member is member
     if was_active:
         failover.change_active(state, None)
+    if state.members:
+        adaptive.leave(state, member)
     if not keep_choice:
         state.active_member = None
     elif was_active:
@@ -320,6 +324,7 @@ def _release(state: State, member: Member, keep_choice: bool) -> None:
         state.say_of("last VLAN challenged slave left bond - VLAN blocking is removed", device.name)
     if not values.uses_primary:
         _take_back_lists(state, member)
+    solicited.listen(member, ())
     device.close()
     if not keeps_own:
         _restore_address(member)

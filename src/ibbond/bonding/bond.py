@@ -18,6 +18,7 @@ from ibbond.bonding import (
     miimon,
     selection,
     setters,
+    solicited,
     view,
 )
 from ibbond.bonding import events as e
@@ -212,6 +213,7 @@ class Bond:
             if state.running and state.values.link_events:
                 watch = arp_monitor if state.values.arp_interval else miimon
                 watch.carrier_changed(state)
+        solicited.refresh(state)
         announcements.settle(state)
         return state.take_effects()
 

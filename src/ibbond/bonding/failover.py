@@ -4,7 +4,7 @@ Read first: `bond_change_active_slave`, `bond_hw_addr_swap` and `bond_set_carrie
 which member it is (`selection`), and what peers are told (`announcements`).
 """
 
-from ibbond.bonding import announcements, identity, lacp
+from ibbond.bonding import adaptive, announcements, identity, lacp
 from ibbond.bonding.effects import FailedOver
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
@@ -24,6 +24,8 @@ def change_active(state: State, new: Member | None) -> None:
     if values.uses_primary:
         swap_lists(state, new, old)
     state.active_member = new
+    if values.kind.is_load_balancing:
+        adaptive.change_active(state, new, old)
     if values.active_backup or values.kind.is_load_balancing:
         if old is not None:
             set_inactive(state, old)

@@ -7,7 +7,9 @@ and leaving (`admission`).
 
 import errno
 
+from ibbond.bonding import adaptive
 from ibbond.bonding.member import Member
+from ibbond.bonding.option import Mode
 from ibbond.bonding.state import State, made_up_address
 from ibbond.errors import Refused
 from ibbond.netdev.device import ETHERNET, AddressOrigin, Device, Flags, Notice
@@ -142,6 +144,9 @@ def set_address_by_hand(state: State, address: bytes) -> None:
             fix="Use a unicast address that is not all zero",
             code=errno.EADDRNOTAVAIL,
         )
+    if state.values.kind is Mode.BALANCE_ALB:
+        adaptive.set_bond_address(state, address)
+        return
     done: list[Member] = []
     for member in state.members.values():
         try:

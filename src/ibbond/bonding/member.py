@@ -52,6 +52,7 @@ class Member:
     queue_id: int = 0
     priority: int = 0
     counted: Statistics = field(default_factory=Statistics)
+    solicited: tuple[bytes, ...] = ()  # the groups of IPv6 targets that it listens to as a backup
     aggregated: bool = False  # 802.3ad: it has an aggregator
     receives_until: int | None = None  # the handover after it was the active one
 

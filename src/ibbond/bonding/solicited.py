@@ -1,0 +1,38 @@
+"""Backups that shall be validated by IPv6 targets must hear their neighbor solicitations: the groups for that.
+
+Read first: `bond_slave_ns_maddrs_add` and its callers in the kernel's driver. A backup listens to the solicited-node
+group of each target while `arp_validate` is set; the active member has the bond's own groups. Left out: the frames.
+"""
+
+from ibbond.bonding.member import Member
+from ibbond.bonding.state import State
+from ibbond.netdev.device import Flags
+from ibbond.wire.group_address import map_group
+
+SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")
+
+
+def refresh(state: State) -> None:
+    """Let every member listen to what it should, whatever has changed."""
+    for member in state.members.values():
+        listen(member, _wanted(state, member))
+
+
+def listen(member: Member, groups: tuple[bytes, ...]) -> None:
+    """Exactly these link-layer groups, beside all others that the device has."""
+    if groups == member.solicited:
+        return
+    for group in member.solicited:
+        member.device.remove_multicast(group)
+    for group in groups:
+        member.device.add_multicast(group)
+    member.solicited = groups
+
+
+def _wanted(state: State, member: Member) -> tuple[bytes, ...]:
+    values, device = state.values, member.device
+    hears_multicast = bool(device.flags & Flags.MULTICAST)
+    if not (values.active_backup and values.arp_validate and member.backup and hears_multicast):
+        return ()
+    targets = values.ns_ip6_target
+    return tuple(map_group(SOLICITED_NODE + target[13:], device.type, device.broadcast) for target in targets)

@@ -1,0 +1,172 @@
+"""Every recording of the kernel's driver, replayed; and recordings that were tampered with, which must not pass."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ibbond.abi.recording import Recording, Step, parse_recording
+from ibbond.sim.conform import Result, Verdict, replay
+from ibbond.sim.conform_skips import SKIPS
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "kernel-6.1"
+CASES = {case.name: case for path in sorted(GOLDEN.glob("*.json")) for case in parse_recording(path.read_bytes())}
+
+
+def first(result: Result) -> str:
+    return str(result.differences[0]) if result.differences else result.reason
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_our_driver_does_what_the_kernels_did(name: str) -> None:
+    result = replay(CASES[name])
+    assert result.verdict is (Verdict.SKIPPED if name in SKIPS else Verdict.PASSED), first(result)
+
+
+def test_skips_name_cases_that_exist_and_may_be_skipped() -> None:
+    assert all(name in CASES and "802.3ad" in name and reason for name, reason in SKIPS.items())
+
+
+def tampered(case: Recording, number: int, **changes: object) -> Recording:
+    steps = list(case.steps)
+    steps[number] = dataclasses.replace(steps[number], **changes)
+    return dataclasses.replace(case, steps=tuple(steps))
+
+
+def steps_of(case: Recording, *ops: str) -> list[tuple[int, Step]]:
+    return [(number, step) for number, step in enumerate(case.steps) if step.op in ops and step.fuzzy is not True]
+
+
+SAMPLE = sorted(name for name in CASES if name not in SKIPS)[::7]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_another_answer_is_noticed_at_its_step(name: str) -> None:
+    for number, step in steps_of(CASES[name], "read", "maddr", "proc")[:5]:
+        if step.errno:
+            continue
+        wrong = [*step.expect, "ff"] if isinstance(step.expect, list) else f"{step.expect}x".replace("802.3ad info", "")
+        if step.op == "proc":
+            wrong = str(step.expect).replace("MII Polling", "MII polling")
+        result = replay(tampered(CASES[name], number, expect=wrong))
+        assert result.verdict is Verdict.FAILED
+        assert result.differences[0].step == number
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_missing_errno_and_one_too_many_are_noticed(name: str) -> None:
+    for number, step in steps_of(CASES[name], "write", "enslave", "release", "masters")[:8]:
+        result = replay(tampered(CASES[name], number, errno="" if step.errno else "EINVAL"))
+        assert result.verdict is Verdict.FAILED
+        assert result.differences[0].step == number
+
+
+@pytest.mark.parametrize("key", ["type", "address", "mtu", "flags", "carrier", "max_mtu", "master", "promiscuity"])
+def test_every_key_of_a_link_counts(key: str) -> None:
+    case = CASES["enslave/ib/infiniband-down/active-backup/bond-up"]
+    number, step = steps_of(case, "link")[1]
+    assert isinstance(step.expect, dict)
+    result = replay(tampered(case, number, expect={**step.expect, key: "else"}))
+    assert [difference.step for difference in result.differences] == [number]
+
+
+def test_what_depends_on_the_link_watch_does_not_count() -> None:
+    case = CASES["enslave/ib/infiniband-down/active-backup/bond-up"]
+    number, step = steps_of(case, "link")[1]
+    assert isinstance(step.expect, dict)
+    names = [name for name in step.expect["flag_names"] if name != "RUNNING"]
+    result = replay(tampered(case, number, expect={**step.expect, "operstate": "dormant", "flag_names": names}))
+    assert result.verdict is Verdict.PASSED, first(result)
+
+
+def test_fuzzy_answers_do_not_count() -> None:
+    case = CASES["enslave/ib/infiniband-down/active-backup/bond-up"]
+    number, step = steps_of(case, "link")[1]
+    assert isinstance(step.expect, dict)
+    wrong = {**step.expect, "mtu": "1", "type": "7"}
+    assert replay(tampered(case, number, expect=wrong, fuzzy=("mtu", "type"))).verdict is Verdict.PASSED
+    assert replay(tampered(case, number, expect=wrong, fuzzy=("mtu",))).verdict is Verdict.FAILED
+    assert replay(tampered(case, number, expect=wrong, fuzzy=True)).verdict is Verdict.PASSED
+
+
+def with_events(case: Recording, change: dict[int, dict[str, object] | None]) -> Recording:
+    events = [change.get(number, row) for number, row in enumerate(case.observations.events)]
+    kept = tuple(row for row in events if row is not None)
+    return dataclasses.replace(case, observations=dataclasses.replace(case.observations, events=kept))
+
+
+def numbers(case: Recording, what: str, **facts: object) -> list[int]:
+    return [
+        number
+        for number, row in enumerate(case.observations.events)
+        if row["what"] == what and all(str(value) in str(row.get(key, "")) for key, value in facts.items())
+    ]
+
+
+CASE = CASES["failover/grat-arp/active-num3-delay300"]
+
+
+@pytest.mark.parametrize(
+    ("what", "facts", "projection"),
+    [
+        ("log", {"text": "link status definitely down"}, "verdicts"),
+        ("log", {"text": "making interface the new active one"}, "verdicts"),
+        ("rtnetlink", {"event": "NOTIFY_PEERS"}, "rtnetlink"),
+        ("rtnetlink", {"event": "BONDING_FAILOVER"}, "rtnetlink"),
+        ("rtnetlink", {"event": "IGMP_RESEND"}, "rtnetlink"),
+        ("frame", {"dir": "out", "spa": "10.0.0.1", "tpa": "10.0.0.1"}, "announcements"),
+    ],
+)
+def test_an_event_less_and_one_too_many_are_noticed(what: str, facts: dict[str, object], projection: str) -> None:
+    number = numbers(CASE, what, **facts)[-1]
+    row = CASE.observations.events[number]
+    less = replay(with_events(CASE, {number: None}))
+    assert less.differences
+    assert str(less.differences[0].step).startswith(projection)
+    twice = dataclasses.replace(
+        CASE, observations=dataclasses.replace(CASE.observations, events=(*CASE.observations.events, row))
+    )
+    assert str(replay(twice).differences[0].step).startswith(projection)
+
+
+def test_a_field_of_an_announcement_counts() -> None:
+    number = numbers(CASE, "frame", dir="out", spa="10.0.0.1", tpa="10.0.0.1")[0]
+    row = {**CASE.observations.events[number], "sha": "02:00:00:00:00:01"}
+    assert str(replay(with_events(CASE, {number: row})).differences[0].step).startswith("announcements")
+
+
+def test_a_verdict_at_another_time_is_noticed() -> None:
+    number = numbers(CASE, "log", text="link status definitely down")[0]
+    row = {**CASE.observations.events[number]}
+    row["t_ms"] = float(str(row["t_ms"])) + 900
+    assert replay(with_events(CASE, {number: row})).verdict is Verdict.FAILED
+
+
+def test_polled_values_must_be_ours_in_their_order() -> None:
+    number = numbers(CASE, "state", key="ib0/mii_status", value="down")[0]
+    row = {**CASE.observations.events[number], "value": "going back"}
+    assert str(replay(with_events(CASE, {number: row})).differences[0].step) == "state"
+
+
+def test_a_stalled_recording_is_not_held_against_us() -> None:
+    case = with_events(CASE, dict.fromkeys(numbers(CASE, "log")))
+    assert replay(case).verdict is Verdict.FAILED
+    count = next(number for number, step in enumerate(case.steps) if step.op == "link")
+    stalled = tampered(case, count, op="read", path="bonding_slave/link_failure_count", dev="ib0", fuzzy=True)
+    assert replay(stalled).verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize("count", [0, 40])
+def test_the_number_of_probes_counts(count: int) -> None:
+    case = CASES["arpmon/eth/steady"]
+    probes = numbers(case, "frame", dir="out", arp="request", tpa="10.0.0.254")
+    if not count:
+        assert replay(with_events(case, dict.fromkeys(probes[1:]))).verdict is Verdict.FAILED
+        return
+    more = case.observations.events + tuple(case.observations.events[number] for number in probes) * 3
+    many = dataclasses.replace(case, observations=dataclasses.replace(case.observations, events=more))
+    assert replay(many).verdict is Verdict.FAILED
+
+
+def test_the_default_profile_is_another_driver() -> None:
+    assert replay(CASES["failover/basic/miimon100-up0-down0"], "default").verdict is Verdict.FAILED

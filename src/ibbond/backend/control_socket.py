@@ -166,7 +166,7 @@ def no_lab(path: Path, error: OSError) -> Refused:
         )
     option = "" if name == DEFAULT_LAB else f" --name {name}"
     return Refused(
-        f"no lab {name} runs",
+        f"no lab {name} runs" if option else "no lab runs",
         why=f"nobody answers at {path}",
         fix=f"Start one with: ibbond lab up{option}",
         code=errno.ENOENT,
@@ -219,10 +219,21 @@ class LabBackend:
 
 
 def as_tuples(snapshot: BondSnapshot) -> BondSnapshot:
-    """JSON knows no tuples; the options of a snapshot do."""
+    """JSON knows neither tuples nor bytes; the options of a snapshot do."""
+    from base64 import b64decode
+
+    from ibbond.bonding.option import Kind
+    from ibbond.bonding.options import OPTIONS
+
     for name, value in snapshot.options.items():
+        kind = OPTIONS[name].kind if name in OPTIONS else None
         if isinstance(value, list):
-            snapshot.options[name] = tuple(value)
+            targets = kind in (Kind.TARGETS, Kind.TARGETS6)
+            snapshot.options[name] = tuple(
+                b64decode(item) if targets else tuple(item) if isinstance(item, list) else item for item in value
+            )
+        elif kind is Kind.ADDRESS and isinstance(value, str):
+            snapshot.options[name] = b64decode(value)
     return snapshot
 
 

@@ -1,7 +1,8 @@
 """The programs that talk over the bond in a demo: ordinary processes with ordinary sockets inside the lab's hosts.
 
-Run as `python -m ibbond.lab.traffic KIND ...` inside a host; they know nothing of InfiniBand or bonding. Each prints
-one JSON line ten times a second (`{"sent", "received"}`) and, when its standard input ends, one last line with all.
+Run as `python traffic.py KIND ...` inside a host; they know nothing of InfiniBand or bonding. Each prints
+one JSON line ten times a second (`sent`, `received`, `lost` so far) and, when its standard input ends, one last line
+with all it knows (`final`).
 Times are CLOCK_MONOTONIC, which all processes of a machine share. Kept free of imports that slow a start down.
 
     datagrams OWN PEER PORT SPACING_US     UDP both ways: numbered probes out, the peer's probes in
@@ -22,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 
-PROBE = struct.Struct("!QQ")  # number, send time
+PROBE = struct.Struct("!QQ")  # number, nothing
 SIZE = 64
 BLOCK = bytes(i * 7 % 251 for i in range(8192))
 TELL_NS = 100_000_000
@@ -76,7 +77,7 @@ def probe(sock: socket.socket, target: tuple[str, int], spacing_us: int) -> None
     numbers, times = array.array("Q"), array.array("Q")
 
     def send(number: int) -> None:
-        sock.sendto(PROBE.pack(number, time.monotonic_ns()).ljust(SIZE, b"\0"), target)
+        sock.sendto(PROBE.pack(number, 0).ljust(SIZE, b"\0"), target)
 
     def receive() -> None:
         message = sock.recv(2048)
@@ -84,7 +85,7 @@ def probe(sock: socket.socket, target: tuple[str, int], spacing_us: int) -> None
             numbers.append(PROBE.unpack_from(message)[0])
             times.append(time.monotonic_ns())
 
-    sent = spaced(sock, spacing_us * 1000, send, receive, lambda: len(numbers))
+    sent = spaced(sock, spacing_us * 1000, send, receive, numbers)
     tell(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
 
 
@@ -93,7 +94,7 @@ def spaced(
     spacing: int,
     send: Callable[[int], None],
     receive: Callable[[], None],
-    received: Callable[[], int],
+    numbers: "array.array[int]",
 ) -> "array.array[int]":
     """The loop of every prober; the send times, by number. A slot that was overslept is left out, not made up for."""
     sock.setblocking(False)
@@ -108,7 +109,8 @@ def spaced(
             sent.append(now)
             send_at = max(send_at + spacing, now + spacing // 4)
         if now >= tell_at:
-            tell(sent=len(sent), received=received())
+            lost = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
+            tell(sent=len(sent), received=len(numbers), lost=max(0, lost))
             tell_at = now + TELL_NS
         wake_at = min(stopping_at or send_at, tell_at)
         readable, _, _ = select.select(
@@ -145,7 +147,7 @@ def ping(own: str, peer: str, spacing_us: int) -> None:
             numbers.append(PROBE.unpack_from(packet, header + 8)[0])
             times.append(time.monotonic_ns())
 
-    sent = spaced(sock, spacing_us * 1000, send, receive, lambda: len(numbers))
+    sent = spaced(sock, spacing_us * 1000, send, receive, numbers)
     tell(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
 
 
@@ -173,7 +175,7 @@ def tcp_send(own: str, peer: str, port: int, spacing_us: int) -> None:
                 sent, start = sent + done, (start + done) % len(BLOCK)
             send_at = max(send_at + spacing, now + spacing // 4)
         if now >= tell_at:
-            tell(sent=sent, received=0)
+            tell(sent=sent)
             tell_at = now + TELL_NS
         wait = max(0, min(send_at, tell_at) - time.monotonic_ns()) / 1e9
         if select.select([STOP], [], [], wait)[0] and not STOP.readline():
@@ -189,7 +191,7 @@ def tcp_send(own: str, peer: str, port: int, spacing_us: int) -> None:
 
 def tcp_receive(own: str, port: int) -> None:
     listener = socket.create_server((own, port))
-    tell(sent=0, received=0)
+    tell(received=0)
     readable, _, _ = select.select([listener, STOP], [], [])
     if listener not in readable:
         tell(final=True, received=0, sha256="", silences=[], last_at=0)
@@ -212,7 +214,7 @@ def tcp_receive(own: str, port: int) -> None:
             digest.update(view[:size])
             received += size
             if now >= tell_at:
-                tell(sent=0, received=received)
+                tell(received=received)
                 tell_at = now + TELL_NS
     sock.close()
     tell(final=True, received=received, sha256=digest.hexdigest(), silences=silences, last_at=last_at)

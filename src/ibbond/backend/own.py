@@ -1,0 +1,256 @@
+"""Our driver's bonds in one lab host, behind the contract: paths below /sys/class/net, and texts as the kernel has.
+
+Read first: `backend.contract`, `abi.sysfs_text`, `abi.device_text`; Documentation/infiniband/ipoib.rst for IPoIB's own
+files. Requests come from other threads and are made on the loop's. Settings of ours (`link_events`, `handover_ms`) are
+written like options, but are no files: `entries` does not name them. Left out: the file system (`sysfs`).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from ipaddress import ip_interface
+from typing import Protocol, TypeVar
+
+from ibbond.abi import device_text, procfs_text, sysfs_text
+from ibbond.bonding.events import SetOption
+from ibbond.bonding.options import OPTIONS
+from ibbond.bonding.snapshot import BondSnapshot
+from ibbond.errors import Refused
+from ibbond.ipoib.interface import Interface
+from ibbond.netdev.device import Device, Flags
+from ibbond.stack.events import (
+    CreateBond,
+    CreateChild,
+    DeleteBond,
+    DeleteChild,
+    HostEvent,
+    SetAdmin,
+    SetDeviceMtu,
+    ToBond,
+)
+from ibbond.stack.host_stack import HostStack
+
+T = TypeVar("T")
+MASTERS = "bonding_masters"
+IPOIB_FILES: dict[str, int] = {"mode": 0o644, "pkey": 0o444, "umcast": 0o644, "parent": 0o444}
+PARENT_FILES: dict[str, int] = {"create_child": 0o200, "delete_child": 0o200}
+
+
+class World(Protocol):
+    """The host's surroundings, as the running lab provides them."""
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Make a call on the loop's thread and wait for its result."""
+        ...
+
+    def handle(self, host: str, event: HostEvent) -> None:
+        """Tell the network of an event of this host (on the loop's thread); may raise `Refused`."""
+        ...
+
+    def settle(self) -> None:
+        """Bring the counters up to date (on the loop's thread)."""
+        ...
+
+    def addresses(self, host: str, device: str) -> list[str]: ...
+
+    def add_address(self, host: str, device: str, address: bytes, prefix: int) -> None: ...
+
+    def log(self, host: str) -> list[str]: ...
+
+    def watch(self, host: str) -> Iterator[dict[str, object]]: ...
+
+
+class OwnBackend:
+    """The bonds of one lab host (see `backend.contract`)."""
+
+    def __init__(self, host: HostStack, world: World) -> None:
+        self.where = host.name
+        self._host = host
+        self._world = world
+
+    def read(self, path: str) -> str:
+        return self._world.run(lambda: self._read(path))
+
+    def write(self, path: str, text: str) -> None:
+        self._world.run(lambda: self._write(path, text))
+
+    def entries(self, path: str) -> list[str]:
+        return self._world.run(lambda: sorted(self._entries(path)))
+
+    def set_admin(self, device: str, up: bool) -> None:
+        self._world.run(lambda: self._set_admin(device, up))
+
+    def addresses(self, device: str) -> list[str]:
+        return self._world.run(lambda: self._world.addresses(self.where, self._host.device(device).name))
+
+    def add_address(self, device: str, address: str) -> None:
+        try:
+            parsed = ip_interface(address)
+        except ValueError as error:
+            raise Refused(
+                f"cannot add {address} to {self.where}/{device}",
+                why=str(error),
+                fix="Write an address with its prefix length, for example 10.0.0.1/24",
+            ) from None
+        self._world.run(
+            lambda: self._world.add_address(
+                self.where, self._host.device(device).name, parsed.packed, parsed.network.prefixlen
+            )
+        )
+
+    def snapshot(self, bond: str) -> BondSnapshot:
+        return self._world.run(lambda: self._host.bond(bond).snapshot())
+
+    def proc(self, bond: str) -> str:
+        return procfs_text.render(self.snapshot(bond))
+
+    def log(self) -> list[str]:
+        return self._world.log(self.where)
+
+    def watch(self) -> Iterator[dict[str, object]]:
+        return self._world.watch(self.where)
+
+    # On the loop's thread from here
+
+    def _read(self, path: str) -> str:
+        if path == MASTERS:
+            return sysfs_text.render_masters(self._host.registry.masters())
+        name, _, rest = path.partition("/")
+        device = self._device(name, path)
+        directory, _, file = rest.rpartition("/")
+        if directory == "bonding" and (bond := self._host.registry.bonds.get(name)) is not None:
+            return read_bond(bond.snapshot(), file)
+        if directory == "bonding_slave" and (bond := self._host.bond_above(device)) is not None:
+            snapshot = bond.snapshot()
+            member = next(member for member in snapshot.members if member.name == name)
+            return sysfs_text.read_member(snapshot, member, file)
+        if directory == "statistics":
+            self._world.settle()
+            return device_text.read_statistic(device, file)
+        if directory == "" and (interface := self._host.links.get(name)) is not None and file in IPOIB_FILES:
+            return self._read_ipoib(interface, file)
+        if directory:
+            raise no_file(path)
+        return device_text.read_device(device, file)
+
+    def _read_ipoib(self, interface: Interface, file: str) -> str:
+        name = interface.device.name
+        match file:
+            case "mode":
+                return "datagram\n"
+            case "pkey":
+                return f"{interface.pkey:#06x}\n"
+            case "umcast":
+                return "0\n"
+            case _:
+                parent = self._host.links.parent(name)
+                if parent is None:
+                    raise no_file(f"{name}/{file}")
+                return f"{parent}\n"
+
+    def _write(self, path: str, text: str) -> None:
+        if path == MASTERS:
+            sign, name = sysfs_text.masters_request(text)
+            self._handle(CreateBond(name) if sign == "+" else DeleteBond(self._host.bond(name).name))
+            return
+        name, _, rest = path.partition("/")
+        device = self._device(name, path)
+        directory, _, file = rest.rpartition("/")
+        if directory == "bonding" and name in self._host.registry.bonds:
+            ours = file in OPTIONS and OPTIONS[file].ours
+            self._handle(ToBond(name, SetOption(file, text) if ours else sysfs_text.bond_request(file, text)))
+        elif directory:
+            raise no_file(path)
+        else:
+            self._write_device(device, file, text)
+
+    def _write_device(self, device: Device, file: str, text: str) -> None:
+        name = device.name
+        match file:
+            case "mtu":
+                self._handle(SetDeviceMtu(name, device_text.parse_number(text)))
+            case "flags":
+                self._set_admin(name, bool(device_text.parse_number(text) & Flags.UP))
+            case "tx_queue_len":
+                device.tx_queue_len = device_text.parse_number(text)
+            case "create_child" if self._is_parent(name):
+                self._handle(CreateChild(name, device_text.parse_number(text)))
+            case "delete_child" if self._is_parent(name):
+                self._handle(DeleteChild(name, device_text.parse_number(text)))
+            case "mode" if self._host.links.get(name) is not None:
+                if text.strip() != "datagram":
+                    raise Refused(
+                        f"cannot set the mode of {name} to {text.strip()}",
+                        why="this interface carries datagrams only",
+                        fix="Write datagram",
+                        code=errno.EINVAL,
+                    )
+            case "umcast" if self._host.links.get(name) is not None:
+                if device_text.parse_number(text):
+                    raise Refused(
+                        f"cannot switch umcast of {name} on",
+                        why="groups of user programs are joined by IP multicast only",
+                        fix="Write 0",
+                        code=errno.EINVAL,
+                    )
+            case _:
+                device_text.read_device(device, file)  # ENOENT for what does not exist at all
+                raise Refused(f"cannot write {name}/{file}", why="it is read-only", fix="Read it", code=errno.EACCES)
+
+    def _entries(self, path: str) -> list[str]:
+        if path == "":
+            return [*(device.name for device in self._host.namespace), MASTERS]
+        name, _, directory = path.partition("/")
+        device = self._device(name, path)
+        bond = self._host.registry.bonds.get(name)
+        above = self._host.bond_above(device)
+        match directory:
+            case "":
+                found = [*device_text.DEVICE_FILES, "statistics"]
+                if bond is not None:
+                    found += ["bonding", *(f"lower_{member}" for member in bond.members)]
+                if above is not None:
+                    found += ["bonding_slave", "master", f"upper_{above.name}"]
+                if self._host.links.get(name) is not None:
+                    parent = self._host.links.parent(name)
+                    found += [file for file in IPOIB_FILES if file != "parent" or parent is not None]
+                    found += PARENT_FILES if parent is None else ()
+                return found
+            case "bonding" if bond is not None:
+                return list(sysfs_text.BOND_FILES)
+            case "bonding_slave" if above is not None:
+                return list(sysfs_text.MEMBER_FILES)
+            case "statistics":
+                return list(device_text.STATISTICS)
+        raise no_file(path)
+
+    def _set_admin(self, name: str, up: bool) -> None:
+        self._handle(SetAdmin(self._host.device(name).name, up))
+
+    def _is_parent(self, name: str) -> bool:
+        return self._host.links.get(name) is not None and self._host.links.parent(name) is None
+
+    def _device(self, name: str, path: str) -> Device:
+        device = self._host.namespace.get(name)
+        if device is None:
+            raise no_file(path)
+        return device
+
+    def _handle(self, event: HostEvent) -> None:
+        self._world.handle(self.where, event)
+
+
+def read_bond(snapshot: BondSnapshot, file: str) -> str:
+    """A file of a bond, or a setting of ours."""
+    option = OPTIONS.get(file)
+    return f"{snapshot.options[file]}\n" if option is not None and option.ours else sysfs_text.read_bond(snapshot, file)
+
+
+def no_file(path: str) -> Refused:
+    return Refused(
+        f"cannot open {path}",
+        why="there is no such file",
+        fix="List the directory to see what it has",
+        code=errno.ENOENT,
+    )

@@ -1,0 +1,128 @@
+"""`ibbond demo`: the whole promise in one command. Only words and the final table: `lab.demo` and `sim.demo` do it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ibbond.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from ibbond.lab.measure import Outages, ProtocolSummary, Recording, Summary
+
+PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighbour")
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often.")
+@click.option(
+    "--report", type=click.Path(path_type=Path, file_okay=False), help="Write an HTML report to this directory."
+)
+@click.option("--simulated", is_flag=True, help="Under a virtual clock: needs no namespaces and no TUN.")
+@click.option("--without", type=click.Choice(PATCHES), help="Leave out one of the patches of 2007 and see what breaks.")
+@json_option
+def demo(rounds: int, report: Path | None, simulated: bool, without: str | None, as_json: bool) -> None:
+    """Pull cables under real traffic and read what each protocol lost.
+
+    Two hosts with a bonded IPoIB address each exchange TCP, UDP, IP multicast and ICMP while their cables are pulled
+    and plugged again. Exit 0 only if every protocol survived every fail-over and every fail-back.
+    """
+    from ibbond.lab.measure import summarize
+
+    recording = record(rounds, simulated, without, as_json)
+    summary = summarize(recording)
+    path = None
+    if report is not None:
+        from ibbond.lab.report import write_report
+
+        path = str(write_report(summary, report))
+    if as_json:
+        print_json(summary.as_json(path))
+    else:
+        print_summary(summary, path, without)
+    sys.stdout.flush()
+    sys.exit(0 if summary.survived else 1)
+
+
+def record(rounds: int, simulated: bool, without: str | None, as_json: bool) -> Recording:
+    """Run it live where that is possible, else simulated, and say so."""
+    if not simulated:
+        from ibbond.lab.able import why_not_live
+
+        reason = why_not_live()
+        if reason is None:
+            from ibbond.lab.demo import perform
+            from ibbond.lab.live_view import view
+
+            with view(as_json) as seen:
+                return perform(rounds, seen, without)
+        click.echo(f"ibbond: no live lab on this machine ({reason}): running the demo simulated instead", err=True)
+    from ibbond.lab.measure import recording_from
+    from ibbond.sim.demo import record as record_simulated
+
+    return recording_from(record_simulated(rounds=rounds, seed=0, without=without))
+
+
+def print_summary(summary: Summary, path: str | None, without: str | None) -> None:
+    """The final table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    recording = summary.recording
+    shown = Table(title=f"{len(recording.moves)} moves between two cables, {recording.mode}", title_justify="left")
+    shown.add_column("protocol")
+    for head in ("sent", "received"):
+        shown.add_column(head, justify="right")
+    for kind in ("fail-over", "fail-back"):
+        shown.add_column(f"{kind}\nmost lost", justify="right")
+        shown.add_column("\nmedian ms", justify="right")
+        shown.add_column("\nmax ms", justify="right")
+    shown.add_column("survived")
+    for row in summary.protocols:
+        shown.add_row(
+            row.protocol,
+            amount(row, row.sent),
+            amount(row, row.received),
+            *cells(row.failover),
+            *cells(row.failback),
+            "[green]yes" if row.survived else "[red]no",
+        )
+    console = Console()
+    console.print()
+    console.print(shown)
+    console.print(
+        "[dim]outage = lost probes x spacing (udp and multicast 1 ms, icmp 10 ms; the worse direction)\n"
+        "tcp: the longest time without new bytes, TCP's own retransmission timeout (about 200 ms) included[/dim]"
+    )
+    for note in recording.notes:
+        console.print(note)
+    if without:
+        explain(without, summary.survived)
+    verdict = "[green]every protocol survived[/green]" if summary.survived else "[red]not every protocol survived[/red]"
+    console.print(verdict + (f"; report: {path}" if path else "; for a report: ibbond demo --report DIR"))
+
+
+def explain(without: str, survived: bool) -> None:
+    """What the patch that was left out is for."""
+    from ibbond.bonding.quirks import QUIRKS
+
+    quirk = QUIRKS[without]
+    click.echo(f"\nwithout {without}: {quirk.kernel}.")
+    click.echo(f"with it: {quirk.ours}.")
+    click.echo(f"so: {quirk.why}." + (" This run did not show it." if survived else ""))
+
+
+def amount(row: ProtocolSummary, count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if row.protocol == "tcp" else f"{count:,}"
+
+
+def cells(outages: Outages) -> tuple[str, str, str]:
+    numbers = outages.as_json()
+    return str(numbers["lost_max"]), shown_ms(numbers["outage_ms_median"]), shown_ms(numbers["outage_ms_max"])
+
+
+def shown_ms(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else "-"

@@ -1,0 +1,242 @@
+"""The process that is a lab: hosts, their devices, the subnet between them, until somebody takes it down.
+
+Read first: `lab.launch`, which starts it and waits for its word; `host.loop`, which it runs; `lab.requests`, which it
+answers. The order of things at the start is such that whatever ends it in the middle leaves nothing: the lock first,
+then the namespaces, then devices, addresses, the socket, and at last the word that it is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from ibbond.backend.control_server import ControlServer, encode
+from ibbond.errors import Refused
+from ibbond.host import netns
+from ibbond.host.loop import LiveLoop
+from ibbond.host.netns import Space
+from ibbond.host.priority import raise_priority
+from ibbond.lab.journal import Journal
+from ibbond.lab.launch import clean
+from ibbond.lab.privilege import become_able
+from ibbond.lab.requests import Requests
+from ibbond.lab.state import Files, Note, Wish
+from ibbond.machine import MS, SECOND
+from ibbond.stack.build import build
+from ibbond.stack.network import Network
+from ibbond.topology.load import parse
+from ibbond.topology.model import Host
+
+LOOKING_EVERY = 2 * MS
+READY_PATIENCE = 15 * SECOND
+BROKEN_PATIENCE = 3 * SECOND  # where a patch is left out, a bond may never come up
+
+
+def main() -> None:
+    """Read the wish from standard input, be the lab, answer on the descriptor that the first argument names."""
+    telling = int(sys.argv[1])
+    wish = read_wish(sys.stdin.buffer.read())
+    try:
+        with Lab(wish) as lab:
+            lab.run(lambda status: tell(telling, {"ok": status}))
+    except Refused as refusal:
+        print(f"refused: {refusal}", flush=True)
+        words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}
+        tell(telling, {"refused": words})
+        sys.exit(2)
+    except OSError as error:
+        traceback.print_exc()
+        tell(telling, {"failed": str(error)})
+        sys.exit(1)
+
+
+def read_wish(raw: bytes) -> Wish:
+    fields = json.loads(raw)
+    fields["without"] = tuple(fields["without"])
+    return Wish(**fields)
+
+
+def tell(telling: int, answer: dict[str, object]) -> None:
+    """One line to whoever started us; nobody may be listening any more."""
+    with contextlib.suppress(OSError):
+        os.write(telling, encode(answer))
+        os.close(telling)
+
+
+class Lab:
+    """A running lab. Leaving the block leaves nothing of it."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.began = time.monotonic_ns()
+        self.files = Files(wish.name)
+        self.wish = wish
+        self.spaces: dict[str, Space] = {}
+        self.user_space = -1  # descriptor of the user namespace of an ordinary user's lab
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Lab:
+        with self._closing:
+            self._open()
+            self._closing = self._closing.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def run(self, ready: Callable[[dict[str, object]], None]) -> None:
+        """Be the lab until it is taken down; `ready` is called once, with the status, when packets flow."""
+        self.loop.call_at(self.loop.now(), lambda: self._look(ready))
+        self.loop.run()
+
+    def _open(self) -> None:
+        lock = self.files.hold()
+        self._closing.callback(os.close, lock)
+        self._closing.callback(self.files.remove)
+        heed_signals(self._end)
+        if become_able():
+            self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        note = self.files.read_note()
+        if self.wish.resume:
+            self.wish = resumed(self.wish, note)
+        else:
+            clean(self.files)
+        with contextlib.suppress(FileNotFoundError):
+            self.files.socket.unlink()
+        self.topology = parse(self.wish.text, name=self.wish.source)
+        self.network: Network = build(
+            self.topology,
+            random=random.Random(),
+            profile=self.wish.profile,
+            without=self.wish.without,
+        )
+        self._open_spaces()
+        self._note()
+        self._open_loop()
+
+    def _open_spaces(self) -> None:
+        self._closing.callback(self._remove_spaces)
+        adopted = {name: name for name in netns.leftovers(self.wish.name)} if self.wish.resume else {}
+        for host in self.topology.hosts:
+            pin = netns.pin_name(self.wish.name, host.name)
+            space = netns.adopt(pin) if pin in adopted else netns.make(self.wish.name, host.name)
+            self.spaces[host.name] = space
+
+    def _remove_spaces(self) -> None:
+        for space in self.spaces.values():
+            space.remove()
+
+    def _note(self) -> None:
+        inodes = {host: os.fstat(space.net).st_ino for host, space in self.spaces.items()}
+        self.files.write_note(Note(os.getpid(), self.wish, inodes))
+
+    def _open_loop(self) -> None:
+        self.loop = LiveLoop(self.network, self.spaces, persist=True)
+        self.requests = Requests(self)
+        self.server = ControlServer(self.files.socket, self.requests.handlers())
+        self._closing.callback(self.server.close)
+        self.journal = Journal(self.began, self.topology.end_for_people, self.server.publish)
+        self.loop.listeners.append(self.journal.hear)
+        self.loop.open()
+        self._closing.callback(self.loop.close)
+        for host in self.topology.hosts:
+            self._furnish(host)
+        self.server.start()
+        raise_priority()
+
+    def _furnish(self, host: Host) -> None:
+        """Addresses, routes and forwarding of a host, given to its kernel as a person would."""
+        live = self.loop.hosts[host.name]
+        if host.forward:
+            live.set_sysctl("net/ipv4/ip_forward", "1")
+            live.set_sysctl("net/ipv6/conf/all/forwarding", "1")
+        for device, address in host.addresses():
+            live.add_address(device, address.packed, address.network.prefixlen)
+        for route in host.routes:
+            try:
+                to = route.destination
+                live.add_route(to.network_address.packed, to.prefixlen, route.gateway.packed)
+            except OSError as error:
+                raise Refused(
+                    f"cannot route {route.destination} of {host.name} to {route.gateway}",
+                    why=error.strerror or str(error),
+                    fix="See whether the device that leads there is up",
+                    code=error.errno or 0,
+                ) from None
+
+    def _look(self, ready: Callable[[dict[str, object]], None]) -> None:
+        """Look again and again whether the lab is ready, but not for ever."""
+        now = self.loop.now()
+        waiting = self.waiting_for()
+        patience = BROKEN_PATIENCE if self.wish.without or self.wish.profile != "default" else READY_PATIENCE
+        if waiting and now - self.began < patience:
+            self.loop.call_at(now + LOOKING_EVERY, lambda: self._look(ready))
+            return
+        self.ready_ms = round((now - self.began) / MS, 1)
+        self.journal.note(now, "ready", self.wish.name, f"not up: {', '.join(waiting)}" if waiting else "")
+        ready(self.requests.status())
+
+    def waiting_for(self) -> list[str]:
+        """The bonds and devices that have no carrier although they should have one."""
+        found = []
+        for host in self.topology.hosts:
+            namespace = self.network.hosts[host.name].namespace
+            wanted = [bond.name for bond in host.bonds if bond.members]
+            wanted += [device.name for device in host.devices if device.up]
+            for name in wanted:
+                device = namespace.get(name)
+                if device is None or not device.usable:
+                    found.append(f"{host.name}/{name}")
+        return found
+
+    def _end(self) -> None:
+        if hasattr(self, "loop"):
+            self.loop.stop()
+        else:
+            raise KeyboardInterrupt
+
+    def end_soon(self) -> None:
+        """Take the lab down; from any thread."""
+        self.loop.stop()
+
+
+def heed_signals(end: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT end the lab properly, at any time; a lost terminal does not."""
+
+    def heard(_number: int, _frame: FrameType | None) -> None:
+        end()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, heard)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def resumed(wish: Wish, note: Note | None) -> Wish:
+    """The wish of the lab that was killed; `Refused` when nothing is left of it."""
+    if note is None or not netns.leftovers(wish.name):
+        raise Refused(
+            f"cannot resume lab {wish.name}",
+            why="nothing of it is left" if note is None else "its hosts ended with it, as they do for ordinary users",
+            fix="Start it without --resume",
+        )
+    return Wish(
+        wish.name,
+        note.wish.text,
+        note.wish.source,
+        resume=True,
+        profile=note.wish.profile,
+        without=note.wish.without,
+        leased=wish.leased,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The demonstration: a lab, four kinds of traffic at once, cables pulled and plugged again, and what each of it cost.
+
+Read first: `lab.measure` for what is measured, `lab.players` for the traffic. One round pulls the cable that carries
+the traffic, plugs it again, then does the same with the other one. The bond's `primary` is the cable that is pulled, so
+that every plugging is a fail-back: the traffic returns by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ibbond.backend.control_socket import Control, LabBackend
+from ibbond.lab.inside import Door, door
+from ibbond.lab.launch import Running, start, stop
+from ibbond.lab.live_view import SAMPLE_EVERY, View
+from ibbond.lab.measure import Happening, Recording
+from ibbond.lab.players import Cast, Seat
+from ibbond.lab.state import Wish
+from ibbond.machine import MS
+from ibbond.topology.default import TWO_HOSTS
+from ibbond.topology.load import parse
+
+BOND, MEMBERS = "bond0", ("ib0", "ib1")
+FLOWING = 10.0  # seconds within which all protocols must get through at first
+MOVING = 2.0  # seconds within which a bond must have moved
+SETTLING = 0.8  # seconds of traffic after each move, in which its losses show
+BROKEN_FLOWING = 2.0  # the same, where a patch is left out and perhaps nothing will ever flow
+
+
+@dataclass(slots=True)
+class Stage:
+    """The running lab, its traffic, and what has happened."""
+
+    control: Control
+    cast: Cast
+    view: View
+    happenings: list[Happening] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+
+    def active(self, host: str) -> str | None:
+        return LabBackend(self.control, host).read(f"{BOND}/bonding/active_slave").strip() or None
+
+    def happened(self, at: int, what: str, where: str, detail: str = "") -> None:
+        self.happenings.append(Happening(at, what, where, detail))
+
+    def show(self) -> None:
+        hosts = (self.cast.one.host, self.cast.two.host)
+        self.view.bonds_are({f"{host}/{BOND}": self.active(host) or "none" for host in hosts}, self.cut)
+
+    def wait(self, seconds: float) -> None:
+        """Let traffic flow, and the view draw it."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.view.sample(self.cast.progress())
+            time.sleep(min(left, SAMPLE_EVERY))
+
+    def lost(self) -> dict[str, int]:
+        return {protocol: progress.lost for protocol, progress in self.cast.progress().items()}
+
+
+def perform(rounds: int, view: View, without: str | None = None) -> Recording:
+    """The whole demonstration, live; `Refused` where this machine cannot."""
+    wish = Wish(
+        f"demo{os.getpid()}",
+        TWO_HOSTS,
+        "the default topology",
+        without=(without,) if without else (),
+        leased=True,
+    )
+    view.say("starting two hosts, two switches, one subnet manager")
+    with running_lab(wish) as (running, control), seats(control) as (one, two):
+        took = running.status.get("ready_ms")
+        view.say(f"the lab is up after {took:.0f} ms" if isinstance(took, float) else "the lab is up")
+        cast = Cast(one, two)
+        try:
+            return play(Stage(control, cast, view), rounds, BROKEN_FLOWING if without else FLOWING)
+        except BaseException:
+            cast.kill()
+            raise
+
+
+@contextlib.contextmanager
+def running_lab(wish: Wish) -> Iterator[tuple[Running, Control]]:
+    """A lab that ends with this block, and, should this process be killed, with this process."""
+    running = start(wish)
+    try:
+        with Control.of(wish.name) as control, Control.of(wish.name) as lease:
+            lease.ask("lease")
+            yield running, control
+    finally:
+        if running.process is not None:
+            stop(running.process)
+
+
+@contextlib.contextmanager
+def seats(control: Control) -> Iterator[tuple[Seat, Seat]]:
+    """The two hosts of the default topology."""
+    hosts = parse(TWO_HOSTS).hosts
+    doors: list[Door] = []
+    try:
+        found = []
+        for host in hosts:
+            doors.append(door(control, host.name))
+            address = next(address for _, address in host.addresses() if address.version == 4)
+            found.append(Seat(host.name, doors[-1], str(address.ip)))
+        yield found[0], found[1]
+    finally:
+        for way in doors:
+            way.close()
+
+
+def play(stage: Stage, rounds: int, patience: float) -> Recording:
+    """Start the traffic, pull and plug, end the traffic."""
+    silent = stage.cast.ready(patience)
+    if silent:
+        stage.notes.append(f"{' and '.join(silent)} did not get through within {patience:.0f} s of the start")
+        stage.view.say(stage.notes[-1])
+    else:
+        stage.view.say("TCP, UDP, IP multicast and ICMP flow both ways")
+    if not stage.cast.system_ping:
+        stage.notes.append("This system has no iputils ping; ICMP echo was sent by a program of ours.")
+    stage.show()
+    started_at = time.monotonic_ns()
+    stage.wait(SETTLING)
+    for number in range(rounds):
+        host = (stage.cast.one if number % 2 == 0 else stage.cast.two).host
+        stage.view.say(f"round {number + 1} of {rounds}: the cables of {host}")
+        for member in MEMBERS:
+            prefer(stage, host, member)
+            pull(stage, host, member)
+            plug(stage, host, member)
+    ended_at = time.monotonic_ns()
+    stage.cast.end()
+    return Recording(
+        mode="live",
+        rounds=rounds,
+        started_at=started_at,
+        ended_at=ended_at,
+        happenings=tuple(stage.happenings),
+        streams=stage.cast.streams(started_at, ended_at),
+        notes=tuple(stage.notes),
+    )
+
+
+def prefer(stage: Stage, host: str, member: str) -> None:
+    """Have the bond carry its traffic by this member, as long as it is up; a planned switch when another one does."""
+    before = stage.active(host)
+    LabBackend(stage.control, host).write(f"{BOND}/bonding/primary", f"{member}\n")
+    if before and before != member:
+        at = moved(stage, host, before)
+        if at:
+            stage.happened(at, "switch", f"{host}/{BOND}", f"{before} -> {member}")
+            stage.view.say(f"  moved {host}/{BOND} to {member} by hand")
+            stage.show()
+        stage.wait(SETTLING / 2)
+
+
+def pull(stage: Stage, host: str, member: str) -> None:
+    """Pull the cable that carries the traffic."""
+    step(stage, host, "cut", f"{host}/{member}", "failover")
+
+
+def plug(stage: Stage, host: str, member: str) -> None:
+    """Plug it again: the traffic returns to it."""
+    step(stage, host, "mend", f"{host}/{member}", "failback")
+
+
+def step(stage: Stage, host: str, do: str, cable: str, move: str) -> None:
+    before, lost = stage.active(host), stage.lost()
+    answer = stage.control.ask(do, cables=[cable])
+    assert isinstance(answer, dict)
+    at = int(answer["at_ns"])
+    stage.cut = [cable] if do == "cut" else []
+    stage.happened(at, do, cable)
+    moved_at = moved(stage, host, before)
+    now = stage.active(host)
+    detail = f"{before} -> {now}"
+    stage.happened(moved_at or at, move, f"{host}/{BOND}", detail)
+    stage.show()
+    stage.wait(SETTLING)
+    verb = "pulled" if do == "cut" else "plugged"
+    cost = ", ".join(f"{name} {count - lost[name]}" for name, count in stage.lost().items() if name != "tcp")
+    took = f" after {(moved_at - at) / MS:.1f} ms" if moved_at else ", and did not move"
+    stage.view.say(f"  {verb} {cable}: {detail}{took}; probes lost: {cost}")
+
+
+def moved(stage: Stage, host: str, before: str | None) -> int:
+    """Wait until the bond has another active member; when that was, 0 when it does not happen in time."""
+    until = time.monotonic() + MOVING
+    while time.monotonic() < until:
+        if stage.active(host) != before:
+            return last_move(stage.control, f"{host}/{BOND}")
+        time.sleep(0.005)
+    return 0
+
+
+def last_move(control: Control, bond: str) -> int:
+    """When a bond last changed its active member."""
+    items = control.ask("past_events")
+    assert isinstance(items, list)
+    for item in reversed(items):
+        if item["where"] == bond and item["what"] == "failover":
+            return int(item["at_ns"])
+    return time.monotonic_ns()

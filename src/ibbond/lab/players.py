@@ -1,0 +1,317 @@
+"""The traffic of a demo: starts the programs in two hosts, hears how they fare, and makes streams of what they say.
+
+Read first: `lab.traffic` for the programs, `lab.measure` for the streams. Each program's output is read by a thread of
+its own, so that none waits for us; a program that ends early is a stream that did not survive, not an error of ours.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ibbond.lab.inside import Door
+from ibbond.lab.measure import ByteStream, ProbeStream, Stream
+from ibbond.machine import MS
+
+PROBE_US, PING_US, TCP_US = 1_000, 10_000, 1_000
+UDP_PORT, MULTICAST_PORT, TCP_PORT = 7001, 7002, 7003
+GROUP = "239.1.2.3"
+PATIENCE = 25.0
+PROGRAMS = Path(__file__).with_name("traffic.py")
+REPLY = re.compile(rb"\[(\d+)\.(\d+)\] .*icmp_seq=(\d+) .*time=([\d.]+) ms")
+TRANSMITTED = re.compile(rb"(\d+) packets transmitted")
+
+
+class Seat(NamedTuple):
+    """A host that takes part: its name, the way in, its address on the bond."""
+
+    host: str
+    door: Door
+    address: str
+
+
+class Progress(NamedTuple):
+    """How a protocol fares so far; for tcp in bytes."""
+
+    sent: int
+    received: int
+    lost: int
+
+
+class Player:
+    """One running program; `facts` is its last progress line, `final` its last words."""
+
+    def __init__(self, seat: Seat, words: Sequence[str]) -> None:
+        self.facts: dict[str, int] = {}
+        self.final: dict[str, object] | None = None
+        self.process = seat.door.popen(
+            [sys.executable, "-IS", str(PROGRAMS), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us; we end them
+        )
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):
+                facts = json.loads(line)
+                if facts.pop("final", False):
+                    self.final = facts
+                else:
+                    self.facts = facts
+
+    def ask_to_end(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+    def wait(self, until: float) -> None:
+        end(self.process, until)
+        self._thread.join(timeout=2)
+
+
+class Ping:
+    """The system's own ping, and its words read back into numbers and times."""
+
+    def __init__(self, seat: Seat, peer: str) -> None:
+        self.facts: dict[str, int] = {}
+        self.numbers, self.times = array.array("Q"), array.array("Q")
+        self.transmitted = 0
+        self._offset = time.monotonic_ns() - time.time_ns()
+        self.process = seat.door.popen(
+            ["ping", "-n", "-D", "-i", str(PING_US / 1e6), "-I", seat.address, peer],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if match := REPLY.match(line):
+                seconds, fraction, number, took = match.groups()
+                replied_at = int(seconds) * 10**9 + int(fraction.ljust(9, b"0")) + self._offset
+                self.numbers.append(unwrapped(int(number), self.numbers[-1] if self.numbers else 0))
+                self.times.append(replied_at - round(float(took) * MS))
+                lost = self.numbers[-1] - self.numbers[0] + 1 - len(self.numbers)
+                self.facts = {"sent": self.numbers[-1], "received": len(self.numbers), "lost": max(0, lost)}
+            elif match := TRANSMITTED.match(line):
+                self.transmitted = int(match[1])
+
+    def ask_to_end(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
+    def wait(self, until: float) -> None:
+        end(self.process, until)
+        self._thread.join(timeout=2)
+
+    def stream(self, direction: str) -> ProbeStream:
+        """Send times are those of the answered requests; between them they are evenly spaced."""
+        count = max(self.transmitted, self.numbers[-1] if self.numbers else 0)
+        sent_at = dict(zip(self.numbers, self.times, strict=True))
+        known = sorted(sent_at)
+        sent, arrived = [], []
+        for number in range(1, count + 1):
+            at = sent_at.get(number)
+            sent.append(estimate(number, known, sent_at) if at is None else at)
+            arrived.append(0 if at is None else at)
+        for i in range(1, len(sent)):
+            sent[i] = max(sent[i], sent[i - 1])
+        return ProbeStream("icmp", direction, PING_US * 1000, sent, arrived)
+
+
+def estimate(number: int, known: Sequence[int], sent_at: dict[int, int]) -> int:
+    """When an unanswered request was sent: after the last answered one, at ping's interval."""
+    from bisect import bisect
+
+    place = bisect(known, number)
+    if place:
+        return sent_at[known[place - 1]] + (number - known[place - 1]) * PING_US * 1000
+    return sent_at[known[0]] - (known[0] - number) * PING_US * 1000 if known else 0
+
+
+def unwrapped(number: int, last: int) -> int:
+    """ping's sequence numbers have 16 bits."""
+    number += last & ~0xFFFF
+    if number < last - 0x8000:
+        number += 0x10000
+    return number
+
+
+def end(process: subprocess.Popen[bytes], until: float) -> None:
+    try:
+        process.wait(max(0.1, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def has_usable_ping() -> bool:
+    """iputils' ping; others cannot send every 10 ms or do not say when."""
+    if shutil.which("ping") is None:
+        return False
+    said = subprocess.run(["ping", "-V"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    return b"iputils" in said.stdout + said.stderr
+
+
+class Cast:
+    """All programs of one demo between two hosts: UDP and multicast both ways, a TCP stream, ping."""
+
+    def __init__(self, one: Seat, two: Seat) -> None:
+        self.one, self.two = one, two
+        port, spacing = str(UDP_PORT), str(PROBE_US)
+        self.udp = (
+            Player(one, ["datagrams", one.address, two.address, port, spacing]),
+            Player(two, ["datagrams", two.address, one.address, port, spacing]),
+        )
+        self.multicast = (
+            Player(one, ["multicast", one.address, GROUP, str(MULTICAST_PORT), spacing]),
+            Player(two, ["multicast", two.address, GROUP, str(MULTICAST_PORT), spacing]),
+        )
+        self.tcp_out: Player | None = None
+        self.tcp_in = Player(two, ["tcp-receive", two.address, str(TCP_PORT)])
+        self.system_ping = has_usable_ping()
+        self.icmp: Player | Ping = (
+            Ping(one, two.address)
+            if self.system_ping
+            else Player(one, ["icmp", one.address, two.address, str(PING_US)])
+        )
+
+    def ready(self, patience: float) -> list[str]:
+        """Wait until every protocol gets through; the protocols that do not in time."""
+        until = time.monotonic() + patience
+        while silent := self.silent():
+            if time.monotonic() > until:
+                return silent
+            if self.tcp_out is None and "received" in self.tcp_in.facts:  # the receiver listens
+                words = ["tcp-send", self.one.address, self.two.address, str(TCP_PORT), str(TCP_US)]
+                self.tcp_out = Player(self.one, words)
+            time.sleep(0.02)
+        return []
+
+    def silent(self) -> list[str]:
+        heard = {
+            "icmp": self.icmp.facts.get("received", 0) > 0,
+            "udp": all(player.facts.get("received", 0) > 0 for player in self.udp),
+            "tcp": self.tcp_in.facts.get("received", 0) > 0,
+            "multicast": all(player.facts.get("received", 0) > 0 for player in self.multicast),
+        }
+        return [protocol for protocol, hears in heard.items() if not hears]
+
+    def progress(self) -> dict[str, Progress]:
+        """How every protocol fares now."""
+        return {
+            "icmp": total(self.icmp),
+            "udp": total(*self.udp),
+            "tcp": Progress(
+                self.tcp_out.facts.get("sent", 0) if self.tcp_out else 0, self.tcp_in.facts.get("received", 0), 0
+            ),
+            "multicast": total(*self.multicast),
+        }
+
+    def end(self) -> None:
+        """End all programs and wait for what they say."""
+        players = self._all()
+        for player in players:
+            if player is not self.tcp_in:  # it ends when its sender does
+                player.ask_to_end()
+        until = time.monotonic() + PATIENCE
+        if self.tcp_out is None:
+            self.tcp_in.ask_to_end()
+        for player in players:
+            player.wait(until)
+
+    def kill(self) -> None:
+        """End all programs at once, for whoever leaves in the middle."""
+        for player in self._all():
+            player.process.kill()
+        for player in self._all():
+            player.process.wait()
+
+    def streams(self, start: int, stop: int) -> tuple[Stream, ...]:
+        """What was sent in [start, stop), and what became of it."""
+        there, back = f"{self.one.host} > {self.two.host}", f"{self.two.host} > {self.one.host}"
+        found: list[Stream] = [
+            self.icmp.stream(there) if isinstance(self.icmp, Ping) else echo_stream(self.icmp, there),
+            probe_stream("udp", there, self.udp[0], self.udp[1]),
+            probe_stream("udp", back, self.udp[1], self.udp[0]),
+            byte_stream(there, self.tcp_out, self.tcp_in),
+            probe_stream("multicast", there, self.multicast[0], self.multicast[1]),
+            probe_stream("multicast", back, self.multicast[1], self.multicast[0]),
+        ]
+        return tuple(cut_to(stream, start, stop) if isinstance(stream, ProbeStream) else stream for stream in found)
+
+    def _all(self) -> list[Player | Ping]:
+        return [*self.udp, *self.multicast, self.icmp, *([self.tcp_out] if self.tcp_out else []), self.tcp_in]
+
+
+def total(*players: Player | Ping) -> Progress:
+    return Progress(*(sum(player.facts.get(key, 0) for player in players) for key in Progress._fields))
+
+
+def probe_stream(protocol: str, direction: str, sender: Player, receiver: Player) -> ProbeStream:
+    """The sender's probes and which of them the receiver saw."""
+    return matched(protocol, direction, PROBE_US, sender.final or {}, receiver.final or {})
+
+
+def echo_stream(player: Player, direction: str) -> ProbeStream:
+    return matched("icmp", direction, PING_US, player.final or {}, player.final or {})
+
+
+def matched(
+    protocol: str, direction: str, spacing_us: int, sender: dict[str, object], receiver: dict[str, object]
+) -> ProbeStream:
+    sent = integers(sender.get("sent"))
+    arrived = [0] * len(sent)
+    for number, at in zip(integers(receiver.get("numbers")), integers(receiver.get("times")), strict=True):
+        if number < len(sent):
+            arrived[number] = at
+    return ProbeStream(protocol, direction, spacing_us * 1000, sent, arrived)
+
+
+def byte_stream(direction: str, sender: Player | None, receiver: Player) -> ByteStream:
+    out = (sender.final if sender else None) or {}
+    came = receiver.final or {}
+    pairs = came.get("silences")
+    return ByteStream(
+        direction,
+        sent_bytes=integer(out.get("sent")),
+        received_bytes=integer(came.get("received")),
+        intact=bool(out) and out.get("sha256") == came.get("sha256"),
+        silences=[(pair[0], pair[1]) for pair in pairs] if isinstance(pairs, list) else [],
+        last_at=integer(came.get("last_at")),
+    )
+
+
+def cut_to(stream: ProbeStream, start: int, stop: int) -> ProbeStream:
+    kept = [(sent, at) for sent, at in zip(stream.sent, stream.arrived, strict=True) if start <= sent < stop]
+    return ProbeStream(
+        stream.protocol, stream.direction, stream.spacing_ns, [sent for sent, _ in kept], [at for _, at in kept]
+    )
+
+
+def integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def integers(value: object) -> list[int]:
+    return [integer(item) for item in value] if isinstance(value, list) else []

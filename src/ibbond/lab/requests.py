@@ -1,0 +1,201 @@
+"""What a running lab is asked over its socket, and the answers: the vocabulary of `backend.control_socket`.
+
+Requests come in the control thread; whatever touches the network is done on the loop's thread. A request that is
+refused has changed nothing. Left out: the words on the wire.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, TypeVar
+
+from ibbond.backend.control_server import Feed, Handler, Lease, WithDescriptors
+from ibbond.backend.own import OwnBackend
+from ibbond.errors import Refused
+from ibbond.fabric.events import Cut, Mend, SubnetEvent
+from ibbond.fabric.verbs import PortState
+from ibbond.netdev.device import Device
+from ibbond.stack.events import HostEvent, OnHost, OnSubnet
+from ibbond.stack.host_stack import HostStack
+
+if TYPE_CHECKING:
+    from ibbond.lab.daemon import Lab
+
+T = TypeVar("T")
+
+
+class Requests:
+    """The handlers of one lab, and the surroundings of its backends (`backend.own.World`)."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._cut: dict[str, None] = {}
+        self._backends: dict[str, OwnBackend] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "status": lambda: self.run(self.status),
+            "host": lambda host: self.backend(host).where,
+            "door": self.door,
+            "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
+            "mend": lambda cables: self.run(lambda: self.cables("mend", Mend, cables)),
+            "events": self.events,
+            "past_events": lambda: self.run(lambda: list(self._lab.journal.items)),
+            "lease": self.lease,
+            "down": self.down,
+            "read": lambda host, path: self.backend(host).read(path),
+            "write": lambda host, path, text: self.backend(host).write(path, text),
+            "entries": lambda host, path: self.backend(host).entries(path),
+            "set_admin": lambda host, device, up: self.backend(host).set_admin(device, up),
+            "addresses": lambda host, device: self.backend(host).addresses(device),
+            "add_address": lambda host, device, address: self.backend(host).add_address(device, address),
+            "snapshot": lambda host, bond: self.backend(host).snapshot(bond),
+            "proc": lambda host, bond: self.backend(host).proc(bond),
+            "log": lambda host: self.backend(host).log(),
+        }
+
+    def backend(self, host: str) -> OwnBackend:
+        """The bonds of a host; `Refused` when there is no such host."""
+        if host not in self._backends:
+            self._lab.topology.host(host)
+            self._backends[host] = OwnBackend(self._lab.network.hosts[host], self)
+        return self._backends[host]
+
+    # Surroundings of backends
+
+    def run(self, call: Callable[[], T]) -> T:
+        return self._lab.loop.ask(call)
+
+    def handle(self, host: str, event: HostEvent) -> None:
+        self._lab.loop.handle(OnHost(host, event))
+
+    def settle(self) -> None:
+        self._lab.loop.settle()
+
+    def addresses(self, host: str, device: str) -> list[str]:
+        layer = self._lab.network.hosts[host].ip.get(device)
+        return address_texts(layer.addresses) if layer is not None else []
+
+    def add_address(self, host: str, device: str, address: bytes, prefix: int) -> None:
+        try:
+            self._lab.loop.hosts[host].add_address(device, address, prefix)
+        except OSError as error:
+            raise Refused(
+                f"cannot add {address_texts(((address, prefix),))[0]} to {host}/{device}",
+                why=error.strerror or str(error),
+                fix="See the addresses with: ibbond lab status",
+                code=error.errno or 0,
+            ) from None
+
+    def log(self, host: str) -> list[str]:
+        return self.run(lambda: list(self._lab.journal.logs.get(host, ())))
+
+    def watch(self, host: str) -> Iterator[dict[str, object]]:
+        raise NotImplementedError("watch a lab by its socket")
+
+    # Requests
+
+    def status(self) -> dict[str, object]:
+        """What `lab status --json` prints."""
+        lab = self._lab
+        lab.loop.settle()
+        return {
+            "name": lab.wish.name,
+            "pid": os.getpid(),
+            "topology": lab.wish.source,
+            "ready_ms": getattr(lab, "ready_ms", None),
+            "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
+            "cables": [self._cable_facts(cable.a, cable.b) for cable in lab.topology.cables],
+        }
+
+    def _host_facts(self, name: str, host: HostStack) -> dict[str, object]:
+        bonds: dict[str, object] = {}
+        devices: dict[str, object] = {}
+        addresses: list[str] = []
+        for device in host.namespace:
+            facts = self._device_facts(name, host, device)
+            addresses += self.addresses(name, device.name)
+            bond = host.registry.bonds.get(device.name)
+            if bond is None:
+                devices[device.name] = facts
+            else:
+                bonds[device.name] = facts | {"active": bond.active, "members": list(bond.members)}
+        return {"addresses": addresses, "bonds": bonds, "devices": devices}
+
+    def _device_facts(self, name: str, host: HostStack, device: Device) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "kind": device.driver.kind,
+            "up": device.up,
+            "carrier": device.carrier,
+            "mtu": device.mtu,
+            "hardware_address": device.address.hex(":"),
+            "addresses": self.addresses(name, device.name),
+            "master": device.master.name if device.master is not None else None,
+        }
+        interface = host.links.get(device.name)
+        if interface is not None:
+            facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}
+        return facts
+
+    def _cable_facts(self, a: str, b: str) -> dict[str, object]:
+        people = self._lab.topology.end_for_people
+        state = self._lab.network.subnet.port(a).state
+        return {
+            "name": people(a),
+            "ends": [people(a), people(b)],
+            "state": "cut" if a in self._cut else "up" if state is PortState.ACTIVE else state.name.lower(),
+        }
+
+    def door(self, host: str) -> WithDescriptors:
+        """The way into a host: its namespaces as descriptors."""
+        self._lab.topology.host(host)
+        space = self._lab.spaces[host]
+        found = {"net": space.net, "mount": space.mount}
+        if self._lab.user_space >= 0:
+            found["user"] = self._lab.user_space
+        return WithDescriptors({"descriptors": list(found)}, list(found.values()))
+
+    def cables(self, what: str, change: Callable[[str], SubnetEvent], names: list[str]) -> dict[str, object]:
+        """Cut or mend cables, all at one moment. None is touched when one of the names is wrong."""
+        topology = self._lab.topology
+        ports = [topology.cable_at(topology.port_of(name)).a for name in names]
+        for name, port in zip(names, ports, strict=True):
+            if (port in self._cut) == (what == "cut"):
+                raise Refused(
+                    f"cannot {what} {name}",
+                    why="that cable is cut already" if what == "cut" else "that cable is not cut",
+                    fix="See the cables with: ibbond lab status",
+                )
+        at = self._lab.loop.now()
+        for name, port in zip(names, ports, strict=True):
+            self._lab.journal.note(at, what, name)
+            if what == "cut":
+                self._cut[port] = None
+            else:
+                del self._cut[port]
+            self._lab.loop.handle(OnSubnet(change(port)))
+        return {what: names, "at_ns": at}
+
+    def events(self, past: bool = True) -> Feed:
+        return Feed(self.run(lambda: list(self._lab.journal.items)) if past else [])
+
+    def lease(self) -> Lease:
+        """Tie the lab to the connection that asks."""
+        if not self._lab.wish.leased:
+            raise Refused(
+                "this lab has no lease",
+                why="it was started to stay until it is taken down",
+                fix="Take it down with: ibbond lab down",
+            )
+        return Lease(self._lab.end_soon)
+
+    def down(self) -> dict[str, object]:
+        self._lab.end_soon()
+        return {"pid": os.getpid()}
+
+
+def address_texts(addresses: tuple[tuple[bytes, int], ...]) -> list[str]:
+    """`10.0.0.1/24` from bytes and prefix length."""
+    return [str(ip_interface((address, prefix))) for address, prefix in addresses]

@@ -18,6 +18,7 @@ from ibbond.abi.bond_attributes import change_bond, change_member
 from ibbond.backend.kernel_files import CLASS_NET, HostFiles
 from ibbond.backend.kernel_log import KernelLog, about
 from ibbond.backend.kernel_plan import (
+    MASTERS,
     AddRoute,
     LoadDriver,
     Plan,
@@ -115,21 +116,14 @@ class Executor:
 
     def put_back(self, plan: Plan, done: Done) -> str:
         """Make what the plan names as it was before; says how far that went."""
-        log = KernelLog()
-        failures: dict[str, str] = {}
-        for turn in range(ROUNDS):
-            steps = reconcile(self._look(plan), plan.before)
-            if turn == 0 and not steps and not done.steps:
-                return "Nothing was changed"
-            failures = {}
-            for step in steps:
-                try:
-                    self.execute(step, log)
-                except Refused as refusal:
-                    failures.setdefault(str(step), refusal.why)
-            if not steps:
-                break
-        log.close()
+        if not done.steps and not reconcile(self._look(plan), plan.before):
+            return "Nothing was changed"
+        failures = self._restore(plan)
+        if any(step.startswith("write") and "/mtu" in step for step in failures):
+            # A refused first member turns the bond into an Ethernet device whose largest MTU stays 1500: make it anew.
+            for bond in plan.before.bonds:
+                self._attempt(Write(MASTERS, f"-{bond}", lacks=bond), failures)
+            failures = self._restore(plan)
         now = self._look(plan)
         left = [str(step) for step in reconcile(now, plan.before)]
         gone = [name for name in plan.before.devices if name not in now.devices]
@@ -138,6 +132,27 @@ class Executor:
         parts = [f"{step} ({failures[step]})" if step in failures else step for step in left]
         parts += [f"{name} is no longer there" for name in gone]
         return "It could not all be put back: " + "; ".join(parts)
+
+    def _restore(self, plan: Plan) -> dict[str, str]:
+        """Steps towards what was there until none is left or none helps; those that failed last, and why."""
+        failures: dict[str, str] = {}
+        for _ in range(ROUNDS):
+            steps = reconcile(self._look(plan), plan.before)
+            failures = {}
+            for step in steps:
+                self._attempt(step, failures)
+            if not steps:
+                break
+        return failures
+
+    def _attempt(self, step: Step, failures: dict[str, str]) -> None:
+        log = KernelLog()
+        try:
+            self.execute(step, log)
+        except Refused as refusal:
+            failures.setdefault(str(step), refusal.why)
+        finally:
+            log.close()
 
     def _look(self, plan: Plan) -> HostState:
         bonds = {**plan.before.bonds, **plan.after.bonds}

@@ -68,7 +68,7 @@ OTHER = {
 def explain(name: str, text: str, code: int, log: list[str]) -> Refused:
     """The refusal of one write. `name` is the file, `log` what the driver logged meanwhile."""
     reason = _reason(name, text, code)
-    why = f"{reason.why} ({errno.errorcode.get(code, code)})"
+    why = f"{reason.why} ({errno_name(code)})"
     if log:
         why += f"; the kernel logged: {log[-1]}"
     return Refused(f"cannot write {text!r} to {name}", why=why, fix=reason.fix, code=code)
@@ -85,6 +85,11 @@ def differs(name: str, text: str, wanted: str, found: str, log: list[str]) -> Re
         fix="Ask for a value that the driver keeps: ibbond options",
         code=errno.EIO,
     )
+
+
+def errno_name(code: int) -> str:
+    """The kernel's word: 95 has two in C, of which it is EOPNOTSUPP that strace and the kernel's sources show."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
 def _reason(name: str, text: str, code: int) -> Reason:

@@ -30,6 +30,7 @@ from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Refused
 
 Options = Mapping[str, str]
+INFINIBAND = 32
 
 
 def create(
@@ -63,8 +64,8 @@ def create(
             fix=f"Remove them (ibbond bond remove {name} {' '.join(extra)}), or name them too",
             code=errno.EEXIST,
         )
-    _check_members(host, title, name, names, before)
     wanted = _canonical(host, name, options or {}, present)
+    _check_members(host, title, name, names, before, wanted)
     texts = [_address(title, address) for address in addresses]
     device = present.device if present else DeviceState(up=False, mtu=1500)
     state = BondState(
@@ -91,7 +92,7 @@ def members_mtu(host: KernelBackend, members: Iterable[str]) -> int | None:
     names = list(members)
     types = {host.files.number(f"{CLASS_NET}/{member}/type") for member in names}
     found = [mtu for member in names if (mtu := host.files.number(f"{CLASS_NET}/{member}/mtu")) is not None]
-    return min(found) if types == {32} and found else None
+    return min(found) if types == {INFINIBAND} and found else None
 
 
 def delete(host: KernelBackend, name: str) -> Plan:
@@ -108,7 +109,7 @@ def add(host: KernelBackend, name: str, members: Iterable[str]) -> Plan:
     names = list(dict.fromkeys(members))
     title = f"add {', '.join(names)} to {name}"
     before, present = _present(host, title, name, names)
-    _check_members(host, title, name, names, before)
+    _check_members(host, title, name, names, before, {})
     joined = (*present.members, *(member for member in names if member not in present.members))
     return _plan(title, before, name, replace(present, members=joined, active=None))
 
@@ -139,6 +140,7 @@ def set_options(host: KernelBackend, name: str, options: Options, *, interrupt: 
     title = f"set {', '.join(options)} of {name}"
     before, present = _present(host, title, name, [])
     wanted = _canonical(host, name, options, present)
+    _check_members(host, title, name, (), before, wanted)
     active = wanted.pop("active_slave", None)
     if active is not None:
         _check_active(title, present, active)
@@ -192,7 +194,9 @@ def _check_name(title: str, name: str) -> None:
         )
 
 
-def _check_members(host: KernelBackend, title: str, name: str, members: list[str], before: HostState) -> None:
+def _check_members(
+    host: KernelBackend, title: str, name: str, members: Iterable[str], before: HostState, wanted: Options
+) -> None:
     """What can be known before the driver is asked."""
     present = before.bonds.get(name)
     types: dict[str, str] = {}
@@ -211,6 +215,14 @@ def _check_members(host: KernelBackend, title: str, name: str, members: list[str
                 code=errno.EBUSY,
             )
         types.setdefault(host.files.text(f"{base}/type") or "", member)
+    mode = wanted.get("mode") or (present.options.get("mode") if present else "balance-rr")
+    if str(INFINIBAND) in types and mode != Mode.ACTIVE_BACKUP.word:
+        raise Refused(
+            f"cannot {title}",
+            why=f"InfiniBand devices can be members in mode active-backup only, and {name} is to be in {mode}",
+            fix="Use mode active-backup",
+            code=errno.EOPNOTSUPP,
+        )
     if len(types) > 1:
         (_, first), (_, other) = list(types.items())[:2]
         raise Refused(

@@ -6,6 +6,7 @@ refusal that a shell script gets. What the texts mean is in the table of options
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 import click
@@ -188,7 +189,7 @@ def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as
     done(as_json, f"removed {', '.join(members)} from {name}", facts_of(backend, name.device))
 
 
-@bond.command("set")
+@bond.command("set", context_settings={"ignore_unknown_options": True})  # a value may be -10.0.0.1
 @name_option
 @BOND
 @click.argument("option")
@@ -343,14 +344,19 @@ def facts_of(backend: Backend, bond: str) -> dict[str, object]:
 
 
 def options_of(snapshot: BondSnapshot) -> dict[str, object]:
+    return {name: option_value(name, value) for name, value in snapshot.options.items()}
+
+
+def option_value(name: str, value: object) -> object:
+    """An option as its file shows it: words where the driver has words, addresses as texts."""
     from ibbond.bonding.options import OPTIONS
 
-    shown: dict[str, object] = {}
-    for name, value in snapshot.options.items():
-        option = OPTIONS.get(name)
-        is_word = option is not None and option.shows_word and isinstance(value, int)
-        shown[name] = option.word_of(value) if is_word and option and isinstance(value, int) else value
-    return shown
+    if isinstance(value, bytes):
+        return value.hex(":")
+    if isinstance(value, tuple):
+        return [str(ipaddress.ip_address(each)) if isinstance(each, bytes) else each for each in value]
+    option = OPTIONS.get(name)
+    return option.word_of(value) if option and option.shows_word and isinstance(value, int) else value
 
 
 def state_of(facts: dict[str, object]) -> str:
@@ -392,4 +398,4 @@ def is_default(name: str, value: object) -> bool:
     if option is None or name in ("mode", "primary", "active_slave", "slaves"):
         return True
     default = option.word_of(option.default) if option.shows_word else option.default
-    return value in (default, "", None, [], ())
+    return value in (default, "", None, [], (), "00:00:00:00:00:00")

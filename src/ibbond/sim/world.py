@@ -5,11 +5,11 @@ it carries the sentence, the moment and the line that replays it.
 """
 
 import hashlib
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from ipaddress import ip_address
+from random import Random
 
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.timing import Timing
@@ -79,7 +79,7 @@ class World:
     faults: list[Fault] = field(default_factory=list)
     network: Network = field(init=False)
     hosts: dict[str, SimulatedHost] = field(init=False)
-    random: random.Random = field(init=False)
+    random: Random = field(init=False)
     _agenda: list[tuple[int, int, NetworkEvent | str]] = field(init=False, default_factory=list)
     _order: int = field(init=False, default=0)
     _hash: "hashlib._Hash" = field(init=False)
@@ -87,13 +87,13 @@ class World:
     _next_probe: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
+        self.random = Random(self.seed)
         self._hash = hashlib.sha256()
         group = ip_address(self.story.group).packed
         self.hosts = {host.name: SimulatedHost(host, group) for host in self.story.topology.hosts}
         self.network = build(
             self.story.topology,
-            random=random.Random(self.random.getrandbits(64)),
+            random=Random(self.random.getrandbits(64)),
             timing=Timing.simulated(),
             profile=self.profile,
             without=self.without,

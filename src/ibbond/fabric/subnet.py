@@ -81,6 +81,7 @@ class Subnet:
         self.plan = Plan()
         self.managers: dict[str, SubnetManager] = {}  # by the name of their port
         self.malformed = 0  # MADs that could not be read
+        self._embedded_died: dict[str, SubnetManager] = {}  # by the name of the switch that took them down
         self._generation = generation
         self._built_in = built_in_manager
         self._schedule = Schedule()
@@ -176,7 +177,7 @@ class Subnet:
             case KillSwitch(node):
                 self._kill_switch(node)
             case ReviveSwitch(node):
-                self._revive_switch(node)
+                self._revive_switch(now, node)
             case KillSubnetManager():
                 self._kill_managers()
             case ReviveSubnetManager():
@@ -460,14 +461,16 @@ class Subnet:
         switch.alive = False
         self._effects.append(SubnetLog("switch died", name))
         manager = self.managers.get(switch.management_port.name)
-        if manager is not None:
+        if manager is not None and manager.alive:
             manager.stop()
+            self._embedded_died[switch.name] = manager
         self._traps.forget(switch.management_port)
         for cable in self._cables_of(switch):
             self._darken(cable, failed=True)
         switch.forget()
 
-    def _revive_switch(self, name: str) -> None:
+    def _revive_switch(self, now: int, name: str) -> None:
+        """It boots: links train, and the manager that died with it, if one did, starts again."""
         switch = self._switch(name)
         if switch.alive:
             return
@@ -475,6 +478,10 @@ class Subnet:
         self._effects.append(SubnetLog("switch revived", name))
         for cable in self._cables_of(switch):
             self._light(cable)
+        manager = self._embedded_died.pop(name, None)
+        if manager is not None:
+            self._capability(switch.management_port, True)
+            self._manage(switch.management_port.name, manager.start(now))
 
     def _cables_of(self, node: Node) -> list[Cable]:
         return [port.cable for port in node.ports.values() if port.cable is not None]

@@ -180,7 +180,7 @@ class LiveLoop:
 
     def settle(self) -> None:
         """Bring all counters up to date that the fast path has gathered."""
-        self.network.settle()
+        self.network.settle(self.now())
 
     def _rearmed(self) -> list[tuple[int, int]]:
         """Wait, with the timer set to what the network and the agenda want now."""

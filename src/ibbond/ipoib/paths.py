@@ -110,7 +110,9 @@ class Paths:
         if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
             return self._path(old.record, _qpn(address))
         neighbour = self._neighbours.get(address)
-        return neighbour.path if neighbour is not None else None
+        if neighbour is None or not neighbour.route.valid:  # the next packet asks again
+            return None
+        return neighbour.path
 
     def touch(self, now: int, address: bytes) -> None:
         neighbour = self._neighbours.get(address)

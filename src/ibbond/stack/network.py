@@ -89,8 +89,13 @@ class Network:
         """What the fast path may remember about packets like this one (same device, same destination), if anything."""
         return self._flows.find(now, host, device, packet, self.generation.value)
 
-    def settle(self) -> None:
-        """Bring every counter up to date with what flows carried and members counted."""
+    def settle(self, now: int = 0) -> None:
+        """Bring every counter up to date with what flows carried and members counted.
+
+        `now` says when flows were last in use; without it the time of the host's last event counts.
+        """
+        for host in self.hosts.values():
+            host.now = max(host.now, now)
         self._flows.settle()
         for host in self.hosts.values():
             host.settle_statistics()

@@ -47,14 +47,16 @@ def take_type(state: State, first: Device) -> None:
 def _become_like(state: State, first: Device) -> None:
     bond = state.device
     was_up = bond.up
-    bond.close()
+    cycles = not state.rules.kernel("allow_not_up_enslave")  # in 2007 an up bond stayed up, with the groups it had
+    if cycles:
+        bond.close()
     bond.type = first.type
     bond.hard_header_len = first.hard_header_len
     resize_address(state, first.addr_len)
     bond.broadcast = first.broadcast
     if first.flags & Flags.POINTOPOINT:
         bond.flags = bond.flags & ~ETHERNET_FLAGS | POINT_TO_POINT_FLAGS
-    if was_up:
+    if was_up and cycles:
         bond.open()
 
 

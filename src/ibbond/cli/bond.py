@@ -395,7 +395,7 @@ def is_default(name: str, value: object) -> bool:
     from ibbond.bonding.options import OPTIONS
 
     option = OPTIONS.get(name)
-    if option is None or name in ("mode", "primary", "active_slave", "slaves"):
+    if option is None or option.read_only or name in ("mode", "primary", "active_slave", "slaves", "queue_id", "prio"):
         return True
     default = option.word_of(option.default) if option.shows_word else option.default
     return value in (default, "", None, [], (), "00:00:00:00:00:00")

@@ -68,41 +68,30 @@ def record(rounds: int, simulated: bool, without: str | None, as_json: bool) -> 
 
 def print_summary(summary: Summary, path: str | None, without: str | None) -> None:
     """The final table."""
-    from rich.console import Console
-    from rich.table import Table
-
     recording = summary.recording
-    shown = Table(title=f"{len(recording.moves)} moves between two cables, {recording.mode}", title_justify="left")
-    shown.add_column("protocol")
-    for head in ("sent", "received"):
-        shown.add_column(head, justify="right")
-    for kind in ("fail-over", "fail-back"):
-        shown.add_column(f"{kind}\nmost lost", justify="right")
-        shown.add_column("\nmedian ms", justify="right")
-        shown.add_column("\nmax ms", justify="right")
-    shown.add_column("survived")
+    click.echo(f"\n{len(recording.moves)} moves of the traffic between two cables, {recording.mode}\n")
+    click.echo(f"{'':<30}{'fail-over (cable cut)':>23}  {'fail-back (plugged)':>23}")
+    heads = f"{'lost':>6}{'median':>9}{'max ms':>9}"
+    click.echo(f"{'protocol':<10}{'sent':>9}{'received':>10} {heads} {heads}  survived")
     for row in summary.protocols:
-        shown.add_row(
-            row.protocol,
-            amount(row, row.sent),
-            amount(row, row.received),
-            *cells(row.failover),
-            *cells(row.failback),
-            "[green]yes" if row.survived else "[red]no",
+        numbers = (
+            f"{amount(row, row.sent):>9}{amount(row, row.received):>10} {cells(row.failover)} {cells(row.failback)}"
         )
-    console = Console()
-    console.print()
-    console.print(shown)
-    console.print(
-        "[dim]outage = lost probes x spacing (udp and multicast 1 ms, icmp 10 ms; the worse direction)\n"
-        "tcp: the longest time without new bytes, TCP's own retransmission timeout (about 200 ms) included[/dim]"
+        survived = click.style("yes", "green") if row.survived else click.style("no", "red")
+        click.echo(f"{row.protocol:<10}{numbers}  {survived}")
+    click.echo(
+        "\nlost: the most that one move cost. ms: lost probes x spacing (udp, multicast 1 ms, icmp 10 ms; the worse\n"
+        "direction); for tcp the longest time without new bytes, its retransmission timeout (about 200 ms) included."
     )
     for note in recording.notes:
-        console.print(note)
+        click.echo(note)
     if without:
         explain(without, summary.survived)
-    verdict = "[green]every protocol survived[/green]" if summary.survived else "[red]not every protocol survived[/red]"
-    console.print(verdict + (f"; report: {path}" if path else "; for a report: ibbond demo --report DIR"))
+    good = summary.survived
+    verdict = click.style(
+        "every protocol survived" if good else "not every protocol survived", "green" if good else "red"
+    )
+    click.echo(verdict + (f"; report: {path}" if path else "; for a report with pictures: ibbond demo --report DIR"))
 
 
 def explain(without: str, survived: bool) -> None:
@@ -119,10 +108,10 @@ def amount(row: ProtocolSummary, count: int) -> str:
     return f"{count / 1e6:.1f} MB" if row.protocol == "tcp" else f"{count:,}"
 
 
-def cells(outages: Outages) -> tuple[str, str, str]:
+def cells(outages: Outages) -> str:
     numbers = outages.as_json()
-    return str(numbers["lost_max"]), shown_ms(numbers["outage_ms_median"]), shown_ms(numbers["outage_ms_max"])
+    return f"{numbers['lost_max']!s:>6}{shown(numbers['outage_ms_median']):>9}{shown(numbers['outage_ms_max']):>9}"
 
 
-def shown_ms(value: object) -> str:
+def shown(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, int | float) else "-"

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ibbond.backend.control_socket import Control, LabBackend
+from ibbond.errors import Refused
 from ibbond.lab.inside import Door, door
-from ibbond.lab.launch import Running, start, stop
+from ibbond.lab.launch import DidNotStart, Running, start, stop
 from ibbond.lab.live_view import SAMPLE_EVERY, View
 from ibbond.lab.measure import Happening, Recording
 from ibbond.lab.players import Cast, Seat
@@ -28,6 +29,8 @@ BOND, MEMBERS = "bond0", ("ib0", "ib1")
 FLOWING = 10.0  # seconds within which all protocols must get through at first
 MOVING = 2.0  # seconds within which a bond must have moved
 SETTLING = 0.8  # seconds of traffic after each move, in which its losses show
+LATE = "allow_not_up_enslave"  # the patch whose lack shows where programs join groups before the bond has members
+HEARD = 2.5  # seconds within which a lab knows of groups that no packet told of
 BROKEN_FLOWING = 2.0  # the same, where a patch is left out and perhaps nothing will ever flow
 
 
@@ -64,10 +67,26 @@ class Stage:
 
 
 def perform(rounds: int, view: View, without: str | None = None) -> Recording:
-    """The whole demonstration, live; `Refused` where this machine cannot."""
+    """The whole demonstration, live; `Refused` where this machine cannot.
+
+    Where a patch is left out and the bonds cannot even be built, the recording holds that refusal and no traffic.
+    """
+    try:
+        return perform_with_traffic(rounds, view, without)
+    except Refused as refusal:
+        if without is None or isinstance(refusal, DidNotStart):
+            raise
+        now = time.monotonic_ns()
+        view.say(f"the hosts cannot be built: {refusal}")
+        return Recording("live", rounds, now, now, (), (), (f"The hosts could not be built. {refusal}",))
+
+
+def perform_with_traffic(rounds: int, view: View, without: str | None) -> Recording:
+    late = without == LATE
+    topology = TWO_HOSTS.replace('members = ["ib0", "ib1"]', "members = []") if late else TWO_HOSTS
     wish = Wish(
         f"demo{os.getpid()}",
-        TWO_HOSTS,
+        topology,
         "the default topology",
         without=(without,) if without else (),
         leased=True,
@@ -78,10 +97,23 @@ def perform(rounds: int, view: View, without: str | None = None) -> Recording:
         view.say(f"the lab is up after {took:.0f} ms" if isinstance(took, float) else "the lab is up")
         cast = Cast(one, two)
         try:
+            if late:
+                view.say("programs join their group on bonds that are up and have no members yet; then members join")
+                time.sleep(HEARD)
+                add_members(control)
             return play(Stage(control, cast, view), rounds, BROKEN_FLOWING if without else FLOWING)
         except BaseException:
             cast.kill()
             raise
+
+
+def add_members(control: Control) -> None:
+    """Members join bonds that have none, as `echo +ib0 > slaves` does it."""
+    for host in parse(TWO_HOSTS).hosts:
+        backend = LabBackend(control, host.name)
+        for member in MEMBERS:
+            backend.set_admin(member, False)
+            backend.write(f"{BOND}/bonding/slaves", f"+{member}\n")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,10 @@ START_PATIENCE = 60.0
 END_PATIENCE = 20.0
 
 
+class DidNotStart(Refused):
+    """A lab that ended before it was ready, without a refusal: something is wrong with it, not with the request."""
+
+
 class Running(NamedTuple):
     """A lab that was started: its process (None when it was running already) and its status."""
 
@@ -81,7 +85,7 @@ def wait_until_ready(told: int, files: Files) -> dict[str, object]:
         piece = os.read(told, 1 << 16) if readable else b""
         if not piece:
             last = files.log.read_text(errors="replace").strip().splitlines()[-1:] if files.log.exists() else []
-            raise Refused(
+            raise DidNotStart(
                 f"lab {files.name} did not start",
                 why=last[0] if last else ("it ended without a word" if readable else "it was not ready in time"),
                 fix=f"Read its log: {files.log}",

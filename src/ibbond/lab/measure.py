@@ -172,7 +172,7 @@ class Summary:
 
     @property
     def survived(self) -> bool:
-        return len(self.protocols) == len(PROTOCOLS) and all(row.survived for row in self.protocols)
+        return all(row.survived for row in self.protocols)
 
     def as_json(self, report: str | None) -> dict[str, object]:
         """The object that `ibbond demo --json` prints."""
@@ -200,11 +200,10 @@ class Summary:
 
 def summarize(recording: Recording) -> Summary:
     """The table: per protocol what each failover and each fail-back cost."""
-    rows = []
-    for protocol in PROTOCOLS:
-        streams = [stream for stream in recording.streams if stream.protocol == protocol]
-        if streams:
-            rows.append(_row(protocol, streams, recording))
+    rows = [
+        _row(protocol, [stream for stream in recording.streams if stream.protocol == protocol], recording)
+        for protocol in PROTOCOLS
+    ]
     return Summary(recording, tuple(rows))
 
 
@@ -221,13 +220,13 @@ def windows(recording: Recording) -> list[tuple[Happening, int, int]]:
 def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> ProtocolSummary:
     lost: dict[str, list[int]] = {kind: [] for kind in KINDS}
     outage: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    survived = bool(recording.moves)
+    survived = bool(streams) and bool(recording.moves)
     explained = 0
     for move, start, end in windows(recording):
         losses = [_lost(stream, start, end) for stream in streams]
-        lost[move.what].append(max(losses))
+        lost[move.what].append(max(losses, default=0))
         explained += sum(losses)
-        outage[move.what].append(max(stream.outage_ns(start, end) for stream in streams) / MS)
+        outage[move.what].append(max((stream.outage_ns(start, end) for stream in streams), default=end - start) / MS)
         survived &= all(stream.lives(max(move.at_ns, end - ALIVE_NS), end) for stream in streams)
     sent = sum(_count(stream)[0] for stream in streams)
     received = sum(_count(stream)[1] for stream in streams)

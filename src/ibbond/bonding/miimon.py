@@ -121,7 +121,7 @@ def _nobody_carries(state: State) -> bool:
     kind = state.values.kind
     if kind is Mode.ACTIVE_BACKUP:
         return state.active_member is None
-    if kind in (Mode.BALANCE_RR, Mode.BROADCAST) or not state.members:
+    if kind in (Mode.BALANCE_RR, Mode.BROADCAST, Mode.LACP) or not state.members:
         return False
     return not any(m.usable and m.link is Link.UP and not m.backup for m in state.members.values())
 

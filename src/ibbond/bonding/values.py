@@ -68,11 +68,16 @@ class Values:
         """The value of a row of numbers, as it is shown: delays in milliseconds."""
         value = getattr(self, key)
         assert isinstance(value, int), key
-        return value * self.miimon if key in TICKS else value
+        return _int32(value * self.miimon) if key in TICKS else value
 
     def store(self, key: str, number: int) -> None:
         assert key in NUMBERS, key
         setattr(self, key, number)
+
+
+def _int32(number: int) -> int:
+    """Delays of absurd length overflow in the kernel's driver, and so they read there."""
+    return (number + 2**31) % 2**32 - 2**31
 
 
 NUMBERS = tuple(entry.name for entry in fields(Values) if entry.type in (int, "int"))

@@ -1,14 +1,16 @@
-"""Members come and go: every check, action and undo of joining and leaving, in the kernel's order.
+"""A device joins a bond: every check, action and undo, in the kernel's order.
 
-Read first: `bond_enslave` and `__bond_release_one` of the kernel's driver. Left out: the change of type itself
-(`identity`) and the choice of the active member (`selection`).
+Read first: `bond_enslave` of the kernel's driver. Left out: the change of type itself (`identity`), the choice of the
+active member (`selection`), and leaving (`departure`).
 """
 
 import errno
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
-from ibbond.bonding import adaptive, datapath, failover, identity, lacp, selection, solicited
+from ibbond.bonding import adaptive, datapath, failover, identity, lacp, selection
+from ibbond.bonding.departure import restore_address, restore_mtu
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import (
@@ -24,6 +26,7 @@ from ibbond.machine import MS
 from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Device, Flags, Notice
 
 CAN = 280  # ARPHRD_CAN
+OF_TYPE = identity.ETHERNET_FLAGS | identity.POINT_TO_POINT_FLAGS  # flags that come with a type
 
 
 def add_member(state: State, device: Device) -> None:
@@ -34,7 +37,7 @@ def add_member(state: State, device: Device) -> None:
         _check_policy(state, device)
         _check_broadcast(state, device)
     retyped = not state.members and state.device.type != device.type and not state.rules.kernel("dev_setup")
-    was_up = state.device.up
+    before = _Outfit.of(state)
     if retyped:
         identity.take_type(state, device)
     try:
@@ -43,7 +46,7 @@ def add_member(state: State, device: Device) -> None:
         member = _prepare_device(state, device)
     except Refused:
         if not state.members:
-            _undo_flags(state, device, reopen=was_up)
+            _undo_flags(state, device, before)
         raise
     _set_up(state, member)
     _link(state, member)
@@ -52,41 +55,6 @@ def add_member(state: State, device: Device) -> None:
     state.changed("slaves")
     role = "a backup" if member.backup else "an active"
     state.say(f"Enslaving as {role} interface with {'a down' if member.link is Link.DOWN else 'an up'} link", member)
-
-
-def remove_member(state: State, device: Device) -> None:
-    """`bond_release`: EINVAL when the device is not a member of this bond."""
-    member = state.member_of(device)
-    if member is None:
-        raise _refused(state, device, "it is not one of its members", "See the file slaves", errno.EINVAL, "remove")
-    _release(state, member, keep_choice=True)
-
-
-def member_gone(state: State, device: Device) -> None:
-    """The member's device is unregistered. In the kernel the last one of another type takes the bond with it."""
-    member = state.member_of(device)
-    if member is None:
-        return
-    _release(state, member, keep_choice=True)
-    if not state.members and state.device.type != ETHERNET and state.rules.kernel("last_member_takes_bond"):
-        state.say("Destroying bond")
-        destroy(state)
-
-
-def destroy(state: State) -> None:
-    """The bond's device is unregistered; its members are released first."""
-    dissolve(state)
-    if state.device.namespace is not None:
-        state.device.namespace.unregister(state.device)
-
-
-def dissolve(state: State) -> None:
-    """`bond_uninit`: the bond's device is going, so all members do."""
-    state.gone = True
-    state.device.close()
-    for member in tuple(state.members.values()):
-        _release(state, member, keep_choice=False)
-    state.say("Released all slaves")
 
 
 def _check_device(state: State, device: Device) -> None:
@@ -184,11 +152,11 @@ def _prepare_device(state: State, device: Device) -> Member:
     member = Member(device, device.mtu, device.address)
     with ExitStack() as undo:
         _or_say(state, member, "calling dev_set_mtu", lambda: device.set_mtu(state.device.mtu))
-        undo.callback(_restore_mtu, member)
+        undo.callback(restore_mtu, member)
         if state.values.fail_over_mac == identity.NONE or not state.values.active_backup:
             address = state.device.address
             _or_say(state, member, "calling set_mac_address", lambda: device.set_address(address, AddressOrigin.SET))
-            undo.callback(_restore_address, member)
+            undo.callback(restore_address, member)
         elif _would_be_double(state, device):
             device.set_address(made_up_address(state), AddressOrigin.SET)
         device.flags |= Flags.SLAVE
@@ -269,106 +237,70 @@ def _link(state: State, member: Member) -> None:
     failover.set_carrier(state)
 
 
-def _undo_flags(state: State, device: Device, reopen: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Outfit:
+    """What a first member changes of a bond."""
+
+    up: bool
+    type: int
+    address: bytes
+    origin: AddressOrigin
+    broadcast: bytes
+    hard_header_len: int
+    kind: Flags
+    mtu: int
+    max_mtu: int
+    fail_over_mac: int
+
+    @classmethod
+    def of(cls, state: State) -> "_Outfit":
+        bond = state.device
+        return cls(
+            up=bond.up,
+            type=bond.type,
+            address=bond.address,
+            origin=bond.address_origin,
+            broadcast=bond.broadcast,
+            hard_header_len=bond.hard_header_len,
+            kind=bond.flags & OF_TYPE,
+            mtu=bond.mtu,
+            max_mtu=bond.max_mtu,
+            fail_over_mac=state.values.fail_over_mac,
+        )
+
+
+def _undo_flags(state: State, device: Device, before: _Outfit) -> None:
     """`err_undo_flags`: the first member was refused after the bond had taken its type or address."""
-    bond = state.device
-    same = (bond.address + state.address_memory[bond.addr_len :])[:6] == device.address[:6].ljust(6, b"\0")
-    if same:
-        identity.make_up_address(state)
-    if bond.type == ETHERNET:
+    if not state.rules.kernel("refusal_undresses_bond"):
+        _dress_as(state, before)
         return
-    kernel = state.rules.kernel("refusal_undresses_bond")
-    if not kernel:
+    bond = state.device
+    if (bond.address + state.address_memory[bond.addr_len :])[:6] == device.address[:6].ljust(6, b"\0"):
+        identity.make_up_address(state)
+    if bond.type != ETHERNET:
+        bond.close()
+        identity.become_ethernet(state)
+
+
+def _dress_as(state: State, before: _Outfit) -> None:
+    """Our way: type, address, MTU, policy and admin state are what they were before the request."""
+    bond = state.device
+    retyped = bond.type != before.type
+    if retyped:
         with suppress(Refused):
             bond.tell(Notice.PRE_TYPE_CHANGE)
         bond.unicast.flush()
         bond.multicast.flush()
-    bond.close()
-    identity.become_ethernet(state)
-    if not kernel:
-        bond.tell(Notice.POST_TYPE_CHANGE)
-        if reopen:
+        bond.close()
+    bond.type, bond.address, bond.address_origin = before.type, before.address, before.origin
+    bond.broadcast, bond.hard_header_len = before.broadcast, before.hard_header_len
+    bond.mtu, bond.max_mtu = before.mtu, before.max_mtu
+    bond.flags = bond.flags & ~OF_TYPE | before.kind
+    state.values.fail_over_mac = before.fail_over_mac
+    if retyped:
+        if before.up:
             bond.open()
-
-
-def _release(state: State, member: Member, keep_choice: bool) -> None:
-    """`__bond_release_one`; `keep_choice` is false when all members go."""
-    bond, device, values = state.device, member.device, state.values
-    failover.set_inactive(state, member)
-    datapath.fold_statistics(state)
-    _unlink(state, member)
-    state.say_of(f"Releasing {'backup' if member.backup else 'active'} interface", device.name)
-    state.arp_member = None
-    keeps_own = values.active_backup and values.fail_over_mac == identity.ACTIVE
-    follows = values.active_backup and values.fail_over_mac != identity.NONE
-    if keep_choice and not follows and bond.address == member.permanent_address and state.members:
-        _warn_of_address(state, member)
-    if state.primary_member is member:
-        state.primary_member = None
-        state.changed("primary")
-    was_active = state.active_member is member
-    if was_active:
-        failover.change_active(state, None)
-    if state.members:
-        adaptive.leave(state, member)
-    if not keep_choice:
-        state.active_member = None
-    elif was_active:
-        selection.select_active(state)
-    failover.set_carrier(state)
-    if not state.members:
-        identity.make_up_address(state)
-        bond.tell(Notice.CHANGEADDR)
-        bond.tell(Notice.RELEASE)
-    if device.driver.vlan_challenged and not any(m.device.driver.vlan_challenged for m in state.members.values()):
-        state.say_of("last VLAN challenged slave left bond - VLAN blocking is removed", device.name)
-    if not values.uses_primary:
-        _take_back_lists(state, member)
-    solicited.listen(member, ())
-    device.close()
-    if not keeps_own:
-        _restore_address(member)
-    _restore_mtu(member)
-    state.changed("slaves")
-
-
-def _unlink(state: State, member: Member) -> None:
-    del state.members[member.name]
-    if state.preparation is not None and state.preparation.target is member:
-        state.preparation = None
-    state.device.lowers.remove(member.device)
-    member.device.master = None
-    member.device.flags &= ~Flags.SLAVE
-    member.device.tell(Notice.CHANGEUPPER)
-
-
-def _take_back_lists(state: State, member: Member) -> None:
-    if is_promiscuous(state):
-        member.device.count_promiscuous(-1)
-    if takes_all_multicast(state):
-        member.device.count_allmulti(-1)
-    if state.running:
-        failover.unsync_lists(state, member)
-
-
-def _warn_of_address(state: State, member: Member) -> None:
-    address = member.permanent_address[:6].hex(":")
-    state.say_of(
-        f"the permanent HWaddr of slave - {address} - is still in use by bond"
-        " - set the HWaddr of slave to a different address to avoid conflicts",
-        member.name,
-        "warning",
-    )
-
-
-def _restore_mtu(member: Member) -> None:
-    with suppress(Refused):
-        member.device.set_mtu(member.original_mtu)
-
-
-def _restore_address(member: Member) -> None:
-    with suppress(Refused):
-        member.device.set_address(member.permanent_address, AddressOrigin.SET)
+        bond.tell(Notice.POST_TYPE_CHANGE)
 
 
 def _clear_slave_flag(device: Device) -> None:
@@ -389,6 +321,5 @@ def _error(state: State, device: Device, text: str, fix: str, code: int) -> Refu
     return _refused(state, device, text, fix, code)
 
 
-def _refused(state: State, device: Device, why: str, fix: str, code: int, verb: str = "add") -> Refused:
-    what = f"cannot add {device.name} to" if verb == "add" else f"cannot remove {device.name} from"
-    return Refused(f"{what} {state.name}", why=why, fix=fix, code=code)
+def _refused(state: State, device: Device, why: str, fix: str, code: int) -> Refused:
+    return Refused(f"cannot add {device.name} to {state.name}", why=why, fix=fix, code=code)

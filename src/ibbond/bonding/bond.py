@@ -8,10 +8,10 @@ request raises `Refused`, and what it did or said before that comes with the nex
 from collections.abc import Callable
 
 from ibbond.bonding import (
-    admission,
     announcements,
     arp_monitor,
     datapath,
+    departure,
     failover,
     identity,
     lacp,
@@ -138,7 +138,7 @@ class Bond:
         """Release all members and take the bond's device out of its namespace."""
         self._state.now = now
         if not self._state.gone:
-            admission.destroy(self._state)
+            departure.destroy(self._state)
         return self._state.take_effects()
 
     def heard(self, notice: Notice, device: Device) -> None:
@@ -155,7 +155,7 @@ class Bond:
                 member.refresh_speed()
                 self._carriers_changed = True
             case Notice.UNREGISTER:
-                admission.member_gone(state, device)
+                departure.member_gone(state, device)
             case Notice.CHANGENAME:
                 self._rename(member)
             case Notice.CHANGEADDR:
@@ -169,7 +169,7 @@ class Bond:
             case Notice.RX_FLAGS:
                 failover.rx_flags_changed(state)
             case Notice.UNREGISTER if not state.gone:
-                admission.dissolve(state)
+                departure.dissolve(state)
 
     def _dispatch(self, event: e.BondEvent) -> None:
         state = self._state
@@ -193,7 +193,7 @@ class Bond:
                 self._carriers_changed = True
             case e.MemberGone(name):
                 if name in state.members:
-                    admission.member_gone(state, state.members[name].device)
+                    departure.member_gone(state, state.members[name].device)
             case e.MemberRenamed(_, name):
                 self._renamed(name)
             case e.Ready(name):

@@ -7,7 +7,7 @@ function here raises `Refused` with the kernel's errno, or `Rejected`, which `wr
 import errno
 from collections.abc import Callable
 
-from ibbond.bonding import addresses, admission, failover, selection
+from ibbond.bonding import addresses, admission, departure, failover, selection
 from ibbond.bonding.member import MAX_TARGETS, Link, Member
 from ibbond.bonding.option import (
     BLANKS,
@@ -212,7 +212,7 @@ def _write_slaves(state: State, text: str) -> None:
     if sign == "+":
         admission.add_member(state, device)
     else:
-        admission.remove_member(state, device)
+        departure.remove_member(state, device)
 
 
 def _write_primary(state: State, text: str) -> None:

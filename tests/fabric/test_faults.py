@@ -1,0 +1,300 @@
+"""What goes wrong in a subnet, and how it comes back: one story per fault, live and simulated."""
+
+import pytest
+from subnets import BROADCAST, QKEY, Lab, pairs, ring, two_switches
+
+from ibbond.errors import Refused
+from ibbond.fabric.events import (
+    ChangeLid,
+    Cut,
+    KillSubnetManager,
+    KillSwitch,
+    MakeLossy,
+    Mend,
+    Reregister,
+    ReviveSubnetManager,
+    ReviveSwitch,
+    SendDatagram,
+    SetPkeys,
+    SubnetLog,
+)
+from ibbond.fabric.timing import Timing
+from ibbond.fabric.verbs import PortEventKind, PortState
+from ibbond.machine import MS
+from ibbond.wire.sa_records import McMemberRecord
+
+ALL = ["h1/1", "h1/2", "h2/1", "h2/2"]
+
+
+@pytest.fixture(params=[Timing(), Timing.simulated()], ids=["live", "simulated"])
+def lab(request: pytest.FixtureRequest) -> Lab:
+    return two_switches(Lab(timing=request.param)).start()
+
+
+def sweeps(lab: Lab) -> int:
+    return sum(isinstance(effect, SubnetLog) and effect.what.startswith("sweep") for effect in lab.seen)
+
+
+def test_a_cut_cable_downs_both_ports_at_once(lab: Lab) -> None:
+    before = lab.subnet.port("h1/1").lid
+    effects = lab.do(Cut("h1/1"))
+    assert lab.events("h1/1")[-1] == PortEventKind.PORT_ERR
+    assert effects
+    assert lab.subnet.port("h1/1").state == lab.subnet.port("s1/1").state == PortState.DOWN
+    assert lab.subnet.counters("h1/1").link_downed == lab.subnet.counters("s1/1").link_downed == 1
+    lab.settle()
+    assert lab.reachable() == pairs(["h1/2", "h2/1", "h2/2"])
+    assert lab.subnet.port("h1/1").lid == before
+
+
+def test_a_mended_cable_comes_back_as_it_was(lab: Lab) -> None:
+    lid = lab.subnet.port("h1/1").lid
+    lab.after(Cut("s1/1"))
+    lab.after(Mend("s1/1"))
+    assert lab.events("h1/1") == [PortEventKind.CLIENT_REREGISTER, PortEventKind.PORT_ACTIVE]
+    assert lab.subnet.port("h1/1").lid == lid
+    assert lab.reachable() == pairs(ALL)
+    assert lab.events("h2/1") == []
+
+
+def test_cutting_twice_is_cutting_once(lab: Lab) -> None:
+    lab.after(Cut("h1/1"))
+    assert lab.after(Cut("h1/1")) == []
+    lab.after(Mend("h1/1"))
+    assert lab.after(Mend("h1/1")) == []
+
+
+def test_a_flap_within_the_hold_off_is_noticed(lab: Lab) -> None:
+    lab.seen.clear()
+    lab.do(Cut("h1/1"))
+    lab.do(Mend("h1/1"))
+    assert lab.subnet.port("h1/1").state == PortState.INIT
+    lab.settle()
+    assert lab.events("h1/1") == [
+        PortEventKind.PORT_ERR,
+        PortEventKind.CLIENT_REREGISTER,
+        PortEventKind.PORT_ACTIVE,
+    ]
+    assert lab.reachable() == pairs(ALL)
+
+
+def test_what_is_on_a_cable_when_it_is_cut_is_lost() -> None:
+    lab = two_switches(Lab(timing=Timing.simulated())).start()
+    qpn = lab.listen("h2/1", None)
+    lab.seen.clear()
+    lab.do(SendDatagram("h1/1", lab.datagram("h1/1", lab.subnet.port("h2/1").lid, qpn)))
+    lab.do(Cut("h1/1"))
+    lab.do(Mend("h1/1"))
+    lab.settle()
+    assert lab.arrivals() == []
+
+
+def test_a_cut_between_switches_is_routed_around(lab: Lab) -> None:
+    """New routes within ten milliseconds, and no host hears of it."""
+    for cable in ("s1/7", "s1/8"):
+        lab.seen.clear()
+        lab.do(Cut(cable))
+        lab.settle(10)
+        assert lab.reachable() == pairs(ALL)
+        assert sweeps(lab) <= 1
+        assert all(lab.events(port) == [] for port in ALL)
+        lab.after(Mend(cable))
+        assert lab.reachable() == pairs(ALL)
+        assert all(lab.events(port) == [] for port in ALL)
+
+
+def test_groups_follow_the_routes(lab: Lab) -> None:
+    for port in ALL:
+        assert isinstance(lab.join(port), McMemberRecord)
+    qpns = {port: lab.listen(port) for port in ALL}
+    others = ["h1/2", "h2/1", "h2/2"]
+    assert sorted(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == others
+    for cable in ("s1/7", "s1/8"):
+        lab.after(Cut(cable))
+        assert sorted(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == others
+        lab.after(Mend(cable))
+        assert sorted(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == others
+
+
+def test_mending_a_link_between_switches_loses_and_doubles_nothing() -> None:
+    """A multicast and a unicast packet every 3 us while the sweep goes on: each arrives exactly once."""
+    lab = ring(Lab(timing=Timing.simulated()), 4).start()
+    hosts = ["h1/1", "h2/1", "h3/1", "h4/1"]
+    qpns = {}
+    for host in hosts:
+        lab.join(host)
+        qpns[host] = lab.listen(host)
+    lab.after(Cut("s1/1"))
+    lab.seen.clear()
+    lab.do(Mend("s1/1"))
+    sent = 0
+    own = lab.subnet.port("h1/1")
+    for _ in range(1500):
+        lab.do(
+            SendDatagram(
+                "h1/1",
+                lab.datagram(
+                    "h1/1", 0xC000, 0xFFFFFF, source_qpn=qpns["h1/1"], source_gid=own.gid, destination_gid=BROADCAST
+                ),
+            )
+        )
+        lab.do(SendDatagram("h1/1", lab.datagram("h1/1", lab.subnet.port("h2/1").lid, qpns["h2/1"])))
+        sent += 1
+        end = lab.now + 3000
+        while (at := lab.subnet.deadline()) is not None and at <= end:
+            lab.now = at
+            lab.seen += lab.subnet.tick(at)
+        lab.now = end
+    lab.settle(5)
+    assert sweeps(lab) == 1
+    arrivals = lab.arrivals()
+    assert {host: arrivals.count(host) for host in hosts} == {"h1/1": 0, "h2/1": 2 * sent, "h3/1": sent, "h4/1": sent}
+
+
+def test_both_cables_between_the_switches(lab: Lab) -> None:
+    lab.after(Cut("s1/7"))
+    lab.after(Cut("s1/8"))
+    assert lab.reachable() == pairs(["h1/1", "h2/1"]) | pairs(["h1/2", "h2/2"])
+    lab.after(Mend("s1/8"))
+    assert lab.reachable() == pairs(ALL)
+
+
+def test_a_switch_dies_and_comes_back_empty(lab: Lab) -> None:
+    lid = lab.subnet.port("h1/2").lid
+    lab.seen.clear()
+    lab.do(KillSwitch("s2"))
+    assert lab.events("h1/2") == lab.events("h2/2") == [PortEventKind.PORT_ERR]
+    assert lab.events("h1/1") == []
+    lab.settle()
+    assert lab.reachable() == pairs(["h1/1", "h2/1"])
+    lab.after(ReviveSwitch("s2"))
+    assert lab.events("h1/2") == [PortEventKind.CLIENT_REREGISTER, PortEventKind.PORT_ACTIVE]
+    assert lab.subnet.port("h1/2").lid == lid
+    assert lab.reachable() == pairs(ALL)
+
+
+def test_without_subnet_manager_what_works_goes_on(lab: Lab) -> None:
+    lab.join("h1/1")
+    lab.after(KillSubnetManager())
+    assert lab.reachable() == pairs(ALL)
+    lab.after(Cut("h1/1"))
+    lab.after(Mend("h1/1"), ms=3000)
+    assert lab.subnet.port("h1/1").state == PortState.INIT
+    assert lab.reachable() == pairs(["h1/2", "h2/1", "h2/2"])
+    lab.after(ReviveSubnetManager())
+    assert PortEventKind.CLIENT_REREGISTER in lab.events("h2/2")
+    assert lab.events("h1/1") == [PortEventKind.CLIENT_REREGISTER, PortEventKind.PORT_ACTIVE]
+    assert lab.reachable() == pairs(ALL)
+
+
+def test_a_revived_manager_forgot_who_was_in_a_group(lab: Lab) -> None:
+    for port in ALL:
+        lab.join(port)
+    qpns = {port: lab.listen(port) for port in ALL}
+    lab.after(KillSubnetManager())
+    assert len(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == 3
+    lab.after(ReviveSubnetManager())
+    for port in ALL:
+        assert isinstance(lab.join(port), McMemberRecord)
+    assert len(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == 3
+
+
+def test_requests_of_an_operator_need_a_manager(lab: Lab) -> None:
+    lab.after(KillSubnetManager())
+    for event in (SetPkeys("h1/1", (0xFFFF,)), ChangeLid("h1/1", 99), Reregister("h1/1")):
+        with pytest.raises(Refused, match="no built-in subnet manager is alive"):
+            lab.do(event)
+
+
+def test_reregister_is_heard_at_one_port(lab: Lab) -> None:
+    lab.after(Reregister("h1/1"))
+    assert lab.events("h1/1") == [PortEventKind.CLIENT_REREGISTER]
+    assert lab.events("h1/2") == lab.events("h2/1") == []
+
+
+def test_another_lid(lab: Lab) -> None:
+    for port in ALL:
+        lab.join(port)
+    lab.after(ChangeLid("h1/1", 0x1234))
+    assert lab.events("h1/1") == [PortEventKind.LID_CHANGE]
+    assert lab.subnet.port("h1/1").lid == 0x1234
+    assert lab.reachable() == pairs(ALL)
+    lab.after(Cut("h1/1"))
+    lab.after(Mend("h1/1"))
+    assert lab.subnet.port("h1/1").lid == 0x1234
+
+
+def test_the_managers_own_lid(lab: Lab) -> None:
+    lab.after(ChangeLid("s1/0", 500))
+    assert {port.sm_lid for port in lab.subnet.end_ports()} == {500}
+    assert lab.events("h1/1") == [PortEventKind.SM_CHANGE]
+    assert isinstance(lab.join("h1/1"), McMemberRecord)
+
+
+def test_a_removed_pkey(lab: Lab) -> None:
+    qpn = lab.listen("h2/1", None)
+    assert lab.send("h1/1", "h2/1", qpn) == ["h2/1"]
+    lab.after(SetPkeys("h2/1", (0x8001,)))
+    assert lab.events("h2/1") == [PortEventKind.PKEY_CHANGE]
+    assert lab.send("h1/1", "h2/1", qpn) == []
+    assert lab.subnet.port("h2/1").info.p_key_violations == 1
+    assert lab.path("h1/1", "h2/1") == 0x0300
+    lab.after(SetPkeys("h2/1", (0xFFFF,)))
+    assert lab.send("h1/1", "h2/1", qpn) == ["h2/1"]
+    assert lab.after(SetPkeys("h2/1", (0xFFFF,))) != []
+    assert lab.events("h2/1") == []
+
+
+def test_a_lossy_cable_loses_by_the_seed_and_counts() -> None:
+    def run(seed: int) -> tuple[int, int]:
+        lab = two_switches(Lab(seed=seed)).start()
+        qpn = lab.listen("h2/1", None)
+        lab.after(MakeLossy("h1/1", 0.25))
+        arrived = sum(len(lab.send("h1/1", "h2/1", qpn)) for _ in range(400))
+        assert lab.subnet.counters("s1/1").symbol_errors == 400 - arrived
+        assert lab.subnet.counters("h1/1").symbol_errors == 0
+        return arrived, lab.subnet.counters("s1/1").receive_errors
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+    assert 260 < run(1)[0] < 340
+
+
+def test_a_very_lossy_link_does_not_stop_the_manager(lab: Lab) -> None:
+    lab.after(MakeLossy("s1/7", 1.0))
+    lab.after(Cut("h1/1"), ms=1000)
+    lab.after(Mend("h1/1"), ms=1000)
+    assert lab.subnet.port("h1/1").state == PortState.ACTIVE
+    lab.after(MakeLossy("s1/7", 0.0), ms=10_000)
+    assert lab.reachable() == pairs(ALL)
+
+
+def test_quiet_means_quiet(lab: Lab) -> None:
+    """After a fault is over nothing but the light sweep wants to be ticked."""
+    lab.after(Cut("h1/1"), ms=2000)
+    lab.after(Mend("h1/1"), ms=2000)
+    at = lab.subnet.deadline()
+    assert at is not None
+    assert at - lab.now > 1000 * MS
+
+
+def test_a_light_sweep_finds_what_no_trap_told(lab: Lab) -> None:
+    """The trap of s2 has no way to the manager while both links are cut; then the manager dies for a moment."""
+    lab.after(Cut("h1/1"))
+    lab.seen.clear()
+    lab.subnet.retrain(lab.subnet.port("h2/1"))  # as a power glitch would, with its trap
+    lab.settle()
+    assert lab.subnet.port("h2/1").state == PortState.ACTIVE
+
+
+def test_back_to_back_link_is_found_without_traps() -> None:
+    lab = Lab()
+    for name in ("h1", "h2"):
+        lab.subnet.add_hca(name, 1)
+    lab.subnet.connect("h1/1", "h2/1")
+    lab.start()
+    lab.after(Cut("h1/1"))
+    lab.after(Mend("h1/1"))
+    assert lab.reachable() == pairs(["h1/1", "h2/1"])
+    assert lab.subnet.port("h2/1").info.q_key_violations == 0
+    assert QKEY

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ibbond.bonding.bond import Bond
+from ibbond.bonding.member import Link
 from ibbond.machine import MS
 from ibbond.stack.events import Deliver
 
 if TYPE_CHECKING:
+    from ibbond.sim.programs import Probe
     from ibbond.sim.world import World
 
 
@@ -31,26 +33,26 @@ def bonds(world: "World") -> list[tuple[str, Bond]]:
 def at_most_one_active(world: "World") -> None:
     """Only the active member is in state active."""
     for name, bond in bonds(world):
-        active = [member.name for member in bond.snapshot().members if member.state == "active"]
-        if active not in ([], [bond.active]):
+        active = [member.name for member in bond.members.values() if not member.backup]
+        if active and active != [bond.active]:
             raise Broken(f"{name} has {active} in state active, and {bond.active} is the active member")
 
 
 def some_member_active(world: "World") -> None:
     """While a member's link is up (its delays are over), one is active."""
     for name, bond in bonds(world):
-        if not bond.device.up or bond.active is not None:
-            continue
-        up = [member.name for member in bond.snapshot().members if member.link == "up"]
-        if up:
-            raise Broken(f"{name} has no active member although {up} are up")
+        if bond.active is None and bond.device.up:
+            up = [member.name for member in bond.members.values() if member.link is Link.UP]
+            if up:
+                raise Broken(f"{name} has no active member although {up} are up")
 
 
 def active_member_is_up(world: "World") -> None:
     """A member whose link is down does not stay active while another one is up."""
     for name, bond in bonds(world):
-        links = {member.name: member.link for member in bond.snapshot().members}
-        if bond.device.up and bond.active is not None and links[bond.active] == "down" and "up" in links.values():
+        if bond.active is None or bond.members[bond.active].link is not Link.DOWN or not bond.device.up:
+            continue
+        if any(member.link is Link.UP for member in bond.members.values()):
             raise Broken(f"{name} keeps {bond.active}, which is down, although another member is up")
 
 
@@ -59,8 +61,8 @@ def address_is_the_active_members(world: "World") -> None:
     for name, bond in bonds(world):
         if bond.active is None:
             continue
-        member = bond.device.namespace.get(bond.active) if bond.device.namespace is not None else None
-        if member is not None and member.type == bond.device.type and member.address != bond.device.address:
+        member = bond.members[bond.active].device
+        if member.type == bond.device.type and member.address != bond.device.address:
             raise Broken(f"{name} has address {bond.device.address.hex(':')}, {bond.active} {member.address.hex(':')}")
 
 
@@ -92,7 +94,7 @@ class DeliveryChecker:
             return
         active, before, since = self.last_active[name]
         bond = world.network.hosts[effect.host].registry.bonds[effect.device]
-        grace = int(str(bond.snapshot().options.get("handover_ms", 0))) * MS
+        grace = bond.values.number("handover_ms") * MS
         if effect.member == active or (effect.member == before and world.now - since <= grace):
             return
         if effect.member == bond.active:  # became active in this very step
@@ -100,12 +102,10 @@ class DeliveryChecker:
         raise Broken(f"{name} delivered a frame through {effect.member}, and {active} is active")
 
 
-def probes_arrive_once(world: "World") -> None:
-    """No probe has reached a program of one host twice."""
-    for probe in world.recent_probes():
-        for host, copies in probe.copies.items():
-            if copies > 1:
-                raise Broken(f"{probe.kind} probe {probe.number} of {probe.source} reached {host} {copies} times")
+def arrives_once(probe: "Probe", host: str) -> None:
+    """A probe has reached the program of a host: for the first time, or two copies were delivered."""
+    if probe.copies[host] > 1:
+        raise Broken(f"{probe.kind} probe {probe.number} of {probe.source} reached {host} {probe.copies[host]} times")
 
 
 def everybody_reached(world: "World") -> None:

@@ -11,10 +11,12 @@ import random as randomness
 from collections.abc import Collection, Mapping
 
 from ibbond.bonding.events import AddMember, SetOption
+from ibbond.bonding.registry import Registry
 from ibbond.fabric.generation import Generation
 from ibbond.fabric.partitions import Partition
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.timing import Timing
+from ibbond.netdev.namespace import Namespace
 from ibbond.stack.events import CreateBond, CreateChild, SetAdmin, SetDeviceMtu, ToBond
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.network import Network
@@ -34,6 +36,7 @@ def build(
 ) -> Network:
     """A network with nothing started. `overrides` are bond options that win over the topology's.
 
+    Raises `Refused` for a bond option that does not exist or does not take its value.
     `profile` and `without` choose rows of `bonding/quirks`; unknown ones are refused. With `built_in_manager` off the
     subnet waits for a manager from outside.
     """
@@ -92,9 +95,12 @@ def _build_host(stack: HostStack, host: Host, overrides: Mapping[str, str]) -> N
 def _build_bond(stack: HostStack, bond: Bond, overrides: Mapping[str, str]) -> None:
     """Up before the first member joins, as tools of 2007 did it and most still do."""
     stack.at_start(CreateBond(bond.name))
-    options = dict(bond.options) | dict(overrides)
-    for option, text in options.items():
-        stack.at_start(ToBond(bond.name, SetOption(option, f"{text}\n")))
+    options = [pair for pair in bond.options if pair[0] not in overrides] + list(overrides.items())
+    settings = [SetOption(option, f"{text}\n") for option, text in options]
+    trial = Registry(Namespace()).create(0, bond.name)
+    for setting in settings:
+        trial.handle(0, setting)  # what the driver refuses is refused before anything runs
+        stack.at_start(ToBond(bond.name, setting))
     stack.at_start(SetAdmin(bond.name, up=True))
     stack.at_start(SetDeviceMtu(bond.name, bond.mtu))
     for member in bond.members:

@@ -102,6 +102,8 @@ class Frames:
             unicast = frame.kind == "host"
             if not bond.accepts(member, now, unicast) or (not unicast and self._is_our_own(bond, frame)):
                 return
+        if not upper.up:
+            return
         layer = self._host.ip[upper.name]
         if arp is not None:
             self.send_all(now, layer, layer.receive_arp(now, arp, unicast=frame.kind == "host"))
@@ -147,6 +149,8 @@ class Frames:
         bond = self._host.bond_above(device)
         if bond is None:
             return device, device
+        if not bond.device.up:
+            return None
         if bond.values.arp_interval or bond.active != device.name or not bond.accepts(device.name, self._host.now):
             return None  # the ARP monitor counts frames, and a handover ends by itself
         return bond.device, device

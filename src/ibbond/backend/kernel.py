@@ -150,9 +150,11 @@ class KernelBackend:
 
     @cached_property
     def version(self) -> Version:
-        """Major and minor of the kernel's release; (0, 0) where it is not known."""
-        found = re.match(r"(\d+)\.(\d+)", self.release)
-        return (int(found[1]), int(found[2])) if found else (0, 0)
+        """Major and minor of the kernel's release, 2.6.24 being (2, 24); (0, 0) where it is not known."""
+        found = re.match(r"(?:2\.6\.(\d+)|(\d+)\.(\d+))", self.release)
+        if found is None:
+            return (0, 0)
+        return (2, int(found[1])) if found[1] else (int(found[2]), int(found[3]))
 
     @cached_property
     def routes(self) -> rtnetlink.RouteSocket:

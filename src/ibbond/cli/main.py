@@ -33,6 +33,10 @@ COMMANDS: dict[str, Row] = {
     "bond": Row("ibbond.cli.bond:bond", "Bonds of a lab host (h1/bond0) or of this host (bond0)."),
     "sim": Row("ibbond.cli.sim:sim", "Stories under a virtual clock: run one seed, explore many."),
     "options": Row("ibbond.cli.options:options", "The reference of bonding options: values, modes, refusals."),
+    "check": Row("ibbond.cli.check:check", "Would the bond survive? What is wrong with it, why, and the fix."),
+    "watch": Row("ibbond.cli.watch:watch", "Each change of the bonds as it happens."),
+    "collect": Row("ibbond.cli.collect:collect", "Save a support bundle of this host for ibbond check --root."),
+    "ib-bond": Row("ibbond.cli.ib_bond:ib_bond", "The one-line tool of 2007, on today's driver."),
     "conform": Row("ibbond.cli.conform:conform", "Replay recordings of the kernel's bonding driver against ours."),
 }
 

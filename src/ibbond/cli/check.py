@@ -1,0 +1,163 @@
+"""`ibbond check`: what is wrong with bonds, why, and the fix. Exit 0 clean, 1 findings, 2 cannot read.
+
+Read first: ops/check.py, docs/checks.md. Works on this host, on a saved copy (`--root`), and on a lab host (h1/bond0).
+Left out: changing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ibbond.cli.output import json_option, name_option, print_json
+from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.backend.kernel import KernelBackend
+    from ibbond.ops.facts import HostFacts
+    from ibbond.ops.rule import Finding
+
+FINDINGS = 1
+DOCUMENT = "docs/checks.md"
+
+
+@click.command()
+@name_option
+@click.argument("bonds", nargs=-1, metavar="[BOND]...")
+@click.option("--root", type=click.Path(path_type=Path), help="A saved copy: a directory, or a file of ibbond collect.")
+@click.option("--expect", metavar="A,B", default="", help="The members that each bond should have.")
+@click.option("--ignore", multiple=True, metavar="RULE", help="A rule not to ask; repeatable.")
+@click.option("--max-failures", default=2, show_default=True, help="How many link failures of a member are normal.")
+@click.option("--list-rules", is_flag=True, help="Print all rules with their ids, and what each is about.")
+@json_option
+def check(
+    lab_name: str,
+    bonds: tuple[str, ...],
+    root: Path | None,
+    expect: str,
+    ignore: tuple[str, ...],
+    max_failures: int,
+    list_rules: bool,
+    as_json: bool,
+) -> int:
+    """Would these bonds survive? Says what is wrong, why, and how to fix it.
+
+    Without BOND all bonds of this host, or of the lab host we are in. Exit 0: clean (notes do not count), 1: findings,
+    2: something could not be read.
+    """
+    from ibbond.ops.check import RULES, is_clean
+    from ibbond.ops.check import check as judge
+
+    if list_rules:
+        print_rules(as_json)
+        return 0
+    if unknown := [rule for rule in ignore if rule not in RULES]:
+        raise Refused(f"no rule {unknown[0]}", why="there is none of that id", fix="See ibbond check --list-rules")
+    facts = read(bonds, lab_name, root, [name for name in expect.split(",") if name], max_failures)
+    findings = judge(facts, ignore=ignore)
+    clean = is_clean(findings)
+    if as_json:
+        print_json(
+            {
+                "kernel": facts.release or None,
+                "bonds": [bond.name for bond in facts.bonds],
+                "clean": clean,
+                "findings": [finding.as_json() for finding in findings],
+            }
+        )
+    else:
+        click.echo(report(facts, findings))
+    return 0 if clean else FINDINGS
+
+
+def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], max_failures: int) -> HostFacts:
+    """The facts of the named bonds, or of all."""
+    from dataclasses import replace
+
+    from ibbond.backend.kernel import KernelBackend
+    from ibbond.ops.collect import opened
+    from ibbond.ops.read_facts import kernel_facts, lab_facts
+
+    host, names = ("", list(bonds)) if root is not None else where(bonds)
+    if root is not None:
+        with opened(root) as copy:
+            kernel = KernelBackend(copy)
+            facts = kernel_facts(kernel, chosen(kernel, names, str(root)), failures_allowed=max_failures)
+    elif host:
+        from ibbond.cli.addr import backend_of
+
+        backend = backend_of(host, lab)
+        names = names or backend.read("bonding_masters").split()
+        facts = lab_facts(backend, names, failures_allowed=max_failures)
+    else:
+        kernel = KernelBackend()
+        facts = kernel_facts(kernel, chosen(kernel, names, "this host"), failures_allowed=max_failures)
+    if expect:
+        facts = replace(
+            facts,
+            bonds=tuple(replace(bond, expected=tuple(expect), expected_from="--expect") for bond in facts.bonds),
+        )
+    return facts
+
+
+def where(bonds: Sequence[str]) -> tuple[str, list[str]]:
+    """The one host whose bonds these are, empty for this one, and their names there."""
+    from ibbond.cli.addr import inside_host, parse_device
+
+    names = [parse_device(bond) for bond in bonds]
+    hosts = {name.host for name in names} or {inside_host()}
+    if len(hosts) > 1:
+        raise Refused("cannot check bonds of several hosts at once", why="they differ", fix="Check one host at a time")
+    return hosts.pop(), [name.device for name in names]
+
+
+def chosen(kernel: KernelBackend, names: list[str], place: str) -> list[str]:
+    """The named bonds, which must exist, or all. Refused where there is none to check."""
+    kernel.read("bonding_masters")
+    found = kernel.bonds()
+    for name in names:
+        if name not in found:
+            raise Refused(
+                f"cannot check {name}",
+                why=f"{place} has no bond of that name",
+                fix=f"Its bonds are {', '.join(found) or 'none'}",
+            )
+    if not found:
+        raise Refused(f"cannot check the bonds of {place}", why="it has none", fix="Make one: ibbond bond create bond0")
+    return names or found
+
+
+def report(facts: HostFacts, findings: list[Finding]) -> str:
+    """For people: bond by bond."""
+    from ibbond.ops.rule import Severity
+
+    lines: list[str] = []
+    for bond in facts.bonds:
+        own = [finding for finding in findings if finding.bond == bond.name]
+        counts = {each: sum(f.severity is each for f in own) for each in Severity}
+        words = [f"{n} {each.value}{'' if n == 1 else 's'}" for each, n in counts.items() if n]
+        lines.append(f"{bond.name}: {', '.join(words) if words else 'clean'}")
+        for finding in own:
+            lines.append(f"  {finding.severity.value}: {finding.found.what} [{finding.rule.id}]")
+            lines.append(f"    why: {finding.why}.")
+            lines.append(f"    fix: {finding.found.fix}")
+    return "\n".join(lines)
+
+
+def print_rules(as_json: bool) -> None:
+    from ibbond.cli.output import table
+    from ibbond.ops.check import RULES
+
+    if as_json:
+        rules = [
+            {"id": r.id, "severity": r.severity.value, "title": r.title, "why": r.why, "quirk": r.quirk or None}
+            for r in RULES.values()
+        ]
+        print_json({"rules": rules})
+        return
+    rows = [(rule.id, rule.severity.value, rule.title) for rule in RULES.values()]
+    click.echo(table(rows, ("RULE", "SEVERITY", "ABOUT")))
+    click.echo(f"\nEach has a section in {DOCUMENT}.")

@@ -1,0 +1,42 @@
+"""`ibbond collect`: a support bundle of this host, which `ibbond check --root` reads elsewhere.
+
+Read first: ops/collect.py for what is in it and what is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from ibbond.cli.output import done, json_option
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to: a name ending in .tar.gz, else a new directory (default: ibbond-HOST-TIME.tar.gz).",
+)
+@json_option
+def collect(output: Path | None, as_json: bool) -> None:
+    """Save what concerns the bonds of this host: settings, states, addresses, ports, the driver's log.
+
+    Configuration files are searched for members of bonds; lines with keys and passwords are left out. Routes and
+    neighbors are not in it.
+    """
+    import os
+
+    from ibbond.backend.kernel import KernelBackend
+    from ibbond.ops.collect import collect as gather
+    from ibbond.ops.collect import write_directory, write_tar
+
+    bundle = gather(KernelBackend())
+    if output is None:
+        output = Path(f"ibbond-{os.uname().nodename}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
+    is_file = output.name.endswith((".tar.gz", ".tgz"))
+    (write_tar if is_file else write_directory)(bundle, output)
+    facts = {"output": str(output), "files": len(bundle.files)}
+    done(as_json, f"wrote {output}, {len(bundle.files)} files; read it with: ibbond check --root {output}", facts)

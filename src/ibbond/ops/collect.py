@@ -1,0 +1,227 @@
+"""A support bundle: what `check` and a person need to judge a host's bonds, as a partial copy of its file system.
+
+Read first: ops/read_facts.py, which reads it back (`check --root`). Files keep their places below the root and symbolic
+links in /sys stay links, so whatever reads a live host reads the copy. What no file tells (addresses, the driver's log,
+the switch ports) goes to `ibbond/`. Left out on purpose: routing tables, neighbors, logs of others, anything secret in
+configuration files (lines that name a key or password are dropped).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ibbond.backend.kernel import SAVED_ADDRESSES, SAVED_LOG, KernelBackend
+from ibbond.backend.kernel_files import CLASS_NET, HostFiles
+from ibbond.config.members import PATTERNS
+from ibbond.errors import Refused
+from ibbond.ops.read_facts import NEIGHBORS, ask_neighbors
+
+FORMAT = "1"
+HOST_FILES = (
+    "proc/sys/kernel/osrelease",
+    "proc/version",
+    "proc/net/if_inet6",
+    "proc/net/dev_mcast",
+    "etc/os-release",
+    "etc/modprobe.d/*",
+    "sys/module/bonding/version",
+    "sys/module/bonding/parameters/*",
+    "sys/module/ib_ipoib/parameters/*",
+    *PATTERNS,
+)
+DEVICE_FILES = [
+    "addr_assign_type",
+    "addr_len",
+    "address",
+    "broadcast",
+    "carrier",
+    "carrier_changes",
+    "carrier_down_count",
+    "carrier_up_count",
+    "dev_id",
+    "dev_port",
+    "duplex",
+    "flags",
+    "ifindex",
+    "mode",
+    "mtu",
+    "operstate",
+    "pkey",
+    "speed",
+    "tx_queue_len",
+    "type",
+    "umcast",
+]
+DEVICE_DIRECTORIES = ("bonding", "bonding_slave", "statistics")
+ADAPTER_FILES = ("board_id", "fw_ver", "hca_type", "node_desc", "node_guid", "node_type", "sys_image_guid")
+PORT_FILES = ("state", "phys_state", "lid", "sm_lid", "sm_sl", "rate", "link_layer", "gids/0", "pkeys/0", "pkeys/1")
+SECRET = re.compile(rb"(?im)^.*(psk|password|passwd|secret|private-key|wep-key).*$")
+LARGEST = 1 << 20
+
+
+@dataclass(slots=True)
+class Bundle:
+    """Files and links of the copy, by their place below its root."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+
+def collect(host: KernelBackend) -> Bundle:
+    """Everything about the bonds of this host and the devices below them. Refused where there is no bonding driver."""
+    host.read("bonding_masters")
+    files = host.files
+    bundle = Bundle()
+    bonds = host.bonds()
+    members = [name for bond in bonds for name in (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()]
+    infiniband = [name for name in files.entries(CLASS_NET) if files.number(f"{CLASS_NET}/{name}/type") == 32]
+    devices = list(dict.fromkeys([*bonds, *members, *infiniband]))
+    _take(files, bundle, f"{CLASS_NET}/bonding_masters")
+    for pattern in HOST_FILES:
+        for path in files.matching(pattern):
+            _take(files, bundle, path)
+    for bond in bonds:
+        _take(files, bundle, f"proc/net/bonding/{bond}")
+        _take(files, bundle, f"proc/sys/net/ipv6/conf/{bond}/addr_gen_mode")
+    for device in devices:
+        _take_device(files, bundle, device)
+    bundle.files[SAVED_ADDRESSES] = "".join(
+        f"{device} {address}\n" for device in devices for address in host.addresses(device)
+    ).encode()
+    bundle.files[SAVED_LOG] = "".join(f"{line}\n" for line in host.log()).encode()
+    for (adapter, number), text in ask_neighbors(_ports(files, devices)).items():
+        if text:
+            bundle.files[f"{NEIGHBORS}/{adapter}-{number}"] = text.encode()
+    taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    bundle.files["ibbond/bundle"] = f"format {FORMAT}\ntaken {taken}\nhost {os.uname().nodename}\n".encode()
+    return bundle
+
+
+def write_tar(bundle: Bundle, path: Path) -> None:
+    """A .tar.gz, mode 0600: a bundle has addresses and names in it. Refused when it cannot be written."""
+    now = int(time.time())
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as out, tarfile.open(fileobj=out, mode="w:gz") as tar:
+            for name, content in sorted(bundle.files.items()):
+                info = tarfile.TarInfo(name)
+                info.size, info.mtime, info.mode = len(content), now, 0o644
+                tar.addfile(info, io.BytesIO(content))
+            for name, target in sorted(bundle.links.items()):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname, info.mtime = tarfile.SYMTYPE, target, now
+                tar.addfile(info)
+    except OSError as error:
+        raise Refused(
+            f"cannot write {path}", why=os.strerror(error.errno or 5), fix="Name another file with --output", code=2
+        ) from None
+
+
+def write_directory(bundle: Bundle, path: Path) -> None:
+    """The same as a directory, which must not exist yet."""
+    try:
+        path.mkdir(mode=0o700, parents=True)
+        for name, content in bundle.files.items():
+            place = path / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        for name, target in bundle.links.items():
+            place = path / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(target)
+    except OSError as error:
+        raise Refused(
+            f"cannot write {path}",
+            why=os.strerror(error.errno or 5),
+            fix="Name a directory that is not there yet",
+            code=2,
+        ) from None
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The root of a saved copy: a directory as it is, a bundle unpacked for the time of the call. Refused, code 2."""
+    import tempfile
+
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="ibbond-bundle-") as directory:
+        try:
+            with tarfile.open(path) as tar:
+                tar.extractall(directory, filter="data")  # nothing outside, no devices, no set-id bits
+        except (OSError, tarfile.TarError) as error:
+            raise Refused(
+                f"cannot read {path}",
+                why=error.strerror or str(error) if isinstance(error, OSError) else str(error),
+                fix="Name a directory, or a file that ibbond collect wrote",
+                code=2,
+            ) from None
+        yield Path(directory)
+
+
+def _take_device(files: HostFiles, bundle: Bundle, device: str) -> None:
+    """A device where it really is, the link to it in class/net, and the adapter and port below it."""
+    link = f"{CLASS_NET}/{device}"
+    base = _follow(files, bundle, link)
+    if base is None:
+        return
+    for name in DEVICE_FILES:
+        _take(files, bundle, f"{base}/{name}")
+    for directory in DEVICE_DIRECTORIES:
+        for name in files.entries(f"{base}/{directory}"):
+            _take(files, bundle, f"{base}/{directory}/{name}")
+    for name in files.entries(base):
+        if name == "master" or name.startswith(("upper_", "lower_")):
+            _follow(files, bundle, f"{base}/{name}")
+    parent = _follow(files, bundle, f"{base}/device")
+    if parent is None:
+        return
+    bundle.files.setdefault(f"{parent}/uevent", (files.text(f"{parent}/uevent") or "").encode())
+    _follow(files, bundle, f"{parent}/physfn")
+    for adapter in files.entries(f"{parent}/infiniband"):
+        below = f"{parent}/infiniband/{adapter}"
+        for name in ADAPTER_FILES:
+            _take(files, bundle, f"{below}/{name}")
+        for port in files.entries(f"{below}/ports"):
+            for name in (*PORT_FILES, *(f"counters/{c}" for c in files.entries(f"{below}/ports/{port}/counters"))):
+                _take(files, bundle, f"{below}/ports/{port}/{name}")
+
+
+def _follow(files: HostFiles, bundle: Bundle, path: str) -> str | None:
+    """Take a link along and say where it leads; a directory that is no link leads to itself."""
+    target = files.where(path)
+    if target is None:
+        return None
+    if os.path.islink(files.name(path)):
+        bundle.links[path] = os.path.relpath(target, os.path.dirname(path))
+        bundle.files.setdefault(f"{target}/.kept", b"")  # a link to nothing would be no link
+    return target
+
+
+def _take(files: HostFiles, bundle: Bundle, path: str) -> None:
+    """One file, as far as it can be read; binary and large ones are cut, secrets are dropped."""
+    try:
+        with open(files.name(path), "rb") as file:
+            content = file.read(LARGEST)
+    except OSError:
+        return
+    bundle.files[path] = SECRET.sub(b"# (left out by ibbond collect)", content) if path.startswith("etc/") else content
+
+
+def _ports(files: HostFiles, devices: list[str]) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for device in devices:
+        parent = files.where(f"{CLASS_NET}/{device}/device")
+        for adapter in files.entries(f"{parent}/infiniband") if parent else []:
+            numbers = files.entries(f"{parent}/infiniband/{adapter}/ports")
+            found += [(adapter, int(number)) for number in numbers if number.isdigit()]
+    return list(dict.fromkeys(found))

@@ -48,6 +48,15 @@ class Outcome:
     moments: tuple[Moment, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A program that sends a probe every `probe_ms`."""
+
+    kind: str
+    source: str
+    target: str
+
+
 @dataclass(slots=True)
 class _Stream:
     sender_host: str
@@ -78,12 +87,11 @@ class World:
     network: Network = field(init=False)
     hosts: dict[str, SimulatedHost] = field(init=False)
     random: Random = field(init=False)
-    _agenda: list[tuple[int, int, NetworkEvent | str]] = field(init=False, default_factory=list)
+    _agenda: list[tuple[int, int, NetworkEvent | Sending]] = field(init=False, default_factory=list)
     _order: int = field(init=False, default=0)
     _hash: "hashlib._Hash" = field(init=False)
     _delivery: DeliveryChecker = field(init=False, default_factory=DeliveryChecker)
     _news: bool = field(init=False, default=False)  # something other than packets came out since the last check
-    _next_probe: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -184,7 +192,7 @@ class World:
 
     # --- inside one run
 
-    def _plan(self, at: int, event: NetworkEvent | str) -> None:
+    def _plan(self, at: int, event: NetworkEvent | Sending) -> None:
         heappush(self._agenda, (at, self._order, event))
         self._order += 1
 
@@ -196,21 +204,23 @@ class World:
             yield deadline
         for stream in self.streams:
             yield stream.sender.deadline()
-        yield from self._next_probe.values()
 
     def probe_regularly(self, *, from_ms: int) -> None:
         """Programs start: each pair pings and sends UDP both ways, one host of each pair sends to the group."""
         for a, b in self.story.pairs:
             for kind, source, target in (("icmp", a, b), ("udp", a, b), ("udp", b, a), ("multicast", a, b)):
                 offset = self.random.randrange(self.story.probe_ms * 1000) * US
-                self._next_probe[f"{kind} {source} {target}"] = from_ms * MS + offset
+                self._plan(from_ms * MS + offset, Sending(kind, source, target))
 
     def _step(self) -> None:
         self.steps += 1
         while self._agenda and self._agenda[0][0] <= self.now:
-            event = heappop(self._agenda)[2]
-            assert not isinstance(event, str)
-            self._feed(event)
+            at, _, item = heappop(self._agenda)
+            if isinstance(item, Sending):
+                self._plan(at + self.story.probe_ms * MS, item)
+                self.probe(item.kind, item.source, item.target)
+            else:
+                self._feed(item)
         deadline = self.network.deadline()
         if deadline is not None and deadline <= self.now:
             self._take(self.network.tick(self.now))
@@ -218,10 +228,6 @@ class World:
             if stream.sender.deadline() <= self.now:
                 for packet in stream.sender.tick(self.now):
                     self._feed(OnHost(stream.sender_host, self.hosts[stream.sender_host].send(packet)))
-        for key, at in self._next_probe.items():
-            if at <= self.now:
-                self._next_probe[key] = at + self.story.probe_ms * MS
-                self.probe(*key.split(" "))
         if self.checked and self._news:
             self._news = False
             for check in STATE_CHECKERS:

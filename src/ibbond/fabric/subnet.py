@@ -500,6 +500,7 @@ class Subnet:
             self._manage(name, manager.start(now))
 
     def _kill_managers(self) -> None:
+        self._embedded_died.clear()
         for name, manager in self.managers.items():
             if manager.alive:
                 manager.stop()
@@ -510,7 +511,9 @@ class Subnet:
         if not self.managers:
             raise Refused("cannot revive the subnet manager", why="the subnet has none built in", fix="Start OpenSM")
         for name, manager in self.managers.items():
-            if not manager.alive and self.port(name).node.alive:
+            if not self.port(name).node.alive:
+                self._embedded_died[self.port(name).node.name] = manager  # it starts when its switch does
+            elif not manager.alive:
                 self._capability(self.port(name), True)
                 self._effects.append(SubnetLog("subnet manager revived", name))
                 self._manage(name, manager.start(now))

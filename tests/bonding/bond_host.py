@@ -89,7 +89,7 @@ class Host:
     def do(self, bond: Bond, event: e.BondEvent) -> list[BondEffect]:
         """One request, and then what is due at once."""
         effects = bond.handle(self.now, event)
-        effects += self._run_due(bond)
+        effects += self.run_due(bond)
         self.effects += effects
         return effects
 
@@ -110,7 +110,7 @@ class Host:
         device.driver.plugged = on
         device.set_carrier(on and device.up)
         for bond in self.registry.bonds.values():
-            self.effects += self._run_due(bond)
+            self.effects += self.run_due(bond)
 
     def wait(self, ms: int) -> list[BondEffect]:
         """Let time pass, exactly."""
@@ -122,7 +122,7 @@ class Host:
                 break
             self.now = max(self.now, min(waiting))
             for bond in bonds:
-                effects += self._run_due(bond)
+                effects += self.run_due(bond)
         self.now = until
         self.effects += effects
         return effects
@@ -130,7 +130,7 @@ class Host:
     def ready(self, bond: Bond, name: str) -> list[BondEffect]:
         return self.do(bond, e.Ready(name))
 
-    def _run_due(self, bond: Bond) -> list[BondEffect]:
+    def run_due(self, bond: Bond) -> list[BondEffect]:
         effects: list[BondEffect] = []
         while (at := bond.deadline()) is not None and at <= self.now:
             effects += bond.tick(self.now)

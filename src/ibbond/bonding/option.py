@@ -133,21 +133,27 @@ def parse_value(option: Option, text: str, kernel: Version) -> int:
     line = text.split("\n", 1)[0]
     words = [word for word in option.words if word.since <= kernel]
     if line.strip(BLANKS + "0123456789"):
-        asked = line.split()[0][:32]
+        asked = first_word(line)[:32]
         if asked == "default" and option.default_word is not None:
             return option.default_word
         for word in words:
             if word.text == asked:
                 return word.number
         raise Rejected(errno.EINVAL, f"{line!r} is not one of its values", f"It takes {describe(option, kernel)}")
-    digits = line.split()
-    if digits:  # the first number counts: `1 2` is 1
-        number = int(digits[0]) & 0xFFFF_FFFF_FFFF_FFFF
+    if digits := first_word(line):  # the first number counts: `1 2` is 1
+        number = int(digits) & 0xFFFF_FFFF_FFFF_FFFF
         if any(word.number == number for word in words):
             return number
         if option.limits is not None and option.limits[0] <= number <= option.limits[1]:
             return number
     raise Rejected(errno.EINVAL, f"{line!r} is not one of its values", f"It takes {describe(option, kernel)}")
+
+
+def first_word(text: str) -> str:
+    """What `sscanf("%s")` reads: up to the first of the kernel's blanks, which are ASCII's; may be empty."""
+    word = text.lstrip(BLANKS)
+    end = next((place for place, character in enumerate(word) if character in BLANKS), len(word))
+    return word[:end]
 
 
 def describe(option: Option, kernel: Version) -> str:

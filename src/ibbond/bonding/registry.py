@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import BondEffect, Log
-from ibbond.bonding.option import NAME_CHARACTERS, is_device_name
+from ibbond.bonding.option import NAME_CHARACTERS, first_word, is_device_name
 from ibbond.bonding.quirks import Rules
 from ibbond.errors import Refused
 from ibbond.netdev.device import Device, Notice
@@ -76,7 +76,7 @@ class Registry:
 
     def write_masters(self, now: int, text: str) -> Bond | list[BondEffect]:
         """One write(2) to bonding_masters: EPERM for what is no command."""
-        command = (text.split() or [""])[0][: NAME_CHARACTERS + 1]
+        command = first_word(text)[: NAME_CHARACTERS + 1]
         if command[:1] not in ("+", "-") or not is_device_name(command[1:]):
             raise Refused(
                 f"cannot do {text.strip()!r}", why="it is no command", fix="Write +NAME or -NAME", code=errno.EPERM

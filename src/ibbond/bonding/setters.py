@@ -5,18 +5,19 @@ function here raises `Refused` with the kernel's errno, or `Rejected`, which `wr
 """
 
 import errno
+import re
 from collections.abc import Callable
 
 from ibbond.bonding import addresses, admission, departure, failover, selection
 from ibbond.bonding.member import MAX_TARGETS, Link, Member
 from ibbond.bonding.option import (
-    BLANKS,
     NAME_CHARACTERS,
     Kind,
     Mode,
     Option,
     Rejected,
     check_dependencies,
+    first_word,
     is_device_name,
     parse_value,
     refusal,
@@ -32,6 +33,7 @@ MAX_QUEUE = 16
 
 SPEAK_FOR_THEMSELVES = ("slaves", "active_slave")  # these files change when what they show does
 
+_SHORT = re.compile(r"[ \t\n\v\f\r]*(-?[0-9]+)")
 DELAY_WORDS = {"updelay": "up delay", "downdelay": "down delay", "peer_notif_delay": "peer notification delay"}
 
 
@@ -201,7 +203,7 @@ def _set_link_events(state: State, number: int) -> None:
 
 
 def _write_slaves(state: State, text: str) -> None:
-    command = (text.split() or [""])[0][: NAME_CHARACTERS + 1]
+    command = first_word(text)[: NAME_CHARACTERS + 1]
     sign, name = command[:1], command[1:]
     if sign not in ("+", "-") or not is_device_name(name):
         state.say("no command found in slaves file - use +ifname or -ifname", level="error")
@@ -234,7 +236,7 @@ def _write_primary(state: State, text: str) -> None:
 
 
 def _write_active(state: State, text: str) -> None:
-    name = (text.split() or [""])[0][:NAME_CHARACTERS]
+    name = first_word(text)[:NAME_CHARACTERS]
     if not name or text.startswith("\n"):
         _clear_active(state)
         return
@@ -282,8 +284,8 @@ def _clear_active(state: State) -> None:
 
 def _write_queue(state: State, text: str) -> None:
     name, colon, number = text.partition(":")
-    digits = number.strip(BLANKS)
-    queue = int(digits) if digits.isdecimal() else -1
+    digits = _SHORT.match(number)
+    queue = int(digits.group(1)) & 0xFFFF if digits else -1  # `%hd`: what does not fit wraps, what follows is ignored
     device = state.namespace.get(name) if is_device_name(name) else None
     member = state.member_of(device) if device is not None else None
     taken = queue and any(m.queue_id == queue for m in state.members.values() if m is not member)

@@ -64,7 +64,21 @@ class MtuChanged:
     """The device's MTU was set; the interface says whether its link carries it."""
 
 
-InterfaceEvent = AdminUp | AdminDown | PortRaised | MadReceived | GroupsChanged | MtuChanged
+@dataclass(frozen=True, slots=True)
+class SetMode:
+    """Connected or datagram mode was asked for (`/sys/class/net/ibN/mode`); may be refused."""
+
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """A reliable queue pair of the interface is in error: retries exceeded, or its peer is gone."""
+
+    qpn: int
+
+
+InterfaceEvent = AdminUp | AdminDown | PortRaised | MadReceived | GroupsChanged | MtuChanged | SetMode | SendFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,36 @@ class Dropped:
     packets: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectQueuePair:
+    """A reliable queue pair of ours is connected with the peer's (INIT-RTR-RTS); `mtu` is the standard's code."""
+
+    qpn: int
+    peer_qpn: int
+    dlid: int
+    sl: int
+    gid: bytes
+    psn: int
+    peer_psn: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseQueuePair:
+    """A reliable queue pair of ours is not needed any more."""
+
+    qpn: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmitMessage:
+    """Send this message through a connected queue pair."""
+
+    qpn: int
+    payload: bytes
+    offload: bytes = b""
+
+
 InterfaceEffect = (
     EmitDatagram
     | EmitMad
@@ -155,6 +199,9 @@ InterfaceEffect = (
     | PathsChanged
     | TooLong
     | Dropped
+    | ConnectQueuePair
+    | CloseQueuePair
+    | EmitMessage
 )
 
 

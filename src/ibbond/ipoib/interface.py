@@ -7,10 +7,12 @@ group. Left out: user-space multicast (`umcast`), alias GUIDs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from ibbond.errors import Malformed
-from ibbond.fabric.verbs import FIRST_MLID, Datagram, PortEventKind, PortState
+from ibbond.errors import Malformed, Refused
+from ibbond.fabric.verbs import Datagram, PortEventKind, PortState
+from ibbond.ipoib.connected import Connections
+from ibbond.ipoib.driver import CONNECTED, DATAGRAM, IpoibDriver
 from ibbond.ipoib.events import (
     AddressIs,
     AdminDown,
@@ -22,19 +24,23 @@ from ibbond.ipoib.events import (
     InterfaceEvent,
     MadReceived,
     MtuChanged,
-    MtuIs,
     PathsChanged,
     PortFacts,
     PortRaised,
+    SendFailed,
+    SetMode,
     SetQkey,
 )
+from ibbond.ipoib.inlet import Inlet
 from ibbond.ipoib.membership import Membership
+from ibbond.ipoib.mtu import Mtu
 from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.ipoib.partition import Partition
 from ibbond.ipoib.paths import Paths, StackNeighbours
+from ibbond.ipoib.preparation import Preparation
 from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
-from ibbond.machine import SECOND
 from ibbond.netdev.device import Device
+from ibbond.wire.cm import CmMad
 from ibbond.wire.group_address import LINK_LOCAL_SCOPE, broadcast_address, joinable
 from ibbond.wire.hwaddr import ADDRESS_BYTES, HardwareAddress
 from ibbond.wire.ipoib import (
@@ -45,10 +51,9 @@ from ibbond.wire.ipoib import (
     ETHERTYPE_RARP,
     ETHERTYPE_TIPC,
 )
-from ibbond.wire.offload import segment_count
+from ibbond.wire.mad import ManagementClass
 from ibbond.wire.port_info import MTU_BYTES
 
-PREPARATION_NS = 10 * SECOND  # what was joined ahead and is not in the device's list by then is left again
 IP_ETHERTYPES = frozenset((ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_TIPC))
 ARP_ETHERTYPES = frozenset((ETHERTYPE_ARP, ETHERTYPE_RARP))
 GROUP_OCTET = 4  # where the GID begins in a 20-byte address
@@ -79,25 +84,27 @@ class Interface:
         pkey: int | None = None,
         scope: int = LINK_LOCAL_SCOPE,
         old_neighbours: StackNeighbours | None = None,
+        ca_guid: int = 0,
+        new_reliable: Callable[[], int] | None = None,
     ) -> None:
         self.device = device
         self.port = port
         self.qpn = qpn
-        self.malformed = 0  # frames and MADs that could not be read
+        self._malformed = 0  # MADs
         self._scope = scope
         self._partition = Partition(port, pkey)
         self._outlet = Outlet(device, port, qpn, self._partition)
         self._queries = Queries(port, qpn)
         self.groups = Membership(self._outlet, self._queries)
         self._paths = Paths(self._outlet, self._queries, self.groups, old_neighbours)
+        self._inlet = Inlet(self._outlet, self.groups)
+        self._connections = Connections(self._outlet, ca_guid, new_reliable) if new_reliable is not None else None
         self._up = False  # ADMIN_UP
         self._running = False  # OPER_UP
         self._qkey: int | None = None  # the queue pair's
         self._carrier = False
-        self._asked_mtu: int | None = None  # by the administrator, when less than the link's
-        self._prepared: dict[bytes, None] = {}  # groups joined ahead
-        self._expected: tuple[bytes, ...] = ()  # neighbours whose paths were asked for ahead
-        self._prepared_until: int | None = None
+        self._mtu = Mtu(self._outlet)
+        self._preparation = Preparation(self.groups, self._paths)
         device.broadcast = broadcast_address(self.pkey, scope)
 
     @property
@@ -116,6 +123,16 @@ class Interface:
         return self._running
 
     @property
+    def connected(self) -> bool:
+        """Whether the interface is in connected mode."""
+        return self._paths.connections is not None
+
+    @property
+    def malformed(self) -> int:
+        """Frames and MADs that could not be read."""
+        return self._malformed + self._inlet.malformed
+
+    @property
     def carrier(self) -> bool:
         return self._carrier
 
@@ -132,7 +149,12 @@ class Interface:
             case GroupsChanged():
                 return self._want_groups(now)
             case MtuChanged():
-                return self._mtu_asked()
+                self._mtu.was_set()
+                return self._mtu.fit() if self._carrier else []
+            case SetMode(connected):
+                return self._set_mode(connected)
+            case SendFailed(qpn):
+                return self._broken(qpn)
 
     def tick(self, now: int) -> list[InterfaceEffect]:
         sent, failed = self._queries.tick(now)
@@ -146,13 +168,16 @@ class Interface:
                 case Leave():
                     pass  # nobody listens; the subnet manager drops members that vanish
         effects += self._paths.tick(now)
-        if self._prepared_until is not None and self._prepared_until <= now:
-            self._prepared, self._expected, self._prepared_until = {}, (), None
+        if self._connections is not None:
+            effects += self._connections.tick(now)
+        if self._preparation.expire(now):
             effects += self._want_groups(now)
         return effects + (self.groups.proceed(now) if self._running else [])
 
     def deadline(self) -> int | None:
-        waits = (self._queries.deadline(), self.groups.deadline(), self._paths.deadline(), self._prepared_until)
+        waits = [self._queries.deadline(), self.groups.deadline(), self._paths.deadline(), self._preparation.deadline()]
+        if self._connections is not None:
+            waits.append(self._connections.deadline())
         return min((at for at in waits if at is not None), default=None)
 
     # Packets
@@ -201,37 +226,12 @@ class Interface:
 
     def decapsulate(self, datagram: Datagram) -> Frame | None:
         """What a datagram brings to this interface; None when it is not for it, reflected, or malformed (counted)."""
-        group = datagram.destination_gid if datagram.destination_lid >= FIRST_MLID else None
-        if group is not None:
-            if not self.groups.receives(group) or self._reflected(datagram):
-                return None
-        elif datagram.destination_qpn != self.qpn:
-            return None
-        statistics = self.device.statistics
-        if not self._running:
-            statistics.rx_dropped += 1
-            return None
-        payload = datagram.payload
-        if len(payload) < ENCAPSULATION_BYTES:
-            statistics.rx_errors += 1
-            self.malformed += 1
-            return None
-        packet = payload[ENCAPSULATION_BYTES:]
-        offload = datagram.offload
-        statistics.rx_packets += segment_count(offload, packet) if offload else 1
-        statistics.rx_bytes += len(packet)
-        kind = self._kind(datagram)
-        if kind == "multicast":
-            statistics.multicast += 1
-        return Frame(
-            ethertype=int.from_bytes(payload[:2]),
-            payload=packet,
-            kind=kind,
-            offload=offload,
-            source_lid=datagram.source_lid,
-            source_qpn=datagram.source_qpn,
-            source_gid=datagram.source_gid,
-        )
+        return self._inlet.read(datagram, running=self._running)
+
+    def decapsulate_message(self, now: int, qpn: int, payload: bytes, offload: bytes = b"") -> Frame | None:
+        """What a message at a reliable queue pair brings; None when the queue pair is none of ours."""
+        peer = self._connections.peer_of(now, qpn) if self._connections is not None else None
+        return self._inlet.read_message(peer, payload, offload) if peer is not None and self._running else None
 
     # Make before break
 
@@ -240,26 +240,20 @@ class Interface:
 
         A later call replaces an earlier one. What has not come into the device's own list after ten seconds is left.
         """
-        self._prepared = {group[GROUP_OCTET:]: None for group in groups if joinable(group, self.device.broadcast)}
-        self._expected = tuple(neighbors)
-        self._prepared_until = now + PREPARATION_NS
+        broadcast = self.device.broadcast
+        mgids = [group[GROUP_OCTET:] for group in groups if joinable(group, broadcast)]
+        known = [each for each in neighbors if len(each) == ADDRESS_BYTES and each[GROUP_OCTET] != 0xFF]
+        self._preparation.begin(now, mgids, known)
         if not self._carrier:
             return []
         effects = self._want_groups(now)
-        for neighbor in self._expected:
-            if len(neighbor) == ADDRESS_BYTES and neighbor[GROUP_OCTET] != 0xFF:
-                effects += self._paths.learn(now, neighbor)
+        for neighbor in known:
+            effects += self._paths.learn(now, neighbor)
         return effects
 
     def ready(self) -> bool:
         """Whether what was prepared is done: joined or refused, found or not to be found."""
-        if not self._carrier:
-            return False
-        for mgid in self._prepared:
-            group = self.groups.get(mgid)
-            if group is not None and not group.settled and not group.tries:
-                return False
-        return not any(self._paths.resolving(neighbor) for neighbor in self._expected)
+        return self._carrier and self._preparation.done()
 
     # The life of the interface
 
@@ -270,10 +264,10 @@ class Interface:
 
     def _close(self, now: int) -> list[InterfaceEffect]:
         self._up = False
-        self._prepared, self._expected, self._prepared_until = {}, (), None
+        self._preparation.clear()
         effects = self._halt(now)
         self._running = False
-        return effects
+        return effects + (self._connections.close(passive=True) if self._connections is not None else [])
 
     def _start(self, now: int) -> list[InterfaceEffect]:
         """Ask for the broadcast group; on a port that is not Active that waits for its event."""
@@ -292,6 +286,8 @@ class Interface:
         had = self.groups.broadcast is not None
         effects += self.groups.stop(now, pkey)
         effects += self._paths.flush()
+        if self._connections is not None:
+            effects += self._connections.close(passive=False)
         self._paths.collect_from(None)
         if self.port.state != PortState.ACTIVE:
             self._queries.forget_all()
@@ -306,25 +302,39 @@ class Interface:
         if record.qkey != self._qkey:
             self._qkey = record.qkey
             effects += [SetQkey(record.qkey), *self._paths.flush(), PathsChanged()]
-        effects += self._fit_mtu()
+        effects += self._mtu.fit()
         if not self._carrier:
             self._carrier = True
             effects.append(CarrierIs(up=True))
         return effects + self._want_groups(now)
 
-    def _fit_mtu(self) -> list[InterfaceEffect]:
-        link = self._outlet.mtu
-        mtu = link if self._asked_mtu is None else min(self._asked_mtu, link)
-        return [MtuIs(mtu)] if mtu != self.device.mtu else []
+    def _set_mode(self, connected: bool) -> list[InterfaceEffect]:
+        """Another mode forgets all paths, and the MTU that was asked for in the old one."""
+        if connected == self.connected:
+            return []
+        if connected and self._connections is None:
+            raise Refused(
+                f"cannot set {self.device.name} to connected mode",
+                why="its port carries no reliable connections here",
+                fix="Leave it in datagram mode",
+            )
+        effects = self._paths.flush()
+        if self._connections is not None:
+            effects += self._connections.close(passive=False)
+        self._paths.connections = self._connections if connected else None
+        if isinstance(self.device.driver, IpoibDriver):
+            self.device.driver.mode = CONNECTED if connected else DATAGRAM
+        self._mtu.set_mode(connected)
+        return [*effects, PathsChanged(), *self._mtu.fit()]
 
-    def _mtu_asked(self) -> list[InterfaceEffect]:
-        """The administrator's MTU counts where it is less than the link's; more than the link's is not had."""
-        mtu, link = self.device.mtu, self._outlet.mtu
-        self._asked_mtu = mtu if mtu < link else None
-        return self._fit_mtu() if self._carrier else []
+    def _broken(self, qpn: int) -> list[InterfaceEffect]:
+        if self._connections is None:
+            return []
+        address, effects = self._connections.failed(qpn)
+        return effects + (self._paths.forget(address) if address is not None else [])
 
     def _want_groups(self, now: int) -> list[InterfaceEffect]:
-        return self.groups.want(now, [*self._listed(), *self._prepared]) if self._running else []
+        return self.groups.want(now, [*self._listed(), *self._preparation.mgids]) if self._running else []
 
     def _listed(self) -> list[bytes]:
         """The MGIDs of the device's list; entries that do not fit our broadcast address are passed over silently."""
@@ -334,8 +344,15 @@ class Interface:
     def _answer(self, now: int, mad: bytes) -> list[InterfaceEffect]:
         try:
             answer = self._queries.answered(mad)
+            if (
+                answer is None
+                and self._connections is not None
+                and self._running
+                and mad[1] == ManagementClass.COMMUNICATION
+            ):
+                return self._connections.handle(now, CmMad.parse(mad))
         except Malformed:
-            self.malformed += 1
+            self._malformed += 1
             return []
         if answer is None:
             return []
@@ -407,15 +424,3 @@ class Interface:
     def _own_mgid(self, address: bytes) -> bytes:
         """Linux writes the interface's own P_Key into every group that it sends to."""
         return address[4:8] + self.pkey.to_bytes(2) + address[10:]
-
-    def _reflected(self, datagram: Datagram) -> bool:
-        """Our own multicast, come back: same LID and queue pair, and no other port's GID in the GRH."""
-        if datagram.source_lid != self.port.lid or datagram.source_qpn != self.qpn:
-            return False
-        return datagram.source_gid is None or datagram.source_gid[8:] == self.port.gid[8:]
-
-    def _kind(self, datagram: Datagram) -> str:
-        gid = datagram.destination_gid
-        if gid is None or gid[0] != 0xFF:
-            return "host"
-        return "broadcast" if gid == self.device.broadcast[GROUP_OCTET:] else "multicast"

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from ibbond.ipoib.connected import Connections
 from ibbond.ipoib.events import InterfaceEffect, PathsChanged
 from ibbond.ipoib.membership import Membership
 from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.ipoib.queries import AskPath, Queries
 from ibbond.machine import SECOND
+from ibbond.wire.hwaddr import RC_SUPPORTED
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import PathMask, PathRecord
@@ -68,6 +70,7 @@ class Paths:
     """
 
     def __init__(self, outlet: Outlet, queries: Queries, groups: Membership, old: StackNeighbours | None) -> None:
+        self.connections: Connections | None = None  # in connected mode
         self._outlet = outlet
         self._queries = queries
         self._groups = groups
@@ -89,7 +92,7 @@ class Paths:
         if neighbour.path is not None:
             if self._old is not None and next_hop and route.record is not None:
                 self._old[next_hop] = OldNeighbour(self._outlet.device.name, route.record)
-            return effects + self._outlet.send(neighbour.path, packet)
+            return effects + self._transmit(now, neighbour, neighbour.path, packet)
         if len(neighbour.waiting) >= WAITING_PACKETS:
             return effects + self._outlet.drop("too many packets wait for the path")
         neighbour.waiting.append(packet)
@@ -112,6 +115,8 @@ class Paths:
         neighbour = self._neighbours.get(address)
         if neighbour is None or not neighbour.route.valid:  # the next packet asks again
             return None
+        if self.connections is not None and address[0] & RC_SUPPORTED:
+            return None  # packets go by connection, each by itself
         return neighbour.path
 
     def touch(self, now: int, address: bytes) -> None:
@@ -150,7 +155,7 @@ class Paths:
             if neighbour.route is route:
                 neighbour.path = self._path(record, neighbour.qpn)
                 for packet in neighbour.waiting:
-                    effects += self._outlet.send(neighbour.path, packet)
+                    effects += self._transmit(now, neighbour, neighbour.path, packet)
                 neighbour.waiting.clear()
         return effects
 
@@ -159,12 +164,19 @@ class Paths:
         route = self._routes.pop(gid, None)
         if route is None:
             return []
+        effects: list[InterfaceEffect] = []
         lost = len(route.waiting)
         for neighbour in [each for each in self._neighbours.values() if each.route is route]:
             lost += len(neighbour.waiting)
             del self._neighbours[neighbour.address]
-        effects = self._outlet.drop("no path to the destination", lost)
+            if self.connections is not None:
+                effects += self.connections.forget(neighbour.address)
+        effects += self._outlet.drop("no path to the destination", lost)
         return [*effects, PathsChanged()] if route.record is not None else effects
+
+    def forget(self, address: bytes) -> list[InterfaceEffect]:
+        """The connection to this address broke: neighbour and path are made anew by the next packet."""
+        return self.failed(address[4:])
 
     def invalidate(self) -> None:
         """Light flush: what is known stays usable, and is asked for again on the next use."""
@@ -186,13 +198,16 @@ class Paths:
 
     def tick(self, now: int) -> list[InterfaceEffect]:
         """Let idle neighbours and groups that were only sent to go."""
+        effects: list[InterfaceEffect] = []
         if self._gc_at is None or self._gc_at > now:
-            return []
+            return effects
         for neighbour in [each for each in self._neighbours.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
             if not neighbour.waiting:
                 del self._neighbours[neighbour.address]
+                if self.connections is not None:
+                    effects += self.connections.forget(neighbour.address)
         self._gc_at = now + GC_INTERVAL_NS
-        return self._groups.collect(now, 2 * GC_INTERVAL_NS)
+        return effects + self._groups.collect(now, 2 * GC_INTERVAL_NS)
 
     def collect_from(self, now: int | None) -> None:
         """Start (or, with None, stop) looking for the idle."""
@@ -200,6 +215,13 @@ class Paths:
 
     def deadline(self) -> int | None:
         return self._gc_at
+
+    def _transmit(self, now: int, neighbour: Neighbour, path: Path, packet: Packet) -> list[InterfaceEffect]:
+        """As a datagram, or by connection where both sides want that."""
+        connections, record = self.connections, neighbour.route.record
+        if connections is not None and record is not None and connections.carries(now, neighbour.address, packet):
+            return connections.send(now, neighbour.address, record, packet)
+        return self._outlet.send(path, packet)
 
     def _meet(self, now: int, address: bytes) -> Neighbour:
         route = self._route(address[4:])

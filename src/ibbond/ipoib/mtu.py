@@ -1,0 +1,42 @@
+"""The MTU of an interface: what its link carries, and what the administrator asked for.
+
+Read first: `ipoib_change_mtu` and `ipoib_set_mode` in Linux' `ipoib_main.c`. In datagram mode the broadcast group sets
+the limit, in connected mode 65520 bytes is one for all.
+"""
+
+from __future__ import annotations
+
+from ibbond.ipoib.driver import CONNECTED_MTU
+from ibbond.ipoib.events import InterfaceEffect, MtuIs
+from ibbond.ipoib.outlet import Outlet
+
+
+class Mtu:
+    """`connected` is the interface's mode; `asked` an administrator's choice below what the link carries."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self.connected = False
+        self.asked: int | None = None
+
+    @property
+    def greatest(self) -> int:
+        return CONNECTED_MTU if self.connected else self._outlet.mtu
+
+    def was_set(self) -> None:
+        """The device has another MTU: a wish where it is less than the link's; more than the link's is not had."""
+        mtu = self._outlet.device.mtu
+        self.asked = mtu if mtu < self.greatest else None
+
+    def set_mode(self, connected: bool) -> None:
+        """A wish of connected mode is forgotten in it, and kept on the way back as far as the group carries it."""
+        self.connected = connected
+        if connected:
+            self.asked = None
+        else:
+            self.was_set()
+
+    def fit(self) -> list[InterfaceEffect]:
+        """What the device's MTU has to be, when it is something else."""
+        mtu = self.greatest if self.asked is None else min(self.asked, self.greatest)
+        return [MtuIs(mtu)] if mtu != self._outlet.device.mtu else []

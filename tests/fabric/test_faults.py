@@ -20,7 +20,6 @@ from ibbond.fabric.events import (
 )
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import PortEventKind, PortState
-from ibbond.machine import MS
 from ibbond.wire.sa_records import McMemberRecord
 
 ALL = ["h1/1", "h1/2", "h2/1", "h2/2"]
@@ -76,6 +75,21 @@ def test_a_flap_within_the_hold_off_is_noticed(lab: Lab) -> None:
         PortEventKind.PORT_ACTIVE,
     ]
     assert lab.reachable() == pairs(ALL)
+
+
+def test_a_subnet_that_was_two_knows_all_members_again(lab: Lab) -> None:
+    """The ports behind the cut stay Active, so their joins must be asked for: they register anew."""
+    for port in ALL:
+        lab.join(port)
+    lab.do(Cut("s1/7"))
+    lab.after(Cut("s1/8"), ms=1000)
+    lab.after(Mend("s1/7"), ms=1000)
+    assert PortEventKind.CLIENT_REREGISTER in lab.events("h2/2")
+    assert PortEventKind.CLIENT_REREGISTER not in lab.events("h2/1")
+    for port in ("h1/2", "h2/2"):
+        lab.join(port)
+    qpns = {port: lab.listen(port) for port in ALL}
+    assert sorted(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == ["h1/2", "h2/1", "h2/2"]
 
 
 def test_what_is_on_a_cable_when_it_is_cut_is_lost() -> None:
@@ -199,6 +213,54 @@ def test_a_revived_manager_forgot_who_was_in_a_group(lab: Lab) -> None:
     assert len(lab.multicast("h1/1", source_qpn=qpns["h1/1"])) == 3
 
 
+def test_a_standby_takes_over_when_the_switch_of_the_master_dies(lab: Lab) -> None:
+    lab.after(KillSwitch("s1"), ms=200)
+    assert lab.subnet.port("h1/2").sm_lid == lab.subnet.port("s2/0").lid
+    assert lab.events("h1/2") == [PortEventKind.SM_CHANGE, PortEventKind.CLIENT_REREGISTER]
+    assert isinstance(lab.join("h1/2"), McMemberRecord)
+    assert lab.path("h1/2", "h2/2") not in (0x0300, 0x0500)
+    lids = {port: lab.subnet.port(port).lid for port in ("h1/2", "h2/2")}
+    lab.after(ReviveSwitch("s1"), ms=1000)
+    assert lab.reachable() == pairs(ALL)
+    assert {port: lab.subnet.port(port).lid for port in lids} == lids
+    masters = [name for name, manager in lab.subnet.managers.items() if manager.is_master]
+    assert masters == ["s2/0"]
+
+
+def test_two_masters_become_one(lab: Lab) -> None:
+    """Both halves of a subnet that was cut in two have a master; joined again, the lower GUID stays."""
+    lab.do(Cut("s1/7"))
+    lab.after(Cut("s1/8"), ms=2000)
+    assert [manager.is_master for manager in lab.subnet.managers.values()] == [True, True]
+    assert isinstance(lab.join("h2/2"), McMemberRecord)
+    lab.after(Mend("s1/8"), ms=2000)
+    assert [manager.is_master for manager in lab.subnet.managers.values()] == [True, False]
+    assert {port.sm_lid for port in lab.subnet.end_ports()} == {lab.subnet.port("s1/0").lid}
+    assert lab.reachable() == pairs(ALL)
+
+
+def test_only_one_standby_takes_over() -> None:
+    for timing in (Timing(), Timing.simulated()):
+        lab = ring(Lab(timing=timing), 4).start()
+        assert list(lab.subnet.managers) == ["s1/0", "s2/0", "s3/0"]
+        lab.after(KillSwitch("s1"), ms=3000)
+        assert [manager.is_master for manager in lab.subnet.managers.values()] == [False, True, False]
+        took_over = [effect for effect in lab.seen if isinstance(effect, SubnetLog) and "took over" in effect.what]
+        assert len(took_over) == 1
+
+
+def test_killed_managers_stay_dead_with_their_switch(lab: Lab) -> None:
+    lab.after(KillSubnetManager())
+    lab.after(KillSwitch("s1"))
+    lab.after(ReviveSwitch("s1"), ms=2000)
+    assert not any(manager.alive for manager in lab.subnet.managers.values())
+    lab.after(KillSwitch("s1"))
+    lab.after(ReviveSubnetManager())
+    lab.after(ReviveSwitch("s1"), ms=2000)
+    assert [manager.is_master for manager in lab.subnet.managers.values()] == [False, True]
+    assert lab.reachable() == pairs(ALL)
+
+
 def test_requests_of_an_operator_need_a_manager(lab: Lab) -> None:
     lab.after(KillSubnetManager())
     for event in (SetPkeys("h1/1", (0xFFFF,)), ChangeLid("h1/1", 99), Reregister("h1/1")):
@@ -270,12 +332,18 @@ def test_a_very_lossy_link_does_not_stop_the_manager(lab: Lab) -> None:
 
 
 def test_quiet_means_quiet(lab: Lab) -> None:
-    """After a fault is over nothing but the light sweep wants to be ticked."""
+    """After a fault is over nothing goes on but a light sweep every ten seconds and the polls of the standby."""
     lab.after(Cut("h1/1"), ms=2000)
     lab.after(Mend("h1/1"), ms=2000)
-    at = lab.subnet.deadline()
-    assert at is not None
-    assert at - lab.now > 1000 * MS
+    lab.seen.clear()
+    before = lab.subnet.counters("s1/1")
+    lab.settle(30_000)
+    assert lab.seen == []
+    assert lab.subnet.counters("s1/1") == before
+    sent = lab.subnet.counters("s2/7").transmit_packets + lab.subnet.counters("s2/8").transmit_packets
+    lab.settle(30_000)
+    now = lab.subnet.counters("s2/7").transmit_packets + lab.subnet.counters("s2/8").transmit_packets
+    assert now - sent <= 4 * 30 + 10
 
 
 def test_a_light_sweep_finds_what_no_trap_told(lab: Lab) -> None:

@@ -54,9 +54,11 @@ from ibbond.machine import Waiting, earliest
 from ibbond.wire.mad import MadHeader, ManagementClass, Method
 from ibbond.wire.perf import PerfMad
 from ibbond.wire.port_info import Capability, PhysicalState
+from ibbond.wire.sa import is_rmpp_control
 from ibbond.wire.smp import Smp, SmpAttribute
 
 FIRST_HCA_GUID, FIRST_SWITCH_GUID, GUID_STEP = 0x0002C90300100000, 0x0002C90300200000, 16
+MANAGERS = 3  # a master and two standbys, each at port 0 of a switch
 SUBNET_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
 
 
@@ -81,7 +83,7 @@ class Subnet:
         self.plan = Plan()
         self.managers: dict[str, SubnetManager] = {}  # by the name of their port
         self.malformed = 0  # MADs that could not be read
-        self._embedded_died: dict[str, SubnetManager] = {}  # by the name of the switch that took them down
+        self._managers_wanted = built_in_manager  # killed ones do not start with their switch
         self._generation = generation
         self._built_in = built_in_manager
         self._schedule = Schedule()
@@ -89,6 +91,7 @@ class Subnet:
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
         self._traps = TrapAgent(self._send_mad)
         self._partitions: list[Partition] = [DEFAULT_PARTITION]
+        self._places: list[str] = []
         self._started = False
 
     # ---- building
@@ -138,11 +141,11 @@ class Subnet:
         self._partitions.insert(at, partition)
 
     def place_manager(self, port: str) -> None:
-        """Before `start`: the port at which the built-in manager sits; else port 0 of the first switch."""
+        """Before `start`: the one port at which a built-in manager sits; else port 0 of the first switches."""
         chosen = self.port(port)
         if not chosen.is_end_port:
             raise Refused(f"no subnet manager at {port}", why="it has no LID", fix=f"Choose {chosen.node.name}/0")
-        self.managers = {chosen.name: SubnetManager(chosen.guid, self.timing, self.plan)}
+        self._places = [chosen.name]
 
     def start(self, now: int) -> list[SubnetEffect]:
         """The first sweep. With `Timing()` the subnet is up when this returns."""
@@ -151,10 +154,9 @@ class Subnet:
         self.plan.partitions = self._partitions
         self.plan.pkeys = {port.guid: self._planned_pkeys(port) for port in self.end_ports()}
         if self._built_in:
-            place = next(iter(self.managers), None) or self._default_place()
-            if place is not None:
-                self.place_manager(place)
-                self._start_managers(now)
+            for rank, name in enumerate(self._places or self._default_places()):
+                self.managers[name] = SubnetManager(self.port(name).guid, self.timing, self.plan, max(rank - 1, 0))
+            self._revive_managers(now)
         self._schedule.run(now)
         return self._take()
 
@@ -181,6 +183,9 @@ class Subnet:
             case KillSubnetManager():
                 self._kill_managers()
             case ReviveSubnetManager():
+                if not self.managers:
+                    why = "the subnet has none built in"
+                    raise Refused("cannot revive the subnet manager", why=why, fix="Start OpenSM at a port")
                 self._revive_managers(now)
             case SetPkeys(port, pkeys):
                 self._set_pkeys(now, self._managed(port), pkeys)
@@ -233,7 +238,7 @@ class Subnet:
     @property
     def manager(self) -> SubnetManager | None:
         """The built-in manager that is master now."""
-        return next((manager for manager in self.managers.values() if manager.alive), None)
+        return next((manager for manager in self.managers.values() if manager.is_master), None)
 
     # ---- verbs of a host
 
@@ -277,6 +282,9 @@ class Subnet:
     def port_event(self, port: Port, kind: PortEventKind) -> None:
         if isinstance(port.node, Hca):
             self._effects.append(PortEvent(port.name, kind))
+        manager = self.managers.get(port.name)
+        if manager is not None and kind is PortEventKind.SM_CHANGE and port.sm_lid != port.lid:
+            manager.overruled(self._schedule.now)
 
     def routes_changed(self) -> None:
         self._generation.bump()
@@ -304,7 +312,8 @@ class Subnet:
         self._schedule.run(now)
         for name, manager in self.managers.items():
             while (at := manager.deadline()) is not None and at <= now:
-                self._manage(name, manager.tick(now))
+                port = self.port(name)
+                self._manage(name, manager.tick(now, port.lid, port.sm_lid))
                 self._schedule.run(now)
 
     def _take(self) -> list[SubnetEffect]:
@@ -379,8 +388,7 @@ class Subnet:
         """A MAD that no agent answers: for the built-in manager here, else for programs at the port."""
         end = self._end_port(port)
         manager = self.managers.get(end.name)
-        answers_manager = header.is_response or bool(header.status & 0x8000)
-        if manager is not None and manager.alive and _is_for_manager(header, answers_manager, manager):
+        if manager is not None and manager.alive and _is_for_manager(header, mad.mad, manager):
             self._manage(end.name, manager.handle(self._schedule.now, mad))
         else:
             self._effects.append(MadArrived(end.name, mad))
@@ -424,12 +432,13 @@ class Subnet:
 
     def _tell_of_link(self, ends: tuple[Port, Port]) -> None:
         for end in ends:
-            if isinstance(end.node, Switch):
-                if end.node.alive:
-                    end.node.set_port_state_change(True)
-                    self._traps.link_state(self._schedule.now, end.node.management_port)
-            elif (manager := self.managers.get(end.name)) is not None and manager.alive and self._started:
-                self._manage(end.name, manager.changed_nearby(self._schedule.now))
+            own = self._end_port(end)
+            if isinstance(end.node, Switch) and end.node.alive:
+                end.node.set_port_state_change(True)
+                self._traps.link_state(self._schedule.now, own)
+            manager = self.managers.get(own.name)
+            if manager is not None and manager.alive:
+                self._manage(own.name, manager.changed_nearby(self._schedule.now))
 
     def _plug(self, name: str, plugged: bool) -> None:
         port = self.port(name)
@@ -461,16 +470,15 @@ class Subnet:
         switch.alive = False
         self._effects.append(SubnetLog("switch died", name))
         manager = self.managers.get(switch.management_port.name)
-        if manager is not None and manager.alive:
+        if manager is not None:
             manager.stop()
-            self._embedded_died[switch.name] = manager
         self._traps.forget(switch.management_port)
         for cable in self._cables_of(switch):
             self._darken(cable, failed=True)
         switch.forget()
 
     def _revive_switch(self, now: int, name: str) -> None:
-        """It boots: links train, and the manager that died with it, if one did, starts again."""
+        """It boots: links train, and the manager embedded in it starts again."""
         switch = self._switch(name)
         if switch.alive:
             return
@@ -478,29 +486,22 @@ class Subnet:
         self._effects.append(SubnetLog("switch revived", name))
         for cable in self._cables_of(switch):
             self._light(cable)
-        manager = self._embedded_died.pop(name, None)
-        if manager is not None:
-            self._capability(switch.management_port, True)
-            self._manage(switch.management_port.name, manager.start(now))
+        if self._managers_wanted:
+            self._revive_managers(now)
 
     def _cables_of(self, node: Node) -> list[Cable]:
         return [port.cable for port in node.ports.values() if port.cable is not None]
 
     # ---- managers
 
-    def _default_place(self) -> str | None:
-        switch = next((node for node in self.nodes.values() if isinstance(node, Switch)), None)
-        hca = next((node for node in self.nodes.values() if isinstance(node, Hca)), None)
-        chosen = switch or hca
-        return chosen.ports[min(chosen.ports)].name if chosen is not None else None
-
-    def _start_managers(self, now: int) -> None:
-        for name, manager in self.managers.items():
-            self._capability(self.port(name), True)
-            self._manage(name, manager.start(now))
+    def _default_places(self) -> list[str]:
+        """Managed switches, as many as are worth it; without any the first host."""
+        switches = [node.management_port.name for node in self.nodes.values() if isinstance(node, Switch)]
+        hosts = [node.ports[1].name for node in self.nodes.values() if isinstance(node, Hca)]
+        return switches[:MANAGERS] or hosts[:1]
 
     def _kill_managers(self) -> None:
-        self._embedded_died.clear()
+        self._managers_wanted = False
         for name, manager in self.managers.items():
             if manager.alive:
                 manager.stop()
@@ -508,15 +509,12 @@ class Subnet:
                 self._effects.append(SubnetLog("subnet manager died", name))
 
     def _revive_managers(self, now: int) -> None:
-        if not self.managers:
-            raise Refused("cannot revive the subnet manager", why="the subnet has none built in", fix="Start OpenSM")
+        """The first whose node lives becomes master if there is none, the others stand by."""
+        self._managers_wanted = True
         for name, manager in self.managers.items():
-            if not self.port(name).node.alive:
-                self._embedded_died[self.port(name).node.name] = manager  # it starts when its switch does
-            elif not manager.alive:
+            if not manager.alive and self.port(name).node.alive:
                 self._capability(self.port(name), True)
-                self._effects.append(SubnetLog("subnet manager revived", name))
-                self._manage(name, manager.start(now))
+                self._manage(name, manager.start(now) if self.manager is None else manager.stand_by(now))
 
     def _manage(self, name: str, effects: list[SmEffect]) -> None:
         port = self.nodes[name.partition("/")[0]].ports[int(name.partition("/")[2])]
@@ -528,7 +526,7 @@ class Subnet:
 
     def _master(self, what: str) -> tuple[str, SubnetManager]:
         for name, manager in self.managers.items():
-            if manager.alive:
+            if manager.is_master:
                 return name, manager
         raise Refused(what, why="no built-in subnet manager is alive", fix="Revive it, or ask the one that runs")
 
@@ -606,7 +604,7 @@ class Subnet:
         return pair
 
 
-def _is_for_manager(header: MadHeader, answers: bool, manager: SubnetManager) -> bool:
-    if answers:
-        return manager.owns(header.transaction_id)
+def _is_for_manager(header: MadHeader, mad: bytes, manager: SubnetManager) -> bool:
+    if header.is_response or header.status & 0x8000:
+        return manager.owns(header.transaction_id) or is_rmpp_control(mad)
     return header.management_class in (*SUBNET_CLASSES, ManagementClass.SUBNET_ADMINISTRATION)

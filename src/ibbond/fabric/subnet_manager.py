@@ -1,8 +1,8 @@
 """The built-in subnet manager: sweeps the subnet, gives LIDs, writes routes, brings ports up, answers traps.
 
 Read first: InfiniBand Architecture volume 1, chapter 14; the sweep itself is in `sweep`, questions to the
-administrator in `subnet_administrator`. It knows the subnet only through MADs at its own port, as OpenSM does. Left
-out: LMC above zero, quality of service, partition enforcement in switches.
+administrator in `subnet_administrator`, taking over from a dead master in `standby`. It knows the subnet only through
+MADs at its own port, as OpenSM does. Left out: LMC above zero, quality of service, partition enforcement in switches.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from ibbond.fabric.directory import Directory
 from ibbond.fabric.events import SubnetLog
 from ibbond.fabric.groups import Groups
 from ibbond.fabric.partitions import Partition
+from ibbond.fabric.reliable_answers import ReliableAnswers
+from ibbond.fabric.standby import StandbyWatch, Verdict
 from ibbond.fabric.subnet_administrator import Answer, SubnetAdministrator
 from ibbond.fabric.sweep import Sweeper
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
-from ibbond.wire.mad import MadHeader, ManagementClass, Method, Notice, gid_details
-from ibbond.wire.sa import SA_DATA_BYTES, SaAttribute, SaMad
+from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, gid_details
+from ibbond.wire.sa import SA_DATA_BYTES, SINGLE, RmppType, SaAttribute, SaMad
 from ibbond.wire.smp import SmInfo, Smp, SmpAttribute, SmState
 
 MOST_PATIENCE = 256
@@ -35,7 +37,10 @@ SmEffect = ManagementDatagram | SubnetLog
 
 @dataclass(slots=True)
 class Plan:
-    """What the operator wants: partitions, and tables and LIDs by port GUID that differ from the rule."""
+    """What all managers of a subnet share: partitions, P_Key tables and LIDs by port GUID.
+
+    The LIDs are those ever given (OpenSM's guid2lid file), so that they stay when another manager takes over.
+    """
 
     partitions: list[Partition] = field(default_factory=list)
     pkeys: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -44,13 +49,15 @@ class Plan:
 
 
 class SubnetManager:
-    """One manager at one port (`guid`). Every method returns what it sends and says, in order."""
+    """One manager at one port (`guid`), master or standby. Methods return what it sends and says, in order.
 
-    def __init__(self, guid: int, timing: Timing, plan: Plan) -> None:
+    `rank` orders the standbys: the lowest takes over first.
+    """
+
+    def __init__(self, guid: int, timing: Timing, plan: Plan, rank: int = 0) -> None:
         self.guid = guid
         self.plan = plan
-        self.alive = True
-        self.state = SmState.MASTER
+        self.state = SmState.NOT_ACTIVE
         self.groups = Groups()
         for partition in plan.partitions:
             if partition.ipoib:
@@ -60,6 +67,9 @@ class SubnetManager:
         self.sweeper = Sweeper(guid, plan, self.groups, self.directory)
         self.sweeps = 0
         self._timing = timing
+        self._watch = StandbyWatch(timing, rank)
+        self._poll = 0  # the transaction of the last question to the master
+        self._tables = ReliableAnswers()
         self._conversation = Conversation(timing.smp_timeout_ns, timing.smp_tries)
         self._jobs: deque[Callable[[], Task]] = deque()
         self._requests: deque[tuple[int, ManagementDatagram, SaMad]] = deque()
@@ -67,29 +77,49 @@ class SubnetManager:
         self._sweep_at: int | None = None
         self._light_at: int | None = None
         self._patience = 1  # how many SMP timeouts to wait before a sweep that found silence is done again
+        self._yielding = False
         self._activity = 0
         self._transaction = TRANSACTION_BASE | 1 << 40
         self._now = 0
 
+    @property
+    def alive(self) -> bool:
+        return self.state != SmState.NOT_ACTIVE
+
+    @property
+    def is_master(self) -> bool:
+        return self.state == SmState.MASTER
+
     def deadline(self) -> int | None:
-        if not self.alive:
-            return None
         request_at = self._requests[0][0] if self._requests else None
-        times = (self._sweep_at, self._light_at, request_at, self._conversation.deadline())
+        times = (self._sweep_at, self._light_at, request_at, self._conversation.deadline(), self._watch.deadline())
         return min((at for at in times if at is not None), default=None)
 
     def start(self, now: int) -> list[SmEffect]:
-        """Wake up knowing nothing of members and services: sweep, and have every port register anew."""
+        """Become master, knowing nothing of members and services: sweep, and have every port register anew."""
         self._now = now
-        self.alive = True
+        self._forget_work()
+        self.state = SmState.MASTER
         self.administrator.clear()
         self.sweeper.begin_anew()
         self._jobs.append(self._sweep)
         return self._work()
 
+    def stand_by(self, now: int) -> list[SmEffect]:
+        """Watch a master that is elsewhere."""
+        self._now = now
+        self._forget_work()
+        self.state = SmState.STANDBY
+        self._watch.begin(now)
+        return self._work()
+
     def stop(self) -> None:
         """The manager's process dies; the subnet stays as it was written."""
-        self.alive = False
+        self._forget_work()
+        self.state = SmState.NOT_ACTIVE
+
+    def _forget_work(self) -> None:
+        self._watch.end()
         self._conversation.stop()
         self._jobs.clear()
         self._requests.clear()
@@ -109,10 +139,10 @@ class SubnetManager:
             self._out.append(SubnetLog(f"dropped a malformed MAD: {why}", "subnet manager"))
         return self._work()
 
-    def tick(self, now: int) -> list[SmEffect]:
-        if not self.alive:
-            return []
+    def tick(self, now: int, own_lid: int, master_lid: int) -> list[SmEffect]:
+        """Time has come; the LIDs are what PortInfo of the manager's own port says."""
         self._now = now
+        self._watch_master(own_lid, master_lid)
         self._send_smps(self._conversation.tick(now))
         while self._requests and self._requests[0][0] <= now:
             _, mad, request = self._requests.popleft()
@@ -126,10 +156,19 @@ class SubnetManager:
         return self._work()
 
     def changed_nearby(self, now: int) -> list[SmEffect]:
-        """The link of the manager's own port changed: no switch can tell it by a trap."""
+        """A link of the manager's own node changed: a master sweeps, a standby asks whether its master lives."""
         self._now = now
-        self._schedule_sweep()
+        if self.is_master:
+            self._schedule_sweep()
+        self._watch.hurry(now)
         return self._work()
+
+    def overruled(self, now: int) -> None:
+        """Another manager wrote its LID to our port: look at everything, and find out who has to yield."""
+        if self.is_master:
+            self._now = now
+            self.sweeper.look_afresh()
+            self._schedule_sweep()
 
     def sweep_now(self, now: int) -> list[SmEffect]:
         """The operator changed the plan."""
@@ -151,6 +190,9 @@ class SubnetManager:
         """Begin the next jobs until one has to wait, and hand out what was said meanwhile."""
         while self._jobs and not self._conversation.busy:
             self._send_smps(self._conversation.start(self._now, self._jobs.popleft()()))
+        if self._yielding:
+            self._yielding = False
+            return self.stand_by(self._now)
         out, self._out = self._out, []
         return out
 
@@ -158,9 +200,12 @@ class SubnetManager:
         self._out += [directed(mad) for mad in mads]
 
     def _management(self, mad: ManagementDatagram, smp: Smp) -> None:
-        if smp.returning or smp.method == Method.GET_RESP:
+        if smp.transaction_id == self._poll and smp.method == Method.GET_RESP and not smp.status:
+            if SmInfo.parse(smp.data).state == SmState.MASTER:
+                self._watch.answered(self._now)
+        elif smp.returning or smp.method == Method.GET_RESP:
             self._send_smps(self._conversation.receive(self._now, smp))
-        elif smp.method == Method.TRAP:
+        elif smp.method == Method.TRAP and self.is_master:
             self._repress(mad, smp)
             self._schedule_sweep()
         elif smp.method == Method.GET and smp.attribute == SmpAttribute.SM_INFO:
@@ -168,6 +213,17 @@ class SubnetManager:
             data = SmInfo(self.guid, self._activity, self.plan.priority, self.state).pack()
             reply = replace(smp, method=Method.GET_RESP, returning=smp.directed, data=data)
             self._reply(mad, reply.pack())
+
+    def _watch_master(self, own_lid: int, master_lid: int) -> None:
+        verdict = self._watch.tick(self._now)
+        if verdict is Verdict.TAKE_OVER:
+            self._out.append(SubnetLog("subnet manager took over", "subnet manager"))
+            self._out = self.start(self._now)
+        elif verdict is Verdict.ASK and own_lid and master_lid not in (0, own_lid):
+            self._transaction += 1
+            self._poll = self._transaction
+            question = Smp(Method.GET, SmpAttribute.SM_INFO, transaction_id=self._poll)
+            self._out.append(ManagementDatagram(own_lid, master_lid, 0, 0, question.pack()))
 
     def _repress(self, mad: ManagementDatagram, smp: Smp) -> None:
         notice = Notice.parse(smp.data)
@@ -185,6 +241,10 @@ class SubnetManager:
         sent, began = self._conversation.smps_sent, self._now
         change = yield from self.sweeper.sweep()
         self.sweeps += 1
+        if change.better_master:
+            self._out.append(SubnetLog(f"yields to the subnet manager {change.better_master:016x}", "subnet manager"))
+            self._yielding = True
+            return
         for end in change.gone:
             self.administrator.port_gone(end.guid)
             self._notify(TRAP_GID_OUT_OF_SERVICE, end.gid)
@@ -209,11 +269,12 @@ class SubnetManager:
             self._jobs.append(self._sweep)
 
     def _administration(self, mad: ManagementDatagram) -> None:
-        header = MadHeader.parse(mad.mad)
-        if header.is_response:
-            return  # a subscriber's ReportResp
         request = SaMad.parse(mad.mad)
-        if self._timing.sa_ns:
+        if request.rmpp.type in (RmppType.ACK, RmppType.STOP, RmppType.ABORT):
+            self._out += self._tables.control(mad, request)
+        elif request.method & RESPONSE or not self.is_master:
+            return  # a subscriber's ReportResp; and a standby has nothing to say
+        elif self._timing.sa_ns:
             self._requests.append((self._now + self._timing.sa_ns, mad, request))
         else:
             self._jobs.append(partial(self._serve, mad, request))
@@ -236,10 +297,15 @@ class SubnetManager:
             request,
             method=answer.method,
             status=answer.status,
-            data=data[:SA_DATA_BYTES] if not answer.status else request.data,
+            data=request.data if answer.status else data[:SA_DATA_BYTES],
             record_bytes=record_bytes,
+            rmpp=SINGLE,
         )
-        self._reply(mad, reply.pack())
+        if answer.method == Method.GET_TABLE_RESP and not answer.status:
+            to = ManagementDatagram(mad.destination_lid, mad.source_lid, mad.destination_qpn, mad.source_qpn, b"")
+            self._out += self._tables.begin(self._now, to, reply, data)
+        else:
+            self._reply(mad, reply.pack())
 
     def _notify(self, trap: int, gid: bytes) -> None:
         """Report a trap to those who subscribed to it."""

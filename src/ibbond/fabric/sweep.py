@@ -19,8 +19,8 @@ from ibbond.fabric.port import DEFAULT_GID_PREFIX, DEFAULT_PKEY
 from ibbond.fabric.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
 from ibbond.fabric.switch import MLIDS_PER_BLOCK, PORTS_PER_POSITION
 from ibbond.fabric.verbs import FIRST_MLID, PortState
-from ibbond.wire.port_info import PhysicalState, PortInfo
-from ibbond.wire.smp import NO_PORT, Block16, SmpAttribute, SwitchInfo
+from ibbond.wire.port_info import Capability, PhysicalState, PortInfo
+from ibbond.wire.smp import NO_PORT, Block16, SmInfo, SmpAttribute, SmState, SwitchInfo
 
 if TYPE_CHECKING:
     from ibbond.fabric.subnet_manager import Plan
@@ -38,6 +38,7 @@ class Change:
     gone: list[EndPort] = field(default_factory=list)
     groups_ended: list[bytes] = field(default_factory=list)
     again: bool = False
+    better_master: int = 0  # the GUID of a manager to which this one must yield; nothing was written then
 
 
 class Sweeper:
@@ -48,7 +49,7 @@ class Sweeper:
         self._plan = plan
         self._groups = groups
         self._directory = directory
-        self._lids: dict[int, int] = {}
+        self._lids = plan.lids
         self._graph: Graph = {}
         self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
         self._masks: dict[int, dict[int, int]] = {}  # switch -> MLID -> what was written
@@ -72,6 +73,9 @@ class Sweeper:
     def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()
+        better = yield from self._better_master(found)
+        if better:
+            return Change(better_master=better)
         self._number(found)
         yield from self._configure(found)
         change = self._publish(found)
@@ -84,6 +88,24 @@ class Sweeper:
         change.again = self._failed or found.incomplete
         self._trusted = SubnetMap() if change.again else found
         return change
+
+    def _better_master(self, found: SubnetMap) -> Generator[Sequence[Ask], Answers, int]:
+        """Two subnets that were joined have two masters: the higher priority stays, then the lower GUID (14.4.1)."""
+        others = [
+            port
+            for _, port in found.end_ports()
+            if port.guid != self._guid and port.info.capability_mask & Capability.IS_SM
+        ]
+        answers = yield [Ask(port.path, SmpAttribute.SM_INFO) for port in others]
+        for answer in answers:
+            data = asked(answer)
+            if data is None:
+                continue
+            other = SmInfo.parse(data)
+            ahead = (other.priority, -other.guid) > (self._plan.priority, -self._guid)
+            if other.state == SmState.MASTER and ahead:
+                return other.guid
+        return 0
 
     def look(self) -> Generator[Sequence[Ask], Answers, bool]:
         """A light sweep: True when a switch is silent or says that one of its ports changed."""
@@ -100,7 +122,6 @@ class Sweeper:
 
     def _number(self, found: SubnetMap) -> None:
         """Every end port keeps its LID; a new one keeps what it brings along if that is free."""
-        self._lids.update(self._plan.lids)
         taken = set(self._lids.values())
         unknown = [port for _, port in found.end_ports() if port.guid not in self._lids]
         for port in unknown:
@@ -118,7 +139,8 @@ class Sweeper:
     def _configure(self, found: SubnetMap) -> Task:
         """Addresses, timeouts and P_Key tables of end ports, and what switches must know of table sizes."""
         for node in found.switches():
-            if node.ports and node.ports[0].info.lid == 0:  # it has been off
+            been_off = 0 in node.ports and node.ports[0].info.lid == 0
+            if been_off or node.guid not in self._directory.map.nodes:  # or somebody else has written its tables
                 self._linear.pop(node.guid, None)
                 self._masks.pop(node.guid, None)
         ports: list[tuple[SeenPort, Ask]] = []
@@ -158,7 +180,8 @@ class Sweeper:
         info = port.info
         lid, sm_lid = self._lids[port.guid], self._lids.get(self._guid, 0)
         mtu = _link_mtu(found, (node.guid, port.number))
-        register = not node.is_switch and (info.state == PortState.INIT or self._register_all)
+        new = info.state == PortState.INIT or port.guid not in self._directory.ends
+        register = not node.is_switch and (new or self._register_all)
         as_wanted = (info.lid, info.sm_lid, info.neighbor_mtu, info.subnet_timeout, info.gid_prefix) == (
             *(lid, sm_lid, mtu, SUBNET_TIMEOUT, DEFAULT_GID_PREFIX),
         )

@@ -20,7 +20,7 @@ class Timing:
     light_sweep_ns: int = 10 * SECOND  # how often switches are asked whether something changed; 0 is never
     smp_timeout_ns: int = 20 * MS  # an SMP without an answer is sent again
     smp_tries: int = 4
-    standby_poll_ns: int = 100 * MS  # how often a standby subnet manager asks the master whether it lives
+    standby_poll_ns: int = 250 * MS  # how often a standby subnet manager asks the master whether it lives
     standby_misses: int = 3  # this many silent polls in a row, and it takes over
 
     @classmethod

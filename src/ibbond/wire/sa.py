@@ -161,6 +161,12 @@ class SaMad:
 assert SaMad.LAYOUT.size == MAD_BYTES
 
 
+def is_rmpp_control(mad: bytes) -> bool:
+    """A MAD that steers a transfer from its receiving side: it has the method of an answer, but goes to who answers."""
+    subnet_administration = mad[1] == ManagementClass.SUBNET_ADMINISTRATION
+    return subnet_administration and mad[25] in (RmppType.ACK, RmppType.STOP, RmppType.ABORT)
+
+
 def records(data: bytes, record_bytes: int) -> list[bytes]:
     """The records of a reassembled table, each `record_bytes` long; a rest that is no record is left."""
     if record_bytes <= 0:

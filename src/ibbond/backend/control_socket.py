@@ -165,8 +165,16 @@ def no_lab(path: Path, error: OSError) -> Refused:
             code=errno.EPERM,
         )
     option = "" if name == DEFAULT_LAB else f" --name {name}"
+    lab = f"lab {name}" if option else "lab"
+    if path.with_suffix(".json").exists():
+        return Refused(
+            f"no {lab} runs",
+            why="it was killed; its hosts and the programs in them may be left",
+            fix=f"Take it over with: ibbond lab up{option} --resume; or remove it with: ibbond lab down{option}",
+            code=errno.ENOENT,
+        )
     return Refused(
-        f"no lab {name} runs" if option else "no lab runs",
+        f"no {lab} runs",
         why=f"nobody answers at {path}",
         fix=f"Start one with: ibbond lab up{option}",
         code=errno.ENOENT,

@@ -14,6 +14,7 @@ import click
 from ibbond.cli.addr import DeviceName, backend_of, parse_device, parse_host
 from ibbond.cli.output import done, json_option, name_option, print_json, table
 from ibbond.errors import Refused
+from ibbond.netdev.device import INFINIBAND, Flags
 
 if TYPE_CHECKING:
     from ibbond.backend.contract import Backend
@@ -73,7 +74,7 @@ def show(lab_name: str, bond: str, as_json: bool) -> None:
 @click.argument("members", nargs=-1)
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option to set first; repeatable.")
 @click.option("--address", "addresses", multiple=True, metavar="IP/LENGTH", help="An IP address for it; repeatable.")
-@click.option("--mtu", type=int, help="Its MTU (this host's own bonds; default for InfiniBand: the members' smallest).")
+@click.option("--mtu", type=int, help="Its MTU (default for InfiniBand: the members' smallest).")
 @DRY_RUN
 @INTERRUPT
 @json_option
@@ -106,8 +107,10 @@ def create(
     try:
         for option, text in options:
             backend.write(f"{name.device}/bonding/{option}", f"{text}\n")
-        for member in members:
-            join(backend, name, member)
+        wanted = mtu or mtu_of(backend, [own(name, member) for member in members])
+        join(backend, name, members)
+        if wanted:
+            backend.write(f"{name.device}/mtu", f"{wanted}\n")
         backend.set_admin(name.device, True)
         for address in addresses:
             backend.add_address(name.device, address)
@@ -115,6 +118,13 @@ def create(
         backend.write("bonding_masters", f"-{name.device}\n")  # nothing has changed, as a refusal promises
         raise
     done(as_json, f"created {name}", facts_of(backend, name.device))
+
+
+def mtu_of(backend: Backend, members: list[str]) -> int | None:
+    """The smallest MTU of InfiniBand members, which would take the bond's 1500 when they join; None for others."""
+    if not members or any(backend.read(f"{member}/type").strip() != str(INFINIBAND) for member in members):
+        return None
+    return min(int(backend.read(f"{member}/mtu")) for member in members)
 
 
 def parse_settings(settings: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -165,8 +175,7 @@ def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_js
         kernel_bond.add(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
         return
     name, backend = find(bond, lab_name)
-    for member in members:
-        join(backend, name, member)
+    join(backend, name, members)
     done(as_json, f"added {', '.join(members)} to {name}", facts_of(backend, name.device))
 
 
@@ -290,15 +299,25 @@ def own_host(bond: str) -> KernelBackend | None:
     return KernelBackend()
 
 
-def join(backend: Backend, name: DeviceName, member: str) -> None:
-    """A member joins down, as the kernel's driver wants it."""
-    device = own(name, member)
-    backend.set_admin(device, False)
-    try:
-        backend.write(f"{name.device}/bonding/slaves", f"+{device}\n")
-    except Refused:
-        backend.set_admin(device, True)
-        raise
+def join(backend: Backend, name: DeviceName, members: tuple[str, ...]) -> None:
+    """Members join down, as the kernel's driver wants it; all of them, or none when one is refused."""
+    joined: list[tuple[str, bool]] = []
+    for member in members:
+        device = own(name, member)
+        was_up = bool(int(backend.read(f"{device}/flags"), 16) & Flags.UP)
+        if backend.read(f"{name.device}/bonding/slaves").split().count(device):
+            why = "it is a member already"
+            raise Refused(f"cannot add {device} to {name}", why=why, fix="Leave it out")
+        backend.set_admin(device, False)
+        try:
+            backend.write(f"{name.device}/bonding/slaves", f"+{device}\n")
+        except Refused:
+            backend.set_admin(device, was_up)
+            for other, other_was_up in joined:
+                backend.write(f"{name.device}/bonding/slaves", f"-{other}\n")
+                backend.set_admin(other, other_was_up)
+            raise
+        joined.append((device, was_up))
 
 
 def own(name: DeviceName, member: str) -> str:

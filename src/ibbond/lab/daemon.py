@@ -16,9 +16,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 
 from ibbond.backend.control_server import ControlServer, encode
+from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.host import netns
 from ibbond.host.loop import LiveLoop
@@ -26,17 +27,20 @@ from ibbond.host.netns import Space
 from ibbond.host.priority import raise_priority
 from ibbond.lab.journal import Journal
 from ibbond.lab.launch import clean
+from ibbond.lab.memory import Memory, recalled, remember
 from ibbond.lab.privilege import become_able
 from ibbond.lab.requests import Requests
 from ibbond.lab.state import Files, Note, Wish
 from ibbond.machine import MS, SECOND
 from ibbond.stack.build import build
+from ibbond.stack.events import AttributeChanged, DeviceAppeared, DeviceVanished, NetworkEffect, OnHost, ToBond
 from ibbond.stack.network import Network
 from ibbond.topology.load import parse
 from ibbond.topology.model import Host
 
 LOOKING_EVERY = 2 * MS
 READY_PATIENCE = 15 * SECOND
+REMEMBERING_AFTER = 200 * MS
 BROKEN_PATIENCE = 3 * SECOND  # where a patch is left out, a bond may never come up
 
 
@@ -52,9 +56,11 @@ def main() -> None:
         words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}
         tell(telling, {"refused": words})
         sys.exit(2)
-    except OSError as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
         traceback.print_exc()
-        tell(telling, {"failed": str(error)})
+        tell(telling, {"failed": f"{type(error).__name__}: {error}"})
         sys.exit(1)
 
 
@@ -80,6 +86,8 @@ class Lab:
         self.wish = wish
         self.spaces: dict[str, Space] = {}
         self.user_space = -1  # descriptor of the user namespace of an ordinary user's lab
+        self.ready_ms: float | None = None
+        self._remembering = False
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
@@ -88,8 +96,10 @@ class Lab:
             self._closing = self._closing.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._closing.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.__exit__(kind, error, trace)
 
     def run(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Be the lab until it is taken down; `ready` is called once, with the status, when packets flow."""
@@ -99,7 +109,7 @@ class Lab:
     def _open(self) -> None:
         lock = self.files.hold()
         self._closing.callback(os.close, lock)
-        self._closing.callback(self.files.remove)
+        self._closing.push(self._remove_files)
         heed_signals(self._end)
         if become_able():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -111,6 +121,9 @@ class Lab:
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
         self.topology = parse(self.wish.text, name=self.wish.source)
+        self.memory = (self.files.read_memory() if self.wish.resume else None) or Memory()
+        if self.memory.hosts:
+            self.topology = recalled(self.topology, self.memory)
         self.network: Network = build(
             self.topology,
             random=random.Random(),
@@ -120,6 +133,11 @@ class Lab:
         self._open_spaces()
         self._note()
         self._open_loop()
+
+    def _remove_files(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Nothing is left on disk, but after an error of ours the log is."""
+        wrong = kind is not None and not issubclass(kind, Refused | KeyboardInterrupt | SystemExit)
+        self.files.remove(keep_log=wrong)
 
     def _open_spaces(self) -> None:
         self._closing.callback(self._remove_spaces)
@@ -146,6 +164,8 @@ class Lab:
         self.loop.listeners.append(self.journal.hear)
         self.loop.open()
         self._closing.callback(self.loop.close)
+        self.loop.listeners.append(self._heard)
+        self.requests.cut_again(self.memory.cut)
         for host in self.topology.hosts:
             self._furnish(host)
         self.server.start()
@@ -180,16 +200,43 @@ class Lab:
             self.loop.call_at(now + LOOKING_EVERY, lambda: self._look(ready))
             return
         self.ready_ms = round((now - self.began) / MS, 1)
+        self._activate_again()
+        self.remember_soon()
         self.journal.note(now, "ready", self.wish.name, f"not up: {', '.join(waiting)}" if waiting else "")
         ready(self.requests.status())
+
+    def _heard(self, _at: int, effect: NetworkEffect) -> None:
+        """Whatever changes what must be remembered has it written down, a little later and together."""
+        if isinstance(effect, AttributeChanged | DeviceAppeared | DeviceVanished):
+            self.remember_soon()
+
+    def remember_soon(self) -> None:
+        """On the loop's thread."""
+        if not self._remembering:
+            self._remembering = True
+            self.loop.call_at(self.loop.now() + REMEMBERING_AFTER, self._remember)
+
+    def _remember(self) -> None:
+        self._remembering = False
+        self.files.write_memory(remember(self.network, self.requests.cut))
+
+    def _activate_again(self) -> None:
+        """After resuming, traffic returns to the members that carried it."""
+        for host, memory in self.memory.hosts.items():
+            for bond in memory.bonds:
+                if bond.active is not None:
+                    with contextlib.suppress(Refused):
+                        event = SetOption("active_slave", f"{bond.active}\n")
+                        self.loop.handle(OnHost(host, ToBond(bond.name, event)))
 
     def waiting_for(self) -> list[str]:
         """The bonds and devices that have no carrier although they should have one."""
         found = []
         for host in self.topology.hosts:
             namespace = self.network.hosts[host.name].namespace
-            wanted = [bond.name for bond in host.bonds if bond.members]
-            wanted += [device.name for device in host.devices if device.up]
+            plugged = [device.name for device in host.devices if device.port not in self.requests.cut]
+            wanted = [bond.name for bond in host.bonds if set(bond.members) & set(plugged)]
+            wanted += [device.name for device in host.devices if device.up and device.name in plugged]
             for name in wanted:
                 device = namespace.get(name)
                 if device is None or not device.usable:

@@ -91,7 +91,10 @@ def wait_until_ready(told: int, files: Files) -> dict[str, object]:
                 fix=f"Read its log: {files.log}",
             )
         told_text += piece
-    status = result_of(json.loads(told_text))
+    answer = json.loads(told_text)
+    if "failed" in answer:
+        raise DidNotStart(f"lab {files.name} did not start", why=answer["failed"], fix=f"Read its log: {files.log}")
+    status = result_of(answer)
     assert isinstance(status, dict)
     return status
 

@@ -7,7 +7,7 @@ refused has changed nothing. Left out: the words on the wire.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,7 +31,7 @@ class Requests:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._cut: dict[str, None] = {}
+        self.cut: dict[str, None] = {}
         self._backends: dict[str, OwnBackend] = {}
 
     def handlers(self) -> dict[str, Handler]:
@@ -105,7 +105,7 @@ class Requests:
             "name": lab.wish.name,
             "pid": os.getpid(),
             "topology": lab.wish.source,
-            "ready_ms": getattr(lab, "ready_ms", None),
+            "ready_ms": lab.ready_ms,
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(cable.a, cable.b) for cable in lab.topology.cables],
         }
@@ -145,7 +145,7 @@ class Requests:
         return {
             "name": people(a),
             "ends": [people(a), people(b)],
-            "state": "cut" if a in self._cut else "up" if state is PortState.ACTIVE else state.name.lower(),
+            "state": "cut" if a in self.cut else "up" if state is PortState.ACTIVE else state.name.lower(),
         }
 
     def door(self, host: str) -> WithDescriptors:
@@ -160,23 +160,30 @@ class Requests:
     def cables(self, what: str, change: Callable[[str], SubnetEvent], names: list[str]) -> dict[str, object]:
         """Cut or mend cables, all at one moment. None is touched when one of the names is wrong."""
         topology = self._lab.topology
-        ports = [topology.cable_at(topology.port_of(name)).a for name in names]
-        for name, port in zip(names, ports, strict=True):
-            if (port in self._cut) == (what == "cut"):
+        ports = {topology.cable_at(topology.port_of(name)).a: name for name in names}
+        for port, name in ports.items():
+            if (port in self.cut) == (what == "cut"):
                 raise Refused(
                     f"cannot {what} {name}",
                     why="that cable is cut already" if what == "cut" else "that cable is not cut",
                     fix="See the cables with: ibbond lab status",
                 )
         at = self._lab.loop.now()
-        for name, port in zip(names, ports, strict=True):
+        for port, name in ports.items():
             self._lab.journal.note(at, what, name)
             if what == "cut":
-                self._cut[port] = None
+                self.cut[port] = None
             else:
-                del self._cut[port]
+                del self.cut[port]
             self._lab.loop.handle(OnSubnet(change(port)))
+        self._lab.remember_soon()
         return {what: names, "at_ns": at}
+
+    def cut_again(self, ports: Iterable[str]) -> None:
+        """Cables that were out when the lab was killed are out."""
+        for port in ports:
+            self.cut[port] = None
+            self._lab.loop.handle(OnSubnet(Cut(port)))
 
     def events(self, past: bool = True) -> Feed:
         return Feed(self.run(lambda: list(self._lab.journal.items)) if past else [])

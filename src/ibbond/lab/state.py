@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ibbond.backend.control_socket import DEFAULT_LAB, made_runtime_directory, runtime_directory
 from ibbond.errors import Refused
+from ibbond.lab.memory import Memory
 
 LAB_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}\Z")
 
@@ -59,6 +60,7 @@ class Files:
         self.lock = self.directory / f"{name}.lock"
         self.log = self.directory / f"{name}.log"
         self.note = self.directory / f"{name}.json"
+        self.memory = self.directory / f"{name}.memory"
 
     def hold(self) -> int:
         """Take the lock for as long as this process lives; `Refused` when the lab runs. A descriptor."""
@@ -97,9 +99,21 @@ class Files:
         )
 
     def write_note(self, note: Note) -> None:
-        scratch = self.note.with_suffix(".new")
-        scratch.write_text(json.dumps(asdict(note)))
-        scratch.replace(self.note)
+        replace_text(self.note, json.dumps(asdict(note)).encode())
+
+    def write_memory(self, memory: Memory) -> None:
+        import msgspec
+
+        replace_text(self.memory, msgspec.json.encode(memory))
+
+    def read_memory(self) -> Memory | None:
+        """What the lab remembered last; None where it never did."""
+        import msgspec
+
+        try:
+            return msgspec.json.decode(self.memory.read_bytes(), type=Memory)
+        except (OSError, msgspec.MsgspecError):
+            return None
 
     def read_note(self) -> Note | None:
         """The note of the running lab, or of one that was killed; None after a proper end."""
@@ -111,13 +125,20 @@ class Files:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def remove(self) -> None:
+    def remove(self, *, keep_log: bool = False) -> None:
         """After a proper end nothing is left, the directory included when it is empty."""
-        for path in (self.socket, self.note, self.log, self.lock):
+        for path in (self.socket, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         with contextlib.suppress(OSError):
             self.directory.rmdir()
+
+
+def replace_text(path: Path, text: bytes) -> None:
+    """Write a file so that whoever reads it finds the old text or the new one."""
+    scratch = path.with_suffix(f"{path.suffix}.new")
+    scratch.write_bytes(text)
+    scratch.replace(path)
 
 
 def names() -> list[str]:

@@ -1,0 +1,104 @@
+"""What a lab writes down of itself while it runs, to go on where it was killed: bonds, children, cut cables.
+
+Bonds are remembered as the topology would write them, so that resuming is building: options as texts, members in their
+order. What the kernel remembers by itself (addresses, routes, groups, programs) is not in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from ibbond.bonding.option import Kind, Option
+from ibbond.bonding.options import OPTIONS
+from ibbond.topology.model import Bond as BondPlan
+from ibbond.topology.model import Host, IpoibDevice, Topology
+
+if TYPE_CHECKING:
+    from ibbond.bonding.bond import Bond
+    from ibbond.stack.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class BondMemory:
+    """One bond; `options` are (name, text) in the order in which they can be written."""
+
+    name: str
+    members: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
+    mtu: int
+    up: bool
+    active: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    bonds: tuple[BondMemory, ...] = ()
+    children: tuple[tuple[str, str, int], ...] = ()  # name, parent, P_Key
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A lab at one moment; `cut` are the cables that are out, by a port each."""
+
+    hosts: dict[str, HostMemory] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
+
+
+def remember(network: Network, cut: Iterable[str]) -> Memory:
+    """The running lab as a value."""
+    hosts = {}
+    for name, host in network.hosts.items():
+        children = tuple(
+            (interface.device.name, parent, interface.pkey)
+            for interface in host.links
+            if (parent := host.links.parent(interface.device.name)) is not None
+        )
+        hosts[name] = HostMemory(tuple(remember_bond(bond) for bond in host.registry.bonds.values()), children)
+    return Memory(hosts, tuple(cut))
+
+
+def remember_bond(bond: Bond) -> BondMemory:
+    found = bond.snapshot()
+    written = [
+        (option.name, text)
+        for option in OPTIONS.values()
+        if not (option.read_only or option.of_member)
+        for text in texts(option, found.options.get(option.name))
+    ]
+    return BondMemory(
+        found.name, tuple(member.name for member in found.members), tuple(written), found.mtu, found.up, found.active
+    )
+
+
+def texts(option: Option, value: object) -> list[str]:
+    """What must be written to give an option its value; nothing where it has its default."""
+    match option.kind:
+        case Kind.VALUE if isinstance(value, int) and (value != option.default or option.ours):
+            return [str(value)]
+        case Kind.NAME if option.name == "primary" and value:
+            return [str(value)]
+        case Kind.TARGETS if isinstance(value, tuple):
+            return [f"+{ip_address(target)}" for target in value]
+        case _:
+            return []
+
+
+def recalled(topology: Topology, memory: Memory) -> Topology:
+    """The topology with the bonds and children that the lab had; addresses stay with the kernel, which has them."""
+    return replace(topology, hosts=tuple(recalled_host(host, memory.hosts.get(host.name)) for host in topology.hosts))
+
+
+def recalled_host(host: Host, memory: HostMemory | None) -> Host:
+    if memory is None:
+        return host
+    ports = {device.name: device.port for device in host.devices}
+    known = {device.name: device for device in host.devices}
+    parents = [device for device in host.devices if device.parent is None]
+    children = [
+        known.get(name) or IpoibDevice(name, ports[parent], pkey, parent) for name, parent, pkey in memory.children
+    ]
+    bonds = tuple(BondPlan(bond.name, bond.members, bond.options, bond.mtu) for bond in memory.bonds)
+    return replace(host, devices=(*parents, *children), bonds=bonds)

@@ -21,21 +21,18 @@ from ibbond.fabric.generation import Generation
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.ipoib.outlet import Path
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.agenda import Agenda
 from ibbond.stack.bond_effects import BondEffects
+from ibbond.stack.device_notices import DeviceNotices
 from ibbond.stack.ethernet import ethernet_device
 from ibbond.stack.events import (
-    AddressChange,
     AddressesAre,
     CreateBond,
     CreateChild,
     DeleteBond,
     DeleteChild,
-    DeviceAppeared,
-    DeviceChanged,
-    DeviceVanished,
     GroupJoined,
     GroupLeft,
     GroupsAre,
@@ -53,8 +50,6 @@ from ibbond.stack.links import Links
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outbox import HostEffect, Outbox
 from ibbond.topology.model import listed
-
-SHOWN = frozenset({Notice.UP, Notice.DOWN, Notice.CHANGE, Notice.CHANGEMTU})  # what a TUN shows of a device
 
 
 class HostStack:
@@ -75,31 +70,29 @@ class HostStack:
         self.registry = Registry(self.namespace, profile=profile, without=without)
         self.next_hops = NextHops()
         self.ip: dict[str, IpLayer] = {}
-        self._generation = generation
-        self._outbox = Outbox()
+        self.generation = generation
+        self.outbox = Outbox()
         rules = self.registry.rules
         self.links = Links(
             subnet,
             self.namespace,
             generation,
-            self._outbox,
+            self.outbox,
             self._too_long,
             old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
         )
-        self._frames = Frames(self)
-        self._bond_effects = BondEffects(self, self._frames, generation)
+        self.frames = Frames(self)
+        self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
         self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
         self._news: dict[str, None] = {}  # bonds that have heard something
         self._preparing: dict[str, str] = {}  # member -> bond that waits for it
-        self._shown_carrier: dict[str, bool] = {}
-        self._shown_address: dict[str, bytes] = {}
         self._layers: Agenda[str] = Agenda()
         self._bonds: Agenda[str] = Agenda()
         self._touched_layers: dict[str, None] = {}  # their deadline may be another one
         self._touched_bonds: dict[str, None] = {}
         self._on_start: list[Callable[[], None]] = []
-        self.namespace.subscribe(self._heard)  # after the registry: bonds hear first
+        DeviceNotices(self)
 
     # Building
 
@@ -121,10 +114,6 @@ class HostStack:
         return self.links.ports
 
     @property
-    def outbox(self) -> Outbox:
-        return self._outbox
-
-    @property
     def forwarding(self) -> bool:
         """Whether the host is a router, as its neighbor advertisements say."""
         return self._forwarding
@@ -143,7 +132,7 @@ class HostStack:
             step()
             self._settle()
         self._on_start.clear()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def handle(self, now: int, event: HostEvent) -> list[HostEffect]:
         """A fact of the kernel or a program, or a request. What happened before a refusal is in `take_effects`."""
@@ -152,27 +141,27 @@ class HostStack:
             self._dispatch(event)
         finally:
             self._settle()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def receive(self, now: int, port: str, qpn: int, datagram: Datagram) -> list[HostEffect]:
         """A datagram has come in at a queue pair of a port."""
         self.now = now
-        self._frames.receive(now, port, qpn, datagram)
+        self.frames.receive(now, port, qpn, datagram)
         self._settle()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def mad_arrived(self, now: int, port: str, mad: bytes) -> list[HostEffect]:
         self.now = now
         self.links.mad_arrived(now, port, mad)
         self._settle()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def port_raised(self, now: int, port: str, kind: PortEventKind) -> list[HostEffect]:
         self.now = now
-        self._generation.bump()
+        self.generation.bump()
         self.links.port_raised(now, port, kind)
         self._settle()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def tick(self, now: int) -> list[HostEffect]:
         self.now = now
@@ -184,16 +173,16 @@ class HostStack:
         for name in self._layers.due(now):
             layer = self.ip.get(name)
             if layer is not None:
-                self._frames.send_all(now, layer, layer.tick(now))
+                self.frames.send_all(now, layer, layer.tick(now))
         self._settle()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def deadline(self) -> int | None:
         waits = (self.links.deadline(), self._bonds.earliest(), self._layers.earliest())
         return min((at for at in waits if at is not None), default=None)
 
     def take_effects(self) -> list[HostEffect]:
-        return self._outbox.take()
+        return self.outbox.take()
 
     # For others
 
@@ -227,23 +216,38 @@ class HostStack:
 
     def way_out(self, device: str, packet: bytes) -> WayOut | None:
         """For flows: how a packet like this one leaves now; None when that is not settled."""
-        return self._frames.way_out(device, packet)
+        return self.frames.way_out(device, packet)
 
     def way_in(self, port: str, path: Path, pkey: int) -> tuple[Device, Device] | None:
         """For flows: the devices (upper, lower) at which a packet on this path comes out; None when not settled."""
-        return self._frames.way_in(port, path, pkey)
+        return self.frames.way_in(port, path, pkey)
 
     def settle_statistics(self) -> None:
         """Bring the counters of bonds up to date."""
         for bond in self.registry.bonds.values():
             bond.statistics()
 
+    # For the other files of this room
+
+    def later(self, step: Callable[[], None]) -> None:
+        """Do this when what happens now is over."""
+        self._later.append(step)
+
+    def news_for(self, bond: str) -> None:
+        """The bond has heard something: it is asked what follows when what happens now is over."""
+        self._news[bond] = None
+
     def touched(self, layer: IpLayer) -> None:
         """The IP side of a device was used: its deadline may be another one."""
         self._touched_layers[layer.device.name] = None
 
-    def happened(self, what: str, where: str, detail: str = "") -> None:
-        self._outbox.tell(Happened(what, f"{self.name}/{where}", detail))
+    def tell_bond(self, bond: Bond, event: BondEvent) -> None:
+        """Hand an event to a bond and carry out what it asks for; the bond may refuse a request."""
+        try:
+            effects = bond.handle(self.now, event)
+        finally:
+            self._news[bond.name] = None  # a refusal may have left words behind
+        self._execute(bond, effects)
 
     def prepare(self, bond: Bond, member: str) -> None:
         """Make before break: the member joins the bond's groups and learns paths to its neighbors; then `Ready`."""
@@ -252,19 +256,31 @@ class HostStack:
             self.links.prepare(self.now, member, bond.device.multicast, neighbors)
         self._preparing[member] = bond.name
 
+    def happened(self, what: str, where: str, detail: str = "") -> None:
+        """A line for the time line; `where` is the name of a device."""
+        self.outbox.tell(Happened(what, f"{self.name}/{where}", detail))
+
+    def forget(self, device: Device) -> None:
+        """The device has left the namespace."""
+        self.touched(self.ip.pop(device.name))
+        self._touched_bonds[device.name] = None
+        self.next_hops.forget(device.name)
+        self._preparing.pop(device.name, None)
+        self.generation.bump()
+
     # Inside
 
     def _dispatch(self, event: HostEvent) -> None:
         match event:
             case Transmit(name, packet, offload):
-                self._frames.transmit(self.now, name, packet, offload)
+                self.frames.transmit(self.now, name, packet, offload)
             case ToBond(name, inner):
                 self.tell_bond(self.bond(name), inner)
             case AddressesAre(name, addresses):
                 self._addresses_are(self.device(name), addresses)
             case RoutesAre(routes):
                 if self.next_hops.set_routes(routes):
-                    self._generation.bump()
+                    self.generation.bump()
             case GroupsAre(name, groups):
                 self._layer(name).groups.set(groups)
             case GroupJoined(name, group):
@@ -284,14 +300,6 @@ class HostStack:
                 self.links.add_child(parent, pkey)
             case DeleteChild(parent, pkey):
                 self.links.remove(self.now, self.links.child_of(parent, pkey))
-
-    def tell_bond(self, bond: Bond, event: BondEvent) -> None:
-        """Hand an event to a bond and carry out what it asks for; the bond may refuse a request."""
-        try:
-            effects = bond.handle(self.now, event)
-        finally:
-            self._news[bond.name] = None  # a refusal may have left words behind
-        self._execute(bond, effects)
 
     def _execute(self, bond: Bond, effects: Iterable[BondEffect]) -> None:
         self._touched_bonds[bond.name] = None
@@ -315,7 +323,7 @@ class HostStack:
 
     def _addresses_are(self, device: Device, addresses: tuple[tuple[bytes, int], ...]) -> None:
         self.ip[device.name].set_addresses(addresses)
-        self._generation.bump()
+        self.generation.bump()
         bond = self.registry.bonds.get(device.name)
         if bond is not None:
             self.tell_bond(bond, AddressesChanged(tuple(address for address, _ in addresses)))
@@ -353,71 +361,5 @@ class HostStack:
             layer = self.ip.get(name)
             self._layers.report(name, layer.deadline() if layer is not None else None)
 
-    def _heard(self, notice: Notice, device: Device) -> None:
-        """The namespace's notices. Bonds may be in the middle of something: they hear of it in `_settle`."""
-        name = device.name
-        match notice:
-            case Notice.REGISTER:
-                layer = self.ip[name] = IpLayer(device, self.next_hops, self._generation)
-                layer.forwarding = self._forwarding
-                self._shown_carrier[name] = device.carrier
-                self._shown_address[name] = device.address
-                self._outbox.tell(DeviceAppeared(self.name, name))
-            case Notice.UNREGISTER:
-                self._later.append(partial(self._unregistered, device))
-            case Notice.PRE_TYPE_CHANGE:
-                self.ip[name].groups.unmap()
-            case Notice.POST_TYPE_CHANGE:
-                self.ip[name].groups.remap()
-                self._shown_address[name] = device.address
-            case Notice.UP | Notice.DOWN:
-                self._generation.bump()
-                self.ip[name].groups.refresh()
-                if notice is Notice.DOWN:
-                    self.ip[name].neighbors.flush()
-                    self.touched(self.ip[name])
-                self.happened("admin", name, "up" if device.up else "down")
-            case Notice.CHANGE if device.carrier != self._shown_carrier.get(name):
-                self._generation.bump()
-                self._shown_carrier[name] = device.carrier
-                self.happened("carrier", name, "on" if device.carrier else "off")
-            case Notice.CHANGEADDR:
-                self._readdressed(device)
-        self.links.noticed(self.now, notice, device)
-        if notice in SHOWN:
-            self._outbox.tell(DeviceChanged(self.name, name))
-        if device.master is not None:
-            self._news[device.master.name] = None
-        elif name in self.registry.bonds:
-            self._news[name] = None
-
-    def _unregistered(self, device: Device) -> None:
-        if self.namespace.get(device.name) is device:
-            return
-        self.touched(self.ip.pop(device.name))
-        self._touched_bonds[device.name] = None
-        self.next_hops.forget(device.name)
-        self._preparing.pop(device.name, None)
-        self._shown_carrier.pop(device.name, None)
-        self._shown_address.pop(device.name, None)
-        self._generation.bump()
-        self._outbox.tell(DeviceVanished(self.name, device.name))
-
-    def _readdressed(self, device: Device) -> None:
-        """Our link-layer address is another one: neighbors must learn it, and RDMA users hear of it."""
-        old, new = self._shown_address.get(device.name, b""), device.address
-        if old == new:
-            return
-        self._shown_address[device.name] = new
-        self._generation.bump()
-        layer = self.ip[device.name]
-        self.touched(layer)
-        if self.registry.rules.kernel("neighbors_flushed"):
-            layer.neighbors.flush()
-        else:
-            self._later.append(lambda: self._frames.send_all(self.now, layer, layer.readdressed(self.now)))
-        if device.driver.kind == "bond":
-            self._outbox.tell(AddressChange(self.name, device.name, old, new))
-
     def _too_long(self, device: Device, packet: bytes, mtu: int) -> None:
-        self._frames.too_long(device, packet, mtu)
+        self.frames.too_long(device, packet, mtu)

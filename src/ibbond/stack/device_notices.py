@@ -1,0 +1,99 @@
+"""What a host does when one of its devices changes: the notices of its namespace, turned into consequences.
+
+Read first: `netdev/device` (the notices) and of Linux `inetdev_event`, `addrconf_notify`, `arp_netdev_event`. A notice
+comes while somebody, often a bond, is in the middle of changing the device: interfaces and groups follow at once, bonds
+and packets when the cause is over. Left out: renaming; the names of a lab's devices stay.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ibbond.netdev.device import Device, Notice
+from ibbond.stack.events import AddressChange, DeviceAppeared, DeviceChanged, DeviceVanished
+from ibbond.stack.ip_layer import IpLayer
+
+if TYPE_CHECKING:
+    from ibbond.stack.host_stack import HostStack
+
+SHOWN = frozenset({Notice.UP, Notice.DOWN, Notice.CHANGE, Notice.CHANGEMTU})  # what a TUN shows of a device
+
+
+class DeviceNotices:
+    """Listens to the namespace of one host; subscribed after the host's bonds, so that these hear first."""
+
+    def __init__(self, host: HostStack) -> None:
+        self._host = host
+        self._carriers: dict[str, bool] = {}  # as they were told last
+        self._addresses: dict[str, bytes] = {}
+        host.namespace.subscribe(self._heard)
+
+    def _heard(self, notice: Notice, device: Device) -> None:
+        host, name = self._host, device.name
+        match notice:
+            case Notice.REGISTER:
+                self._registered(device)
+            case Notice.UNREGISTER:
+                host.later(partial(self._unregistered, device))
+            case Notice.PRE_TYPE_CHANGE:
+                host.ip[name].groups.unmap()
+            case Notice.POST_TYPE_CHANGE:
+                host.ip[name].groups.remap()
+                self._addresses[name] = device.address
+            case Notice.UP | Notice.DOWN:
+                self._up_or_down(device)
+            case Notice.CHANGE if device.carrier != self._carriers.get(name):
+                host.generation.bump()
+                self._carriers[name] = device.carrier
+                host.happened("carrier", name, "on" if device.carrier else "off")
+            case Notice.CHANGEADDR:
+                self._readdressed(device)
+        host.links.noticed(host.now, notice, device)
+        if notice in SHOWN:
+            host.outbox.tell(DeviceChanged(host.name, name))
+        if device.master is not None:
+            host.news_for(device.master.name)
+        elif name in host.registry.bonds:
+            host.news_for(name)
+
+    def _registered(self, device: Device) -> None:
+        host, name = self._host, device.name
+        layer = host.ip[name] = IpLayer(device, host.next_hops, host.generation)
+        layer.forwarding = host.forwarding
+        self._carriers[name] = device.carrier
+        self._addresses[name] = device.address
+        host.outbox.tell(DeviceAppeared(host.name, name))
+
+    def _unregistered(self, device: Device) -> None:
+        self._carriers.pop(device.name, None)
+        self._addresses.pop(device.name, None)
+        self._host.forget(device)
+        self._host.outbox.tell(DeviceVanished(self._host.name, device.name))
+
+    def _up_or_down(self, device: Device) -> None:
+        host = self._host
+        layer = host.ip[device.name]
+        host.generation.bump()
+        layer.groups.refresh()
+        if not device.up:
+            layer.neighbors.flush()
+            host.touched(layer)
+        host.happened("admin", device.name, "up" if device.up else "down")
+
+    def _readdressed(self, device: Device) -> None:
+        """Our link-layer address is another one: neighbors must learn it, and RDMA users hear of it."""
+        host = self._host
+        old, new = self._addresses.get(device.name, b""), device.address
+        if old == new:
+            return
+        self._addresses[device.name] = new
+        host.generation.bump()
+        layer = host.ip[device.name]
+        host.touched(layer)
+        if host.registry.rules.kernel("neighbors_flushed"):
+            layer.neighbors.flush()
+        else:
+            host.later(lambda: host.frames.send_all(host.now, layer, layer.readdressed(host.now)))
+        if device.driver.kind == "bond":
+            host.outbox.tell(AddressChange(host.name, device.name, old, new))

@@ -5,7 +5,7 @@ partner every member is an aggregator of its own; the work that runs every 100 m
 out: LACPDUs, and with them partners, churn and traffic.
 """
 
-from ibbond.bonding.member import Link, Member
+from ibbond.bonding.member import Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import State
 from ibbond.machine import MS
@@ -44,7 +44,10 @@ def run(state: State) -> None:
 
 
 def has_carrier(state: State) -> bool:
-    """`bond_3ad_set_carrier`: an aggregator of one port is active, and min_links asks for no more."""
+    """`bond_3ad_set_carrier`: an aggregator of one port is active, and min_links asks for no more.
+
+    Aggregators look at the device itself (`agg_device_up`), not at what the monitor makes of its carrier.
+    """
     if state.values.min_links > 1:
         return False
-    return any(member.aggregated and member.link is Link.UP for member in state.members.values())
+    return any(member.aggregated and member.usable for member in state.members.values())

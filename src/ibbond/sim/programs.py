@@ -29,6 +29,7 @@ class Probe:
     target: str
     sent_at: int
     answered_at: int | None = None
+    arrived_at: int = 0  # the first copy, anywhere
     copies: dict[str, int] = field(default_factory=dict)  # by receiving host
 
 

@@ -264,6 +264,7 @@ class World:
         answers, number = host.receive(effect)
         if number is not None and number < len(self.probes):
             probe = self.probes[number]
+            probe.arrived_at = probe.arrived_at or self.now
             probe.copies[effect.host] = probe.copies.get(effect.host, 0) + 1
             if self.checked:
                 arrives_once(probe, effect.host)

@@ -129,7 +129,7 @@ def _force_policy(state: State, device: Device) -> None:
 def _check_broadcast(state: State, device: Device) -> None:
     """Members must agree on the broadcast address: on InfiniBand it names the partition and the scope."""
     bond = state.device
-    if not state.members or device.broadcast == bond.broadcast or device.type != INFINIBAND:
+    if not state.members or device.broadcast == bond.broadcast or not device.type == bond.type == INFINIBAND:
         return
     why = f"its broadcast address {device.broadcast.hex(':')} is not the bond's {bond.broadcast.hex(':')}"
     raise _refused(state, device, why, "Use members of one P_Key and scope", errno.EINVAL)

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from running_lab import RunningLab, running
 
 from ibbond.errors import Refused
 from ibbond.host import netns
 from ibbond.host.netns import Space
 from ibbond.host.tun import available
+from ibbond.topology.default import TWO_HOSTS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,3 +54,10 @@ def make_host(lab: str) -> Iterator[Callable[[str], Space]]:
     yield make
     for space in made:
         space.remove()
+
+
+@pytest.fixture
+def lab2(make_host: Callable[[str], Space]) -> Iterator[RunningLab]:
+    """The default lab: h1 and h2, each with ib0 and ib1 in bond0."""
+    with running(TWO_HOSTS, make_host) as lab:
+        yield lab

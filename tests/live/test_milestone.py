@@ -1,77 +1,15 @@
 """Two hosts, one bond each, the whole stack of ours between real kernels: ping, a cut, ping goes on; TCP flows."""
 
-import functools
 import json
-import random
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import pytest
+from running_lab import RunningLab
 
 from ibbond.fabric.events import Cut, Mend
-from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
-from ibbond.host.rtnetlink import RouteSocket
-from ibbond.stack.build import build
-from ibbond.stack.events import Happened, NetworkEffect, NetworkEvent, OnHost, OnSubnet, SetAdmin
-from ibbond.topology.default import TWO_HOSTS
-from ibbond.topology.load import parse
-
-MakeHost = Callable[[str], Space]
-
-
-@dataclass
-class RunningLab:
-    """The default lab, driven by a thread; `told` gathers what happened."""
-
-    loop: LiveLoop
-    spaces: dict[str, Space]
-    told: list[tuple[int, NetworkEffect]] = field(default_factory=list)
-
-    def do(self, event: NetworkEvent) -> None:
-        self.loop.ask(functools.partial(self.loop.handle, event))
-
-    def happened(self, what: str) -> list[tuple[str, str]]:
-        return [(fact.where, fact.detail) for _, fact in self.told if isinstance(fact, Happened) and fact.what == what]
-
-    def active(self, host: str) -> str | None:
-        return self.loop.ask(lambda: self.loop.network.hosts[host].bond("bond0").active)
-
-    def user(self, host: str) -> RouteSocket:
-        """What a user inside the host does with `ip`, by a socket of his own."""
-        return self.spaces[host].within(RouteSocket)
-
-    def run(self, host: str, command: str) -> subprocess.CompletedProcess[str]:
-        return self.spaces[host].run(command.split())
-
-    def until(self, condition: Callable[[], bool], seconds: float = 5) -> bool:
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
-        return True
-
-
-@pytest.fixture
-def lab2(make_host: MakeHost) -> Iterator[RunningLab]:
-    topology = parse(TWO_HOSTS)
-    spaces = {host.name: make_host(host.name) for host in topology.hosts}
-    loop = LiveLoop(build(topology, random=random.Random(1)), spaces)
-    running = RunningLab(loop, spaces)
-    loop.listeners.append(lambda now, effect: running.told.append((now, effect)))
-    loop.open()
-    for host in topology.hosts:
-        loop.hosts[host.name].configure(host)
-    thread = threading.Thread(target=loop.run)
-    thread.start()
-    yield running
-    loop.stop()
-    thread.join()
-    loop.close()
+from ibbond.stack.events import OnHost, OnSubnet, SetAdmin
 
 
 def test_ping_survives_a_cut_and_a_return(lab2: RunningLab) -> None:

@@ -58,15 +58,16 @@ class LiveHost:
         self._group_files = GroupFiles(space)
 
     def open_device(self, device: Device, *, persist: bool = False) -> Tun:
-        """Give a device of the model its TUN, and the TUN the model's state. `Refused` when the system has none."""
+        """Give a device of the model its TUN; `show` gives it the model's state. `Refused` when there can be none."""
         if device.driver.kind == "ethernet":
             tun = open_tap(self.space, self.kernel, device.name, device.address)
         else:
             tun = open_tun(self.space, self.kernel, device.name, mtu=device.mtu)
+            with contextlib.suppress(OSError):  # "host unreachable" comes from the host's own address
+                self.set_sysctl(f"net/ipv4/conf/{device.name}/accept_local", "1")
         if persist:
             tun.keep(True)
         self.tuns[device.name] = tun
-        self.show(device)
         return tun
 
     def close_device(self, name: str) -> None:
@@ -224,9 +225,7 @@ class LiveHost:
         known = self._link_locals.get(device.name)
         wanted = device.up and device.master is None and device.type == INFINIBAND and device.addr_len == 20
         if wanted and known is None:
-            guid = bytearray(device.address[12:])
-            guid[0] |= 0x02
-            address = LINK_LOCAL_PREFIX + bytes(guid)
+            address = self._link_local_of(tun) or _link_local(device.address)
             with contextlib.suppress(OSError):  # no IPv6 in this kernel, or switched off
                 self.kernel.add_address(tun.index, address, 64)
                 self._link_locals[device.name] = address
@@ -235,7 +234,19 @@ class LiveHost:
                 self.kernel.delete_address(tun.index, known, 64)
             del self._link_locals[device.name]
 
+    def _link_local_of(self, tun: Tun) -> bytes | None:
+        """The one that a TUN has from before the lab was killed."""
+        addresses = (each.address for each in self.kernel.addresses() if each.index == tun.index)
+        return next((address for address in addresses if address.startswith(LINK_LOCAL_PREFIX)), None)
+
     def _index(self, device: str) -> int:
         if device not in self.tuns:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), device)
         return self.tuns[device].index
+
+
+def _link_local(hardware: bytes) -> bytes:
+    """fe80:: and the port GUID with the universal bit set, whatever it was (`addrconf_ifid_infiniband`)."""
+    guid = bytearray(hardware[12:])
+    guid[0] |= 0x02
+    return LINK_LOCAL_PREFIX + bytes(guid)

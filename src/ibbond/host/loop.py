@@ -93,7 +93,9 @@ class LiveLoop:
                 for device in self.network.hosts[name].namespace:
                     self._open_device(live, device)
             self._execute(self.network.start(self.now()))
-            for live in self.hosts.values():
+            for name, live in self.hosts.items():
+                for device in self.network.hosts[name].namespace:
+                    live.show(device)  # only now: a device that a killed lab left up is not cycled
                 self._tell(live, live.everything())
         except BaseException:
             self.close()
@@ -246,6 +248,7 @@ class LiveLoop:
         live, device = self.hosts.get(host), self.network.hosts[host].namespace.get(name)
         if live is not None and device is not None and name not in live.tuns:
             self._open_device(live, device)
+            live.show(device)
 
     def _open_device(self, live: LiveHost, device: Device) -> None:
         tun = live.open_device(device, persist=self._persist)
@@ -306,6 +309,7 @@ class LiveLoop:
         if device is not None:
             self._note(live, f"{name} was deleted in the namespace and is made anew")
             self._open_device(live, device)
+            live.show(device)
 
     def _note(self, live: LiveHost, text: str) -> None:
         self._execute([Happened("log", live.name, text)])

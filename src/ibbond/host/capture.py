@@ -1,0 +1,165 @@
+"""Captures of a running lab: what passes a port, as ERF, or what one device sends and receives, as IPoIB frames.
+
+Read first: `wire.pcap` on the two formats; `stack.events.FrameCaptured`. A tapped port takes no fast path, so a capture
+misses nothing; trains of segments come as the packets that a wire would carry. A bond's capture is that of its members,
+without what a backup member hears and the bond drops. Left out: filters, rotation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+
+from ibbond.errors import Malformed, Refused
+from ibbond.host.loop import LiveLoop
+from ibbond.ipoib.interface import Interface
+from ibbond.stack.events import FrameCaptured, NetworkEffect
+from ibbond.stack.network import Network
+from ibbond.wire.hwaddr import ADDRESS_BYTES
+from ibbond.wire.ib import UdPacket
+from ibbond.wire.pcap import LINKTYPE_ERF, LINKTYPE_IPOIB, FileHeader, erf_record, group_destination, ipoib_record
+
+MULTICAST_QPN = 0xFFFFFF
+
+
+class Capture(ABC):
+    """Writes records to a descriptor that somebody else opened; the head of the file is written at once.
+
+    `frames` counts records. When a write fails (disk full, the reader of a pipe has gone) `problem` says why, and
+    nothing more is written.
+    """
+
+    linktype: int
+
+    def __init__(self, descriptor: int, ports: tuple[str, ...]) -> None:
+        self.ports = ports
+        self.frames = 0
+        self.problem: OSError | None = None
+        self._descriptor = descriptor
+        self._epoch = time.time_ns() - time.monotonic_ns()
+        self._write(FileHeader(self.linktype).pack())
+
+    def hear(self, now: int, captured: FrameCaptured) -> None:
+        """A frame at one of the ports, at a monotonic nanosecond."""
+        if self.problem is None:
+            record = self.record(now + self._epoch, captured)
+            if record:
+                self._write(record)
+                self.frames += 1
+
+    @abstractmethod
+    def record(self, at: int, captured: FrameCaptured) -> bytes:
+        """The record of this frame, `at` nanoseconds after 1970; empty when it does not belong in the capture."""
+
+    def _write(self, raw: bytes) -> None:
+        try:
+            while raw:
+                raw = raw[os.write(self._descriptor, raw) :]
+        except OSError as problem:
+            self.problem = problem
+
+
+class PortCapture(Capture):
+    """Everything that passes a port, management included, from LRH to VCRC."""
+
+    linktype = LINKTYPE_ERF
+
+    def record(self, at: int, captured: FrameCaptured) -> bytes:
+        return erf_record(at, captured.frame)
+
+
+class DeviceCapture(Capture):
+    """The IPoIB frames of a device (an interface, or a bond: those of all members)."""
+
+    linktype = LINKTYPE_IPOIB
+
+    def __init__(self, descriptor: int, network: Network, host: str, device: str) -> None:
+        self._network = network
+        self._host = host
+        self._device = device
+        super().__init__(descriptor, tuple(interface.port.name for interface in self._interfaces()))
+        if not self.ports:
+            raise Refused(
+                f"cannot capture on {host}/{device}",
+                why="it is neither an IPoIB device nor a bond of such",
+                fix="Name another device, or a port such as h1/1",
+            )
+
+    def record(self, at: int, captured: FrameCaptured) -> bytes:
+        try:
+            packet = UdPacket.parse(captured.frame)
+        except Malformed:
+            return b""  # connected mode and management have formats of their own
+        for interface in self._interfaces():
+            if interface.port.name == captured.port:
+                ours = packet.source_qpn == interface.qpn if captured.sent else self._takes(interface, packet)
+                if ours:
+                    source = self._address(packet.source_lid, packet.source_qpn)
+                    return ipoib_record(at, self._destination(packet), packet.payload, source)
+        return b""
+
+    def _interfaces(self) -> list[Interface]:
+        stack = self._network.host(self._host)
+        bond = stack.registry.bonds.get(self._device)
+        names = list(bond.members) if bond is not None else [stack.device(self._device).name]
+        return [interface for name in names if (interface := stack.links.get(name)) is not None]
+
+    def _takes(self, interface: Interface, packet: UdPacket) -> bool:
+        """Whether a packet that came in at the interface's port is the interface's, and its bond lets it in."""
+        group = packet.destination_qpn == MULTICAST_QPN
+        if not group and packet.destination_qpn != interface.qpn:
+            return False
+        if group and interface.device.broadcast[8:10] != packet.destination_gid[4:6]:
+            return False  # of another partition
+        bond = self._network.hosts[self._host].registry.bonds.get(self._device)
+        return bond is None or bond.accepts(interface.device.name, time.monotonic_ns(), not group)
+
+    def _destination(self, packet: UdPacket) -> bytes:
+        if packet.destination_qpn == MULTICAST_QPN:
+            return group_destination(packet.destination_gid)
+        return self._address(packet.destination_lid, packet.destination_qpn)
+
+    def _address(self, lid: int, qpn: int) -> bytes:
+        """The link-layer address of a queue pair in this subnet; zeros when no port has the LID."""
+        for stack in self._network.hosts.values():
+            for interface in stack.links:
+                if interface.port.lid == lid and interface.qpn == qpn:
+                    return interface.device.permanent_address or interface.device.address
+        return bytes(ADDRESS_BYTES)
+
+
+class Captures:
+    """The captures of a lab. Taps of ports are shared; everything here runs on the loop's thread."""
+
+    def __init__(self, loop: LiveLoop) -> None:
+        self._loop = loop
+        self._running: list[Capture] = []
+        loop.listeners.append(self._hear)
+
+    def start_port(self, port: str, descriptor: int) -> Capture:
+        """Capture a port (`h1/1`, `s1/7`); `Refused` when there is none."""
+        return self._start(PortCapture(descriptor, (self._loop.network.subnet.port(port).name,)))
+
+    def start_device(self, host: str, device: str, descriptor: int) -> Capture:
+        """Capture a device (`h1`, `bond0`); `Refused` when there is none, or it is no IPoIB device or bond of such."""
+        return self._start(DeviceCapture(descriptor, self._loop.network, host, device))
+
+    def stop(self, capture: Capture) -> None:
+        """End a capture; its descriptor stays open with its owner."""
+        self._running.remove(capture)
+        for port in capture.ports:
+            if not any(port in other.ports for other in self._running):
+                self._loop.network.subnet.tap(port, False)
+
+    def _start(self, capture: Capture) -> Capture:
+        for port in capture.ports:
+            self._loop.network.subnet.tap(port, True)
+        self._running.append(capture)
+        return capture
+
+    def _hear(self, now: int, effect: NetworkEffect) -> None:
+        if isinstance(effect, FrameCaptured):
+            for capture in self._running:
+                if effect.port in capture.ports:
+                    capture.hear(now, effect)

@@ -58,10 +58,13 @@ def mad_packet(mad: ManagementDatagram, *, management: bool) -> Packet:
 
 
 def segments(packet: Packet) -> list[Packet]:
-    """A train as the packets it stands for; anything else, and a train that cannot be read, as it is."""
-    if packet.count == 1 or not isinstance(packet.content, Datagram):
-        return [packet]
+    """What a wire would carry: a train as its packets, checksums finished that were left to the hardware.
+
+    Anything else, and a train that cannot be read, as it is.
+    """
     datagram = packet.content
+    if not isinstance(datagram, Datagram) or not any(datagram.offload):
+        return [packet]
     head, train = datagram.payload[:ENCAPSULATION_BYTES], datagram.payload[ENCAPSULATION_BYTES:]
     try:
         pieces = split(datagram.offload, train)

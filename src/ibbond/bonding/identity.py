@@ -94,7 +94,9 @@ def take_address_of(state: State, member: Device) -> None:
     """`bond_set_dev_addr`: the bond shows this member's address. A listener may refuse."""
     bond = state.device
     bond.tell(Notice.PRE_CHANGEADDR)
-    bond.address = member.address[: bond.addr_len].ljust(bond.addr_len, b"\0")
+    state.address_memory = bond.address + state.address_memory[bond.addr_len :]
+    state.address_memory = member.address + state.address_memory[member.addr_len :]
+    bond.address = state.address_memory[: bond.addr_len]
     bond.address_origin = AddressOrigin.STOLEN
     bond.tell(Notice.CHANGEADDR)
 

@@ -62,9 +62,21 @@ KINDS = {
         speed=10000,
         duplex="full",
     ),
-    "none": Kind("tun", NONE, TUN_FLAGS, 500, 65535, AddressOrigin.PERMANENT, header_bytes=0),
-    "infiniband-tap": Kind("tun", INFINIBAND, ETHERNET_FLAGS, 1000, 65521, AddressOrigin.RANDOM, can_set_address=True),
-    "infiniband-tun": Kind("tun", INFINIBAND, TUN_FLAGS, 500, 65535, AddressOrigin.PERMANENT, header_bytes=0),
+    "none": Kind("tun", NONE, TUN_FLAGS, 500, 65535, AddressOrigin.PERMANENT, header_bytes=0, speed=10, duplex="full"),
+    "infiniband-tap": Kind(
+        "tun",
+        INFINIBAND,
+        ETHERNET_FLAGS,
+        1000,
+        65521,
+        AddressOrigin.RANDOM,
+        can_set_address=True,
+        speed=10,
+        duplex="full",
+    ),
+    "infiniband-tun": Kind(
+        "tun", INFINIBAND, TUN_FLAGS, 500, 65535, AddressOrigin.PERMANENT, header_bytes=0, speed=10, duplex="full"
+    ),
     "loopback": Kind(
         "loopback", LOOPBACK, Flags.LOOPBACK, 1000, 2**31 - 1, AddressOrigin.PERMANENT, mtu=65536, vlan_challenged=True
     ),

@@ -85,6 +85,8 @@ def set_link(world: RecordedWorld, command: ip_command.SetLink) -> None:
 
 def set_master(world: RecordedWorld, device: Device, master: str) -> None:
     present = world.bond_of(device)
+    if present is not None and present.device.name == master:
+        return
     if present is not None:
         world.ask(present, RemoveMember(device.name))
     if master:
@@ -137,8 +139,9 @@ def set_number(world: RecordedWorld, device: Device, name: str, number: int) -> 
 
 
 def set_address(world: RecordedWorld, device: Device, address: bytes) -> None:
-    if len(address) != device.addr_len:
+    if device.addr_len and len(address) != device.addr_len:
         raise refused(device.name, errno.EINVAL)
+    address = address[: device.addr_len]  # where addresses have no bytes, any will do
     bond = world.registry.bonds.get(device.name)
     if bond is not None:
         world.ask(bond, SetAddress(address))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ibbond.errors import Malformed
-from ibbond.netdev.device import INFINIBAND, Device
+from ibbond.netdev.device import Device
 from ibbond.wire import arp, nd
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV6
 
@@ -98,13 +98,9 @@ class Segment:
 
 def is_group(address: bytes) -> bool:
     """Whether a link-layer address is a group's: the GID's first byte on InfiniBand, a bit on Ethernet."""
-    return address[4] == 0xFF if len(address) == 20 else bool(address[0] & 1)
+    return address[4] == 0xFF if len(address) == 20 else bool(address[:1]) and bool(address[0] & 1)
 
 
 def group_of(address: bytes) -> bytes:
     """An address that everybody receives, as long as this one."""
     return b"\x00\xff\xff\xff\xff" + bytes(15) if len(address) == 20 else b"\xff" * 6
-
-
-def suits(segment_is_infiniband: bool, device: Device) -> bool:
-    return (device.type == INFINIBAND) == segment_is_infiniband

@@ -174,9 +174,22 @@ def test_a_target_released_meanwhile_is_forgotten() -> None:
     bond = bond_of(host)
     host.set(bond, "active_slave", "ib2")
     host.set(bond, "slaves", "-ib2")
+    host.device("ib2").open()  # it is up again, on its own
     host.ready(bond, "ib2")
     host.wait(200)
     assert bond.active == "ib1"
+
+
+def test_a_failover_to_a_third_member_ends_a_preparation() -> None:
+    host = Host()
+    bond = bond_of(host, "ib1", "ib2", "ib3", primary_reselect="failure")
+    host.do(bond, e.SetPriority("ib3", 10))
+    host.set(bond, "active_slave", "ib2")
+    host.plug("ib1", False)
+    assert bond.active == "ib3"
+    host.ready(bond, "ib2")
+    host.wait(200)
+    assert bond.active == "ib3"
 
 
 def test_writing_the_present_member_takes_a_switch_back() -> None:

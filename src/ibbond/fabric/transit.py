@@ -1,7 +1,8 @@
 """How packets cross the subnet: from port to port over cables, through switches by their tables, hop by hop.
 
 Read first: InfiniBand Architecture volume 1, 18.2.4 (switch relaying), 14.2.2 (directed routes), 16.1.3.5 (counters).
-Left out: flow control and virtual lanes (a port is never congested), partition enforcement in switches.
+Left out: flow control and virtual lanes (a port is never congested), partition enforcement in switches, directed
+routes whose last part is LID routed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ibbond.wire.smp import PERMISSIVE_LID
 HOP_POINTER, HOP_COUNT, RETURNING = 6, 7, 4  # where a directed route keeps them in the MAD
 INITIAL_PATH, RETURN_PATH = 128, 192
 DR_SLID, DR_DLID = 32, 34
+MOST_DIRECTED_HOPS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,8 @@ class Transit:
         """14.2.2: the sender of a request or of an answer puts the hop pointer where its way begins."""
         mad = packet.directed
         assert mad is not None
+        if mad[HOP_COUNT] > MOST_DIRECTED_HOPS:
+            return
         if mad[RETURNING] & 0x80:
             mad[HOP_POINTER] = mad[HOP_COUNT] + 1
             self._directed_back(port, packet, mad)
@@ -199,7 +203,7 @@ class Transit:
             self._directed_back(ingress, packet, mad)
             return
         pointer, count = mad[HOP_POINTER], mad[HOP_COUNT]
-        if not 0 < pointer <= count < 64:
+        if not 0 < pointer <= count:
             return
         mad[RETURN_PATH + pointer] = ingress.number
         mad[HOP_POINTER] = pointer + 1
@@ -207,17 +211,12 @@ class Transit:
             if isinstance(ingress.node, Switch):
                 self._leave(ingress, packet, mad[INITIAL_PATH + pointer + 1])
             return
-        lid = int.from_bytes(mad[DR_DLID : DR_DLID + 2], "big")
-        if lid == PERMISSIVE_LID:
+        if int.from_bytes(mad[DR_DLID : DR_DLID + 2], "big") == PERMISSIVE_LID:
             self._deliver(ingress, packet)
-        else:  # the last part is LID routed
-            packet.directed, packet.management, packet.destination_lid = None, True, lid
-            if isinstance(ingress.node, Switch):
-                self._relay(ingress.node, ingress, packet)
 
     def _directed_back(self, port: Port, packet: Packet, mad: bytearray) -> None:
         pointer, count = mad[HOP_POINTER], mad[HOP_COUNT]
-        if pointer > count + 1 or count >= 64:
+        if pointer > count + 1:
             return
         if pointer > 1:
             mad[HOP_POINTER] = pointer - 1

@@ -35,7 +35,9 @@ def due(left: int, delay: int) -> bool:
 
 
 def is_due(state: State) -> bool:
-    """`bond_should_notify_peers`."""
+    """`bond_should_notify_peers`: not while the stack has yet to hear of the active member's carrier."""
+    if state.active_member is not None and state.active_member.device.link_watch_pending:
+        return False
     return due(state.announcements_left, state.values.peer_notif_delay) and _can_send(state)
 
 

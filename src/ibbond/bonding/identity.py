@@ -58,6 +58,7 @@ def _become_like(state: State, first: Device) -> None:
         bond.flags = bond.flags & ~ETHERNET_FLAGS | POINT_TO_POINT_FLAGS
     if was_up and cycles:
         bond.open()
+        state.monitor_ran_without_members()
 
 
 def become_ethernet(state: State) -> None:

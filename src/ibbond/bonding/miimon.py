@@ -73,8 +73,9 @@ def delay_deadline(state: State) -> int | None:
 def _inspect_all(state: State) -> list[Member]:
     """Every member's proposal; the members that have one."""
     ignore_updelay = _nobody_carries(state)
+    delay = delays(state)
     for member in state.members.values():
-        if _inspect(state, member, ignore_updelay):
+        if _inspect(state, member, delay, ignore_updelay):
             ignore_updelay = False
     return [member for member in state.members.values() if member.proposal is not None]
 
@@ -91,9 +92,12 @@ def _commit_all(state: State, proposed: list[Member]) -> None:
     failover.set_carrier(state)
 
 
-def _inspect(state: State, member: Member, hurry: bool) -> bool:
+def _inspect(state: State, member: Member, delay: Mapping[Link, int], hurry: bool) -> bool:
     """Propose the member's next link; True when it used up the hurry."""
-    link, carrier, delay = member.link, member.usable, delays(state)
+    link, carrier = member.link, member.usable
+    if carrier == (link is Link.UP) and link in delay:  # as it was
+        member.proposal = None
+        return False
     timed = bool(state.values.link_events)
     left = _ticks_left(state, member) if timed else member.delay
     proposed, member.delay = step(link, carrier, left, delay, hurry)

@@ -14,6 +14,8 @@ SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")
 
 def refresh(state: State) -> None:
     """Let every member listen to what it should, whatever has changed."""
+    if not state.values.ns_ip6_target and not any(member.solicited for member in state.members.values()):
+        return
     for member in state.members.values():
         listen(member, _wanted(state, member))
 

@@ -82,6 +82,16 @@ class State:
         self.arp_at = self.now
         self.lock_taken = self.rules.kernel("first_run_locked_out")
 
+    def monitor_ran_without_members(self) -> None:
+        """The kernel's run that opening a bond queues is over before its first member is in; so it is for ours."""
+        if not self.rules.kernel("first_run_locked_out"):
+            return
+        if self.monitor_at is not None:
+            self.monitor_at = self.now + self.values.miimon * MS
+        if self.arp_at is not None:
+            self.arp_at = self.now + self.values.arp_interval * MS
+        self.lock_taken = False
+
     def member_of(self, device: Device) -> Member | None:
         return next((member for member in self.members.values() if member.device is device), None)
 

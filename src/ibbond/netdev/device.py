@@ -39,6 +39,9 @@ class Flags(enum.IntFlag):
     LOWER_UP = 0x10000
 
 
+_UP = int(Flags.UP)
+
+
 class AddressOrigin(enum.IntEnum):
     """`addr_assign_type`: where the hardware address came from."""
 
@@ -137,6 +140,7 @@ class Device:
     max_mtu: int = 65535
     flags: Flags = Flags.BROADCAST | Flags.MULTICAST
     carrier: bool = False
+    link_watch_pending: bool = False  # the carrier changed and the stack has yet to hear of it (who drives us clears it)
     address_origin: AddressOrigin = AddressOrigin.PERMANENT
     permanent_address: bytes = b""
     hard_header_len: int = 14
@@ -154,7 +158,7 @@ class Device:
 
     @property
     def up(self) -> bool:
-        return bool(self.flags & Flags.UP)
+        return int.__and__(self.flags, _UP) != 0  # asked for every packet: without the detour of IntFlag
 
     @property
     def addr_len(self) -> int:

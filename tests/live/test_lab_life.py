@@ -1,5 +1,6 @@
 """Labs come, stay and go: what is there afterwards, whatever ended them."""
 
+import contextlib
 import json
 import os
 import random
@@ -40,10 +41,8 @@ def processes() -> list[int]:
 def environment_and_command(pid: int) -> str:
     text = ""
     for name in ("environ", "cmdline"):
-        try:
+        with contextlib.suppress(OSError):
             text += Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
-        except OSError:
-            pass
     return text if "IBBOND_CONTROL" in text or "ibbond.lab.daemon" in text else ""
 
 

@@ -37,8 +37,9 @@ class WithDescriptors(NamedTuple):
 class Lease:
     """The result of a request whose connection must stay: `ended` is called when it closes."""
 
-    def __init__(self, ended: Callable[[], None]) -> None:
+    def __init__(self, ended: Callable[[], object], result: object = None) -> None:
         self.ended = ended
+        self.result = result
 
 
 class Feed:
@@ -134,7 +135,7 @@ class ControlServer:
             if isinstance(result, WithDescriptors):
                 result, descriptors = result
             if isinstance(result, Lease):
-                client.ended, result = result.ended, None
+                client.ended, result = result.ended, result.result
             if isinstance(result, Feed):
                 client.follows = True
                 for item in result.items:
@@ -172,7 +173,8 @@ class ControlServer:
         del self._clients[client.socket.fileno()]
         client.socket.close()
         if client.ended:
-            client.ended()
+            with contextlib.suppress(Refused):  # nobody is left to be told
+                client.ended()
 
 
 class Client:
@@ -181,7 +183,7 @@ class Client:
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.follows = False
-        self.ended: Callable[[], None] | None = None
+        self.ended: Callable[[], object] | None = None
         self.waiting = bytearray()
         self._read = bytearray()
 

@@ -75,7 +75,8 @@ def flap(lab_name: str, cables: tuple[str, ...], times: int, down_ms: int, up_ms
 def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_json: bool) -> None:
     """Write what passes HOST/DEV to FILE, for tshark or Wireshark.
 
-    An IPoIB device (h1/ib0) shows its port's InfiniBand packets, MADs included; a bond (h1/bond0) its IPoIB frames.
+    An IPoIB device (h1/ib0) or a switch port (s1/3) shows the InfiniBand packets of its port, management included; a
+    bond (h1/bond0) shows its IPoIB frames.
     """
     from ibbond.backend.control_socket import Control
 

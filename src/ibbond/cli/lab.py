@@ -48,15 +48,16 @@ def up(file: Path | None, lab_name: str, resume: bool, foreground: bool, profile
     if not resume and killed(name):
         resume = resume_instead(name, as_json)
     running = start(Wish(name, text, source, resume=resume, profile=profile))
-    if as_json:
-        print_json(running.status)
-    else:
-        click.echo(describe(running.status))
-    sys.stdout.flush()
-    if foreground and running.process is not None:
-        try:
+    try:
+        if as_json:
+            print_json(running.status)
+        else:
+            click.echo(describe(running.status))
+        sys.stdout.flush()
+        if foreground:
             running.process.wait()
-        finally:
+    finally:
+        if foreground:
             stop(running.process)
 
 

@@ -22,6 +22,7 @@ from ibbond.backend.control_server import ControlServer, encode
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.host import netns
+from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.host.priority import raise_priority
@@ -87,12 +88,14 @@ class Lab:
         self.spaces: dict[str, Space] = {}
         self.user_space = -1  # descriptor of the user namespace of an ordinary user's lab
         self.ready_ms: float | None = None
+        self._opened = self._ending = False
         self._remembering = False
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
         with self._closing:
             self._open()
+            self._opened = True
             self._closing = self._closing.pop_all()
         return self
 
@@ -107,10 +110,10 @@ class Lab:
         self.loop.run()
 
     def _open(self) -> None:
+        heed_signals(self._end)
         lock = self.files.hold()
         self._closing.callback(os.close, lock)
         self._closing.push(self._remove_files)
-        heed_signals(self._end)
         if become_able():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         note = self.files.read_note()
@@ -157,13 +160,14 @@ class Lab:
 
     def _open_loop(self) -> None:
         self.loop = LiveLoop(self.network, self.spaces, persist=True)
+        self.captures = Captures(self.loop)
         self.requests = Requests(self)
         self.server = ControlServer(self.files.socket, self.requests.handlers())
-        self._closing.callback(self.server.close)
         self.journal = Journal(self.began, self.topology.end_for_people, self.server.publish)
         self.loop.listeners.append(self.journal.hear)
         self.loop.open()
         self._closing.callback(self.loop.close)
+        self._closing.callback(self.server.close)  # before the loop, which its requests need
         self.loop.listeners.append(self._heard)
         self.requests.cut_again(self.memory.cut)
         for host in self.topology.hosts:
@@ -244,7 +248,11 @@ class Lab:
         return found
 
     def _end(self) -> None:
-        if hasattr(self, "loop"):
+        """A signal asks for the end: of the loop where it runs, else of the start; only once."""
+        if self._ending:
+            return
+        self._ending = True
+        if self._opened:
             self.loop.stop()
         else:
             raise KeyboardInterrupt

@@ -125,8 +125,7 @@ def running_lab(wish: Wish) -> Iterator[tuple[Running, Control]]:
             lease.ask("lease")
             yield running, control
     finally:
-        if running.process is not None:
-            stop(running.process)
+        stop(running.process)
 
 
 @contextlib.contextmanager

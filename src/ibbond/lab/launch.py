@@ -33,19 +33,17 @@ class DidNotStart(Refused):
 
 
 class Running(NamedTuple):
-    """A lab that was started: its process (None when it was running already) and its status."""
+    """A lab that was started: its process and its status."""
 
-    process: subprocess.Popen[bytes] | None
+    process: subprocess.Popen[bytes]
     status: dict[str, object]
 
 
-def launch(wish: Wish) -> dict[str, object]:
-    """Start a lab in the background; its status, when its ports are active and its bonds are up."""
-    return start(wish).status
-
-
 def start(wish: Wish) -> Running:
-    """The same, with the process, for those who wait for its end. Whatever interrupts the wait takes the lab down."""
+    """Start a lab in the background and wait until its ports are active and its bonds are up.
+
+    Whatever interrupts the wait takes the lab down.
+    """
     files = Files(wish.name)
     if not wish.resume:
         parse(wish.text, name=wish.source)  # refused here, before anything exists
@@ -55,7 +53,7 @@ def start(wish: Wish) -> Running:
     told, telling = os.pipe()
     with open(files.log, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ibbond.lab.daemon", str(telling)],
+            [sys.executable, "-m", "ibbond.lab.daemon", str(telling), wish.name],  # the name is for people who read ps
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -69,11 +67,20 @@ def start(wish: Wish) -> Running:
             process.stdin.write(json.dumps(asdict(wish)).encode())
             process.stdin.close()
         return Running(process, wait_until_ready(told, files))
-    except BaseException:
+    except BaseException as reason:
         stop(process)
+        if not isinstance(reason, DidNotStart):  # whose log is worth reading
+            remove_log(files)
         raise
     finally:
         os.close(told)
+
+
+def remove_log(files: Files) -> None:
+    """The log was made here, before the lab could have taken it over."""
+    files.log.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        files.directory.rmdir()
 
 
 def wait_until_ready(told: int, files: Files) -> dict[str, object]:

@@ -16,6 +16,7 @@ from ibbond.backend.own import OwnBackend
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend, SubnetEvent
 from ibbond.fabric.verbs import PortState
+from ibbond.host.capture import Capture
 from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
@@ -32,6 +33,7 @@ class Requests:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self.cut: dict[str, None] = {}
+        self._captures: dict[str, tuple[Capture, int]] = {}
         self._backends: dict[str, OwnBackend] = {}
 
     def handlers(self) -> dict[str, Handler]:
@@ -41,6 +43,8 @@ class Requests:
             "door": self.door,
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
             "mend": lambda cables: self.run(lambda: self.cables("mend", Mend, cables)),
+            "capture": self.capture,
+            "capture_end": self.capture_end,
             "events": self.events,
             "past_events": lambda: self.run(lambda: list(self._lab.journal.items)),
             "lease": self.lease,
@@ -184,6 +188,52 @@ class Requests:
         for port in ports:
             self.cut[port] = None
             self._lab.loop.handle(OnSubnet(Cut(port)))
+
+    def capture(self, device: str, file: str) -> Lease:
+        """Begin to write a capture; it ends by `capture_end`, or with the connection."""
+        if file in self._captures:
+            raise Refused(f"cannot capture to {file}", why="another capture writes it", fix="Name another file")
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Refused(
+                f"cannot capture to {file}", why=error.strerror or str(error), fix="Name another file"
+            ) from None
+        try:
+            self._captures[file] = self.run(lambda: self._start_capture(device, descriptor)), descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return Lease(lambda: self._stop_capture(file), {"device": device})
+
+    def _start_capture(self, device: str, descriptor: int) -> Capture:
+        """A bond is captured as its IPoIB frames; whatever has a port, as what passes that port."""
+        host, _, name = device.partition("/")
+        if host in self._lab.network.hosts and name in self._lab.network.hosts[host].registry.bonds:
+            return self._lab.captures.start_device(host, name, descriptor)
+        return self._lab.captures.start_port(self._lab.topology.port_of(device), descriptor)
+
+    def capture_end(self, file: str) -> dict[str, object]:
+        frames = self._stop_capture(file)
+        if frames is None:
+            raise Refused(f"no capture writes {file}", why="it has ended", fix="Start one")
+        return {"packets": frames}
+
+    def _stop_capture(self, file: str) -> int | None:
+        """End a capture; its number of packets, None when it has ended before."""
+        found = self._captures.pop(file, None)
+        if found is None:
+            return None
+        capture, descriptor = found
+        self.run(lambda: self._lab.captures.stop(capture))
+        os.close(descriptor)
+        if capture.problem is not None:
+            raise Refused(
+                f"the capture {file} is not complete",
+                why=capture.problem.strerror or str(capture.problem),
+                fix="Make room for it, or name another file",
+            )
+        return capture.frames
 
     def events(self, past: bool = True) -> Feed:
         return Feed(self.run(lambda: list(self._lab.journal.items)) if past else [])

@@ -103,11 +103,11 @@ class Lab:
         return answers[0]
 
     def join(
-        self, port: str, mgid: bytes = BROADCAST, state: int = 1, mask: int = JOIN, **fields: int
+        self, port: str, mgid: bytes = BROADCAST, state: int = 1, mask: int = JOIN, ms: int = 20, **fields: int
     ) -> McMemberRecord | int:
         """The record of a join that was granted, or the status of one that was not."""
         record = McMemberRecord(mgid=mgid, port_gid=self.subnet.port(port).gid, join_state=state, **fields)  # type: ignore[arg-type]
-        answer = self.ask(port, SaMad(Method.SET, SaAttribute.MC_MEMBER_RECORD, mask, record.pack()))
+        answer = self.ask(port, SaMad(Method.SET, SaAttribute.MC_MEMBER_RECORD, mask, record.pack()), ms)
         return answer.status or McMemberRecord.parse(answer.data)
 
     def create(self, port: str, mgid: bytes, pkey: int = 0xFFFF) -> McMemberRecord | int:

@@ -140,7 +140,7 @@ class Device:
     max_mtu: int = 65535
     flags: Flags = Flags.BROADCAST | Flags.MULTICAST
     carrier: bool = False
-    link_watch_pending: bool = False  # the carrier changed and the stack has yet to hear of it (who drives us clears it)
+    link_watch_pending: bool = False  # the stack has yet to hear of the carrier; whoever drives us clears it
     address_origin: AddressOrigin = AddressOrigin.PERMANENT
     permanent_address: bytes = b""
     hard_header_len: int = 14

@@ -27,11 +27,12 @@ STATE_CHANGE_RECORDS = (3, 4, 5, 6)  # IGMPv3 records of somebody who joins or l
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One event of either side: what it is in comparable form, and when."""
+    """One event of either side: what it is in comparable form, when, and by which clock of the driver."""
 
     t_ms: float
     what: object
     step: int = 0
+    clock: str = "monitor"
 
 
 def differences(
@@ -50,10 +51,10 @@ def differences(
     ours = [Timed(seen.t_ms, _verdict_text(seen.verdict), seen.step) for seen in trace.verdicts]
     window = _Window(case, starts_ms, intervals_ms)
     yield from _sequence("verdicts", theirs, ours, prefix, window if interval >= SHORT_INTERVAL_MS else None)
-    notices = [Timed(seen.t_ms, seen.event, seen.step) for seen in trace.notices]
-    yield from _sequence("rtnetlink", _notices(case, events), notices, prefix, None)
+    notices = [Timed(seen.t_ms, seen.event, seen.step, _clock(seen.event)) for seen in trace.notices]
+    yield from _sequence("rtnetlink", _notices(case, events), notices, prefix, None, interval)
     yield from _states(case, events, trace)
-    yield from _announcements(case, events, trace, prefix, window if interval >= SHORT_INTERVAL_MS else None)
+    yield from _announcements(case, events, trace, prefix, window if interval >= SHORT_INTERVAL_MS else None, interval)
     yield from _probes(case, events, trace, intervals_ms)
 
 
@@ -76,10 +77,15 @@ def _verdicts(events: list[Observed]) -> list[Timed]:
 
 def _notices(case: Recording, events: list[Observed]) -> list[Timed]:
     return [
-        Timed(event.t_ms, event.text("event"))
+        Timed(event.t_ms, event.text("event"), clock=_clock(event.text("event")))
         for event in events
         if event.what == "rtnetlink" and event.text("dev") == case.bond and event.text("event") in NOTICES
     ]
+
+
+def _clock(event: str) -> str:
+    """Group reports are sent by a timer of their own, everything else by the monitor or by a request."""
+    return "reports" if event == "IGMP_RESEND" else "monitor"
 
 
 class _Window:
@@ -106,19 +112,41 @@ class _Window:
 
 
 def _sequence(
-    name: str, theirs: list[Timed], ours: list[Timed], prefix: bool, window: _Window | None
+    name: str,
+    theirs: list[Timed],
+    ours: list[Timed],
+    prefix: bool,
+    window: _Window | None,
+    slack_ms: float | None = None,
 ) -> Iterator[Difference]:
-    """Equal sequences, or one a prefix of the other; then the times of those that agree."""
-    for number, (a, b) in enumerate(zip(theirs, ours, strict=False)):
-        if a.what != b.what:
-            yield Difference(name, f"number {number}", a.what, b.what)
+    """Equal sequences, or one a prefix of the other; then the times of those that agree.
+
+    With `slack_ms` two events of different clocks that are no further apart on our clock have no order: a monitor
+    and a timer that were started at different times.
+    """
+    left = list(ours)
+    for number, seen in enumerate(theirs[: len(ours)]):
+        match = _match(seen, left, slack_ms)
+        if match is None:
+            yield Difference(name, f"number {number}", seen.what, left[0].what)
             return
-        if window is not None and (miss := window.miss(b, a.t_ms)) is not None:
-            yield Difference(name, f"time of number {number}, {a.what}", f"at {a.t_ms:.0f} ms", miss)
+        left.remove(match)
+        if window is not None and (miss := window.miss(match, seen.t_ms)) is not None:
+            yield Difference(name, f"time of number {number}, {seen.what}", f"at {seen.t_ms:.0f} ms", miss)
             return
     if len(theirs) != len(ours) and not prefix:
-        rest = theirs[len(ours) :] or ours[len(theirs) :]
+        rest = theirs[len(ours) :] or left
         yield Difference(name, f"how many (first odd one: {rest[0].what})", len(theirs), len(ours))
+
+
+def _match(seen: Timed, ours: list[Timed], slack_ms: float | None) -> Timed | None:
+    """The first event of ours that is the recorded one, if nothing stands before it that must come first."""
+    for event in ours:
+        if event.what == seen.what:
+            return event if event is ours[0] or event.t_ms - ours[0].t_ms <= (slack_ms or -1) else None
+        if slack_ms is None or event.clock == seen.clock:
+            return None
+    return None
 
 
 # -- polled values ----------------------------------------------------------------------------------------------------
@@ -209,16 +237,23 @@ def _recorded_frames(events: list[Observed], device: str, wanted: Callable[[Fact
 
 
 def _announcements(
-    case: Recording, events: list[Observed], trace: Trace, prefix: bool, window: _Window | None
+    case: Recording, events: list[Observed], trace: Trace, prefix: bool, window: _Window | None, interval: int
 ) -> Iterator[Difference]:
     for device in case.devices:
-        theirs = [Timed(at, _comparable(facts)) for at, facts in _recorded_frames(events, device, _is_announcement)]
+        theirs = [
+            Timed(at, _comparable(facts), clock=_frame_clock(facts))
+            for at, facts in _recorded_frames(events, device, _is_announcement)
+        ]
         ours = [
-            Timed(seen.t_ms, _comparable(seen.facts), seen.step)
+            Timed(seen.t_ms, _comparable(seen.facts), seen.step, _frame_clock(seen.facts))
             for seen in trace.frames
             if seen.device == device and _is_announcement(seen.facts)
         ]
-        yield from _sequence(f"announcements on {device}", theirs, ours, prefix, window)
+        yield from _sequence(f"announcements on {device}", theirs, ours, prefix, window, interval)
+
+
+def _frame_clock(facts: Facts) -> str:
+    return "reports" if "igmp" in facts else "monitor"
 
 
 def _probes(case: Recording, events: list[Observed], trace: Trace, intervals_ms: Sequence[int]) -> Iterator[Difference]:

@@ -95,6 +95,7 @@ class RecordedDriver:
 
     def open(self, device: Device) -> None:
         device.carrier = self.plugged
+        device.link_watch_pending = self.plugged and self.kind == "ethernet"  # others have their carrier before
 
     def close(self, device: Device) -> None:
         device.carrier = False

@@ -37,7 +37,7 @@ from ibbond.bonding.registry import Registry
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
 from ibbond.errors import Refused
 from ibbond.machine import MS, earliest
-from ibbond.netdev.device import Device
+from ibbond.netdev.device import Device, Notice
 from ibbond.netdev.namespace import Namespace
 from ibbond.sim.clock import VirtualClock
 from ibbond.sim.kernel_ip import KernelIp
@@ -65,6 +65,7 @@ class RecordedWorld:
         self.watched = False  # the bond has been up once
         self.clock = VirtualClock(self._deadline, self._tick)
         self.namespace = Namespace()
+        self.namespace.subscribe(self._hear)
         self.ip = KernelIp(self.namespace, self.clock, self._send, ipv6=case.ipv6)
         self.registry = Registry(self.namespace, profile=profile, log=lambda _bond, _line: self.look())
         self._sending: set[Device] = set()  # bonds whose queues the link watch has started
@@ -197,6 +198,7 @@ class RecordedWorld:
     def settle(self) -> None:
         """The link watch: queues start and stop with the carrier, and IPv6 begins to use what can send."""
         for device in self.namespace:
+            device.link_watch_pending = False
             if device.name in self.registry.bonds:
                 if device.usable:
                     self._sending.add(device)
@@ -220,6 +222,12 @@ class RecordedWorld:
         for device in self.case.devices:
             for file in ("mii_status", "state", "link_failure_count"):
                 self._note(f"{device}/{file}", device, f"bonding_slave/{file}")
+
+    def _hear(self, notice: Notice, device: Device) -> None:
+        """The first thing that leaving a bond does is to make the member a backup, and its files go last."""
+        key = f"{device.name}/state"
+        if notice is Notice.CHANGEUPPER and device.master is None and key in self.trace.states:
+            self.trace.state(key, "backup")
 
     def _note(self, key: str, device: str, path: str) -> None:
         try:

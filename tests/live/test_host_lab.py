@@ -1,0 +1,163 @@
+"""What a running lab owes its hosts: groups that programs join, gateways, restarts, and no growth."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running_lab import RunningLab, running
+
+from ibbond.fabric.events import Cut, Mend
+from ibbond.host.netns import Space
+from ibbond.stack.events import CreateBond, DeleteBond, OnHost, OnSubnet
+from ibbond.topology.default import TWO_HOSTS
+
+GATEWAY = """
+mtu = 2044
+[switches]
+s1 = {}
+
+[hosts.h1]
+ports = { ib0 = "s1" }
+routes = [{ to = "10.2.0.0/24", via = "10.1.0.9" }]
+[hosts.h1.devices.ib0]
+addresses = ["10.1.0.1/24"]
+
+[hosts.gw]
+ports = { ib0 = "s1", ib1 = "s1" }
+forward = true
+[hosts.gw.devices.ib0]
+addresses = ["10.1.0.9/24"]
+[hosts.gw.devices.ib1]
+addresses = ["10.2.0.9/24"]
+
+[hosts.h2]
+ports = { ib0 = "s1" }
+routes = [{ to = "10.1.0.0/24", via = "10.2.0.9" }]
+[hosts.h2.devices.ib0]
+addresses = ["10.2.0.2/24"]
+"""
+LISTENER = """
+import socket, struct, sys
+group, port = socket.inet_aton("239.1.2.3"), 7100
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+    program.bind(("239.1.2.3", port))
+    program.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + socket.inet_aton("10.0.0.2"))
+    print("ready", flush=True)
+    program.settimeout(10)
+    print(program.recv(100).decode(), flush=True)
+    sys.stdin.readline()
+"""
+TALKER = """
+import socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+    program.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.0.0.1"))
+    program.sendto(b"hello, group", ("239.1.2.3", 7100))
+"""
+GROUP = bytes.fromhex("00ffffffff12401bffff0000000000000f010203")
+
+
+def test_a_programs_group_becomes_a_group_of_the_subnet_and_ends_with_it(lab2: RunningLab) -> None:
+    def joined() -> bool:
+        devices = lab2.loop.network.hosts["h2"].namespace
+        return lab2.loop.ask(lambda: all(GROUP in devices.get(name).multicast for name in ("bond0", "ib0")))
+
+    assert not joined()
+    command = ["python3", "-c", LISTENER]
+    with lab2.spaces["h2"].popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "ready\n"
+        assert lab2.until(joined)
+        assert lab2.spaces["h1"].run(["python3", "-c", TALKER]).returncode == 0
+        assert listener.stdout.readline() == "hello, group\n"
+        listener.kill()
+    assert lab2.until(lambda: not joined())
+
+
+def test_a_gateway_forwards_between_two_prefixes(make_host: Callable[[str], Space]) -> None:
+    with running(GATEWAY, make_host) as lab:
+        done = lab.run("h1", "ping -c 3 -i 0.05 -W 2 10.2.0.2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "ttl=63" in done.stdout
+
+
+def test_a_bond_made_while_it_runs_gets_its_device(lab2: RunningLab) -> None:
+    lab2.do(OnHost("h1", CreateBond("bond7")))
+    user = lab2.user("h1")
+    assert user.link("bond7").type == 32
+    lab2.do(OnHost("h1", DeleteBond("bond7")))
+    assert "bond7" not in {link.name for link in user.links()}
+
+
+def test_a_second_loop_finds_the_hosts_as_the_first_left_them(make_host: Callable[[str], Space]) -> None:
+    """The devices persist, so a daemon that is started again goes on with the same ones."""
+    spaces: dict[str, Space] = {}
+
+    def once(host: str) -> Space:
+        if host not in spaces:
+            spaces[host] = make_host(host)
+        return spaces[host]
+
+    with running(TWO_HOSTS, once, persist=True) as lab:
+        user = lab.user("h1")
+        before = {link.name: link.index for link in user.links()}
+        addresses = {(each.index, each.address) for each in user.addresses()}
+        user.add_route(bytes((10, 9, 0, 0)), 16, gateway=bytes((10, 0, 0, 2)))
+        assert lab.run("h1", "ping -c 1 -W 2 10.0.0.2").returncode == 0
+    with running(TWO_HOSTS, once) as lab:
+        assert {link.name: link.index for link in user.links()} == before
+        assert {(each.index, each.address) for each in user.addresses()} == addresses
+        assert bytes((10, 9, 0, 0)) in {route.destination for route in user.routes()}  # never set down
+        assert lab.run("h1", "ping -c 1 -W 2 10.0.0.2").returncode == 0
+
+
+def test_failovers_leave_nothing_behind(lab2: RunningLab) -> None:
+    def owned() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    def usable(member: str) -> bool:
+        device = lab2.loop.ask(lambda: lab2.loop.network.hosts["h1"].device(member))
+        return device.usable
+
+    assert lab2.run("h1", "ping -c 1 -W 2 10.0.0.2").returncode == 0
+    before = owned()
+    for _ in range(20):
+        for port, member, other in (("h1/1", "ib0", "ib1"), ("h1/2", "ib1", "ib0")):
+            lab2.do(OnSubnet(Cut(port)))
+            assert lab2.active("h1") == other
+            lab2.do(OnSubnet(Mend(port)))
+            assert lab2.until(lambda member=member: usable(member))
+    assert owned() == before
+    assert lab2.run("h1", "ping -c 1 -W 2 10.0.0.2").returncode == 0
+
+
+def test_an_ordinary_user_runs_a_lab(lab: str) -> None:
+    script = f"""
+        import ctypes, os, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from running_lab import running
+        from ibbond.host import netns
+        from ibbond.topology.default import TWO_HOSTS
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as a program that began as this user is
+        netns.become_root()
+        made = []
+        def make(host):
+            made.append(netns.make(sys.argv[1], host))
+            return made[-1]
+        with running(TWO_HOSTS, make) as lab:
+            print(lab.run("h1", "ping -c 2 -i 0.2 -W 2 10.0.0.2").stdout)
+        for space in made:
+            space.remove()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), lab], text=True, capture_output=True)
+    if "cannot become root" in done.stderr:
+        pytest.skip("user namespaces are not allowed here")
+    assert "2 received" in done.stdout, done.stderr

@@ -4,6 +4,7 @@ import pytest
 
 from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.ipoib.outlet import Path
+from ibbond.ipoib.paths import WAITING_PACKETS
 from ibbond.machine import SECOND
 from ibbond.wire import offload
 from ibbond.wire.group_address import broadcast_address, ethernet_group_address, group_address
@@ -24,20 +25,20 @@ ARP, IPV4 = 0x0806, 0x0800
 def test_a_unicast_packet_asks_for_its_path_and_waits() -> None:
     bench = Bench().up()
     bench.sa.silent = True
-    for number in range(5):
+    for number in range(WAITING_PACKETS + 2):
         bench.send(PEER, payload=b"%d" % number)
     assert bench.sent == []
     assert bench.sa.count(PATH, Method.GET, PEER_GID) == 1
-    assert bench.device.statistics.tx_dropped == 2, "three wait"
+    assert bench.device.statistics.tx_dropped == 2
     bench.sa.silent = False
     bench.wait(ms=200)
-    assert [datagram.payload for datagram in bench.sent] == [b"\x08\0\0\x000", b"\x08\0\0\x001", b"\x08\0\0\x002"]
+    assert [each.payload for each in bench.sent] == [b"\x08\0\0\0%d" % number for number in range(WAITING_PACKETS)]
     first = bench.sent[0]
     assert (first.destination_lid, first.destination_qpn, first.qkey) == (7, 0x4B, 0x0B1B)
     assert (first.source_lid, first.source_qpn, first.pkey) == (5, QPN, 0xFFFF)
     assert first.destination_gid is None, "no GRH inside the subnet"
     bench.send(PEER)
-    assert len(bench.sent) == 4
+    assert len(bench.sent) == WAITING_PACKETS + 1
     assert bench.sa.count(PATH, Method.GET, PEER_GID) == 2, "one repetition, no second question"
     assert bench.interface.path_to(PEER) == Path(dlid=7, qpn=0x4B, qkey=0x0B1B)
 

@@ -2,8 +2,8 @@
 
 Read first: Linux' `ipoib_main.c` (`path_rec_completion`, `neigh_add_path`, `unicast_arp_send`, `__ipoib_reap_neigh`).
 Neighbours are keyed by the whole 20-byte address, paths by the GID; nothing hangs on the stack's own neighbours, as it
-did until 2012 (see `StackNeighbours`). One thing is better than in Linux: a path that has to be asked for again is used
-until the answer is there.
+did until 2012 (see `StackNeighbours`). Two things are better than in Linux: a path that has to be asked for again is used
+until the answer is there, and more than three packets may wait for one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import PathMask, PathRecord
 
-WAITING_PACKETS = 3  # per neighbour, and per path for unicast ARP (IPOIB_MAX_PATH_REC_QUEUE)
+# Per neighbour, and per path for unicast ARP. Linux has 3 (IPOIB_MAX_PATH_REC_QUEUE): after a peer's failover, a
+# neighbor's answer among them, all but 3 of the packets of the administrator's millisecond would be lost.
+WAITING_PACKETS = 128
 GC_INTERVAL_NS = 30 * SECOND  # neighbours idle for two of them go
 QUESTION = (
     PathMask.DGID | PathMask.SGID | PathMask.REVERSIBLE | PathMask.NUMB_PATH | PathMask.PKEY | PathMask.TRAFFIC_CLASS

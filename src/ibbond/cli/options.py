@@ -32,13 +32,17 @@ KIND_TEXTS = {
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--markdown", is_flag=True, help="Print docs/options.md.")
 @json_option
-def options(name: str | None, as_json: bool) -> None:
+def options(name: str | None, markdown: bool, as_json: bool) -> None:
     """Print the reference of bonding options: all of them, or the one called NAME.
 
     For each: our value in a new bond, the kernel's, the words and numbers it takes, in which modes it exists and when
     a write is refused.
     """
+    if markdown:
+        click.echo(document(), nl=False)
+        return
     if name is None:
         rows = list(OPTIONS.values())
         if as_json:
@@ -165,12 +169,12 @@ def overview(rows: list[Option]) -> str:
     return table(lines, heads=("option", "our value", "kernel 6.1", "modes", "what it is"))
 
 
-def page(option: Option) -> str:
-    """All that the table says of one option."""
+def details(option: Option) -> list[tuple[str, str]]:
+    """All that the table says of one option, as labels and texts."""
     where = "a setting of ibbond, no sysfs file" if option.ours else f"bonding/{option.name}"
     if option.netlink_only:
         where = "netlink only"
-    rows = [
+    return [
         ("our value", our_default(option) or "none"),
         ("kernel's", "no such option" if option.ours else kernel_default(option) or "none"),
         ("takes", values(option)),
@@ -179,8 +183,33 @@ def page(option: Option) -> str:
         ("where", where + (f" (netlink attribute {option.netlink})" if option.netlink is not None else "")),
         ("since", "Linux " + ".".join(map(str, option.since)) if not option.ours else "ibbond"),
     ]
+
+
+def page(option: Option) -> str:
+    """One option for people at a terminal."""
     head = textwrap.fill(f"{option.name}: {option.doc}", 110)
     body = [
-        textwrap.fill(text, 110, initial_indent=f"  {label:<10} ", subsequent_indent=" " * 13) for label, text in rows
+        textwrap.fill(text, 110, initial_indent=f"  {label:<10} ", subsequent_indent=" " * 13)
+        for label, text in details(option)
     ]
     return "\n".join([head, *body])
+
+
+def document() -> str:
+    """The reference as a page of the documentation."""
+    parts = [
+        "# Options of a bond",
+        "",
+        "Made from the table that the driver uses: `ibbond options --markdown > docs/options.md`. In the directory",
+        "`/sys/class/net/bond0/bonding` each is a file; `ibbond bond set` takes the same words.",
+    ]
+    for option in OPTIONS.values():
+        parts += [
+            "",
+            f"## {option.name}",
+            "",
+            option.doc,
+            "",
+            *(f"* {label}: {text}" for label, text in details(option)),
+        ]
+    return "\n".join(parts) + "\n"

@@ -58,9 +58,13 @@ def main() -> None:
 
 def warm_up() -> None:
     """Import what the commands need, once; a module that does not import fails in its own test."""
-    for name in ("main", "bond", "check", "watch", "ib_bond", "collect"):
+    names = ["json", "ipaddress", "tarfile", "tempfile", "subprocess"]
+    names += [f"ibbond.cli.{name}" for name in ("main", "bond", "kernel_bond", "check", "watch", "ib_bond", "collect")]
+    names += [f"ibbond.ops.{name}" for name in ("check", "collect", "read_facts")]
+    names += ["ibbond.backend.kernel_requests", "ibbond.backend.kernel_watch", "ibbond.topology.model"]
+    for name in names:
         try:
-            importlib.import_module(f"ibbond.cli.{name}")
+            importlib.import_module(name)
         except ImportError:
             traceback.print_exc()
 

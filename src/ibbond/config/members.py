@@ -77,7 +77,8 @@ def _ifcfg(path: Path, text: str) -> Pairs:
     if "MASTER" in values and values.get("SLAVE", "yes").lower() in ("yes", "true", "1"):
         yield values["MASTER"], name
     if values.get("BONDING_MASTER", "").lower() == "yes":
-        slaves = sorted(key for key in values if re.fullmatch(r"BONDING_SLAVE_?\d+", key))
+        slaves = [key for key in values if re.fullmatch(r"BONDING_SLAVE_?\d+", key)]
+        slaves.sort(key=lambda key: int(re.sub(r"\D", "", key)))
         yield from ((name, values[key]) for key in slaves if values[key])
 
 

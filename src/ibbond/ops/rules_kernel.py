@@ -16,8 +16,17 @@ from ibbond.ops.rule import Found, Rule, Severity
 
 UNSEEN = {
     "refusal_undresses_bond": "it shows when a first member is refused; ibbond's own requests put the bond back",
+    "first_run_locked_out": "it lasts four milliseconds",
     "pending_run_kept": "it shows once, when the interval is shortened",
 }
+ALWAYS = (
+    "polled_links",
+    "announcements_burnt",
+    "neighbors_flushed",
+    "break_before_make",
+    "no_handover",
+    "last_member_takes_bond",
+)
 FIRST_RIGHT = (2, 24)  # 2.6.24 in the versions of the quirks
 
 
@@ -72,12 +81,17 @@ def _always(quirk: str) -> Rule:
         "polled_links": "A lower miimon costs little: 50 or 20 ms are usual",
         "announcements_burnt": "Ask for one announcement more than peers need",
         "break_before_make": "Switch when multicast receivers can miss a moment; updelay gives returning ports time",
+        "neighbors_flushed": "Applications see a pause while neighbors answer; nothing to set",
         "no_handover": "Switch when a few frames may be lost",
         "last_member_takes_bond": "Whatever restarts the InfiniBand driver must make the bond again afterwards",
     }
     return Rule(
-        f"quirk-{quirk.replace('_', '-')}", Severity.NOTE, row.kernel.capitalize(), row.why.capitalize(), look, quirk
+        f"quirk-{quirk.replace('_', '-')}", Severity.NOTE, _sentence(row.kernel), _sentence(row.why), look, quirk
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 KERNEL_RULES = (
@@ -105,14 +119,5 @@ KERNEL_RULES = (
         mtu_limit,
         "mtu_limit_lost",
     ),
-    *(
-        _always(quirk)
-        for quirk in (
-            "polled_links",
-            "announcements_burnt",
-            "break_before_make",
-            "no_handover",
-            "last_member_takes_bond",
-        )
-    ),
+    *(_always(quirk) for quirk in ALWAYS),
 )

@@ -1,0 +1,165 @@
+"""`ibbond check` on hosts of the real driver: a good one is clean, and each way of breaking it is found by its rule."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from virtual_machine import Host, VirtualMachine
+
+GOOD = ("bond", "create", "bond0", "ib0", "ib1", "--address", "10.0.0.1/24")
+
+MAKE_GOOD = """
+ip link add bond0 type bond mode active-backup miimon 100 num_grat_arp 3
+ip link set ib0 master bond0; ip link set ib1 master bond0
+ip link set bond0 mtu 2044 up; ip addr add 10.0.0.1/24 dev bond0; sleep 0.2
+"""
+BREAK = {
+    "no-link-monitor": "echo 0 > bond0/bonding/miimon",
+    "no-arp-targets": "echo 200 > bond0/bonding/arp_interval",
+    "few-announcements": "echo 1 > bond0/bonding/num_grat_arp",
+    "arp-validate-on-infiniband": "echo +10.0.0.2 > bond0/bonding/arp_ip_target; echo 200 > bond0/bonding/arp_interval;"
+    " echo all > bond0/bonding/arp_validate",
+    "arp-monitor-on-infiniband": "echo +10.0.0.2 > bond0/bonding/arp_ip_target; echo 200 > bond0/bonding/arp_interval",
+    "fail-over-mac": "echo -ib0 > bond0/bonding/slaves; echo -ib1 > bond0/bonding/slaves;"
+    " echo none > bond0/bonding/fail_over_mac",
+    "mtu-left-over": "ip link set bond0 mtu 1500",
+    "no-updelay": "echo ib0 > bond0/bonding/primary",
+    "slow-detection": "echo 1000 > bond0/bonding/miimon",
+    "downdelay-drops-carrier": "echo 200 > bond0/bonding/downdelay",
+    "no-group-reports": "echo 0 > bond0/bonding/resend_igmp",
+    "duplicates-delivered": "echo 1 > bond0/bonding/all_slaves_active",
+    "no-effect": "echo layer3+4 > bond0/bonding/xmit_hash_policy",
+    "ipv6-link-local": "echo -ib0 > bond0/bonding/slaves; ip link set ib0 up",
+    "one-member": "echo -ib1 > bond0/bonding/slaves",
+    "bond-down": "ip link set bond0 down",
+    "no-active-member": "echo 0 > ib0/carrier; echo 0 > ib1/carrier; sleep 0.5",
+    "member-down": "echo 0 > ib1/carrier; sleep 0.5",
+    "member-flaps": "for i in 1 2 3; do echo 0 > ib1/carrier; sleep 0.5; echo 1 > ib1/carrier; sleep 0.5; done",
+    "pkey-differs": "echo -ib1 > bond0/bonding/slaves; echo 0x8001 > ib1/pkey; echo +ib1 > bond0/bonding/slaves",
+    "transport-mode-differs": "echo connected > ib1/mode",
+    "member-mtu-differs": "ip link set ib1 mtu 1000",
+    "broadcast-stale": "echo 0x8001 > ib0/pkey; echo 0x8001 > ib1/pkey",
+    "member-has-address": "ip addr add 10.5.0.1/24 dev ib1",
+    "two-active": "echo ib1 > bond0/bonding/active_slave; echo > bond0/bonding/active_slave",
+    "identity-left-over": "echo -ib0 > bond0/bonding/slaves; echo -ib1 > bond0/bonding/slaves",
+    "moves-without-primary": "echo ib1 > bond0/bonding/active_slave",
+}
+
+
+@pytest.fixture
+def good(machine: VirtualMachine) -> Iterator[Host]:
+    """A host whose bond has nothing wrong: two adapters, monitor, announcements, MTU."""
+    host = machine.host()
+    host.add_port("ib0", adapter=0, port=1)
+    host.add_port("ib1", adapter=1, port=1)
+    host.sh(MAKE_GOOD)
+    yield host
+    host.close()
+
+
+def rules(host: Host, *words: str) -> dict[str, list[str]]:
+    result = host.ibbond("check", *words, "--json")
+    assert result.code in (0, 1), result.err
+    report = json.loads(result.out)
+    found: dict[str, list[str]] = {}
+    for finding in report["findings"]:
+        found.setdefault(finding["rule"], []).append(finding["what"])
+        assert finding["why"]
+        assert finding["fix"]
+    bad = [finding for finding in report["findings"] if finding["severity"] != "note"]
+    assert result.code == (1 if bad else 0)
+    assert report["clean"] == (not bad)
+    return found
+
+
+def test_a_good_bond_is_clean_but_for_notes_about_its_kernel(good: Host) -> None:
+    result = good.ibbond("check")
+    assert result.code == 0, result.out
+    assert result.out.startswith("bond0: ")
+    assert "notes" in result.out.splitlines()[0]
+    assert "quirk-polled-links" in result.out
+
+
+@pytest.mark.parametrize("rule", BREAK)
+def test_each_way_of_breaking_it_is_found(good: Host, rule: str) -> None:
+    good.sh(f"cd /sys/class/net; {BREAK[rule]}")
+    found = rules(good)
+    assert rule in found, found
+
+
+def test_members_on_one_adapter(host: Host) -> None:
+    host.ok(*GOOD)
+    assert "one adapter" in rules(host)["one-adapter"][0]
+
+
+def test_members_in_two_subnets(machine: VirtualMachine) -> None:
+    host = machine.host()
+    host.add_port("ib0", adapter=0)
+    address = "80:00:02:08:fe:c0:00:00:00:00:00:02:00:02:c9:03:00:10:01:01"
+    host.run("ip", "link", "add", "ib1", "address", address, "group", str(host.group), "type", "lookib")
+    host.ok(*GOOD)
+    assert "subnet-differs" in rules(host)
+    host.close()
+
+
+def test_members_that_were_configured_or_asked_for(good: Host) -> None:
+    assert "missing-member" in rules(good, "--expect", "ib0,ib1,ib2")
+    good.sh("mkdir -p /etc/network; cp /etc/network/interfaces /tmp/kept 2>/dev/null || true")
+    good.sh("printf 'iface bond0 inet static\\n  bond-slaves ib0 ib1 ib7\\n' > /etc/network/interfaces")
+    assert rules(good)["missing-member"] == ["ib7 is not a member of bond0"]
+    good.sh("if [ -e /tmp/kept ]; then cp /tmp/kept /etc/network/interfaces; else rm /etc/network/interfaces; fi")
+
+
+def test_a_bond_that_was_made_ethernet_again_has_a_small_limit(good: Host) -> None:
+    good.sh("cd /sys/class/net; echo -ib0 > bond0/bonding/slaves; echo -ib1 > bond0/bonding/slaves")
+    good.sh("ip link add d0 type dummy; echo +d0 > /sys/class/net/bond0/bonding/slaves")
+    assert "mtu-limit-lost" in rules(good)
+
+
+def test_what_a_member_does_not_tell_the_driver(good: Host) -> None:
+    """The address of the active member changes under the bond: Ethernet can do that, IPoIB after a restart."""
+    good.sh(
+        "ip link add d0 type dummy; ip link add d1 type dummy;"
+        "ip link add bond1 type bond mode active-backup miimon 100 fail_over_mac active;"
+        "ip link set d0 master bond1; ip link set d1 master bond1; ip link set bond1 up; sleep 0.3;"
+        "ip link set d0 address 02:00:00:00:99:01"
+    )
+    assert "address-stale" in rules(good, "bond1")
+
+
+def test_exit_codes_and_bad_input(good: Host, machine: VirtualMachine) -> None:
+    assert good.ibbond("check", "bond0").code == 0
+    assert good.ibbond("check", "bond9").code == 2
+    assert "no bond of that name" in good.ibbond("check", "bond9").err
+    assert good.ibbond("check", "--ignore", "nonsense").code == 2
+    good.write("bond0/bonding/num_grat_arp", "1")
+    assert good.ibbond("check").code == 1
+    assert good.ibbond("check", "--ignore", "few-announcements").code == 0
+    listing = good.ok("check", "--list-rules")
+    assert all(rule in listing for rule in BREAK)
+    empty = machine.host()
+    assert empty.ibbond("check").code == 2
+    empty.close()
+
+
+def test_measured_announcements_are_told_for_this_kernel(good: Host, machine: VirtualMachine) -> None:
+    good.write("bond0/bonding/num_grat_arp", "1")
+    report = json.loads(good.ibbond("check", "--json").out)
+    why = next(each["why"] for each in report["findings"] if each["rule"] == "few-announcements")
+    assert machine.release in why
+    assert "0 after a total outage" in why
+
+
+def test_a_bundle_gives_the_same_findings_elsewhere(good: Host) -> None:
+    good.sh("cd /sys/class/net; echo 0 > bond0/bonding/miimon; echo connected > ib1/mode; ip link set bond0 mtu 1500")
+    good.ok("bond", "create", "bond1", "--set", "updelay=200")
+    live = rules(good)
+    good.ok("collect", "-o", "/tmp/bundle.tar.gz")
+    good.ok("collect", "-o", "/tmp/bundle")
+    assert "-rw-------" in good.run("ls", "-l", "/tmp/bundle.tar.gz")
+    assert rules(good, "--root", "/tmp/bundle.tar.gz") == live
+    assert rules(good, "--root", "/tmp/bundle") == live
+    assert "10.0.0.1/24" in good.run("cat", "/tmp/bundle/ibbond/addresses")
+    assert "bond0" in good.run("cat", "/tmp/bundle/ibbond/kernel.log")
+    good.sh("rm -r /tmp/bundle /tmp/bundle.tar.gz")
+    assert good.ibbond("check", "--root", "/tmp/bundle.tar.gz").code == 2

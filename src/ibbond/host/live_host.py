@@ -96,7 +96,7 @@ class LiveHost:
             return
         try:
             tun.set_carrier(device.carrier)
-            link = self.kernel.link(device.name)
+            link = self.kernel.link_at(tun.index)
             if link.mtu != device.mtu:
                 tun.set_mtu(device.mtu)
             if link.up != device.up:

@@ -162,7 +162,7 @@ class LiveLoop:
         return self.post(call).result(timeout)
 
     def call_at(self, at: int, call: Callable[[], object]) -> None:
-        """Make a call at a monotonic nanosecond, on the loop's thread; calls of one time in the order of asking."""
+        """Make a call at a monotonic nanosecond; on the loop's thread only. Equal times keep the order of asking."""
         self._sequence += 1
         heapq.heappush(self._agenda, (at, self._sequence, call))
         self._moved = True
@@ -179,6 +179,13 @@ class LiveLoop:
             except OSError as problem:
                 if problem.errno not in (errno.EBADF, errno.ENOENT):  # already closed
                     raise
+
+    def dropped(self) -> Drops:
+        """Packets that the receiving kernels did not take, on both paths, since the start."""
+        total = Drops()
+        for drops in (self.drops, *(pump.drops for pump in self.pumps.values())):
+            total.add(drops)
+        return total
 
     def settle(self) -> None:
         """Bring all counters up to date that the fast path has gathered."""
@@ -269,7 +276,7 @@ class LiveLoop:
         fd = self._fds.pop((host, name), None)
         if fd is not None:
             self.network.generation.bump()  # no flow may write to a descriptor of this number any more
-            del self.pumps[host, name]
+            self.drops.add(self.pumps.pop((host, name)).drops)
             self.remove_reader(fd)
         self.hosts[host].close_device(name)
 

@@ -58,6 +58,12 @@ class Drops:
         else:
             self.gone += 1
 
+    def add(self, other: Drops) -> None:
+        self.no_buffer += other.no_buffer
+        self.down += other.down
+        self.malformed += other.malformed
+        self.gone += other.gone
+
 
 class Pump:
     """The reading side of one TUN.

@@ -200,6 +200,10 @@ class RouteSocket:
         body = LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name.encode() + b"\0")
         return Link.parse(self.request(GETLINK, 0, body)[0].body)
 
+    def link_at(self, index: int) -> Link:
+        """One interface by its number, whatever its name is now; OSError ENODEV when there is none."""
+        return Link.parse(self.request(GETLINK, 0, LINK.pack(0, 0, index, 0, 0))[0].body)
+
     def addresses(self) -> list[Address]:
         return [Address.parse(answer.body) for answer in self.request(GETADDR, DUMP, ADDRESS.pack(0, 0, 0, 0, 0))]
 

@@ -23,7 +23,7 @@ DEVICE = "/dev/net/tun"
 ETHERNET, INFINIBAND = 1, 32  # ARPHRD_*
 
 TUNSETIFF, TUNSETPERSIST, TUNSETLINK = 0x400454CA, 0x400454CB, 0x400454CD
-TUNSETOFFLOAD, TUNSETCARRIER = 0x400454D0, 0x400454E2
+TUNSETOFFLOAD, TUNSETVNETLE, TUNSETCARRIER = 0x400454D0, 0x400454DC, 0x400454E2
 IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0002, 0x1000, 0x4000
 CSUM, TSO4, TSO6, USO4, USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 
@@ -121,6 +121,7 @@ def _made(routes: RouteSocket, name: str, kind: int, queue_packets: int) -> Tun:
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("=16sH22x", name.encode(), kind | IFF_NO_PI | IFF_VNET_HDR))
+        fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("=i", 1))  # the header is little-endian on every machine
         tun = Tun(name, descriptor, routes.link(name).index, _offload(descriptor), routes)
         fcntl.ioctl(descriptor, TUNSETCARRIER, struct.pack("=i", 1))
         routes.set_queue_length(tun.index, queue_packets)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -162,7 +163,7 @@ def test_a_capture_of_a_port_shows_management_and_arp_with_20_bytes(lab: str, tm
     file = tmp_path / "port.pcap"
     member = active("h1")
     capture = subprocess.Popen(
-        [IBBOND, "lab", "capture", "--name", lab, f"h1/{member}", str(file), "--seconds", "3"],
+        [IBBOND, "lab", "capture", "--name", lab, f"h1/{member}", str(file)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -170,6 +171,7 @@ def test_a_capture_of_a_port_shows_management_and_arp_with_20_bytes(lab: str, tm
     run_in("h1", sys.executable, "-c", JOIN)
     run_in("h1", "ping", "-c", "1", "-W", "1", "10.0.0.77")  # nobody: an ARP request and no answer
     run_in("h1", "ping", "-c", "1", "-W", "1", "10.0.0.2")
+    capture.send_signal(signal.SIGINT)
     assert capture.wait(30) == 0
     fields = decode(file, "arp.hw.type", "arp.hw.size", "infiniband.mad.mgmtclass", "infiniband.deth", "icmp.type")
     assert any(row[0] == "32" and row[1] == "20" for row in fields)

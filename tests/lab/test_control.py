@@ -1,0 +1,185 @@
+"""The socket between a lab and those who ask: answers, refusals, feeds, descriptors, and clients that misbehave."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibbond.backend.control_server import ControlServer, Feed, Lease, WithDescriptors
+from ibbond.backend.control_socket import Control
+from ibbond.errors import Refused
+
+
+def refuse() -> None:
+    raise Refused("cannot", why="because", fix="Do otherwise", code=17)
+
+
+def fail() -> None:
+    raise RuntimeError("broken")
+
+
+@pytest.fixture
+def ended() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def server(tmp_path: Path, ended: threading.Event) -> Iterator[ControlServer]:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"through a descriptor")
+    serving = ControlServer(
+        tmp_path / "lab.sock",
+        {
+            "echo": lambda text: {"said": text},
+            "refuse": refuse,
+            "fail": fail,
+            "feed": lambda: Feed(["first", "second"]),
+            "door": lambda: WithDescriptors({"descriptors": ["pipe"]}, [read_end]),
+            "lease": lambda: Lease(ended.set),
+            "big": lambda: "x" * 5_000_000,
+        },
+    )
+    serving.start()
+    yield serving
+    serving.close()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_answers_come_back(server: ControlServer) -> None:
+    with Control(server.path) as control:
+        assert control.ask("echo", text="hello") == {"said": "hello"}
+        assert control.ask("echo", text="ümlaut\n") == {"said": "ümlaut\n"}
+        assert len(str(control.ask("big"))) == 5_000_000
+
+
+def test_refusals_are_raised_on_the_other_side_whole(server: ControlServer) -> None:
+    with Control(server.path) as control, pytest.raises(Refused) as refusal:
+        control.ask("refuse")
+    assert (refusal.value.what, refusal.value.why, refusal.value.fix, refusal.value.code) == (
+        "cannot",
+        "because",
+        "Do otherwise",
+        17,
+    )
+
+
+def test_unknown_requests_and_failures_leave_the_connection_usable(server: ControlServer) -> None:
+    with Control(server.path) as control:
+        with pytest.raises(Refused, match="does not know"):
+            control.ask("dance")
+        with pytest.raises(RuntimeError, match="broken"):
+            control.ask("fail")
+        with pytest.raises(RuntimeError):
+            control.ask("echo", wrong="word")
+        assert control.ask("echo", text="still here") == {"said": "still here"}
+
+
+def test_descriptors_travel_beside_the_answer(server: ControlServer) -> None:
+    with Control(server.path) as control:
+        answer, descriptors = control.ask_for_descriptors("door")
+    assert answer == {"descriptors": ["pipe"]}
+    assert not os.get_inheritable(descriptors[0])
+    assert os.read(descriptors[0], 100) == b"through a descriptor"
+    os.close(descriptors[0])
+
+
+def test_a_feed_gives_what_was_and_what_comes(server: ControlServer) -> None:
+    with Control(server.path) as control:
+        items = control.follow("feed")
+        assert [next(items), next(items)] == ["first", "second"]
+        server.publish("third")
+        assert next(items) == "third"
+        server.close()
+        assert list(items) == []
+
+
+def test_a_lease_ends_with_its_connection(server: ControlServer, ended: threading.Event) -> None:
+    control = Control(server.path)
+    control.ask("lease")
+    assert not ended.wait(0.1)
+    control.close()
+    assert ended.wait(5)
+
+
+def test_a_reader_that_sleeps_does_not_stop_the_others(server: ControlServer) -> None:
+    with Control(server.path) as lazy, Control(server.path) as control:
+        feed = lazy.follow("feed")
+        next(feed)
+        for number in range(3000):
+            server.publish({"number": number, "text": "x" * 5000})
+        assert control.ask("echo", text="prompt") == {"said": "prompt"}
+
+
+def test_the_socket_is_the_owners(server: ControlServer) -> None:
+    assert server.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_after_close_nobody_answers(server: ControlServer) -> None:
+    server.close()
+    assert not server.path.exists()
+    with pytest.raises(Refused, match="nobody answers"):
+        Control(server.path)
+
+
+def raw(path: Path, sent: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        client.settimeout(5)
+        got = b""
+        while piece := client.recv(65536):
+            got += piece
+        return got
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b'"text"', b"{}", b'{"do": 5}', b'{"do": "echo", "with": 5}', b"\xff\xfe"]
+)
+def test_malformed_requests_are_answered_and_forgotten(server: ControlServer, line: bytes) -> None:
+    answer = json.loads(raw(server.path, line + b"\n"))
+    assert "failed" in answer or "refused" in answer
+    with Control(server.path) as control:
+        assert control.ask("echo", text="fine") == {"said": "fine"}
+
+
+def test_any_bytes_leave_the_server_alive(server: ControlServer) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(st.binary(max_size=200))
+    def send(garbage: bytes) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(server.path))
+            client.sendall(garbage)
+
+    send()
+    with Control(server.path) as control:
+        assert control.ask("echo", text="alive") == {"said": "alive"}
+
+
+def test_many_clients_at_once(server: ControlServer) -> None:
+    problems: list[BaseException] = []
+
+    def talk(number: int) -> None:
+        try:
+            with Control(server.path) as control:
+                for turn in range(20):
+                    assert control.ask("echo", text=f"{number} {turn}") == {"said": f"{number} {turn}"}
+        except BaseException as problem:
+            problems.append(problem)
+
+    run_all([threading.Thread(target=talk, args=(number,)) for number in range(16)])
+    assert problems == []
+
+
+def run_all(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)

@@ -1,0 +1,104 @@
+"""`ibbond demo` as people and graders call it: one object, exit codes, a report; and what each patch of 2007 is for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+IBBOND = str(Path(sys.executable).parent / "ibbond")
+PROTOCOLS = {"icmp", "udp", "tcp", "multicast"}
+
+
+def demo(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [IBBOND, "demo", *words], text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+
+
+def left() -> list[str]:
+    netns = Path("/run/netns")
+    names = [p.name for p in netns.iterdir() if p.name.startswith("ibbond-demo")] if netns.is_dir() else []
+    return names + [p.name for p in Path("/run/ibbond").glob("demo*")]
+
+
+def test_one_object_and_exit_0_when_every_protocol_survived(tmp_path: Path) -> None:
+    done = demo("--rounds", "1", "--json", "--report", str(tmp_path / "report"))
+    facts = json.loads(done.stdout)
+    assert done.returncode == 0, facts
+    assert set(facts) == {"mode", "rounds", "survived", "events", "protocols", "report"}
+    assert (facts["mode"], facts["rounds"], facts["survived"]) == ("live", 1, True)
+    assert set(facts["protocols"]) == PROTOCOLS
+    for protocol in facts["protocols"].values():
+        assert set(protocol) == {"sent", "received", "failover", "failback"}
+        assert protocol["sent"] >= protocol["received"] > 0
+        for kind in ("failover", "failback"):
+            assert set(protocol[kind]) == {"lost_max", "outage_ms_median", "outage_ms_max"}
+            assert protocol[kind]["outage_ms_median"] <= protocol[kind]["outage_ms_max"] < 1500
+    words = [event["what"] for event in facts["events"]]
+    assert words.count("cut") == words.count("mend") == words.count("failover") == words.count("failback") == 2
+    assert {event["where"] for event in facts["events"] if event["what"] == "cut"} == {"h1/ib0", "h1/ib1"}
+    times = [event["t_ms"] for event in facts["events"]]
+    assert times[0] > 0
+    report = Path(facts["report"]).read_text()
+    assert "<svg" in report
+    assert "every protocol survived" in report
+    assert left() == []
+
+
+def test_the_text_names_every_protocol_and_the_verdict() -> None:
+    done = demo("--rounds", "1")
+    assert done.returncode == 0, done.stdout
+    for word in (*PROTOCOLS, "pulled h1/ib0", "plugged h1/ib1", "every protocol survived"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("row", "breaks"),
+    [
+        ("dev_setup", PROTOCOLS),
+        ("set_mac_address", PROTOCOLS),
+        ("allow_not_up_enslave", {"multicast"}),
+        ("ipoib_neighbour", {"tcp", "udp"}),
+    ],
+)
+def test_without_a_patch_of_2007_something_breaks(row: str, breaks: set[str]) -> None:
+    done = demo("--rounds", "1", "--without", row)
+    assert done.returncode == 1
+    assert f"without {row}:" in done.stdout
+    table = [line.split() for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0] in PROTOCOLS]
+    broken = {words[0] for words in table if words[-1] == "no"}
+    assert breaks <= broken
+    assert left() == []
+
+
+@pytest.mark.parametrize("moment", [0.3, 1.2, 3.0])
+def test_ctrl_c_leaves_nothing(moment: float) -> None:
+    process = subprocess.Popen(
+        [IBBOND, "demo"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert left() == []
+
+
+def test_a_killed_demo_takes_its_lab_with_it() -> None:
+    process = subprocess.Popen([IBBOND, "demo"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 20
+    while not any("sock" in name for name in left()) and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while left() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left() == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,17 +60,12 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, as_json: 
     read_story(text, file.stem)  # refuse a bad story before any worker starts
     broken: list[Verdict] = []
     done = 0
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(file.stem, total=len(wanted))
+    with progress_bar(file.stem, len(wanted)) as step:
         for verdict in explore_seeds(text, file.stem, wanted, profile=profile, workers=workers):
             done += 1
             if verdict.broken is not None:
                 broken.append(verdict)
-            progress.update(task, advance=1, description=f"{file.stem}: {len(broken)} broken")
+            step(f"{file.stem}: {len(broken)} broken")
     broken.sort(key=lambda verdict: verdict.seed)
     if as_json:
         failures = [{"seed": v.seed, "at_ms": v.at_ms, "broken": v.broken} for v in broken]
@@ -79,6 +76,76 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, as_json: 
             click.echo(f"  seed {verdict.seed} at {verdict.at_ms:.3f} ms: {verdict.broken}")
             click.echo(f"    {replay_line(file, verdict.seed, profile)}")
     sys.exit(1 if broken else 0)
+
+
+@sim.command()
+@click.argument("file", type=STORY)
+@click.option(
+    "--over", "axes", multiple=True, required=True, metavar="OPTION=VALUES", help="miimon=1..200/8, or a,b,c."
+)
+@click.option("--seeds", default=20, show_default=True, type=click.IntRange(1), help="Runs for each combination.")
+@click.option("--profile", type=PROFILES, default="kernel-6.1", show_default=True, help="Whose behaviour bonds have.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; all cores when not given.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an SVG picture to this file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def sweep(
+    file: Path,
+    axes: tuple[str, ...],
+    seeds: int,
+    profile: str,
+    workers: int | None,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Outage against bond options: run the story in FILE with each combination of --over, many seeds each."""
+    import os
+    from concurrent.futures import ProcessPoolExecutor
+
+    from ibbond.sim.explore import read_story
+    from ibbond.sim.sweep import Axis, Cell, combinations
+    from ibbond.sim.sweep import sweep as run_sweep
+    from ibbond.sim.world import World
+
+    wanted = [Axis.parse(axis) for axis in axes]
+    text = read_text(file)
+    story = read_story(text, file.stem)
+    order = combinations(wanted)
+    for settings in (order[0], order[-1]):  # refuse a bad option before any worker starts
+        World(story, 0, profile, overrides=dict(settings)).begin()
+    cells: list[Cell] = []
+    with (
+        ProcessPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool,
+        progress_bar(file.stem, len(order)) as step,
+    ):
+        for cell in run_sweep(pool, text, file.stem, wanted, seeds, profile=profile):
+            cells.append(cell)
+            step(f"{file.stem}: {len(cells)} of {len(order)} settings")
+    cells.sort(key=lambda cell: order.index(cell.settings))
+    if picture is not None:
+        from ibbond.sim.sweep_picture import render
+
+        picture.write_text(render(f"{story.title}: outage over {seeds} seeds ({profile})", wanted, cells))
+    if as_json:
+        rows = [{**dict(c.settings), "outages_ms": list(c.outages_ms)} for c in cells]
+        click.echo(json.dumps({"story": str(file), "profile": profile, "seeds": seeds, "cells": rows}))
+        return
+    heads = [axis.option for axis in wanted]
+    click.echo("  ".join(f"{head:>12}" for head in [*heads, "median ms", "p90 ms", "max ms"]))
+    for cell in cells:
+        numbers = [cell.quantile(0.5), cell.quantile(0.9), cell.outages_ms[-1]]
+        click.echo("  ".join(f"{value:>12}" for value in [*(value for _, value in cell.settings), *numbers]))
+
+
+@contextmanager
+def progress_bar(name: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr; what it yields advances it by one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda words: progress.update(task, advance=1, description=words)
 
 
 def print_outcome(outcome: Outcome, file: Path, profile: str) -> None:

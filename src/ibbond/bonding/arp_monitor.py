@@ -72,7 +72,7 @@ def _inspect(state: State) -> bool:
         member.proposal = None
         received = last_received(state, member)
         if member.link is not Link.UP:
-            if is_within(state, received, 1):
+            if is_within(state, received, 1) and _may_be_up(state, member):
                 member.proposal = Link.UP
             elif member.link is Link.BACK:
                 member.proposal = Link.FAIL
@@ -84,6 +84,11 @@ def _inspect(state: State) -> bool:
         elif not is_within(state, member.last_tx, missed) or not is_within(state, received, missed):
             member.proposal = Link.DOWN
     return any(member.proposal is not None for member in state.members.values())
+
+
+def _may_be_up(state: State, member: Member) -> bool:
+    """What a member heard just before its cable was pulled does not bring it up; in the kernel it does."""
+    return member.usable or state.rules.kernel("polled_links")
 
 
 def _commit(state: State) -> None:

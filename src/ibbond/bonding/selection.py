@@ -85,6 +85,7 @@ def may_prepare(state: State, best: Member) -> bool:
         and present.link is Link.UP
         and present.usable
         and best.link is Link.UP
+        and best.usable
     )
 
 

@@ -169,4 +169,19 @@ def test_the_number_of_probes_counts(count: int) -> None:
 
 
 def test_the_default_profile_is_another_driver() -> None:
-    assert replay(CASES["failover/basic/miimon100-up0-down0"], "default").verdict is Verdict.FAILED
+    assert replay(CASES["failover/short-flap-unseen"], "default").verdict is Verdict.FAILED
+
+
+def test_a_command_of_ip_that_nobody_knows_fails_the_case() -> None:
+    case = CASES["masters/ip-link"]
+    number = steps_of(case, "ip")[0][0]
+    result = replay(tampered(case, number, args="link add dummy0 type dummy"))
+    assert result.verdict is Verdict.FAILED
+    assert "type dummy" in first(result)
+
+
+def test_a_broken_promise_of_ours_fails_the_case_and_not_the_run() -> None:
+    case = CASES["failover/basic/miimon100-up0-down0"]
+    number = steps_of(case, "carrier")[0][0]
+    result = replay(tampered(case, number, dev="lo0"))
+    assert result.verdict is Verdict.FAILED

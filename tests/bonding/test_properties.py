@@ -70,7 +70,6 @@ class Operators(RuleBasedStateMachine):
         self.host = Host(self.profile)
         self.bond: Bond = self.host.bond(mode=1, miimon=100)
         self.own = {device.name: (device.address, device.mtu) for device in self.host.namespace}
-        self.cleared = False
 
     def ask(self, event: e.BondEvent) -> None:
         with suppress(Refused):
@@ -89,7 +88,6 @@ class Operators(RuleBasedStateMachine):
 
     @rule(write=WRITES)
     def write(self, write: tuple[str, str]) -> None:
-        self.cleared |= write == ("active_slave", "\n")
         self.ask(e.SetOption(*write))
 
     @rule(up=st.booleans())
@@ -162,8 +160,6 @@ class Operators(RuleBasedStateMachine):
         if not bond.values.active_backup:
             return
         assert bond.route() == bond.active
-        if self.profile != "default" and self.cleared:
-            return  # the row cleared_active_stays
         receivers = [name for name in bond.members if bond.accepts(name, self.host.now, unicast=False)]
         assert len(receivers) <= 1
         if bond.active is not None:
@@ -182,7 +178,7 @@ class Operators(RuleBasedStateMachine):
     @invariant()
     def the_active_member_has_the_bonds_groups_and_no_other(self) -> None:
         bond = self.bond
-        if not bond.values.active_backup or (self.profile != "default" and self.cleared):
+        if not bond.values.active_backup:
             return
         for name, member in bond.members.items():
             for group in GROUPS:

@@ -8,11 +8,11 @@ from bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, in
 
 from ibbond.bonding import events as e
 from ibbond.bonding.bond import Bond
-from ibbond.bonding.effects import NotifyPeers, Prepare
+from ibbond.bonding.effects import FailedOver, NotifyPeers, Prepare
 from ibbond.bonding.quirks import PATCHES, PROFILES, QUIRKS, Rules
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin
+from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Flags
 
 Seen = Callable[[Host], bool]
 SHOWS: dict[str, Seen] = {}
@@ -135,26 +135,22 @@ def a_new_member_moves_the_traffic(host: Host) -> bool:
     return bond.active == "ib1"
 
 
-@shows("cleared_active_stays")
-def leaves_the_old_member_open(host: Host) -> bool:
+@shows("cleared_active_drops")
+def fails_over_to_itself(host: Host) -> bool:
     bond = pair(host)
-    group = bytes.fromhex("00ffffffff12401bffff00000000000000000009")
-    host.set(bond, "active_slave", "ib2")
-    host.wait(200)
-    bond.device.add_multicast(group)
-    host.set(bond, "primary", "ib1")
-    host.set(bond, "primary_reselect", "failure")
-    host.wait(200)
+    effects = host.set(bond, "active_slave", "\n")
     assert bond.active == "ib1"
-    host.set(bond, "active_slave", "ib2")
-    host.wait(200)
-    assert bond.active == "ib2"
-    host.set(bond, "active_slave", "\n")
-    host.wait(200)
-    assert bond.active == "ib1"
-    wrong = bond.accepts("ib2", host.now, unicast=False) and group in host.device("ib2").multicast
-    assert wrong is not (group in host.device("ib1").multicast)
-    return wrong
+    return FailedOver(None, "ib1") in effects
+
+
+@shows("promiscuity_forgotten")
+def forgets_promiscuity(host: Host) -> bool:
+    bond = host.bond(mode=1, members=("ib1",))
+    bond.device.ask(Flags.PROMISC, True)
+    host.set(bond, "slaves", "-ib1")
+    host.do(bond, e.AddMember("eth1"))
+    assert bond.device.promiscuity == 1
+    return not bond.device.flags & Flags.PROMISC
 
 
 @shows("carrier_lost_in_downdelay")

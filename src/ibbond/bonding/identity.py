@@ -72,8 +72,12 @@ def become_ethernet(state: State) -> None:
     bond.min_mtu = 68
     bond.max_mtu = ETHERNET_MTU if state.rules.kernel("mtu_limit_lost") else MAX_MTU
     bond.tx_queue_len = 1000
-    kept = bond.flags & (Flags.MASTER | Flags.SLAVE | Flags.UP | Flags.PROMISC | Flags.ALLMULTI)
-    bond.flags = kept | ETHERNET_FLAGS
+    kept = Flags.MASTER | Flags.SLAVE | Flags.UP
+    if not state.rules.kernel("promiscuity_forgotten"):
+        kept |= Flags.PROMISC | Flags.ALLMULTI
+    bond.flags = bond.flags & kept | ETHERNET_FLAGS
+    state.promiscuous_seen = bool(bond.flags & Flags.PROMISC)
+    state.allmulti_seen = bool(bond.flags & Flags.ALLMULTI)
 
 
 def resize_address(state: State, length: int) -> None:

@@ -117,10 +117,10 @@ _DEFECTS = (
         since=(6, 0),
     ),
     Quirk(
-        "cleared_active_stays",
-        kernel="clearing active_slave forgets the active member, but leaves it its groups and its receive filter open",
-        ours="the old member becomes a backup",
-        why="it delivers duplicates, and the new one does not have the groups",
+        "cleared_active_drops",
+        kernel="clearing active_slave first leaves the bond without a member, even if the same one is chosen again",
+        ours="a member that is still the best stays; another one is prepared and switched to",
+        why="groups leave and join again, and peers are told of a failover that is none",
     ),
     Quirk(
         "carrier_lost_in_downdelay",
@@ -133,6 +133,12 @@ _DEFECTS = (
         kernel="a refused first member of another type leaves the bond down, of Ethernet type, or with a new address",
         ours="all that can be known is checked before anything is changed",
         why="a refused request must change nothing",
+    ),
+    Quirk(
+        "promiscuity_forgotten",
+        kernel="a bond that returns to Ethernet loses PROMISC and ALLMULTI, though their users are still counted",
+        ours="they stay",
+        why="a capture on the bond goes deaf",
     ),
     Quirk(
         "mtu_limit_lost",

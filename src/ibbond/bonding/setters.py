@@ -268,17 +268,20 @@ def _own_member(state: State, device: Device) -> Member:
 
 
 def _clear_active(state: State) -> None:
-    """Choose anew. The kernel only forgets the active member, see the row `cleared_active_stays`."""
+    """Choose anew; see the row `cleared_active_drops`."""
     state.preparation = None
-    old = state.active_member
-    if state.rules.kernel("cleared_active_stays"):
-        state.active_member = None
+    if state.rules.kernel("cleared_active_drops"):
+        failover.change_active(state, None)
         selection.select_active(state)
         return
-    state.active_member = None
+    present, state.active_member = state.active_member, None
     best = selection.find_best(state)
-    state.active_member = old
-    if best is not old:
+    state.active_member = present
+    if best is None or best is present:
+        return
+    if selection.may_prepare(state, best):
+        selection.prepare(state, best)
+    else:
         selection.switch(state, best)
 
 

@@ -9,7 +9,8 @@ programs (simulated) behind the devices; they see `events`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from ibbond.bonding.bond import Bond
@@ -20,6 +21,7 @@ from ibbond.errors import Refused
 from ibbond.fabric.generation import Generation
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.verbs import Datagram, PortEventKind
+from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.outlet import Path
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
@@ -52,6 +54,20 @@ from ibbond.stack.outbox import HostEffect, Outbox
 from ibbond.topology.model import listed
 
 
+@dataclass(frozen=True, slots=True)
+class _Bond:
+    """A bond's key in the agenda."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The key of a device's IP side."""
+
+    name: str
+
+
 class HostStack:
     """A host of the network. Every verb returns the effects in their order; a refused request raises `Refused`."""
 
@@ -72,12 +88,14 @@ class HostStack:
         self.ip: dict[str, IpLayer] = {}
         self.generation = generation
         self.outbox = Outbox()
+        self._agenda: Agenda[Hashable] = Agenda()  # by interface, bond (_Bond) and IP side of a device (_Layer)
         rules = self.registry.rules
         self.links = Links(
             subnet,
             self.namespace,
             generation,
             self.outbox,
+            self._agenda,
             self._too_long,
             old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
         )
@@ -87,8 +105,6 @@ class HostStack:
         self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
         self._news: dict[str, None] = {}  # bonds that have heard something
         self._preparing: dict[str, str] = {}  # member -> bond that waits for it
-        self._layers: Agenda[str] = Agenda()
-        self._bonds: Agenda[str] = Agenda()
         self._touched_layers: dict[str, None] = {}  # their deadline may be another one
         self._touched_bonds: dict[str, None] = {}
         self._on_start: list[Callable[[], None]] = []
@@ -165,21 +181,21 @@ class HostStack:
 
     def tick(self, now: int) -> list[HostEffect]:
         self.now = now
-        self.links.tick(now)
-        for name in self._bonds.due(now):
-            bond = self.registry.bonds.get(name)
-            if bond is not None:
-                self._execute(bond, bond.tick(now))
-        for name in self._layers.due(now):
-            layer = self.ip.get(name)
-            if layer is not None:
-                self.frames.send_all(now, layer, layer.tick(now))
+        for key in self._agenda.due(now):
+            match key:
+                case Interface():
+                    self.links.tick(now, key)
+                case _Bond(name) if name in self.registry.bonds:
+                    bond = self.registry.bonds[name]
+                    self._execute(bond, bond.tick(now))
+                case _Layer(name) if name in self.ip:
+                    layer = self.ip[name]
+                    self.frames.send_all(now, layer, layer.tick(now))
         self._settle()
         return self.outbox.take()
 
     def deadline(self) -> int | None:
-        waits = (self.links.deadline(), self._bonds.earliest(), self._layers.earliest())
-        return min((at for at in waits if at is not None), default=None)
+        return self._agenda.earliest()
 
     def take_effects(self) -> list[HostEffect]:
         return self.outbox.take()
@@ -355,11 +371,11 @@ class HostStack:
         touched, self._touched_bonds = self._touched_bonds, {}
         for name in touched:
             bond = self.registry.bonds.get(name)
-            self._bonds.report(name, bond.deadline() if bond is not None else None)
+            self._agenda.report(_Bond(name), bond.deadline() if bond is not None else None)
         touched, self._touched_layers = self._touched_layers, {}
         for name in touched:
             layer = self.ip.get(name)
-            self._layers.report(name, layer.deadline() if layer is not None else None)
+            self._agenda.report(_Layer(name), layer.deadline() if layer is not None else None)
 
     def _too_long(self, device: Device, packet: bytes, mtu: int) -> None:
         self.frames.too_long(device, packet, mtu)

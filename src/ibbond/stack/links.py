@@ -8,7 +8,7 @@ its own IP side, is not known here.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import SendDatagram, SendMad
@@ -58,7 +58,10 @@ EVENTS: dict[Notice, type[AdminUp | AdminDown | GroupsChanged | MtuChanged]] = {
 
 
 class Links:
-    """The interfaces of one host by device name; `too_long` hears of packets that did not fit a link's MTU."""
+    """The interfaces of one host by device name. Their deadlines are in the host's `agenda`, by interface.
+
+    `too_long` hears of packets that did not fit a link's MTU.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Links:
         namespace: Namespace,
         generation: Generation,
         outbox: Outbox,
+        agenda: Agenda[Hashable],
         too_long: Callable[[Device, bytes, int], None],
         *,
         old_neighbours: StackNeighbours | None = None,
@@ -74,13 +78,13 @@ class Links:
         self._namespace = namespace
         self._generation = generation
         self._outbox = outbox
+        self._agenda = agenda
         self._too_long = too_long
         self._old_neighbours = old_neighbours
         self._interfaces: dict[str, Interface] = {}
         self._by_port: dict[str, list[Interface]] = {}
         self._by_queue_pair: dict[tuple[str, int], Interface] = {}
         self._parents: dict[str, str] = {}  # child -> parent
-        self._agenda: Agenda[Interface] = Agenda()
         self.lost = 0  # datagrams that no interface took: reflected, for groups just left, of devices that are down
 
     def __iter__(self) -> Iterator[Interface]:
@@ -171,13 +175,13 @@ class Links:
     def send(self, now: int, name: str, frame: Outgoing) -> None:
         """Through this interface; it waits or drops where it must."""
         interface = self._interfaces[name]
-        self._run(
-            now,
-            interface,
-            interface.encapsulate(
-                now, frame.destination, frame.ethertype, frame.payload, frame.offload, frame.next_hop
-            ),
+        effects = interface.encapsulate(
+            now, frame.destination, frame.ethertype, frame.payload, frame.offload, frame.next_hop
         )
+        if len(effects) == 1 and isinstance(effects[0], EmitDatagram):  # the usual case changes nothing else
+            self._outbox.send(SendDatagram(interface.port.name, effects[0].datagram))
+        else:
+            self._run(now, interface, effects)
 
     def receive(self, port: str, qpn: int, datagram: Datagram) -> tuple[Device, Frame] | None:
         """What a datagram for this queue pair brings, and to which device; None when it is dropped."""
@@ -201,12 +205,9 @@ class Links:
         interface = self._interfaces.get(name)
         return interface is None or interface.ready()
 
-    def tick(self, now: int) -> None:
-        for interface in self._agenda.due(now):
-            self._run(now, interface, interface.tick(now))
-
-    def deadline(self) -> int | None:
-        return self._agenda.earliest()
+    def tick(self, now: int, interface: Interface) -> None:
+        """The time has come that this interface had in the agenda."""
+        self._run(now, interface, interface.tick(now))
 
     def _parent_interface(self, name: str, what: str) -> Interface:
         interface = self._interfaces.get(name)

@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_nothing(moment: float) -> None:
     )
     time.sleep(moment)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(30) in (130, -signal.SIGINT)  # the latter while Python itself still starts
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()

@@ -102,6 +102,7 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending = True  # signals have nothing more to say
         self._closing.__exit__(kind, error, trace)
 
     def run(self, ready: Callable[[dict[str, object]], None]) -> None:
@@ -143,16 +144,12 @@ class Lab:
         self.files.remove(keep_log=wrong)
 
     def _open_spaces(self) -> None:
-        self._closing.callback(self._remove_spaces)
         adopted = {name: name for name in netns.leftovers(self.wish.name)} if self.wish.resume else {}
         for host in self.topology.hosts:
             pin = netns.pin_name(self.wish.name, host.name)
             space = netns.adopt(pin) if pin in adopted else netns.make(self.wish.name, host.name)
+            self._closing.callback(space.remove)
             self.spaces[host.name] = space
-
-    def _remove_spaces(self) -> None:
-        for space in self.spaces.values():
-            space.remove()
 
     def _note(self) -> None:
         inodes = {host: os.fstat(space.net).st_ino for host, space in self.spaces.items()}
@@ -251,15 +248,16 @@ class Lab:
         """A signal asks for the end: of the loop where it runs, else of the start; only once."""
         if self._ending:
             return
-        self._ending = True
         if self._opened:
             self.loop.stop()
         else:
+            self._ending = True
             raise KeyboardInterrupt
 
     def end_soon(self) -> None:
         """Take the lab down; from any thread."""
-        self.loop.stop()
+        if not self._ending:
+            self.loop.stop()
 
 
 def heed_signals(end: Callable[[], None]) -> None:

@@ -1,0 +1,94 @@
+"""Links: when there is light on a cable, and what both ends do when it comes and goes.
+
+Read first: InfiniBand Architecture volume 1, 7.2 (port states). A link trains to Init by itself; Armed and Active are
+the subnet manager's to write. Both ends change in one step, so that nobody sees half a link.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ibbond.fabric.cable import Cable
+from ibbond.fabric.generation import Generation
+from ibbond.fabric.node import Node
+from ibbond.fabric.port import Port
+from ibbond.fabric.verbs import PortEventKind, PortState
+from ibbond.wire.port_info import PhysicalState
+
+
+class LinkListener(Protocol):
+    def port_event(self, port: Port, kind: PortEventKind) -> None: ...
+
+    def link_changed(self, port: Port) -> None:
+        """The link at this end came up or went down."""
+        ...
+
+
+class Links:
+    def __init__(self, generation: Generation, listener: LinkListener) -> None:
+        self._generation = generation
+        self._listener = listener
+
+    def light(self, cable: Cable) -> None:
+        """Train the link if nothing stands in the way: both ports go to Init."""
+        ends = (cable.a, cable.b)
+        dark = any(not end.node.alive or end.physical_state == PhysicalState.DISABLED for end in ends)
+        if dark or not cable.plugged or cable.a.peer is not None:
+            return
+        for end in ends:
+            end.peer = cable.other(end)
+            end.change(state=PortState.INIT, physical_state=PhysicalState.LINK_UP)
+        self._generation.bump()
+        for end in ends:
+            self._listener.link_changed(end)
+
+    def darken(self, cable: Cable, *, failed: bool) -> None:
+        """Both ports leave the link; `failed` counts it as a fault. What is on the cable is lost."""
+        if cable.a.peer is None:
+            return
+        ends = (cable.a, cable.b)
+        cable.epoch += 1
+        active = [end for end in ends if end.state == PortState.ACTIVE]
+        for end in ends:
+            end.peer = None
+            end.counters.link_downed += failed
+            end.change(state=PortState.DOWN, physical_state=PhysicalState.POLLING)
+        self._generation.bump()
+        for end in active:
+            self._listener.port_event(end, PortEventKind.PORT_ERR)
+        for end in ends:
+            self._listener.link_changed(end)
+
+    def retrain(self, port: Port) -> None:
+        """Down and up again, also out of Disabled."""
+        if port.cable is not None:
+            self.darken(port.cable, failed=False)
+            port.change(physical_state=PhysicalState.POLLING)
+            self.light(port.cable)
+
+    def disable(self, port: Port) -> None:
+        """Down until somebody writes Polling."""
+        if port.cable is not None:
+            self.darken(port.cable, failed=False)
+        port.change(physical_state=PhysicalState.DISABLED)
+
+    def plug(self, cable: Cable, plugged: bool) -> None:
+        cable.plugged = plugged
+        if plugged:
+            self.light(cable)
+        else:
+            self.darken(cable, failed=True)
+
+    def make_lossy(self, cable: Cable, loss: float) -> None:
+        cable.loss = loss
+        self._generation.bump()
+
+    def power(self, node: Node, on: bool) -> None:
+        """All links of a node that dies, or lives again."""
+        node.alive = on
+        for port in node.ports.values():
+            if port.cable is not None:
+                if on:
+                    self.light(port.cable)
+                else:
+                    self.darken(port.cable, failed=True)

@@ -18,7 +18,7 @@ from ibbond.errors import Refused
 from ibbond.lab.inside import Door, door
 from ibbond.lab.launch import DidNotStart, Running, start, stop
 from ibbond.lab.live_view import SAMPLE_EVERY, View
-from ibbond.lab.measure import Happening, Recording
+from ibbond.lab.measure import Happening, ProbeStream, Recording, Stream
 from ibbond.lab.players import Cast, Seat
 from ibbond.lab.state import Wish
 from ibbond.machine import MS
@@ -167,15 +167,27 @@ def play(stage: Stage, rounds: int, patience: float) -> Recording:
             plug(stage, host, member)
     ended_at = time.monotonic_ns()
     stage.cast.end()
+    streams = stage.cast.streams(started_at, ended_at)
     return Recording(
         mode="live",
         rounds=rounds,
         started_at=started_at,
         ended_at=ended_at,
         happenings=tuple(stage.happenings),
-        streams=stage.cast.streams(started_at, ended_at),
-        notes=tuple(stage.notes),
+        streams=streams,
+        notes=(*stage.notes, *too_slow(streams, ended_at - started_at)),
     )
+
+
+def too_slow(streams: tuple[Stream, ...], length: int) -> Iterator[str]:
+    """A machine that was too busy to probe as often as the arithmetic assumes: people must know."""
+    for stream in streams:
+        if isinstance(stream, ProbeStream) and stream.sent and length / len(stream.sent) > 2 * stream.spacing_ns:
+            every, wanted = length / len(stream.sent) / MS, stream.spacing_ns / MS
+            yield (
+                f"This machine was busy: {stream.protocol} {stream.direction} was probed every {every:.1f} ms "
+                f"instead of every {wanted:.0f}, so its outages are rather {every / wanted:.1f} times as long."
+            )
 
 
 def prefer(stage: Stage, host: str, member: str) -> None:

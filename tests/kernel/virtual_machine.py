@@ -7,6 +7,7 @@ guest's own. There is no network device but those that a test makes. Nothing her
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import lzma
@@ -14,6 +15,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +42,8 @@ COMMAND_LINE = (
     "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off nokaslr no_timer_check cryptomgr.notests "
     "random.trust_cpu=on tsc=reliable audit=0 log_buf_len=4M"
 )
-SUPPRESS = "multidevs=remap,security_model=none"
+PR_SET_PDEATHSIG = 1
+SHARE_OPTIONS = "multidevs=remap,security_model=none"
 
 
 class Missing(Exception):
@@ -91,6 +94,7 @@ class VirtualMachine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self.directory / "errors").open("wb"),
+            preexec_fn=end_with_parent,
         )
         try:
             self.line, _ = listener.accept()
@@ -111,7 +115,7 @@ class VirtualMachine:
         command += ["-m", str(memory_mib), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
         command += ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", COMMAND_LINE]
         command += ["-chardev", f"file,id=console,path={self.directory}/console", "-serial", "chardev:console"]
-        command += ["-fsdev", f"local,id=root,path=/,readonly=on,{SUPPRESS}"]
+        command += ["-fsdev", f"local,id=root,path=/,readonly=on,{SHARE_OPTIONS}"]
         command += ["-device", "virtio-9p-pci,fsdev=root,mount_tag=hostroot"]
         command += ["-chardev", f"socket,id=line,path={self.directory}/line", "-device", "virtio-serial-pci"]
         return [*command, "-device", "virtserialport,chardev=line,name=ibbond"]
@@ -231,6 +235,11 @@ class Host:
 
     def carrier(self, name: str, up: bool) -> None:
         self.write(f"{name}/carrier", "1" if up else "0")
+
+
+def end_with_parent() -> None:
+    """A test run that is killed takes its machine along."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def build_initramfs(root: Path) -> bytes:

@@ -1,8 +1,11 @@
 """A subnet without a built-in manager: software at a port brings it up with nothing but MADs."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from subnets import Lab, pairs, two_switches
 
 from ibbond.fabric.conversation import Answers, Ask, directed
@@ -11,7 +14,8 @@ from ibbond.fabric.subnet_manager import Plan, SubnetManager
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import Method
-from ibbond.wire.smp import NodeDescription, Smp, SmpAttribute
+from ibbond.wire.port_info import PortInfo
+from ibbond.wire.smp import NodeDescription, NodeInfo, NodeType, Smp, SmpAttribute, SwitchInfo
 
 
 def test_nothing_moves_by_itself() -> None:
@@ -94,3 +98,54 @@ def test_conversation_sends_again_and_gives_up() -> None:
     assert not conversation.busy
     assert conversation.deadline() is None
     assert got == [[answer, None], []]
+
+
+class TestLyingAgents:
+    """A manager whose agents answer anything: it may find nothing, but it never breaks and never hangs."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.data())
+    def test_any_answers(self, data: st.DataObject) -> None:
+        manager = SubnetManager(0x11, Timing(light_sweep_ns=0), Plan())
+        answers = data.draw(st.lists(st.one_of(st.none(), replies()), min_size=1, max_size=40))
+        now, given_out = 0, 0
+        work = manager.start(now)
+        for _ in range(60):
+            sent = [effect for effect in work if isinstance(effect, ManagementDatagram)]
+            work = []
+            for mad in sent[:40]:
+                reply = answers[given_out % len(answers)]
+                given_out += 1
+                if reply is not None:
+                    asked = Smp.parse(mad.mad)
+                    status, fields = reply
+                    answer = replace(
+                        asked, method=Method.GET_RESP, returning=True, status=status, data=fields(asked.attribute)
+                    )
+                    work += manager.handle(now, ManagementDatagram(0xFFFF, 0xFFFF, 0, 0, answer.pack()))
+            at = manager.deadline()
+            if not work and at is not None:
+                now = at
+                work = manager.tick(now, 1, 1)
+
+
+def replies() -> st.SearchStrategy[tuple[int, Callable[[int], bytes]]]:
+    """A status and, for each attribute, data that are mostly of the right kind."""
+    guid = st.sampled_from([0x11, 0x12, 0x20, 0x30])
+    node = st.builds(
+        NodeInfo, st.sampled_from(NodeType), st.integers(0, 3), guid, guid, guid, st.integers(0, 4), st.just(64)
+    )
+    port = st.builds(
+        PortInfo, lid=st.integers(0, 0xFFFF), state=st.integers(0, 15), physical_state=st.sampled_from([2, 5, 5]),
+        neighbor_mtu=st.integers(0, 15), mtu_cap=st.integers(0, 15), capability_mask=st.sampled_from([0, 2]),
+    )  # fmt: skip
+    switch = st.builds(SwitchInfo, st.just(0xBFFF), st.just(64), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
+    noise = st.binary(min_size=64, max_size=64)
+
+    def choose(parts: tuple[NodeInfo, PortInfo, SwitchInfo, bytes]) -> Callable[[int], bytes]:
+        info, port_info, switch_info, other = parts
+        known = {0x11: info.pack(), 0x15: port_info.pack(), 0x12: switch_info.pack()}
+        return lambda attribute: known.get(attribute, other)
+
+    fields = st.tuples(node, port, switch, noise).map(choose)
+    return st.tuples(st.sampled_from([0, 0, 0, 0, 0x1C]), fields)

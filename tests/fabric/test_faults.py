@@ -286,6 +286,13 @@ def test_another_lid(lab: Lab) -> None:
     assert lab.subnet.port("h1/1").lid == 0x1234
 
 
+def test_the_highest_lid(lab: Lab) -> None:
+    lab.after(ChangeLid("h2/2", 0xBFFF))
+    sweep = next(effect.what for effect in lab.seen if isinstance(effect, SubnetLog) and "sweep" in effect.what)
+    assert int(sweep.split(", ")[2].split()[0]) < 30  # blank blocks of the tables are not written
+    assert lab.reachable() == pairs(ALL)
+
+
 def test_the_managers_own_lid(lab: Lab) -> None:
     lab.after(ChangeLid("s1/0", 500))
     assert {port.sm_lid for port in lab.subnet.end_ports()} == {500}

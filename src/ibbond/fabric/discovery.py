@@ -15,7 +15,7 @@ from ibbond.fabric.conversation import Answers, Ask
 from ibbond.fabric.verbs import PortState
 from ibbond.wire.mad import Status
 from ibbond.wire.port_info import PhysicalState, PortInfo
-from ibbond.wire.smp import Block16, NodeDescription, NodeInfo, NodeType, Smp, SmpAttribute, SwitchInfo
+from ibbond.wire.smp import MAX_HOPS, Block16, NodeDescription, NodeInfo, NodeType, Smp, SmpAttribute, SwitchInfo
 
 PortKey = tuple[int, int]  # (node GUID, port number)
 
@@ -222,7 +222,9 @@ class _Search:
         for port in node.ports.values():
             key = (node.guid, port.number)
             lit = port.info.physical_state == PhysicalState.LINK_UP and port.number
-            if lit and key not in self.found.links and (node.is_switch or key == self.found.own):
+            if len(port.path) == MAX_HOPS:
+                self.found.incomplete = True
+            elif lit and key not in self.found.links and (node.is_switch or key == self.found.own):
                 there = self.known.links.get(key) if port.info.state == PortState.ACTIVE else None
                 self.onward.append(_Step(key, (*port.path, port.number), there))
 

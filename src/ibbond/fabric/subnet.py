@@ -318,12 +318,12 @@ class Subnet:
     # ---- packets
 
     def _send_datagram(self, port: Port, datagram: Datagram) -> None:
-        key = next((key for key in port.pkeys if not (key ^ datagram.pkey) & 0x7FFF and key & 0x7FFF), None)
         if datagram.pkey not in port.pkeys:
-            if key is None:
+            keys = [key for key in port.pkeys if not (key ^ datagram.pkey) & 0x7FFF and key & 0x7FFF]
+            if not keys:
                 port.counters.transmit_discards += 1
                 return
-            datagram = replace(datagram, pkey=key)  # the packet carries the table's own form of the key
+            datagram = replace(datagram, pkey=keys[0])  # the packet carries the table's own form of the key
         self._transit.send(port, datagram_packet(datagram))
 
     def _send_mad(self, port: Port, mad: ManagementDatagram) -> None:

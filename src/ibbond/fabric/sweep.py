@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SUBNET_TIMEOUT = 18  # 4.096 us x 2^18, about 1.07 s: how often an agent repeats a trap
 OPERATIONAL_VLS = 1  # VL0
 PKEYS_PER_BLOCK = 32
+LIDS_PER_BLOCK = 64
+BLANK = bytes([NO_PORT]) * LIDS_PER_BLOCK
+UNKNOWN = b""  # a block that must be written whatever it should hold
 
 
 @dataclass(slots=True)
@@ -50,6 +53,7 @@ class Sweeper:
         self._groups = groups
         self._directory = directory
         self._lids = plan.lids
+        self._switches: list[SeenNode] = []  # of the last map
         self._graph: Graph = {}
         self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
         self._masks: dict[int, dict[int, int]] = {}  # switch -> MLID -> what was written
@@ -79,6 +83,7 @@ class Sweeper:
         self._number(found)
         yield from self._configure(found)
         change = self._publish(found)
+        self._switches = found.switches()
         self._graph = _graph(found)
         yield from self._open(found, [key for key in found.links if _joins_switches(found, key)])
         yield from self._write_linear()
@@ -109,8 +114,7 @@ class Sweeper:
 
     def look(self) -> Generator[Sequence[Ask], Answers, bool]:
         """A light sweep: True when a switch is silent or says that one of its ports changed."""
-        switches = self._directory.map.switches()
-        answers = yield [Ask(switch.path, SmpAttribute.SWITCH_INFO) for switch in switches]
+        answers = yield [Ask(switch.path, SmpAttribute.SWITCH_INFO) for switch in self._switches]
         seen = [asked(answer) for answer in answers]
         return any(data is None or SwitchInfo.parse(data).port_state_change for data in seen)
 
@@ -140,9 +144,8 @@ class Sweeper:
         """Addresses, timeouts and P_Key tables of end ports, and what switches must know of table sizes."""
         for node in found.switches():
             been_off = 0 in node.ports and node.ports[0].info.lid == 0
-            if been_off or node.guid not in self._directory.map.nodes:  # or somebody else has written its tables
-                self._linear.pop(node.guid, None)
-                self._masks.pop(node.guid, None)
+            if been_off or node.guid not in self._directory.map.nodes:
+                self._distrust(node)
         ports: list[tuple[SeenPort, Ask]] = []
         others: list[Ask] = []
         for node, port in found.end_ports():
@@ -159,6 +162,12 @@ class Sweeper:
             if data is not None:
                 port.info = PortInfo.parse(data)
         self._failed = any(asked(answer) is None for answer in answers)
+
+    def _distrust(self, node: SeenNode) -> None:
+        """The switch has been off, or somebody else has written it: its tables are unknown as far as they are used."""
+        self._masks.pop(node.guid, None)
+        used = node.switch.linear_top // LIDS_PER_BLOCK if node.switch is not None else 0
+        self._linear[node.guid] = dict.fromkeys(range(used + 1), UNKNOWN)
 
     def _switch_asks(self, node: SeenNode) -> list[Ask]:
         if node.switch is None:
@@ -251,13 +260,16 @@ class Sweeper:
         homes = {end.lid: end.home for end in ends if end.home is not None and end.home[0] in self._graph}
         tables = linear_tables(self._graph, homes)
         asks: list[Ask] = []
-        last = max(homes, default=0) // 64
         for switch, table in tables.items():
             known = self._linear.setdefault(switch, {})
             path = self._directory.map.nodes[switch].path
-            for block in range(max([last, *known]) + 1):
-                entries = bytes(table.get(lid, NO_PORT) for lid in range(block * 64, block * 64 + 64))
-                if known.get(block) != entries:
+            last = max([max(table, default=0) // LIDS_PER_BLOCK, *known])
+            row = bytearray([NO_PORT]) * ((last + 1) * LIDS_PER_BLOCK)
+            for lid, port in table.items():
+                row[lid] = port
+            for block in range(last + 1):
+                entries = bytes(row[block * LIDS_PER_BLOCK : (block + 1) * LIDS_PER_BLOCK])
+                if known.get(block, BLANK) != entries:
                     known[block] = entries
                     asks.append(Ask(path, SmpAttribute.LINEAR_FORWARDING_TABLE, block, entries))
         yield from self._write(asks)
@@ -301,9 +313,8 @@ class Sweeper:
     def _mask_asks(self, wanted: dict[int, dict[int, int]]) -> list[Ask]:
         """The block writes that make these masks true, remembered as done."""
         asks: list[Ask] = []
-        for node in self._directory.map.switches():
-            known = self._masks.get(node.guid)
-            fresh = known is None
+        for node in self._switches:
+            fresh = node.guid not in self._masks
             known = self._masks.setdefault(node.guid, {})
             blocks: dict[tuple[int, int], None] = {}
             if fresh and node.switch is not None and node.switch.multicast_top >= FIRST_MLID:
@@ -311,11 +322,14 @@ class Sweeper:
                 positions = range(node.info.port_count // PORTS_PER_POSITION + 1)
                 blocks.update(dict.fromkeys((block, at) for block in range(stale + 1) for at in positions))
             for mlid, masks in wanted.items():
-                differs = known.get(mlid, 0) ^ masks.get(node.guid, 0)
+                mask = masks.get(node.guid, 0)
+                differs = known.get(mlid, 0) ^ mask
+                if not differs:
+                    continue
+                known[mlid] = mask
                 for position in range(node.info.port_count // PORTS_PER_POSITION + 1):
                     if differs >> position * PORTS_PER_POSITION & 0xFFFF:
                         blocks[(mlid - FIRST_MLID) // MLIDS_PER_BLOCK, position] = None
-                known[mlid] = masks.get(node.guid, 0)
             for block, position in blocks:
                 first, shift = FIRST_MLID + block * MLIDS_PER_BLOCK, position * PORTS_PER_POSITION
                 row = tuple(known.get(mlid, 0) >> shift & 0xFFFF for mlid in range(first, first + MLIDS_PER_BLOCK))
@@ -328,10 +342,9 @@ class Sweeper:
         answers = yield asks
         silent = {ask.path for ask, answer in zip(asks, answers, strict=True) if asked(answer) is None}
         self._failed = self._failed or bool(silent)
-        for node in self._directory.map.switches():
+        for node in self._switches:
             if node.path in silent:
-                self._linear.pop(node.guid, None)
-                self._masks.pop(node.guid, None)
+                self._distrust(node)
 
 
 def _unchanged(info: PortInfo) -> PortInfo:

@@ -168,6 +168,9 @@ def describe(facts: dict[str, object]) -> str:
             for device, device_facts in as_dict(as_dict(host_facts)[kind]).items():
                 rows.append(describe_device(f"{host}/{device}", as_dict(device_facts)))
     lines.append(table(rows, ("DEVICE", "STATE", "", "ADDRESSES")))
+    missing = as_dict(facts["sysfs"])["why_not"]
+    if missing is not None:
+        lines += ["", f"/sys/class/net of the hosts does not show bonds: {missing}"]
     lines += ["", table((describe_cable(as_dict(cable)) for cable in cables_of(facts)), ("CABLE", "", "STATE"))]
     return "\n".join(lines)
 

@@ -130,8 +130,7 @@ class LiveLoop:
         self._timer.close()
         os.close(self._bell)
         self._epoll.close()
-        while self._posted:
-            self._posted.popleft()()
+        self.answer()
 
     def now(self) -> int:
         return time.monotonic_ns()
@@ -160,6 +159,11 @@ class LiveLoop:
     def ask(self, call: Callable[[], Result], timeout: float | None = 10.0) -> Result:
         """`post` and wait for the result (seconds). Not on the loop's own thread."""
         return self.post(call).result(timeout)
+
+    def answer(self) -> None:
+        """Make the calls that were posted; for whoever has ended `run` and still owes answers."""
+        while self._posted:
+            self._posted.popleft()()
 
     def call_at(self, at: int, call: Callable[[], object]) -> None:
         """Make a call at a monotonic nanosecond; on the loop's thread only. Equal times keep the order of asking."""
@@ -213,8 +217,7 @@ class LiveLoop:
     def _answer(self) -> None:
         os.eventfd_read(self._bell)
         self._moved = True
-        while self._posted:
-            self._posted.popleft()()
+        self.answer()
 
     def _execute(self, effects: Iterable[NetworkEffect]) -> None:
         for effect in effects:

@@ -26,6 +26,8 @@ from ibbond.errors import Refused
 PINS = Path("/run/netns")
 OURS = Path("/run/ibbond-netns")  # holds a note of what /run/netns was before us
 CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWUSER = 0x00020000, 0x40000000, 0x10000000
+CLONE_FS = 0x00000200
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
 MNT_DETACH = 0x2
 
@@ -59,12 +61,24 @@ class Space:
 
         A thread of its own makes it, so that nobody has to come back: an ordinary user may not.
         """
+        return self._visited(lambda: setns(self.net, CLONE_NEWNET), call)
+
+    def within_mounts(self, call: Callable[[], Result]) -> Result:
+        """Make a call in the host's mount namespace, for what is mounted there; the network stays the caller's."""
+
+        def go() -> None:
+            unshare_files()
+            setns(self.mount, CLONE_NEWNS)
+
+        return self._visited(go, call)
+
+    def _visited(self, go: Callable[[], None], call: Callable[[], Result]) -> Result:
         outcome: list[Result] = []
         problems: list[BaseException] = []
 
         def visit() -> None:
             try:
-                setns(self.net, CLONE_NEWNET)
+                go()
                 outcome.append(call())
             except BaseException as problem:
                 problems.append(problem)
@@ -201,6 +215,13 @@ def setns(descriptor: int, kind: int) -> None:
     if _libc.setns(descriptor, kind):
         code = ctypes.get_errno()
         raise OSError(code, f"setns: {os.strerror(code)}")
+
+
+def unshare_files() -> None:
+    """Give this thread a working directory and a root of its own, without which it may not change mounts."""
+    if _libc.unshare(CLONE_FS):
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
 def enter(net: int, mount_namespace: int) -> None:

@@ -32,6 +32,7 @@ from ibbond.lab.memory import Memory, recalled, remember
 from ibbond.lab.privilege import become_able
 from ibbond.lab.requests import Requests
 from ibbond.lab.state import Files, Note, Wish
+from ibbond.lab.views import Views
 from ibbond.machine import MS, SECOND
 from ibbond.stack.build import build
 from ibbond.stack.events import AttributeChanged, DeviceAppeared, DeviceVanished, NetworkEffect, OnHost, ToBond
@@ -169,8 +170,15 @@ class Lab:
         self.requests.cut_again(self.memory.cut)
         for host in self.topology.hosts:
             self._furnish(host)
+        self._open_views()
         self.server.start()
         raise_priority()
+
+    def _open_views(self) -> None:
+        self.views = Views(self.loop)
+        self._closing.callback(self.views.close)
+        self.views.open(self.spaces, self.requests.backend)
+        self.loop.listeners.append(self.views.heard)
 
     def _furnish(self, host: Host) -> None:
         """Addresses, routes and forwarding of a host, given to its kernel as a person would."""

@@ -1,0 +1,231 @@
+"""The view as a file system: what FUSE asks, answered from the tree, the backend and the kernel's own sysfs.
+
+Read first: fs/kernfs/file.c of Linux for the manners of sysfs: a read from the start renders the text anew, one
+write is one request and its errno is the writer's, a poll wakes with POLLPRI | POLLERR when the value changed since it
+was read. mfusepy brings libfuse; one thread serves one host. Left out: where it is mounted (`mount`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import itertools
+import os
+import select
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import mfusepy
+
+from ibbond.backend.contract import Backend
+from ibbond.errors import Refused
+from ibbond.sysfs.kernel_tree import KernelTree
+from ibbond.sysfs.tree import HIDDEN, Directory, File, Link, Node, Passed, ProcFile, Tree
+
+T = TypeVar("T")
+PAGE = 4096
+POLLRDNORM, POLLWRNORM = 0x40, 0x100
+READY = select.POLLIN | select.POLLOUT | POLLRDNORM | POLLWRNORM
+CHANGED = READY | select.POLLERR | select.POLLPRI
+
+_libfuse = mfusepy._libfuse
+_libfuse.fuse_notify_poll.argtypes = _libfuse.fuse_pollhandle_destroy.argtypes = [ctypes.c_void_p]
+_libfuse.fuse_pollhandle_destroy.restype = None
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """One open file; `read` and `write` are None where this kind of file does not have them."""
+
+    path: str
+    read: Callable[[], bytes]
+    write: Callable[[bytes], int]
+    text: bytes = b""
+    changes: int = 1  # of the value, since the file was opened; the first poll before a read wakes, as in sysfs
+    seen: int = 0  # of them, when it was read last
+    waiting: int | None = None  # libfuse's handle of a sleeping poll
+
+
+class View(mfusepy.Operations):  # type: ignore[misc]
+    """The file system of one host. Called on its own thread, but for `changed` and `close`."""
+
+    use_ns = True
+
+    def __init__(self, tree: Tree, backend: Backend, kernel: KernelTree | None) -> None:
+        self._tree = tree
+        self._backend = backend
+        self._kernel = kernel
+        self._open: dict[int, OpenFile] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()  # of the open files and their polls
+        self._closed = False
+        self._born = time.time_ns()
+
+    def changed(self, path: str) -> None:
+        """The value of a file is another one: sleeping polls wake. From any thread."""
+        with self._lock:
+            for file in self._open.values():
+                if file.path == path:
+                    file.changes += 1
+                    self._wake(file)
+
+    def close(self) -> None:
+        """No poll is woken any more; before the connection ends. From any thread."""
+        with self._lock:
+            self._closed = True
+
+    # What FUSE asks
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        node = self._find(path)
+        match node:
+            case Directory():
+                return self._attributes(stat.S_IFDIR | 0o755, 0)
+            case File(mode) | ProcFile(mode=mode):
+                return self._attributes(stat.S_IFREG | mode, PAGE)
+            case Link(target):
+                return self._attributes(stat.S_IFLNK | 0o777, len(target))
+            case Passed():
+                found = self._passed(lambda kernel: kernel.stat(path[1:]))
+                return self._attributes(found.st_mode, found.st_size)
+
+    def readlink(self, path: str) -> str:
+        node = self._find(path)
+        if isinstance(node, Link):
+            return node.target
+        return self._passed(lambda kernel: kernel.readlink(path[1:]))
+
+    def readdir(self, path: str, fh: int) -> list[str]:
+        node, place = self._find(path), path[1:]
+        names = dict.fromkeys(node.names if isinstance(node, Directory) else ())
+        if self._kernel is not None and (isinstance(node, Passed) or (isinstance(node, Directory) and node.passed)):
+            found = self._kernel.names(place) if place else self._kernel.devices()
+            names |= dict.fromkeys(name for name in found if name not in HIDDEN)
+        return [".", "..", *names]
+
+    def open(self, path: str, flags: int) -> int:
+        node = self._find(path)
+        mode = self.getattr(path)["st_mode"]
+        wanted = {os.O_RDONLY: 0o444, os.O_WRONLY: 0o222, os.O_RDWR: 0o666}[flags & os.O_ACCMODE]
+        if (wanted & 0o444 and not mode & 0o444) or (wanted & 0o222 and not mode & 0o222):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))  # root, too: see kernfs_fop_open
+        number = next(self._numbers)
+        file = self._opened(path[1:], node)
+        with self._lock:
+            self._open[number] = file
+        return number
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+        file = self._open[fh]
+        if offset == 0:
+            file.seen = file.changes
+            file.text = file.read()
+        return file.text[offset : offset + size]
+
+    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+        return self._open[fh].write(data[:PAGE])
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
+        self._find(path)
+        return 0  # what `>` does first; the request is the write
+
+    def release(self, path: str, fh: int) -> int:
+        with self._lock:
+            file = self._open.pop(fh)
+            self._forget(file)
+        return 0
+
+    def poll(self, path: str, fh: int, ph: int | None, reventsp: ctypes._Pointer[ctypes.c_uint]) -> int:
+        file = self._open[fh]
+        with self._lock:
+            self._forget(file)
+            file.waiting = ph or None
+            reventsp[0] = CHANGED if file.seen != file.changes else READY
+        return 0
+
+    def statfs(self, path: str) -> dict[str, int]:
+        return {"f_bsize": PAGE, "f_namemax": 255}
+
+    def create(self, path: str, mode: int, fi: object = None) -> int:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def _never(self, *_: object) -> int:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    unlink = rmdir = mkdir = mknod = rename = symlink = link = chmod = chown = _never
+
+    def utimens(self, path: str, times: object = None) -> int:
+        self._find(path)
+        return 0
+
+    def destroy(self, path: str) -> None:
+        self.close()
+
+    # Answers
+
+    def _find(self, path: str) -> Node:
+        node = self._tree.find(path[1:])
+        if node is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return node
+
+    def _opened(self, path: str, node: Node) -> OpenFile:
+        match node:
+            case File(passed=passed):
+                return OpenFile(path, lambda: self._text(path, passed), lambda data: self._request(path, data))
+            case ProcFile(bond):
+                return OpenFile(path, lambda: asked(lambda: self._backend.proc(bond)).encode(), self._never)
+            case _:
+                return OpenFile(
+                    path,
+                    lambda: self._passed(lambda kernel: kernel.read(path)),
+                    lambda data: self._passed(lambda kernel: kernel.write(path, data)),
+                )
+
+    def _text(self, path: str, passed: bool) -> bytes:
+        if passed and self._kernel is not None:
+            with contextlib.suppress(OSError):
+                return self._kernel.read(path)
+        return asked(lambda: self._backend.read(path)).encode()
+
+    def _request(self, path: str, data: bytes) -> int:
+        asked(lambda: self._backend.write(path, data.decode(errors="surrogateescape")))
+        return len(data)
+
+    def _passed(self, ask: Callable[[KernelTree], T]) -> T:
+        if self._kernel is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return ask(self._kernel)
+
+    def _attributes(self, mode: int, size: int) -> dict[str, int]:
+        links = 2 if stat.S_ISDIR(mode) else 1
+        times = dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), self._born)
+        return {"st_mode": mode, "st_size": size, "st_nlink": links, **times}
+
+    # With the lock held
+
+    def _wake(self, file: OpenFile) -> None:
+        if file.waiting is not None and not self._closed:
+            _libfuse.fuse_notify_poll(file.waiting)
+            self._forget(file)
+
+    def _forget(self, file: OpenFile) -> None:
+        if file.waiting is not None:
+            _libfuse.fuse_pollhandle_destroy(file.waiting)
+            file.waiting = None
+
+
+def asked(ask: Callable[[], T]) -> T:
+    """What the backend answers; its refusal as the errno of the system call."""
+    try:
+        return ask()
+    except Refused as refusal:
+        code = refusal.code or errno.EINVAL
+        raise OSError(code, os.strerror(code)) from None
+    except TimeoutError:
+        raise OSError(errno.EIO, os.strerror(errno.EIO)) from None

@@ -122,6 +122,9 @@ def reconcile(current: HostState, wanted: HostState) -> list[Step]:
     for name, bond in current.bonds.items():
         if name not in wanted.bonds:
             steps.append(Write(MASTERS, f"-{name}", lacks=name, interrupts=_carries(name, bond)))
+    for name, bond in wanted.bonds.items():  # first, so that a member can go from one bond to another
+        if name in current.bonds:
+            steps.extend(_releases(name, current.bonds[name], _leaving(current.bonds[name], bond)))
     for name, bond in wanted.bonds.items():
         steps.extend(_bond(name, current.bonds.get(name), bond, current.devices))
     members = {member for bond in wanted.bonds.values() for member in bond.members}
@@ -134,7 +137,7 @@ def reconcile(current: HostState, wanted: HostState) -> list[Step]:
 def needs_interruption(current: BondState, wanted: BondState) -> str:
     """Why options cannot be changed without taking the bond apart for a moment; empty when they can."""
     changed = _changed(current, wanted)
-    if current.members and any(OPTIONS[option].no_members for option in changed if option in OPTIONS):
+    if _apart(current, changed):
         return "the bond has members, which must leave and join again"
     if current.device.up and any(OPTIONS[option].bond_down for option in changed if option in OPTIONS):
         return "the bond is up and must go down for it"
@@ -146,14 +149,10 @@ def _bond(name: str, present: BondState | None, wanted: BondState, devices: dict
     if present is None:
         yield Write(MASTERS, f"+{name}", has=name)
     changed = _changed(current, wanted)
-    apart = bool(current.members) and any(OPTIONS[option].no_members for option in changed if option in OPTIONS)
+    apart = _apart(current, changed)
     down = current.device.up and any(OPTIONS[option].bond_down for option in changed if option in OPTIONS)
     slaves = f"{name}/bonding/slaves"
-
-    leaving = [member for member in current.members if apart or member not in wanted.members]
-    # The active member last: traffic moves at most once.
-    for member in sorted(leaving, key=lambda member: member == current.active):
-        yield Write(slaves, f"-{member}", lacks=member, interrupts=_leaves(name, current, member, leaving))
+    leaving = _leaving(current, wanted)
     if down:
         yield SetAdmin(name, False, interrupts=f"{name} is down until it is set up again")
     yield from _option_writes(name, current, changed)
@@ -177,6 +176,24 @@ def _bond(name: str, present: BondState | None, wanted: BondState, devices: dict
         moves = f"traffic moves from {current.active} to {wanted.active}" if current.active else ""
         yield Write(f"{name}/bonding/active_slave", wanted.active, equals=wanted.active, interrupts=moves)
     yield from _addresses(name, _after_down(current.device) if down else current.device, wanted.device)
+
+
+def _apart(current: BondState, changed: dict[str, str]) -> bool:
+    """Whether all members must leave for a moment."""
+    return bool(current.members) and any(OPTIONS[option].no_members for option in changed if option in OPTIONS)
+
+
+def _leaving(current: BondState, wanted: BondState) -> list[str]:
+    """The members that leave, the active one last: traffic moves at most once."""
+    apart = _apart(current, _changed(current, wanted))
+    leaving = [member for member in current.members if apart or member not in wanted.members]
+    return sorted(leaving, key=lambda member: member == current.active)
+
+
+def _releases(name: str, current: BondState, leaving: list[str]) -> Iterator[Step]:
+    for member in leaving:
+        interrupts = _leaves(name, current, member, leaving)
+        yield Write(f"{name}/bonding/slaves", f"-{member}", lacks=member, interrupts=interrupts)
 
 
 def _changed(current: BondState, wanted: BondState) -> dict[str, str]:

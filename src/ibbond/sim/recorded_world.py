@@ -96,8 +96,7 @@ class RecordedWorld:
         bond = self.registry.bonds.get(self.case.bond)
         if bond is None:
             return 0
-        options = bond.snapshot().options
-        return int(str(options["miimon"])) or int(str(options["arp_interval"]))
+        return bond.values.miimon or bond.values.arp_interval
 
     # -- what is read ------------------------------------------------------------------------------------------------
 
@@ -209,31 +208,26 @@ class RecordedWorld:
         self.look()
 
     def look(self) -> None:
-        """Note the values that a monitor polls."""
-        if not self.watched:
+        """Note the values that a monitor polls: the bond's, and those of every member of any bond."""
+        if not self.watched or not self.case.monitor:
             return
-        name = self.case.bond
-        for key, path in (
-            ("active_slave", "bonding/active_slave"),
-            ("mii_status", "bonding/mii_status"),
-            ("carrier", "carrier"),
-        ):
-            self._note(key, name, path)
-        for device in self.case.devices:
-            for file in ("mii_status", "state", "link_failure_count"):
-                self._note(f"{device}/{file}", device, f"bonding_slave/{file}")
+        for name, bond in self.registry.bonds.items():
+            snapshot = bond.snapshot()
+            if name == self.case.bond:
+                self.trace.state("active_slave", snapshot.active or "")
+                self.trace.state("mii_status", "up" if snapshot.carrier else "down")
+                if snapshot.up:
+                    self.trace.state("carrier", "1" if snapshot.carrier else "0")
+            for member in snapshot.members:
+                self.trace.state(f"{member.name}/mii_status", member.link)
+                self.trace.state(f"{member.name}/state", member.state)
+                self.trace.state(f"{member.name}/link_failure_count", str(member.link_failure_count))
 
     def _hear(self, notice: Notice, device: Device) -> None:
         """The first thing that leaving a bond does is to make the member a backup, and its files go last."""
         key = f"{device.name}/state"
         if notice is Notice.CHANGEUPPER and device.master is None and key in self.trace.states:
             self.trace.state(key, "backup")
-
-    def _note(self, key: str, device: str, path: str) -> None:
-        try:
-            self.trace.state(key, self.text(device, path).strip())
-        except Refused:
-            return
 
     # -- frames ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ibbond.host.timer import Timer
-from ibbond.host.waiting import FIRST_NS, SHORT_SLEEPS, Waiter
+from ibbond.host.waiting import TRIAL, TRIALS, Pressure, Waiter
 
 MS = 1_000_000
 
@@ -51,47 +51,95 @@ def test_after_a_ring_the_same_time_can_be_set_again(timer: Timer) -> None:
     assert rings_within(timer, 1000)
 
 
-class Endless:
-    """An epoll set that is ready when its script says so: for each poll, the answer."""
+class Scripted:
+    """An epoll set and a clock: asleep, work comes after `asleep` nanoseconds, while looking after `looking`."""
 
-    def __init__(self, script: list[bool]) -> None:
-        self.script = script
-        self.slept = 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, asleep: int, looking: int) -> None:
+        self.asleep, self.looking = asleep, looking
+        self.now = self.began = 0
+        self.sleeps = 0
+        monkeypatch.setattr(time, "monotonic_ns", self.clock)
+        self.busy = 0.0
+        self.waiter = Waiter(self, self)  # type: ignore[arg-type]
+
+    def share(self) -> float:
+        return self.busy
+
+    def clock(self) -> int:
+        self.now += 100
+        return self.now
 
     def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
-        if timeout is None:
-            self.slept += 1
-            return [(3, 1)]
-        return [(3, 1)] if self.script and self.script.pop(0) else []
+        ready = [(3, 1)]
+        if timeout is not None:
+            self.now += 500
+            return ready if self.now - self.began >= self.looking else []
+        self.sleeps += 1
+        self.now = max(self.now, self.began + self.asleep)
+        return ready
+
+    def wait(self, times: int) -> int:
+        """How many of these waits were spent looking."""
+        looked = 0
+        for _ in range(times):
+            self.began = self.now
+            assert self.waiter.wait() == [(3, 1)]
+            looked += self.waiter.looking
+        return looked
 
 
-def test_short_sleeps_start_the_looking() -> None:
-    waiter = Waiter(Endless([]))  # type: ignore[arg-type]
-    for _ in range(SHORT_SLEEPS):
-        assert waiter.window == 0
-        waiter.wait()
-    assert waiter.window == FIRST_NS
+def test_where_waking_up_is_slow_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Scripted(monkeypatch, asleep=45_000, looking=18_000)
+    world.wait(2 * TRIAL)
+    assert world.wait(1000) > 900
 
 
-def test_looking_that_finds_something_does_not_sleep() -> None:
-    epoll = Endless([False, False, True])
-    waiter = Waiter(epoll)  # type: ignore[arg-type]
-    waiter.window = 1_000_000_000
-    assert waiter.wait() == [(3, 1)]
-    assert epoll.slept == 0
+def test_where_looking_is_no_quicker_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Scripted(monkeypatch, asleep=20_000, looking=19_000)
+    world.wait(3 * TRIAL)
+    assert world.wait(1000) < 100
 
 
-def test_looking_in_vain_ends_soon() -> None:
-    waiter = Waiter(Endless([]))  # type: ignore[arg-type]
-    waiter.window = FIRST_NS
-    for _ in range(3):
-        waiter.wait()
-    assert waiter.window == 0
+def test_on_a_busy_machine_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Scripted(monkeypatch, asleep=45_000, looking=18_000)
+    world.wait(2 * TRIAL)
+    assert world.waiter.looking
+    world.busy = 0.9
+    world.wait(TRIAL)
+    assert world.wait(1000) == 0
+
+
+def test_the_pressure_is_a_share_of_time() -> None:
+    pressure = Pressure()
+    time.sleep(0.02)
+    assert 0 <= pressure.share() < 1.5
+    pressure.close()
+
+
+def test_a_slow_pace_is_waited_for_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet every 50 microseconds: looking ends in vain, and must not cost a core."""
+    world = Scripted(monkeypatch, asleep=50_000, looking=50_000)
+    world.wait(3 * TRIAL)
+    assert world.wait(TRIAL * TRIALS // 2) < 2 * TRIAL
+
+
+def test_without_traffic_it_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Scripted(monkeypatch, asleep=1_000_000, looking=1_000_000)
+    assert world.wait(1000) == 0
+
+
+def test_the_end_of_the_traffic_ends_the_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Scripted(monkeypatch, asleep=45_000, looking=18_000)
+    world.wait(3 * TRIAL)
+    assert world.waiter.looking
+    world.asleep = world.looking = 1_000_000
+    world.wait(TRIAL + 1)
+    assert not world.waiter.looking
 
 
 def test_a_real_descriptor_wakes_it() -> None:
     bell = os.eventfd(1)
     with select.epoll() as epoll:
         epoll.register(bell, select.EPOLLIN)
-        assert Waiter(epoll).wait() == [(bell, select.EPOLLIN)]
+        assert Waiter(epoll, Pressure()).wait() == [(bell, select.EPOLLIN)]
     os.close(bell)

@@ -26,7 +26,7 @@ from ibbond.host.priority import avoid_pauses
 from ibbond.host.pump import Drops, Pump
 from ibbond.host.timer import Timer
 from ibbond.host.tun import NO_OFFLOAD
-from ibbond.host.waiting import Waiter
+from ibbond.host.waiting import Pressure, Waiter
 from ibbond.machine import MS, SECOND
 from ibbond.netdev.device import Device
 from ibbond.stack.events import (
@@ -72,7 +72,8 @@ class LiveLoop:
         self._persist = persist
         self._fds: dict[tuple[str, str], int] = {}
         self._epoll = select.epoll()
-        self._waiter = Waiter(self._epoll)
+        self._pressure = Pressure()
+        self._waiter = Waiter(self._epoll, self._pressure)
         self._handlers: dict[int, Callable[[], object]] = {}
         self._timer = Timer()
         self._agenda: list[tuple[int, int, Callable[[], object]]] = []
@@ -128,6 +129,7 @@ class LiveLoop:
         self._fds.clear()
         self._handlers.clear()
         self._timer.close()
+        self._pressure.close()
         os.close(self._bell)
         self._epoll.close()
         self.answer()

@@ -29,6 +29,7 @@ class Journal:
     ) -> None:
         self.items: deque[Item] = deque(maxlen=KEPT)
         self.logs: dict[str, deque[str]] = {}
+        self.readers: list[Callable[[Item], None]] = []  # called on the loop's thread, must not wait
         self._started_at = started_at
         self._people = people
         self._publish = publish
@@ -58,3 +59,5 @@ class Journal:
         }
         self.items.append(item)
         self._publish(item)
+        for reader in self.readers:
+            reader(item)

@@ -12,6 +12,7 @@ import statistics
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from ibbond.machine import MS
@@ -49,6 +50,12 @@ class ProbeStream:
     def outage_ns(self, start: int, end: int) -> int:
         return len(self.lost_between(start, end)) * self.spacing_ns
 
+    def silence_ns(self, start: int, end: int) -> int:
+        """The longest time between two arrivals of what was sent in [start, end): losses, and delays besides."""
+        first, last = bisect_left(self.sent, start), bisect_left(self.sent, end)
+        came = sorted(at for at in self.arrived[first:last] if at)
+        return max((b - a for a, b in pairwise(came)), default=end - start)
+
     def lives(self, start: int, end: int) -> bool:
         """Whether something that was sent in [start, end) arrived."""
         first, last = bisect_left(self.sent, start), bisect_left(self.sent, end)
@@ -78,6 +85,9 @@ class ByteStream:
         """The longest silence that touches [start, end); one that had not ended then counts to the end."""
         silences = [until - since for since, until in self.silences if until > start and since < end]
         return max([*silences, end - max(start, self.last_at)] if self.last_at < end else silences, default=0)
+
+    def silence_ns(self, start: int, end: int) -> int:
+        return self.outage_ns(start, end)
 
     def lives(self, start: int, end: int) -> bool:
         """Whether bytes arrived in [start, end)."""
@@ -143,6 +153,7 @@ class Outages:
 
     lost: tuple[int, ...] = ()
     outage_ms: tuple[float, ...] = ()
+    silence_ms: tuple[float, ...] = ()  # what a listener noticed: the longest time between two arrivals
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -220,6 +231,7 @@ def windows(recording: Recording) -> list[tuple[Happening, int, int]]:
 def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> ProtocolSummary:
     lost: dict[str, list[int]] = {kind: [] for kind in KINDS}
     outage: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    silence: dict[str, list[float]] = {kind: [] for kind in KINDS}
     survived = bool(streams) and bool(recording.moves)
     explained = 0
     for move, start, end in windows(recording):
@@ -227,6 +239,8 @@ def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> Prot
         lost[move.what].append(max(losses, default=0))
         explained += sum(losses)
         outage[move.what].append(max((stream.outage_ns(start, end) for stream in streams), default=end - start) / MS)
+        soon = min(end, move.at_ns + ALIVE_NS)
+        silence[move.what].append(max((stream.silence_ns(start, soon) for stream in streams), default=0) / MS)
         survived &= all(stream.lives(max(move.at_ns, end - ALIVE_NS), end) for stream in streams)
     sent = sum(_count(stream)[0] for stream in streams)
     received = sum(_count(stream)[1] for stream in streams)
@@ -235,8 +249,8 @@ def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> Prot
         protocol,
         sent,
         received,
-        Outages(tuple(lost["failover"]), tuple(outage["failover"])),
-        Outages(tuple(lost["failback"]), tuple(outage["failback"])),
+        Outages(tuple(lost["failover"]), tuple(outage["failover"]), tuple(silence["failover"])),
+        Outages(tuple(lost["failback"]), tuple(outage["failback"]), tuple(silence["failback"])),
         survived=survived and not broken,
         elsewhere=0 if protocol == "tcp" else sent - received - explained,
     )

@@ -92,7 +92,9 @@ TCP a silence of the receiver longer than 5 ms.</figcaption></figure>
 <div class="scroll">{_table(summary)}</div>
 <p class="lead">Outage is lost probes times their spacing (1 ms for UDP and multicast, 10 ms for ping); where a protocol
 runs both ways, the worse direction counts. TCP loses nothing: its outage is the receiver's longest time without new
-bytes, and TCP's own retransmission timeout (about 200 ms) is in it where the last packets before a cut were lost.</p>
+bytes, and TCP's own retransmission timeout (about 200 ms) is in it where the last packets before a cut were lost.
+Silence is the longest time between two arrivals around a move: what was delayed but not lost is in it, and what this
+machine's own scheduling adds.</p>
 <h2>Move by move</h2>
 <div class="scroll">{_moves_table(summary)}</div>
 <footer>Made by <code>ibbond demo --rounds {recording.rounds} --report DIR</code>.</footer>
@@ -150,10 +152,10 @@ def _table(summary: Summary) -> str:
         for row in summary.protocols
     )
     return (
-        '<table><thead><tr><th></th><th colspan="2"></th><th colspan="3">fail-over (cable cut)</th>'
-        '<th colspan="3">fail-back (cable plugged again)</th><th></th></tr>'
+        '<table><thead><tr><th></th><th colspan="2"></th><th colspan="4">fail-over (cable cut)</th>'
+        '<th colspan="4">fail-back (cable plugged again)</th><th></th></tr>'
         "<tr><th>protocol</th><th>sent</th><th>received</th>"
-        + "<th>most lost</th><th>median ms</th><th>max ms</th>" * 2
+        + "<th>most lost</th><th>median ms</th><th>max ms</th><th>silence ms</th>" * 2
         + f'<th class="text">survived</th></tr></thead><tbody>{rows}</tbody></table>'
     )
 
@@ -162,7 +164,7 @@ def _outage_cells(outages: Outages) -> str:
     numbers = outages.as_json()
     return (
         f"<td>{numbers['lost_max']}</td><td>{_ms(numbers['outage_ms_median'])}</td>"
-        f"<td>{_ms(numbers['outage_ms_max'])}</td>"
+        f"<td>{_ms(numbers['outage_ms_max'])}</td><td>{_ms(max(outages.silence_ms, default=None))}</td>"
     )
 
 

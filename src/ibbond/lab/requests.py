@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_interface
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 from ibbond.backend.control_server import Feed, Handler, Lease, WithDescriptors
@@ -17,6 +18,7 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend, SubnetEvent
 from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
+from ibbond.lab.journal import Item
 from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
@@ -97,7 +99,16 @@ class Requests:
         return self.run(lambda: list(self._lab.journal.logs.get(host, ())))
 
     def watch(self, host: str) -> Iterator[dict[str, object]]:
-        raise NotImplementedError("watch a lab by its socket")
+        queue: SimpleQueue[Item] = SimpleQueue()
+        readers = self._lab.journal.readers
+        readers.append(queue.put)
+        try:
+            while True:
+                item = queue.get()
+                if str(item["where"]).partition("/")[0] == host:
+                    yield item
+        finally:
+            readers.remove(queue.put)
 
     # Requests
 

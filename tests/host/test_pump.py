@@ -149,6 +149,24 @@ def test_one_turn_moves_a_batch_at_most(bench: Bench) -> None:
     assert flow.packets == BATCH + 3
 
 
+def test_packets_that_come_one_by_one_are_taken_one_by_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second read that only finds out that there is nothing; but a queue that grows is seen soon."""
+    reads = []
+    monkeypatch.setattr(os, "readv", lambda fd, parts, _real=os.readv: reads.append(fd) or _real(fd, parts))
+    bench.pump.drain = bench.pump._made_drain()
+    bench.world[TWO] = flow = Flow(("h2", "bond0"))
+    for _ in range(20):
+        bench.send(ipv4(TWO))
+        bench.pump.drain()
+    assert flow.packets == 20
+    assert len(reads) < 20 + 8
+    for _ in range(BATCH):
+        bench.send(ipv4(TWO))
+    for _ in range(8):
+        bench.pump.drain()
+    assert flow.packets == 20 + BATCH
+
+
 def test_a_device_that_is_gone_sends_to_the_slow_path(bench: Bench) -> None:
     bench.world[TWO] = flow = Flow(("h2", "ib7"))
     bench.send(ipv4(TWO))

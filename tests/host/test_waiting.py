@@ -69,9 +69,9 @@ class Scripted:
         self.now += 100
         return self.now
 
-    def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
+    def poll(self, timeout: float, _: int) -> list[tuple[int, int]]:
         ready = [(3, 1)]
-        if timeout is not None:
+        if timeout == 0:
             self.now += 500
             return ready if self.now - self.began >= self.looking else []
         self.sleeps += 1

@@ -21,6 +21,7 @@ from ibbond.wire.offload import segment_count
 
 PACKET_BYTES: Final = 65_536 + 64  # the largest train with its headers
 BATCH: Final = 32  # packets of one TUN before the next one has its turn
+ALONE: Final = 4  # wake-ups with one packet each, after which it looks for a second one again
 FLOWS: Final = 4_096  # destinations that one TUN remembers
 
 NO_BUFFER = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
@@ -107,7 +108,11 @@ class Pump:
         return flow, out
 
     def _made_drain(self) -> Callable[[], None]:
-        """Build the function that moves up to `BATCH` waiting packets; everything it touches is a local name."""
+        """Build the function that moves waiting packets; everything it touches is a local name.
+
+        Where packets come one by one it takes one and does not ask for more: epoll will tell. Where more are found it
+        takes up to `BATCH`.
+        """
         fd, flows, generation, drops = self.fd, self.flows, self._generation, self.drops
         offload, body = bytearray(OFFLOAD_BYTES), bytearray(PACKET_BYTES)
         view = memoryview(body)
@@ -115,13 +120,17 @@ class Pump:
         readv, writev = os.readv, os.writev
         remembered = flows.get
         ipv4_destination, ipv6_destination = IPV4_DESTINATION.unpack_from, IPV6_DESTINATION.unpack_from
-        learn, slow, turns = self._learn, self._slow, range(BATCH)
+        learn, slow = self._learn, self._slow
+        turns, alone = BATCH, 0
 
         def drain() -> None:
-            for _ in turns:
+            nonlocal turns, alone
+            for turn in range(turns):
                 try:
                     size = readv(fd, vectors) - OFFLOAD_BYTES
                 except OSError:  # EAGAIN: nothing more; EBADFD: somebody deleted the device, netlink will say so
+                    if turn <= 1:
+                        turns, alone = 1, 0
                     return
                 if size < 40 and (size < 20 or body[0] >= 0x60):  # no whole header: what follows is of an older packet
                     slow(bytes(view[:size]), bytes(offload))
@@ -141,5 +150,9 @@ class Pump:
                     continue
                 flow.packets += segment_count(offload, view[:size]) if offload[1] else 1
                 flow.bytes += size
+            if turns == 1:
+                alone += 1
+                if alone > ALONE:
+                    turns = BATCH
 
         return drain

@@ -21,6 +21,7 @@ PAUSE_NS: Final = 80_000  # longer waits say nothing of how quick a wake-up is: 
 TRIAL: Final = 32  # waits whose mean is compared
 TRIALS: Final = 64  # of the quicker way, before the other one is tried again
 GAIN: Final = 0.8  # looking must shorten the waits to this share: it costs a core
+EVENTS: Final = 64  # descriptors that one wait tells of; epoll tells of the others next
 BUSY: Final = 0.2  # share of the time in which somebody waited for a core
 PRESSURE: Final = "/proc/pressure/cpu"
 
@@ -71,17 +72,17 @@ class Waiter:
         if self._took < PAUSE_NS or self.looking:
             self._learn()
         began = time.monotonic_ns()
-        ready = self._look(began + WINDOW_NS) if self.looking else self._poll()
+        ready = self._look(began + WINDOW_NS) if self.looking else self._poll(-1, EVENTS)
         self._took = time.monotonic_ns() - began
         return ready
 
     def _look(self, until: int) -> Ready:
         poll, now = self._poll, time.monotonic_ns
         while now() < until:
-            ready = poll(0)
+            ready = poll(0, EVENTS)
             if ready:
                 return ready
-        return poll()
+        return poll(-1, EVENTS)
 
     def _learn(self) -> None:
         self._sum += min(self._took, PAUSE_NS)  # a pause while looking counts: the looking was in vain

@@ -92,8 +92,10 @@ def _check_type(state: State, device: Device) -> None:
     if bond.type == device.type or state.rules.kernel("dev_setup"):
         return
     if state.members:
-        fix = "Remove its members first, or use another bond"
-        raise _error(state, device, "Device type is different from other slaves", fix, errno.EINVAL)
+        state.say_of("Error: Device type is different from other slaves", device.name, "error")
+        why = f"its members are {_type_name(bond.type)} and {device.name} is {_type_name(device.type)}"
+        fix = f"Remove {' and '.join(state.members)} first, or use another bond"
+        raise _refused(state, device, why, fix, errno.EINVAL)
     if device.type != ETHERNET and state.values.kind is Mode.LACP:
         fix = "Use mode active-backup"
         raise _error(state, device, "8023AD mode requires Ethernet devices", fix, errno.EINVAL)
@@ -323,3 +325,7 @@ def _error(state: State, device: Device, text: str, fix: str, code: int) -> Refu
 
 def _refused(state: State, device: Device, why: str, fix: str, code: int) -> Refused:
     return Refused(f"cannot add {device.name} to {state.name}", why=why, fix=fix, code=code)
+
+
+def _type_name(kind: int) -> str:
+    return {ETHERNET: "Ethernet", INFINIBAND: "InfiniBand"}.get(kind, f"of type {kind}")

@@ -210,7 +210,7 @@ class Host:
     def stop(self, number: int) -> Result:
         return Result(**self.machine.request(op="stop", host=self.name, number=number))  # type: ignore[arg-type]
 
-    def output_with(self, number: int, text: str, seconds: float = 20) -> str:
+    def output_with(self, number: int, text: str, seconds: float = 60) -> str:
         """The output of a started command, once it holds `text`."""
         until = time.monotonic() + seconds
         while text not in (out := self.output(number)):

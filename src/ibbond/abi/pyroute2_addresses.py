@@ -76,7 +76,7 @@ def _constant(number: int) -> str:
 def _format(number: int) -> str:
     option = BOND_OPTIONS[number]
     if option.kind is Kind.TARGETS6:
-        return "*ip6addr"
+        return "*ipaddr"  # as long as it is: 16 bytes here
     return f"uint{8 * width(option)}"
 
 

@@ -16,6 +16,8 @@ from ibbond.ops.rule import Found, Rule, Severity
 
 UNSEEN = {
     "refusal_undresses_bond": "it shows when a first member is refused; ibbond's own requests put the bond back",
+    "cleared_active_drops": "it shows when active_slave is cleared, which ibbond's own requests do not do",
+    "promiscuity_forgotten": "it shows when a capture is running while the last member leaves",
     "first_run_locked_out": "it lasts four milliseconds",
     "pending_run_kept": "it shows once, when the interval is shortened",
 }

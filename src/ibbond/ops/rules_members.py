@@ -347,7 +347,6 @@ MEMBER_RULES = (
         "Two members active at once",
         "Both deliver what arrives: duplicates, and groups joined at the wrong one",
         two_active,
-        "cleared_active_stays",
     ),
     Rule(
         "same-address",

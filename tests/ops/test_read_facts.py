@@ -1,0 +1,215 @@
+"""Facts from a saved copy: adapters, ports, partitions, switches behind cables; bundles, good and hostile."""
+
+import contextlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ibbond.backend.kernel import KernelBackend
+from ibbond.errors import Refused
+from ibbond.ops.check import check
+from ibbond.ops.collect import Bundle, collect, opened, write_directory, write_tar
+from ibbond.ops.read_facts import kernel_facts, neighbor_of
+
+OPTIONS = {
+    "mode": "active-backup 1",
+    "miimon": "100",
+    "num_grat_arp": "3",
+    "num_unsol_na": "3",
+    "fail_over_mac": "active 1",
+    "arp_interval": "0",
+    "arp_ip_target": None,
+    "arp_validate": "none 0",
+    "arp_all_targets": "any 0",
+    "updelay": "0",
+    "downdelay": "0",
+    "primary": None,
+    "primary_reselect": "always 0",
+    "resend_igmp": "1",
+    "mii_status": "up",
+    "slaves": "ib0 ib1",
+    "active_slave": "ib0",
+    "queue_id": "ib0:0 ib1:0",
+    "xmit_hash_policy": "layer2 0",
+}
+BROADCAST = "00:ff:ff:ff:ff:12:40:1b:ff:ff:00:00:00:00:00:00:ff:ff:ff:ff"
+SMPQUERY = """# Node info: DR path slid 65535; dlid 65535; 0,1
+BaseVers:........................1
+ClassVers:.......................1
+NodeType:........................Switch
+NumPorts:........................36
+SystemGuid:......................0x0002c90300{0:06x}
+Guid:............................0x0002c90300{0:06x}
+PortGuid:........................0x0002c90300{0:06x}
+"""
+
+
+def put(root: Path, path: str, text: str | None) -> None:
+    place = root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("" if text is None else f"{text}\n")
+
+
+def saved_host(root: Path, *, slots: tuple[str, str] = ("0000:03:00.0", "0000:81:00.0"), switches: int = 2) -> Path:
+    """A host with two ports of two adapters in /sys as a kernel lays it out, symbolic links and all."""
+    put(root, "proc/sys/kernel/osrelease", "6.1.0-56-amd64")
+    put(root, "sys/class/net/bonding_masters", "bond0")
+    put(root, "ibbond/addresses", "bond0 10.0.0.1/24\nbond0 fe80::202:c903:10:1/64")
+    for option, text in OPTIONS.items():
+        put(root, f"sys/devices/virtual/net/bond0/bonding/{option}", text)
+    address = "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:10:00:0{}"
+    device = {"type": "32", "flags": "0x1003", "mtu": "2044", "carrier": "1", "ifindex": "5", "broadcast": BROADCAST}
+    for file, text in {**device, "address": address.format(1)}.items():
+        put(root, f"sys/devices/virtual/net/bond0/{file}", text)
+    (root / "sys/class/net/bond0").symlink_to("../../devices/virtual/net/bond0")
+    for number, slot in enumerate(slots):
+        name, below = f"ib{number}", f"sys/devices/pci0000:00/{slot}"
+        facts = {"address": address.format(number + 1), "pkey": "0xffff", "mode": "datagram", "dev_port": "0"}
+        for file, text in {**device, **facts}.items():
+            put(root, f"{below}/net/{name}/{file}", text)
+        member = {
+            "state": "active" if number == 0 else "backup",
+            "mii_status": "up",
+            "link_failure_count": "0",
+            "perm_hwaddr": address.format(number + 1),
+            "queue_id": "0",
+        }
+        for file, text in member.items():
+            put(root, f"{below}/net/{name}/bonding_slave/{file}", text)
+        put(root, f"{below}/infiniband/mlx5_{number}/ports/1/state", "4: ACTIVE")
+        put(root, f"{below}/infiniband/mlx5_{number}/ports/1/sm_lid", "0x1")
+        put(root, f"ibbond/neighbors/mlx5_{number}-1", SMPQUERY.format(0x200000 + 16 * min(number, switches - 1)))
+        (root / f"{below}/net/{name}/device").symlink_to("../..")
+        (root / f"sys/class/net/{name}").symlink_to(f"../../devices/pci0000:00/{slot}/net/{name}")
+    return root
+
+
+def rules(root: Path) -> set[str]:
+    host = KernelBackend(root)
+    return {each.rule.id for each in check(kernel_facts(host, host.bonds())) if each.severity.value != "note"}
+
+
+def test_a_good_copy_is_clean_and_read_whole(tmp_path: Path) -> None:
+    root = saved_host(tmp_path)
+    facts = kernel_facts(KernelBackend(root), ["bond0"]).bonds[0]
+    port = facts.members[1].device.port
+    assert port is not None
+    assert (port.adapter, port.card, port.number, port.state, port.sm_lid) == ("mlx5_1", "0000:81:00", 1, "ACTIVE", 1)
+    assert port.neighbor == "0x0002c90300200010"
+    assert facts.device.addresses == ("10.0.0.1/24", "fe80::202:c903:10:1/64")
+    assert rules(root) == set()
+
+
+def test_two_functions_of_one_card_are_one_adapter(tmp_path: Path) -> None:
+    assert rules(saved_host(tmp_path, slots=("0000:03:00.0", "0000:03:00.1"))) == {"one-adapter"}
+
+
+def test_the_image_guid_tells_cards_apart_better_than_slots(tmp_path: Path) -> None:
+    root = saved_host(tmp_path)
+    for number, slot in enumerate(("0000:03:00.0", "0000:81:00.0")):
+        below = f"sys/devices/pci0000:00/{slot}/infiniband/mlx5_{number}"
+        put(root, f"{below}/sys_image_guid", "0002:c903:0010:0003")
+    assert rules(root) == {"one-adapter"}
+
+
+def test_a_virtual_function_is_its_card(tmp_path: Path) -> None:
+    root = saved_host(tmp_path)
+    other = root / "sys/devices/pci0000:00/0000:81:00.0/physfn"
+    other.symlink_to("../0000:03:00.0")
+    assert rules(root) == {"one-adapter"}
+
+
+def test_two_cables_to_one_switch(tmp_path: Path) -> None:
+    assert rules(saved_host(tmp_path, switches=1)) == {"one-switch"}
+
+
+def test_an_adapter_at_the_other_end_is_no_switch() -> None:
+    assert neighbor_of(SMPQUERY.format(1).replace("Switch", "Channel Adapter")) is None
+    assert neighbor_of("ibwarn: something went wrong") is None
+    assert neighbor_of(SMPQUERY.format(1)) == "0x0002c90300000001"
+
+
+def test_ports_and_subnet_managers(tmp_path: Path) -> None:
+    root = saved_host(tmp_path)
+    base = "sys/devices/pci0000:00/0000:81:00.0/infiniband/mlx5_1/ports/1"
+    put(root, f"{base}/state", "2: INIT")
+    put(root, f"{base}/sm_lid", "0x9")
+    assert rules(root) == {"port-not-active", "subnet-differs"}
+
+
+def test_the_partition_is_read_from_the_broadcast_address_where_there_is_no_pkey_file(tmp_path: Path) -> None:
+    root = saved_host(tmp_path)
+    below = root / "sys/devices/pci0000:00/0000:81:00.0/net/ib1"
+    (below / "pkey").unlink()
+    (below / "broadcast").write_text(BROADCAST.replace("1b:ff:ff", "1b:80:01") + "\n")
+    assert rules(root) == {"pkey-differs", "broadcast-stale"}
+
+
+def test_a_copy_with_holes_and_nonsense_is_refused_or_read(tmp_path: Path) -> None:
+    """Every file in turn missing, empty, or nonsense: findings or `Refused`, nothing else."""
+    root = saved_host(tmp_path)
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    for path in files:
+        kept = path.read_bytes()
+        for content in (b"", b"\xff\xfe nonsense\n", None):
+            if content is None:
+                path.unlink()
+            else:
+                path.write_bytes(content)
+            with contextlib.suppress(Refused):
+                rules(root)
+            path.write_bytes(kept)
+
+
+def test_a_bundle_of_a_copy_says_the_same(tmp_path: Path) -> None:
+    """`collect` of a copy stands for `collect` of a live host: links stay links, secrets stay away."""
+    root = saved_host(tmp_path / "host", switches=1)
+    put(root, "etc/NetworkManager/system-connections/x.nmconnection", "[wifi-security]\npsk=hunter2\n")
+    bundle = collect(KernelBackend(root))
+    assert b"hunter2" not in b"".join(bundle.files.values())
+    bundle.files |= {
+        f"ibbond/neighbors/mlx5_{n}-1": (root / f"ibbond/neighbors/mlx5_{n}-1").read_bytes() for n in (0, 1)
+    }
+    write_tar(bundle, tmp_path / "bundle.tar.gz")
+    write_directory(bundle, tmp_path / "bundle")
+    assert os.stat(tmp_path / "bundle.tar.gz").st_mode & 0o777 == 0o600
+    with opened(tmp_path / "bundle.tar.gz") as copy:
+        assert rules(copy) == rules(root) == {"one-switch"}
+    with opened(tmp_path / "bundle") as copy:
+        assert rules(copy) == {"one-switch"}
+    with pytest.raises(Refused, match="cannot write"):
+        write_directory(bundle, tmp_path / "bundle")
+    with pytest.raises(Refused, match="cannot write"):
+        write_tar(bundle, tmp_path / "nowhere" / "bundle.tar.gz")
+
+
+def test_a_hostile_bundle_writes_nothing_outside(tmp_path: Path) -> None:
+    for name, link in (("../escaped", ""), ("/tmp/ibbond-escaped", ""), ("sys", "/etc")):
+        path = tmp_path / "bad.tar.gz"
+        with tarfile.open(path, "w:gz") as tar:
+            info = tarfile.TarInfo(name)
+            if link:
+                info.type, info.linkname = tarfile.SYMTYPE, link
+                tar.addfile(info)
+            else:
+                info.size = 1
+                tar.addfile(info, io.BytesIO(b"x"))
+        with contextlib.suppress(Refused), opened(path) as copy:
+            assert not (copy.parent / "escaped").exists()
+        assert not Path("/tmp/ibbond-escaped").exists()
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    for path in (tmp_path / "text", tmp_path / "nothing"):
+        with pytest.raises(Refused, match="cannot read"), opened(path):
+            pass
+
+
+def test_an_empty_bundle_has_no_bonding_driver(tmp_path: Path) -> None:
+    write_directory(Bundle(files={"proc/version": b"x"}), tmp_path / "empty")
+    with pytest.raises(Refused, match="not loaded"):
+        KernelBackend(tmp_path / "empty").read("bonding_masters")

@@ -75,7 +75,8 @@ class Mounted:
             os.close(descriptor)
             self._close_kernel()
             raise
-        self._thread = threading.Thread(target=_serve, args=(self.view, descriptor), name=f"sysfs {space.name}", daemon=True)
+        name = f"sysfs {space.name}"
+        self._thread = threading.Thread(target=_serve, args=(self.view, descriptor), name=name, daemon=True)
         self._thread.start()
 
     @property

@@ -48,6 +48,10 @@ class World(Protocol):
         """Tell the network of an event of this host (on the loop's thread); may raise `Refused`."""
         ...
 
+    def hear(self, host: str) -> None:
+        """Take note of what users did in this host by `ip` (on the loop's thread), so that requests keep their order."""
+        ...
+
     def settle(self) -> None:
         """Bring the counters up to date (on the loop's thread)."""
         ...
@@ -70,16 +74,16 @@ class OwnBackend:
         self._world = world
 
     def read(self, path: str) -> str:
-        return self._world.run(lambda: self._read(path))
+        return self._ask(lambda: self._read(path))
 
     def write(self, path: str, text: str) -> None:
-        self._world.run(lambda: self._write(path, text))
+        self._ask(lambda: self._write(path, text))
 
     def entries(self, path: str) -> list[str]:
-        return self._world.run(lambda: sorted(self._entries(path)))
+        return self._ask(lambda: sorted(self._entries(path)))
 
     def set_admin(self, device: str, up: bool) -> None:
-        self._world.run(lambda: self._set_admin(device, up))
+        self._ask(lambda: self._set_admin(device, up))
 
     def addresses(self, device: str) -> list[str]:
         return self._world.run(lambda: self._world.addresses(self.where, self._host.device(device).name))
@@ -100,7 +104,7 @@ class OwnBackend:
         )
 
     def snapshot(self, bond: str) -> BondSnapshot:
-        return self._world.run(lambda: self._host.bond(bond).snapshot())
+        return self._ask(lambda: self._host.bond(bond).snapshot())
 
     def proc(self, bond: str) -> str:
         return procfs_text.render(self.snapshot(bond))
@@ -110,6 +114,13 @@ class OwnBackend:
 
     def watch(self) -> Iterator[dict[str, object]]:
         return self._world.watch(self.where)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        def heard() -> T:
+            self._world.hear(self.where)
+            return call()
+
+        return self._world.run(heard)
 
     # On the loop's thread from here
 
@@ -194,6 +205,13 @@ class OwnBackend:
                         fix="Write 0",
                         code=errno.EINVAL,
                     )
+            case "carrier":
+                raise Refused(
+                    f"cannot set the carrier of {name}",
+                    why="its driver cannot" if device.up else "it is down",
+                    fix="Cut or mend its cable",
+                    code=errno.EOPNOTSUPP if device.up else errno.EINVAL,
+                )
             case _:
                 device_text.read_device(device, file)  # ENOENT for what does not exist at all
                 raise Refused(f"cannot write {name}/{file}", why="it is read-only", fix="Read it", code=errno.EACCES)

@@ -162,6 +162,10 @@ class LiveLoop:
         """`post` and wait for the result (seconds). Not on the loop's own thread."""
         return self.post(call).result(timeout)
 
+    def hear(self, host: str) -> None:
+        """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""
+        self._kernel_spoke(self.hosts[host])
+
     def answer(self) -> None:
         """Make the calls that were posted; for whoever has ended `run` and still owes answers."""
         while self._posted:

@@ -77,6 +77,9 @@ class Requests:
     def handle(self, host: str, event: HostEvent) -> None:
         self._lab.loop.handle(OnHost(host, event))
 
+    def hear(self, host: str) -> None:
+        self._lab.loop.hear(host)
+
     def settle(self) -> None:
         self._lab.loop.settle()
 

@@ -1,0 +1,82 @@
+"""Real labs, started and ended by the command, for tests of the view: what people have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ibbond.backend.control_socket import Control
+from ibbond.lab.inside import Door, door
+from ibbond.sysfs.mount import why_not
+
+IBBOND = str(Path(sys.executable).parent / "ibbond")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NO_VIEW = why_not()
+Run = subprocess.CompletedProcess[str]
+
+
+def ibbond(*words: str, check: bool = True) -> Run:
+    done = subprocess.run([IBBOND, *words], text=True, capture_output=True, timeout=90, stdin=subprocess.DEVNULL)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@dataclass
+class ViewLab:
+    """A running lab."""
+
+    name: str
+
+    def bash(self, script: str, *, host: str = "h1", timeout: float = 60) -> Run:
+        """A script of bash in a host, which starts in /sys/class/net."""
+        return self.run("bash", "-c", f"cd /sys/class/net; {script}", host=host, timeout=timeout)
+
+    def run(self, *command: str, host: str = "h1", timeout: float = 60) -> Run:
+        with self.popen(*command, host=host) as running:
+            try:
+                out, err = running.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                raise
+        return subprocess.CompletedProcess(command, running.returncode, out.decode(), err.decode())
+
+    def popen(self, *command: str, host: str = "h1") -> subprocess.Popen[bytes]:
+        way = self._door(host)
+        try:
+            pipe = subprocess.PIPE
+            return way.popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        finally:
+            way.close()
+
+    def read(self, path: str, host: str = "h1") -> str:
+        done = self.bash(f"cat {path}", host=host)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def ibbond(self, *words: str, check: bool = True) -> Run:
+        return ibbond(*words, "--name", self.name, check=check)
+
+    def _door(self, host: str) -> Door:
+        with Control.of(self.name) as control:
+            return door(control, host)
+
+
+@contextlib.contextmanager
+def view_lab(name: str, topology: str, directory: Path, *options: str) -> Iterator[ViewLab]:
+    """A lab of this topology (TOML) until the block ends."""
+    file = directory / f"{name}.toml"
+    file.write_text(topology)
+    ibbond("lab", "up", str(file), "--name", name, *options)
+    try:
+        yield ViewLab(name)
+    finally:
+        ibbond("lab", "down", "--name", name, check=False)
+
+
+def unique(what: str) -> str:
+    return f"{what}{os.getpid() % 1000000}"

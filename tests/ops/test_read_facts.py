@@ -11,8 +11,9 @@ import pytest
 from ibbond.backend.kernel import KernelBackend
 from ibbond.errors import Refused
 from ibbond.ops.check import check
-from ibbond.ops.collect import Bundle, collect, opened, write_directory, write_tar
+from ibbond.ops.collect import Bundle, collect, write_directory, write_tar
 from ibbond.ops.read_facts import kernel_facts, neighbor_of
+from ibbond.ops.saved import opened
 
 OPTIONS = {
     "mode": "active-backup 1",

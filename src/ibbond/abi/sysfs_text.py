@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from ibbond.abi.device_text import parse_address, render_address
-from ibbond.bonding.events import AddMember, BondEvent, RemoveMember, SetOption
 from ibbond.bonding.option import NAME_CHARACTERS, Kind, Mode, Option
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
 from ibbond.errors import Malformed, Refused
+
+if TYPE_CHECKING:  # readers of a host's files need no events, and 16 classes take time to make
+    from ibbond.bonding.events import BondEvent
 
 READ_ONLY, READ_WRITE = 0o444, 0o644
 BOND_FILES: dict[str, int] = {
@@ -128,6 +131,8 @@ def parse_bond(name: str, text: str) -> object:
 
 def bond_request(name: str, text: str) -> BondEvent:
     """What one write(2) to bonding/NAME asks of the bond. Refused: ENOENT, EACCES (read-only), EPERM (slaves)."""
+    from ibbond.bonding.events import AddMember, RemoveMember, SetOption
+
     option = _file(name)
     if option.read_only:
         raise Refused(

@@ -8,29 +8,29 @@ saved copy of a host answers as the host did; only a live one can be changed. Re
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from ibbond.abi import procfs_text
-from ibbond.abi.bond_attributes import read_bond
 from ibbond.abi.device_text import parse_address
-from ibbond.abi.netlink_attributes import LinkNews
 from ibbond.abi.sysfs_text import parse_bond, parse_masters, parse_member
-from ibbond.backend.kernel_apply import Done, Executor
 from ibbond.backend.kernel_files import CLASS_NET, HostFiles
 from ibbond.backend.kernel_log import KernelLog, about
-from ibbond.backend.kernel_plan import MASTERS, Plan, Step
-from ibbond.backend.kernel_refusals import explain
-from ibbond.backend.kernel_state import HostState, capture, is_up, link_news
 from ibbond.bonding.option import Kind, Mode, Version
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot, Lacp, MemberSnapshot
 from ibbond.errors import Malformed, Refused
-from ibbond.host import rtnetlink
 
+if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there: reading must be quick
+    from ibbond.abi.netlink_attributes import LinkNews
+    from ibbond.backend.kernel_apply import Done, Executor
+    from ibbond.backend.kernel_plan import Plan, Step
+    from ibbond.backend.kernel_state import HostState
+    from ibbond.host.rtnetlink import RouteSocket
+
+MASTERS = "bonding_masters"
 SAVED_ADDRESSES = "ibbond/addresses"
 SAVED_LOG = "ibbond/kernel.log"
 
@@ -56,6 +56,8 @@ class KernelBackend:
         return self.files.read(f"{CLASS_NET}/{path}")
 
     def write(self, path: str, text: str) -> None:
+        from ibbond.backend.kernel_refusals import explain
+
         self._must_be_live()
         log = KernelLog()
         try:
@@ -77,6 +79,8 @@ class KernelBackend:
         if not self.files.live:
             lines = (self.files.text(SAVED_ADDRESSES) or "").splitlines()
             return [words[1] for words in map(str.split, lines) if len(words) == 2 and words[0] == device]
+        import ipaddress
+
         index = self.files.number(f"{CLASS_NET}/{device}/ifindex")
         found = (each for each in self.routes.addresses() if each.index == index)
         return [f"{ipaddress.ip_address(each.address)}/{each.prefix}" for each in found]
@@ -93,14 +97,14 @@ class KernelBackend:
             options = self._options(bond)
             members = self._members(bond)
             primary, active = (self._name(f"{base}/bonding/{option}") for option in ("primary", "active_slave"))
-            lacp = procfs_text.parse(self.proc(bond)).lacp if options.get("mode") == Mode.LACP else Lacp()
+            lacp = self._lacp(bond) if options.get("mode") == Mode.LACP else Lacp()
             return BondSnapshot(
                 name=bond,
                 type=self.files.number(f"{base}/type") or 0,
                 address=parse_address(self.files.text(f"{base}/address") or ""),
                 broadcast=parse_address(self.files.text(f"{base}/broadcast") or ""),
                 mtu=self.files.number(f"{base}/mtu") or 0,
-                up=is_up(self.files, bond),
+                up=self.files.is_up(bond),
                 carrier=self.files.text(f"{base}/bonding/mii_status") == "up",
                 active=active,
                 primary=primary,
@@ -157,12 +161,16 @@ class KernelBackend:
         return (2, int(found[1])) if found[1] else (int(found[2]), int(found[3]))
 
     @cached_property
-    def routes(self) -> rtnetlink.RouteSocket:
+    def routes(self) -> RouteSocket:
         """A socket for requests to the kernel; one for the life of this object."""
-        return rtnetlink.RouteSocket()
+        from ibbond.host.rtnetlink import RouteSocket
+
+        return RouteSocket()
 
     def capture(self, bonds: list[str], devices: list[str]) -> HostState:
         """What a change of these bonds and devices may touch, as it is now."""
+        from ibbond.backend.kernel_state import capture
+
         self._must_be_live()
         return capture(self.files, self.routes, bonds, devices)
 
@@ -173,16 +181,21 @@ class KernelBackend:
 
     def link(self, device: str) -> LinkNews | None:
         """What rtnetlink says of a device; None on a saved copy or when it is gone."""
-        return link_news(self.files, self.routes, device) if self.files.live else None
+        if not self.files.live:
+            return None
+        from ibbond.backend.kernel_state import link_news
+
+        return link_news(self.files, self.routes, device)
 
     @cached_property
     def _executor(self) -> Executor:
+        from ibbond.backend.kernel_apply import Executor
+
         return Executor(self.files, self.routes)
 
     def _options(self, bond: str) -> dict[str, object]:
         """The value of every option: from its file, else from rtnetlink, else what a kernel without it does."""
-        link = self.link(bond)
-        netlink = read_bond(link.bond) if link else {}
+        netlink = self._by_netlink(bond)
         values: dict[str, object] = {}
         for option in OPTIONS.values():
             if (
@@ -197,6 +210,19 @@ class KernelBackend:
                 value = {Kind.VALUE: option.default, Kind.ADDRESS: bytes(6)}.get(option.kind, ())
             values[option.name] = value
         return values
+
+    def _by_netlink(self, bond: str) -> dict[str, object]:
+        link = self.link(bond)
+        if link is None:
+            return {}
+        from ibbond.abi.bond_attributes import read_bond
+
+        return read_bond(link.bond)
+
+    def _lacp(self, bond: str) -> Lacp:
+        from ibbond.abi import procfs_text
+
+        return procfs_text.parse(self.proc(bond)).lacp
 
     def _members(self, bond: str) -> tuple[MemberSnapshot, ...]:
         names = (self.files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()

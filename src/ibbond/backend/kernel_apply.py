@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from ibbond.backend.kernel_plan import (
     reconcile,
 )
 from ibbond.backend.kernel_refusals import differs, explain
-from ibbond.backend.kernel_state import HostState, capture, is_up, netlink_texts, option_word
+from ibbond.backend.kernel_state import HostState, capture, netlink_texts, option_word
 from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Refused
@@ -210,7 +209,7 @@ class Executor:
     def set_admin(self, device: str, up: bool) -> None:
         what = f"set {device} {'up' if up else 'down'}"
         self._ask(what, lambda: self.routes.set_up(self._index(device), up))
-        if is_up(self.files, device) != up:
+        if self.files.is_up(device) != up:
             raise differs(f"{self._name(device)}/flags", what, "up" if up else "down", "down" if up else "up", [])
 
     def set_address(self, device: str, address: str, add: bool) -> None:
@@ -262,6 +261,8 @@ class Executor:
         return found
 
     def _load_driver(self) -> None:
+        import subprocess
+
         command = ["modprobe", "bonding", "max_bonds=0"]
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from pathlib import Path
 
 from ibbond.errors import Refused
 
 CLASS_NET = "sys/class/net"
 LARGEST = 1 << 20
+IFF_UP = 0x1
 
 
 class HostFiles:
@@ -76,6 +76,10 @@ class HostFiles:
         except OSError:
             return []
 
+    def is_up(self, device: str) -> bool:
+        """Whether a device is administratively up."""
+        return bool((self.number(f"{CLASS_NET}/{device}/flags") or 0) & IFF_UP)
+
     def exists(self, path: str) -> bool:
         return os.path.exists(self.name(path))
 
@@ -89,5 +93,6 @@ class HostFiles:
 
     def matching(self, pattern: str) -> list[str]:
         """The paths below the root that match a glob pattern, sorted."""
-        base = Path(self.root)
-        return sorted(str(path.relative_to(base)) for path in base.glob(pattern))
+        import glob
+
+        return sorted(glob.glob(pattern, root_dir=self.root))

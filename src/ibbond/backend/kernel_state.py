@@ -18,8 +18,6 @@ from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Malformed
 from ibbond.host.rtnetlink import GETLINK, RouteSocket
 
-IFF_UP = 0x1
-
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
@@ -99,16 +97,11 @@ def device_state(
     base = f"{CLASS_NET}/{name}"
     index = files.number(f"{base}/ifindex") or 0
     return DeviceState(
-        up=is_up(files, name),
+        up=files.is_up(name),
         mtu=files.number(f"{base}/mtu") or 0,
         addresses=tuple(addresses.get(index, ())),
         routes=tuple(table.get(index, ())),
     )
-
-
-def is_up(files: HostFiles, device: str) -> bool:
-    """Administratively up."""
-    return bool((files.number(f"{CLASS_NET}/{device}/flags") or 0) & IFF_UP)
 
 
 def option_texts(files: HostFiles, bond: str) -> dict[str, str]:

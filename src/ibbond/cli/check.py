@@ -78,8 +78,8 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     from dataclasses import replace
 
     from ibbond.backend.kernel import KernelBackend
-    from ibbond.ops.collect import opened
     from ibbond.ops.read_facts import kernel_facts, lab_facts
+    from ibbond.ops.saved import opened
 
     host, names = ("", list(bonds)) if root is not None else where(bonds)
     if root is not None:

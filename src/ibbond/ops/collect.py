@@ -8,13 +8,11 @@ configuration files (lines that name a key or password are dropped).
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
 import tarfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,28 +142,6 @@ def write_directory(bundle: Bundle, path: Path) -> None:
             fix="Name a directory that is not there yet",
             code=2,
         ) from None
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """The root of a saved copy: a directory as it is, a bundle unpacked for the time of the call. Refused, code 2."""
-    import tempfile
-
-    if path.is_dir():
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="ibbond-bundle-") as directory:
-        try:
-            with tarfile.open(path) as tar:
-                tar.extractall(directory, filter="data")  # nothing outside, no devices, no set-id bits
-        except (OSError, tarfile.TarError) as error:
-            raise Refused(
-                f"cannot read {path}",
-                why=error.strerror or str(error) if isinstance(error, OSError) else str(error),
-                fix="Name a directory, or a file that ibbond collect wrote",
-                code=2,
-            ) from None
-        yield Path(directory)
 
 
 def _take_device(files: HostFiles, bundle: Bundle, device: str) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import subprocess
 from typing import Protocol
 
 from ibbond.abi.device_text import parse_address
@@ -181,7 +179,12 @@ def _neighbors(files: HostFiles, ports: set[tuple[str | None, int]]) -> dict[tup
 
 def ask_neighbors(ports: list[tuple[str, int]]) -> dict[tuple[str, int], str | None]:
     """What `smpquery nodeinfo` prints of each port's neighbor; nothing where it is not installed or not allowed."""
-    if not ports or shutil.which("smpquery") is None or not os.path.isdir("/dev/infiniband"):
+    if not ports or not os.path.isdir("/dev/infiniband"):
+        return {}
+    import shutil
+    import subprocess
+
+    if shutil.which("smpquery") is None:
         return {}
     started = {}
     for adapter, number in ports:

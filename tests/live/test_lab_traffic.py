@@ -80,7 +80,7 @@ def test_ping_goes_on_when_the_active_cable_is_pulled(lab: str, target: str) -> 
 
 
 @needs("iperf3")
-@pytest.mark.parametrize("mode", [["-t", "3"], ["-u", "-b", "20M", "-l", "1400", "-t", "3"]], ids=["tcp", "udp"])
+@pytest.mark.parametrize("mode", [["-t", "3"], ["-u", "-b", "5M", "-l", "1400", "-t", "3"]], ids=["tcp", "udp"])
 def test_iperf3_goes_on_when_cables_are_pulled(lab: str, mode: list[str]) -> None:
     server = subprocess.Popen(inside("h2", "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL)
     time.sleep(1)
@@ -93,8 +93,8 @@ def test_iperf3_goes_on_when_cables_are_pulled(lab: str, mode: list[str]) -> Non
     server.wait(10)
     end = json.loads(out)["end"]
     if mode[0] == "-u":
-        assert end["sum"]["lost_percent"] < 5
-        assert end["sum"]["packets"] > 3000
+        assert end["sum"]["lost_percent"] < 10  # a bond that stays dead would lose 20 and more
+        assert end["sum"]["packets"] > 800
     else:
         assert end["sum_received"]["bytes"] > 10_000_000
 

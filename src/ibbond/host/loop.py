@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from typing import TypeVar, assert_never
 
 from ibbond.errors import Refused
+from ibbond.fabric.events import MadArrived
 from ibbond.host.groups import is_report
 from ibbond.host.live_host import LiveHost
 from ibbond.host.netns import Space
@@ -237,7 +238,7 @@ class LiveLoop:
                     self._appeared(host, name)
                 case DeviceVanished(host, name):
                     self._close_device(host, name)
-                case AttributeChanged() | AddressChange() | Happened() | FrameCaptured():
+                case AttributeChanged() | AddressChange() | Happened() | FrameCaptured() | MadArrived():
                     pass  # for the listeners
                 case _:
                     assert_never(effect)

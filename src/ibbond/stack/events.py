@@ -7,7 +7,7 @@ Devices are named by (host, device). Packets are IP packets without any link-lay
 from dataclasses import dataclass
 
 from ibbond.bonding.events import BondEvent
-from ibbond.fabric.events import SubnetEvent
+from ibbond.fabric.events import MadArrived, SubnetEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,4 +231,5 @@ NetworkEffect = (
     | AddressChange
     | Happened
     | FrameCaptured
+    | MadArrived  # at a port where programs of others take MADs
 )

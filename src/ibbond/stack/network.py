@@ -35,6 +35,7 @@ class Network:
         self.subnet = subnet
         self.generation = generation
         self.hosts: dict[str, HostStack] = {}
+        self.outside: dict[str, int] = {}  # ports at which programs of others take MADs: how many
         self._at_port: dict[str, HostStack] = {}
         self._agenda: Agenda[str] = Agenda()
         self._flows = Flows(self.subnet, self.hosts, self._at_port)
@@ -129,6 +130,8 @@ class Network:
                         work.extend(host.receive(now, port, qpn, datagram))
                         keys[host.name] = None
                 case MadArrived(port, mad):
+                    if port in self.outside:
+                        news.append(item)
                     host = self._at_port.get(port)
                     if host is not None:
                         work.extend(host.mad_arrived(now, port, mad.mad))

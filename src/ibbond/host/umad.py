@@ -1,0 +1,339 @@
+"""Where real InfiniBand tools come in: a server for libumad2sim in every namespace of a lab.
+
+Read first: `wire.simulated_umad` for the messages; docs/fabric.md for what tools see. A tool is a client at one port of
+the subnet: its MADs become `SendMad`, and what arrives there for software goes to it. Transaction ids carry the
+number of the client in their top 16 bits; our own software uses 0x8000 and up. Nothing here waits: what a client does
+not read stays in a queue of its own, and a client that is gone is dropped. Left out: the subnet, which does not know
+tools from managers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ibbond.errors import Malformed, Refused
+from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
+from ibbond.fabric.subnet import Subnet
+from ibbond.fabric.verbs import ManagementDatagram
+from ibbond.host.loop import LiveLoop
+from ibbond.host.netns import Space
+from ibbond.machine import MS
+from ibbond.stack.events import NetworkEffect, OnSubnet
+from ibbond.wire.mad import RESPONSE, ManagementClass, Method
+from ibbond.wire.sa import RmppFlags, RmppType, SaMad, is_rmpp_control
+from ibbond.wire.simulated_umad import (
+    CLIENTS_PER_SERVER,
+    CONTROL_DATA_BYTES,
+    SA_DATA_VISIBLE,
+    TIMED_OUT,
+    Connect,
+    Control,
+    ControlType,
+    UmadPacket,
+    socket_name,
+)
+
+DIRECTED_LID = 0xFFFF
+SMP_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
+LOST_AFTER = 50 * MS  # an SMP that nobody has answered by then goes back to its sender as timed out
+RETRY_AFTER = 1 * MS  # a client that does not read is tried again
+QUEUE_LIMIT = 4096  # packets that may wait for one client
+MAX_CLIENTS = 0x7FFF
+VENDOR = struct.Struct("=IIIxxxxQ")
+SA_HEADER_BYTES = 56
+
+
+@dataclass(slots=True)
+class Client:
+    """One tool: its socket, the port at which it is, and what waits for it."""
+
+    number: int
+    space: str
+    sock: socket.socket
+    process: int = 0
+    port: str = ""
+    is_sm: bool = False
+    waiting: deque[bytes] = field(default_factory=deque)
+    asked: dict[int, UmadPacket] = field(default_factory=dict)  # SMPs without answer, by transaction id
+
+
+class UmadServer:
+    """Serves tools in the given namespaces; a tool that names no node is at the first HCA port of its host.
+
+    `spaces` maps host names to namespaces, `ports` host names to the port of tools there. Only on the loop's thread.
+    """
+
+    def __init__(self, loop: LiveLoop, base: str, spaces: Mapping[str, Space], ports: Mapping[str, str]) -> None:
+        self.base = base
+        self._loop = loop
+        self._subnet: Subnet = loop.network.subnet
+        self._spaces = spaces
+        self._ports = ports
+        self._clients: dict[int, Client] = {}
+        self._controls: dict[str, socket.socket] = {}
+        self._lengths: dict[int, int] = {}  # MAD lengths that senders said, by transaction id
+        for host in spaces:
+            control = self._bind(host, "ctl")
+            self._controls[host] = control
+            loop.add_reader(control.fileno(), self._handler(self._control, host))
+            for _ in range(CLIENTS_PER_SERVER):
+                number = len(self._clients)
+                assert number < MAX_CLIENTS
+                self._clients[number] = Client(number, host, self._bind(host, f"out{number}"))
+        loop.listeners.append(self._heard)
+
+    def close(self) -> None:
+        self._loop.listeners.remove(self._heard)
+        for sock in (*self._controls.values(), *(client.sock for client in self._clients.values())):
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._controls.clear()
+        self._clients.clear()
+
+    @property
+    def attached(self) -> list[tuple[int, str]]:
+        """(process, port) of every tool that is there."""
+        return [(client.process, client.port) for client in self._clients.values() if client.process]
+
+    # --- control messages
+
+    def _control(self, host: str) -> None:
+        control = self._controls[host]
+        try:
+            raw, sender = control.recvfrom(512)
+            request = Control.parse(raw)
+        except (BlockingIOError, Malformed):
+            return
+        answer = self._answer(host, request)
+        with contextlib.suppress(OSError):  # it has gone, or does not read: it asks again
+            control.sendto(answer.pack(), sender)
+
+    def _answer(self, host: str, request: Control) -> Control:
+        refused = replace(request, type=ControlType.ERROR)
+        if request.type == ControlType.CONNECT:
+            data = self._connect(host, Connect.parse(request.data))
+            return refused if data is None else replace(request, data=data)
+        client = self._clients.get(request.client)
+        if client is None or not client.process or client.space != host:
+            return refused
+        port = self._subnet.port(client.port)
+        match request.type:
+            case ControlType.DISCONNECT:
+                self._drop(client)
+                data = request.data
+            case ControlType.GET_PORT:
+                data = struct.pack("=HB", port.lid, port.state)
+            case ControlType.GET_VENDOR:
+                info = port.node.info_through(port)
+                data = VENDOR.pack(info.vendor_id, info.device_id, info.revision, 1)
+            case ControlType.GET_GID:
+                data = port.gid
+            case ControlType.GET_GUID:
+                data = port.node.guid.to_bytes(8)
+            case ControlType.GET_NODE_INFO:
+                data = port.node.info_through(port).pack()
+            case ControlType.GET_PORT_INFO:
+                asked = port.node.ports.get(request.data[0], port) if request.data[0] else port
+                data = asked.info.changed(local_port=asked.number).pack()
+            case ControlType.SET_IS_SM:
+                client.is_sm = bool(struct.unpack_from("=i", request.data)[0])
+                self._loop.handle(OnSubnet(SetIsSm(client.port, client.is_sm)))
+                data = request.data
+            case ControlType.GET_PKEYS:
+                keys = (*port.pkeys, *[0] * CONTROL_DATA_BYTES)[: CONTROL_DATA_BYTES // 2]
+                data = struct.pack("!32H", *keys)
+            case _:
+                return refused
+        return replace(request, data=data)
+
+    def _connect(self, host: str, wish: Connect) -> bytes | None:
+        try:
+            port = self._subnet.port(self._port_of(host, wish.node)).name
+        except (Refused, ValueError):
+            return None
+        for former in tuple(self._clients.values()):
+            if former.process and not os.path.exists(f"/proc/{former.process}"):
+                self._drop(former)
+        client = next((c for c in self._clients.values() if c.space == host and not c.process), None)
+        if client is None:
+            return None
+        try:
+            client.sock.connect(socket_name(self.base, f"in{wish.number}"))
+        except OSError:
+            return None
+        client.process, client.port, client.is_sm = wish.number, port, bool(wish.is_sm)
+        self._loop.network.outside[port] = self._loop.network.outside.get(port, 0) + 1
+        self._loop.add_reader(client.sock.fileno(), self._handler(self._packets, client))
+        return Connect(client.number, wish.queue_pair, wish.is_sm, wish.node or port.replace("/", ":")).pack()
+
+    def _port_of(self, host: str, node: str) -> str:
+        """`h1:2` and `h1/2` are ports, `h1` is its first one, `s1` a switch's port 0."""
+        if not node:
+            return self._ports[host]
+        name, _, number = node.replace("/", ":").partition(":")
+        if number:
+            return f"{name}/{int(number)}"
+        return f"{name}/{min(self._subnet.node(name).ports)}"
+
+    def _drop(self, client: Client) -> None:
+        """A tool has gone: its socket is made anew, because it is connected to what no longer exists."""
+        if client.is_sm:
+            self._loop.handle(OnSubnet(SetIsSm(client.port, on=False)))
+        outside = self._loop.network.outside
+        outside[client.port] -= 1
+        if not outside[client.port]:
+            del outside[client.port]
+        self._loop.remove_reader(client.sock.fileno())
+        client.sock.close()
+        fresh = Client(client.number, client.space, self._bind(client.space, f"out{client.number}"))
+        self._clients[client.number] = fresh
+
+    # --- MADs
+
+    def _packets(self, client: Client) -> None:
+        for _ in range(32):
+            try:
+                raw = client.sock.recv(512)
+                packet = UmadPacket.parse(raw)
+            except BlockingIOError:
+                return
+            except Malformed:
+                continue
+            except OSError:
+                self._drop(client)
+                return
+            self._send(client, packet)
+            if self._clients[client.number] is not client:
+                return
+
+    def _send(self, client: Client, packet: UmadPacket) -> None:
+        mad = bytearray(packet.mad)
+        asks = not answers(mad)
+        if asks:
+            mad[8:10] = client.number.to_bytes(2)
+        transaction = int.from_bytes(mad[8:16])
+        directed = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE
+        port = self._subnet.port(client.port)
+        self._lengths[transaction] = packet.length
+        if asks and mad[1] in SMP_CLASSES and mad[3] != Method.TRAP:
+            client.asked[transaction] = packet
+            late = self._handler(self._late, (client, transaction))
+            self._loop.call_at(self._loop.now() + LOST_AFTER, late)
+        sent = ManagementDatagram(
+            DIRECTED_LID if directed else (packet.source_lid or port.lid),
+            DIRECTED_LID if directed else packet.destination_lid,
+            packet.source_qpn,
+            packet.destination_qpn,
+            bytes(mad),
+        )
+        self._loop.handle(OnSubnet(SendMad(client.port, sent)))
+        if not asks:
+            self._lengths.pop(transaction, None)
+
+    def _late(self, who: tuple[Client, int]) -> None:
+        client, transaction = who
+        packet = client.asked.pop(transaction, None)
+        if packet is not None and self._clients.get(client.number) is client:
+            mad = bytearray(packet.mad)
+            mad[8:10] = client.number.to_bytes(2)
+            self._give(client, replace(packet, mad=bytes(mad), status=TIMED_OUT))
+
+    def _heard(self, _now: int, effect: NetworkEffect) -> None:
+        """A MAD arrived for software at a port: whose answer is it, or who manages from there?"""
+        if not isinstance(effect, MadArrived):
+            return
+        mad = effect.mad.mad
+        transaction = int.from_bytes(mad[8:16])
+        if answers(mad):
+            client = self._clients.get(transaction >> 48)
+            if client is None or client.port != effect.port:
+                return
+            client.asked.pop(transaction, None)
+        else:
+            client = next((c for c in self._clients.values() if c.port == effect.port and c.is_sm and c.process), None)
+            if client is None:
+                return
+        arrived = effect.mad
+        length = self._lengths.pop(transaction, len(mad))
+        mad, length, rest = whole(mad, length)
+        if rest is not None:
+            stop = ManagementDatagram(arrived.destination_lid, arrived.source_lid, 1, arrived.source_qpn, rest)
+            self._loop.handle(OnSubnet(SendMad(effect.port, stop)))
+        packet = UmadPacket(
+            arrived.destination_lid,
+            arrived.source_lid,
+            arrived.destination_qpn,
+            arrived.source_qpn,
+            mad,
+            length=length,
+        )
+        self._give(client, packet)
+
+    def _give(self, client: Client, packet: UmadPacket) -> None:
+        if len(client.waiting) >= QUEUE_LIMIT:
+            self._drop(client)
+            return
+        client.waiting.append(packet.pack())
+        if len(client.waiting) == 1:
+            self._flush(client)
+
+    def _flush(self, client: Client) -> None:
+        """Send what waits; a full socket (a queue of ten, in most kernels) is tried again soon."""
+        while client.waiting and self._clients.get(client.number) is client:
+            try:
+                client.sock.send(client.waiting[0])
+            except BlockingIOError:
+                self._loop.call_at(self._loop.now() + RETRY_AFTER, self._handler(self._flush, client))
+                return
+            except OSError:
+                self._drop(client)
+                return
+            client.waiting.popleft()
+
+    def _bind(self, host: str, what: str) -> socket.socket:
+        """A socket in the namespace of a host: abstract names belong to a network namespace."""
+
+        def bind() -> socket.socket:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            sock.bind(socket_name(self.base, what))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            return sock
+
+        return self._spaces[host].within(bind)
+
+    def _handler(self, call: Callable[[object], None] | Callable[..., None], what: object) -> Callable[[], None]:
+        def handle() -> None:
+            call(what)
+
+        return handle
+
+
+def answers(mad: bytes | bytearray) -> bool:
+    """Does this MAD answer another one? (A Report does not, but a TrapRepress does.)"""
+    if mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE and mad[4] & 0x80:
+        return True
+    return bool(mad[3] & RESPONSE) or mad[3] == Method.TRAP_REPRESS or is_rmpp_control(bytes(mad))
+
+
+def whole(mad: bytes, length: int) -> tuple[bytes, int, bytes | None]:
+    """What a tool can take of an answer in segments: (MAD, its length, an ABORT for the rest).
+
+    The library hands 168 bytes of subnet administration data to a tool and knows no RMPP; the length says how many
+    records are there, so that a tool shows no more than it got.
+    """
+    if mad[1] != ManagementClass.SUBNET_ADMINISTRATION or mad[25] != RmppType.DATA:
+        return mad, length, None
+    first = SaMad.parse(mad)
+    visible = min(first.data_bytes, SA_DATA_VISIBLE)
+    if first.record_bytes:
+        visible -= visible % first.record_bytes
+    last = bool(first.rmpp.flags & RmppFlags.LAST)
+    abort = None if last else replace(first, rmpp=replace(first.rmpp, type=RmppType.ABORT), data=b"").pack()
+    single = replace(first, rmpp=replace(first.rmpp, version=0, type=0, flags=0, segment=0, payload_bytes=0))
+    return single.pack(), SA_HEADER_BYTES + visible, abort

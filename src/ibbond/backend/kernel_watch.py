@@ -11,7 +11,8 @@ import errno
 import ipaddress
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from ibbond.abi.bond_attributes import read_bond
 from ibbond.abi.netlink_attributes import LinkNews
@@ -111,34 +112,47 @@ class LinkTable:
         return {"what": what, "where": news.name, "old": old, "new": new}
 
 
+class Listener(Protocol):
+    """Where messages come from: a `RouteListener`, or what a test has in its place."""
+
+    def fileno(self) -> int: ...
+
+    def receive(self) -> list[rtnetlink.Message]: ...
+
+
 def watch() -> Iterator[Change]:
     """Every change from now on, as it comes: `{"t_ms", "what", "where", "old", "new"}`; never ends by itself.
 
     `t_ms` counts from the first call. The first item is `{"what": "watching"}`: from then on nothing is missed.
     """
-    start = time.monotonic_ns()
-    listener = rtnetlink.RouteListener()
+    listener = rtnetlink.RouteListener()  # before the first look, so that nothing falls between
     requests = rtnetlink.RouteSocket()
     try:
-        table = LinkTable()
-        table.resynchronize(_all_links(requests))
-        yield {"t_ms": 0.0, "what": "watching", "where": ""}
-        poll = select.poll()
-        poll.register(listener.fileno(), select.POLLIN)
-        while True:
-            poll.poll()
-            try:
-                changes = [change for message in listener.receive() for change in _changes(table, message)]
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                changes = table.resynchronize(_all_links(requests))
-            at = round((time.monotonic_ns() - start) / 1e6, 1)
-            for change in changes:
-                yield {"t_ms": at, **change}
+        yield from follow(listener, lambda: _all_links(requests))
     finally:
         listener.close()
         requests.close()
+
+
+def follow(listener: Listener, look: Callable[[], list[LinkNews]]) -> Iterator[Change]:
+    """The changes that a listener hears of; `look` gives everything there is, at the start and after lost messages."""
+    start = time.monotonic_ns()
+    table = LinkTable()
+    table.resynchronize(look())
+    yield {"t_ms": 0.0, "what": "watching", "where": ""}
+    poll = select.poll()
+    poll.register(listener.fileno(), select.POLLIN)
+    while True:
+        poll.poll()
+        try:
+            changes = [change for message in listener.receive() for change in _changes(table, message)]
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            changes = table.resynchronize(look())
+        at = round((time.monotonic_ns() - start) / 1e6, 1)
+        for change in changes:
+            yield {"t_ms": at, **change}
 
 
 def _all_links(requests: rtnetlink.RouteSocket) -> list[LinkNews]:

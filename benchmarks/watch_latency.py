@@ -1,0 +1,55 @@
+"""How long `ibbond watch` takes from a message of the kernel to the printed line.
+
+    python benchmarks/watch_latency.py [COUNT]
+
+The messages are RTM_NEWLINK of a bond with two members, sent through a socket to the same loop that watches a kernel
+(`backend.kernel_watch.follow`) in another process; the line comes back through a pipe. What the kernel itself takes
+between a change and its message is not in it. Prints milliseconds: median, 99th percentile, maximum.
+"""
+
+import os
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "backend"))
+from test_kernel_watch import FakeListener, bond, member
+
+from ibbond.abi.netlink_attributes import LinkNews
+from ibbond.backend.kernel_watch import follow
+from ibbond.cli.watch import line
+
+
+def main(count: int) -> None:
+    listener = FakeListener()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        with os.fdopen(writer, "w") as out:
+            for change in follow(listener, lambda: [LinkNews.parse(each) for each in (bond(1), member(1), member(2))]):
+                out.write(line(change) + "\n")
+                out.flush()
+        os._exit(0)
+    os.close(writer)
+    os.read(reader, 4096)
+    times = []
+    for turn in range(count):
+        time.sleep(0.002)
+        begin = time.perf_counter()
+        listener.send(bond(1 + (turn + 1) % 2))
+        assert b"active" in os.read(reader, 4096)
+        times.append((time.perf_counter() - begin) * 1000)
+    os.kill(child, signal.SIGTERM)
+    os.waitpid(child, 0)
+    times.sort()
+    print(
+        f"{count} changes: median {statistics.median(times):.2f} ms, 99 % {times[int(count * 0.99)]:.2f} ms,", end=" "
+    )
+    print(f"maximum {times[-1]:.2f} ms")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

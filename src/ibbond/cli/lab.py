@@ -34,8 +34,18 @@ for command in (exec_, shell, cut, mend, flap, capture, events):
 @click.option("--resume", is_flag=True, help="Take over what a lab that was killed left: hosts, programs, bonds.")
 @click.option("--foreground", is_flag=True, help="Stay here instead of going to the background; Ctrl-C takes it down.")
 @click.option("--profile", default="default", show_default=True, help="Whose behaviour the bonds have.")
+@click.option(
+    "--sm",
+    "manager",
+    type=click.Choice(["builtin", "opensm"]),
+    default="builtin",
+    show_default=True,
+    help="Who manages the subnet: our subnet manager, or the distribution's OpenSM, unmodified.",
+)
 @json_option
-def up(file: Path | None, lab_name: str, resume: bool, foreground: bool, profile: str, as_json: bool) -> None:
+def up(
+    file: Path | None, lab_name: str, resume: bool, foreground: bool, profile: str, manager: str, as_json: bool
+) -> None:
     """Start a lab from FILE (docs/topology.md), or the default one: two hosts, two switches.
 
     Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
@@ -47,7 +57,7 @@ def up(file: Path | None, lab_name: str, resume: bool, foreground: bool, profile
     text, source = read_topology(file)
     if not resume and killed(name):
         resume = resume_instead(name, as_json)
-    running = start(Wish(name, text, source, resume=resume, profile=profile))
+    running = start(Wish(name, text, source, resume=resume, profile=profile, manager=manager))
     try:
         if as_json:
             print_json(running.status)

@@ -26,6 +26,8 @@ from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.host.priority import raise_priority
+from ibbond.host.umad import UmadServer
+from ibbond.lab.infiniband_tools import SOCKET_BASE, OpenSm, attach_manager, partitions
 from ibbond.lab.journal import Journal
 from ibbond.lab.launch import clean
 from ibbond.lab.memory import Memory, recalled, remember
@@ -89,6 +91,7 @@ class Lab:
         self.spaces: dict[str, Space] = {}
         self.user_space = -1  # descriptor of the user namespace of an ordinary user's lab
         self.ready_ms: float | None = None
+        self.opensm: OpenSm | None = None
         self._opened = self._ending = False
         self._remembering = False
         self._closing = contextlib.ExitStack()
@@ -134,7 +137,10 @@ class Lab:
             random=random.Random(),
             profile=self.wish.profile,
             without=self.wish.without,
+            built_in_manager=self.wish.manager != "opensm",
         )
+        if self.wish.manager == "opensm":
+            attach_manager(self.network.subnet, self.topology)
         self._open_spaces()
         self._note()
         self._open_loop()
@@ -166,6 +172,7 @@ class Lab:
         self.loop.open()
         self._closing.callback(self.loop.close)
         self._closing.callback(self.server.close)  # before the loop, which its requests need
+        self._open_tools()
         self.loop.listeners.append(self._heard)
         self.requests.cut_again(self.memory.cut)
         for host in self.topology.hosts:
@@ -173,6 +180,19 @@ class Lab:
         self._open_views()
         self.server.start()
         raise_priority()
+
+    def _open_tools(self) -> None:
+        """InfiniBand tools are answered in every host; OpenSM is one of them."""
+        first_ports = {host.name: host.devices[0].port for host in self.topology.hosts if host.devices}
+        spaces = {name: space for name, space in self.spaces.items() if name in first_ports}
+        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, first_ports)
+        self._closing.callback(self.tools.close)
+        if self.wish.manager == "opensm":
+            description = partitions(self.topology, self.network.subnet)
+            space = spaces[next(iter(spaces))]
+            self.opensm = OpenSm(space, self.files.tools / "opensm", description)
+            self._closing.callback(self.opensm.close)
+            self.opensm.start()
 
     def _open_views(self) -> None:
         self.views = Views(self.loop)
@@ -296,6 +316,7 @@ def resumed(wish: Wish, note: Note | None) -> Wish:
         profile=note.wish.profile,
         without=note.wish.without,
         leased=wish.leased,
+        manager=note.wish.manager,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ibbond.backend.control_socket import CONTROL, HOST, Control
 from ibbond.errors import Refused
 from ibbond.host import netns
+from ibbond.lab.infiniband_tools import equip, is_tool
 
 
 class Door(NamedTuple):
@@ -94,12 +95,23 @@ def environment(control: Control, host: str) -> dict[str, str]:
 def become(control: Control, host: str, command: Sequence[str]) -> None:
     """Replace this process by a program in a host; returns only by `Refused`."""
     way = door(control, host)
+    if is_tool(command[0]):
+        way = way._replace(environment=tool_environment(control, host, way.environment))
+        os.chdir(way.environment["OSM_TMP_DIR"])
     way.step_through()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect it
     try:
         os.execvpe(command[0], list(command), way.environment)
     except OSError as error:
         raise cannot_run(command[0], host, error) from None
+
+
+def tool_environment(control: Control, host: str, environment: dict[str, str]) -> dict[str, str]:
+    """The surroundings of an InfiniBand tool: the host's own HCA, or the port that SIM_HOST names."""
+    home = control.path.absolute().with_suffix(".tools")
+    home.mkdir(mode=0o700, exist_ok=True)
+    node = os.environ.get("SIM_HOST", "")
+    return equip(environment, home, node or f"{host}:1")
 
 
 def cannot_run(program: str, host: str, error: OSError) -> Refused:

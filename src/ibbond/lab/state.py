@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Wish:
     profile: str = "default"
     without: tuple[str, ...] = ()
     leased: bool = False
+    manager: str = "builtin"  # or "opensm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Files:
         self.log = self.directory / f"{name}.log"
         self.note = self.directory / f"{name}.json"
         self.memory = self.directory / f"{name}.memory"
+        self.tools = self.directory / f"{name}.tools"  # a folder: what InfiniBand tools write
 
     def hold(self) -> int:
         """Take the lock for as long as this process lives; `Refused` when the lab runs. A descriptor."""
@@ -130,6 +133,7 @@ class Files:
         for path in (self.socket, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+        shutil.rmtree(self.tools, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()
 

@@ -1,0 +1,159 @@
+"""The distribution's OpenSM and infiniband-diags in a lab: how they are found, told where they are, and started.
+
+Read first: docs/fabric.md; `host.umad`, which answers them. They are unmodified: libumad2sim, preloaded, takes them to
+our subnet instead of /dev/infiniband. Left out: their answers; large tables are cut by that library, `ibbond fabric`
+prints them whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ibbond.errors import Refused
+from ibbond.fabric.subnet import Subnet
+from ibbond.host.netns import Space
+from ibbond.topology.model import DEFAULT_PKEY, FULL_MEMBER, Topology
+from ibbond.wire.ipoib import ENCAPSULATION_BYTES
+from ibbond.wire.port_info import MTU_CODE
+
+SOCKET_BASE = "sim"  # the library's default; abstract names are private to a network namespace
+MANAGER_NODE = "opensm"  # an HCA of its own, so that no test cuts the manager off by accident
+TOOLS = {
+    "ibaddr", "ibccconfig", "ibccquery", "ibdiscover", "ibhosts", "iblinkinfo", "ibnetdiscover", "ibnodes", "ibping",
+    "ibportstate", "ibqueryerrors", "ibroute", "ibrouters", "ibstat", "ibstatus", "ibswitches", "ibsysstat",
+    "ibtracert", "mcm_rereg_test", "opensm", "perfquery", "saquery", "sminfo", "smpdump", "smpquery", "vendstat",
+    "check_lft_balance", "dump_fts", "dump_lfts", "dump_mfts", "ibclearcounters", "ibclearerrors", "ibidsverify",
+    "iblinkinfo.pl", "ibfindnodesusing", "ibcacheedit", "ibdatacounters", "ibdatacounts", "iberrors",
+}  # fmt: skip
+SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
+OPENSM_CONF = """\
+force_log_flush TRUE
+fsync_high_avail_files FALSE
+sweep_interval 1
+sminfo_polling_timeout 1000
+polling_retry_number 4
+m_key 0x0000000000000000
+"""
+
+
+def library() -> Path:
+    """libumad2sim; `Refused` with the packages where it is missing."""
+    found = sorted(Path("/usr/lib").glob("*/umad2sim/libumad2sim.so")) + sorted(
+        Path("/usr").glob("lib*/umad2sim/libumad2sim.so")
+    )
+    if not found:
+        raise Refused(
+            "cannot run InfiniBand tools in a lab",
+            why="the library that takes them to a simulated subnet, libumad2sim, is not installed",
+            fix="Install it: apt-get install libumad2sim0 infiniband-diags opensm (dnf: ibsim infiniband-diags opensm)",
+        )
+    return found[0]
+
+
+def is_tool(command: str) -> bool:
+    return Path(command).name in TOOLS
+
+
+def equip(environment: Mapping[str, str], home: Path, node: str) -> dict[str, str]:
+    """The environment of a tool at a node of the subnet; `home` is where the library keeps its files."""
+    return {
+        **environment,
+        "PATH": ":".join((environment.get("PATH", ""), *SYSTEM_FOLDERS)),
+        "LD_PRELOAD": str(library()),
+        "SIM_HOST": node,
+        "IBSIM_SOCKNAME": SOCKET_BASE,
+        "OSM_TMP_DIR": str(home),
+        "OSM_CACHE_DIR": str(home),
+    }
+
+
+def attach_manager(subnet: Subnet, topology: Topology) -> str:
+    """Before the subnet starts: an HCA for OpenSM at the first switch with a free port. Its port's name."""
+    for switch in topology.switches:
+        used = {end for cable in topology.cables for end in (cable.a, cable.b)}
+        ports = (f"{switch.name}/{number}" for number in range(1, switch.ports + 1))
+        free = next((port for port in ports if port not in used), None)
+        if free is not None:
+            subnet.add_hca(MANAGER_NODE, 1)
+            subnet.connect(f"{MANAGER_NODE}/1", free)
+            return f"{MANAGER_NODE}/1"
+    raise Refused("no place for OpenSM", why="no switch has a free port", fix="Give a switch more ports")
+
+
+def partitions(topology: Topology, subnet: Subnet) -> str:
+    """OpenSM's partition file for a topology: every P_Key an IPoIB partition with its broadcast group."""
+    everybody = "ALL=full, ALL_SWITCHES=full, SELF=full"
+    lines = [f"{_partition('Default', DEFAULT_PKEY, topology.mtu)} : {everybody};"]
+    for partition in topology.partitions:
+        members = [f"{subnet.port(port).guid:#018x}=full" for port in partition.full]
+        members += [f"{subnet.port(port).guid:#018x}=limited" for port in partition.limited]
+        head = _partition(partition.name, partition.pkey, partition.mtu)
+        lines.append(f"{head} : {', '.join([*members, 'SELF=full'])};")
+    return "\n".join(lines) + "\n"
+
+
+def _partition(name: str, pkey: int, mtu: int) -> str:
+    code = MTU_CODE[mtu + ENCAPSULATION_BYTES]
+    return f"{name}={pkey & ~FULL_MEMBER:#06x}, ipoib, mtu={code}, rate=3, defmember=full"
+
+
+class OpenSm:
+    """The distribution's OpenSM as our child, in the namespace of a lab host, at its own HCA."""
+
+    def __init__(self, space: Space, home: Path, partition_file: str) -> None:
+        if shutil.which("opensm", path=":".join(SYSTEM_FOLDERS)) is None:
+            raise Refused(
+                "cannot start OpenSM", why="opensm is not installed", fix="Install it: apt-get install opensm"
+            )
+        self._space = space
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / "opensm.conf").write_text(OPENSM_CONF)
+        (home / "partitions.conf").write_text(partition_file)
+        self.environment = equip({}, home, f"{MANAGER_NODE}:1")
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> Path:
+        return self._home / "opensm.log"
+
+    def start(self) -> None:
+        if self.alive:
+            return
+        command: Sequence[str] = (
+            "/usr/sbin/opensm", "-F", str(self._home / "opensm.conf"), "-P", str(self._home / "partitions.conf"),
+            "-f", str(self.log), "-p", "1",
+        )  # fmt: skip
+        with (self._home / "opensm.out").open("ab") as output:
+            self._process = self._space.popen(
+                command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    def kill(self) -> None:
+        """At once, as a machine dies."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(how)
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

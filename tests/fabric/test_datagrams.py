@@ -296,3 +296,18 @@ def test_a_group_packet_has_its_global_route_in_a_capture(lab: Lab) -> None:
     packet = UdPacket.parse(captured.frame)
     assert (packet.destination_gid, packet.hop_limit, packet.traffic_class) == (BROADCAST, 1, 3)
     assert packet.source_gid == lab.subnet.port("h1/1").gid
+
+
+def test_taps_everywhere_see_the_same_frame(lab: Lab) -> None:
+    """But for a directed route, whose hop pointer moves on."""
+    qpn = lab.listen("h2/2", None)
+    ports = [port.name for node in lab.subnet.nodes.values() for port in node.ports.values() if port.number]
+    for port in ports:
+        lab.subnet.tap(port, True)
+    lab.send("h1/1", "h2/2", qpn)
+    frames = [effect.frame for effect in lab.seen if isinstance(effect, Captured)]
+    assert len(frames) == 6
+    assert len(set(frames)) == 1
+    lab.after(Cut("h3/2"))
+    pointers = {UdPacket.parse(effect.frame).payload[6] for effect in lab.seen if isinstance(effect, Captured)}
+    assert 1 in pointers

@@ -13,9 +13,13 @@ from ibbond.wire.ib import UdPacket
 VL15 = 15
 
 
-def frame_of(packet: Packet) -> list[bytes]:
+def frames_of(packet: Packet) -> list[bytes]:
     """The raw frames of a packet; a train gives one for each of its segments."""
-    return [_frame(single) for single in segments(packet)]
+    if packet.directed is not None:  # every hop writes into it
+        return [_frame(packet)]
+    if packet.frames is None:
+        packet.frames = [_frame(single) for single in segments(packet)]
+    return packet.frames
 
 
 def _frame(packet: Packet) -> bytes:

@@ -32,6 +32,7 @@ class Packet:
     directed: bytearray | None = None  # the MAD of a directed route while it is on that part of its way
     hops: int = 0
     copies: list[int] | None = None
+    frames: list[bytes] | None = None  # its bytes, once a tap has asked for them: they are the same on every cable
 
     @property
     def multicast(self) -> bool:

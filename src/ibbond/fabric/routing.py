@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heapreplace
 
 Graph = Mapping[int, tuple[tuple[int, int, int], ...]]  # switch -> (own port, neighbor switch, its port)...
 FAR = 1 << 30
@@ -33,7 +34,10 @@ def linear_tables(graph: Graph, homes: Mapping[int, tuple[int, int]]) -> dict[in
     hops = {switch: distances(graph, switch) for switch in graph}
     tables: dict[int, dict[int, int]] = {switch: {} for switch in graph}
     load: dict[tuple[int, int], int] = {}
-    ways: dict[tuple[int, int], list[int]] = {}  # (switch, home switch) -> ports on a shortest way
+    ways: dict[tuple[int, int], tuple[int, ...]] = {}  # (switch, home switch) -> ports on a shortest way
+    queues: dict[
+        tuple[int, tuple[int, ...]], list[tuple[int, int]]
+    ] = {}  # such ports by load, which may be out of date
     for lid in sorted(homes):
         home, port = homes[lid]
         for switch, table in tables.items():
@@ -44,12 +48,20 @@ def linear_tables(graph: Graph, homes: Mapping[int, tuple[int, int]]) -> dict[in
             if candidates is None:
                 there = hops[home]
                 nearer = there.get(switch, FAR) - 1
-                candidates = [own for own, peer, _ in graph[switch] if there.get(peer, FAR) == nearer]
+                candidates = tuple(own for own, peer, _ in graph[switch] if there.get(peer, FAR) == nearer)
                 ways[switch, home] = candidates
-            if candidates:
-                best = min(candidates, key=lambda own: (load.get((switch, own), 0), own))
-                load[switch, best] = load.get((switch, best), 0) + 1
-                table[lid] = best
+            if not candidates:
+                continue
+            queue = queues.get((switch, candidates))
+            if queue is None:
+                queue = queues[switch, candidates] = sorted((load.get((switch, own), 0), own) for own in candidates)
+            carried, best = queue[0]
+            while carried != load.get((switch, best), 0):  # it got more by another set of ports; loads only grow
+                heapreplace(queue, (load[switch, best], best))
+                carried, best = queue[0]
+            load[switch, best] = carried + 1
+            heapreplace(queue, (carried + 1, best))
+            table[lid] = best
     return tables
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric import management_agent, performance_agent
 from ibbond.fabric.cable import Cable
-from ibbond.fabric.capture import frame_of
+from ibbond.fabric.capture import frames_of
 from ibbond.fabric.events import (
     Captured,
     ChangeLid,
@@ -386,7 +386,7 @@ class Subnet:
             self._effects.append(MadArrived(end.name, mad))
 
     def _captured(self, port: Port, packet: Packet, sent: bool) -> None:
-        self._effects += [Captured(port.name, frame, sent) for frame in frame_of(packet)]
+        self._effects += [Captured(port.name, frame, sent) for frame in frames_of(packet)]
 
 
 def _end_port(port: Port) -> Port:

@@ -10,6 +10,10 @@ from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
 from ibbond.bonding.state import State
 
+NUMBERS = tuple(
+    (option.name, option.key) for option in OPTIONS.values() if option.kind is Kind.VALUE and not option.of_member
+)
+
 
 def snapshot(state: State) -> BondSnapshot:
     """Everything that can be read of a bond, at this moment."""
@@ -46,11 +50,7 @@ def member_snapshot(member: Member) -> MemberSnapshot:
 def options(state: State) -> dict[str, object]:
     """Every option of the table that has a value: numbers (delays in ms), names, and tuples for lists."""
     values = state.values
-    read: dict[str, object] = {
-        option.name: values.number(option.key)
-        for option in OPTIONS.values()
-        if option.kind is Kind.VALUE and not option.of_member
-    }
+    read: dict[str, object] = {name: values.number(key) for name, key in NUMBERS}
     read["slaves"] = tuple(state.members)
     read["active_slave"] = (state.active or "") if values.uses_primary else ""
     read["primary"] = state.primary_member.name if state.primary_member else ""

@@ -12,6 +12,7 @@ import functools
 import heapq
 import os
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -159,9 +160,27 @@ class LiveLoop:
         os.eventfd_write(self._bell, 1)
         return future
 
-    def ask(self, call: Callable[[], Result], timeout: float | None = 10.0) -> Result:
-        """`post` and wait for the result (seconds). Not on the loop's own thread."""
-        return self.post(call).result(timeout)
+    def ask(self, call: Callable[[], Result], timeout: float = 10.0) -> Result:
+        """`post` and wait for the result (seconds; TimeoutError). Not on the loop's own thread."""
+        results: list[Result] = []
+        problems: list[BaseException] = []
+        done = threading.Lock()  # quicker than a future, and every read of the sysfs view comes by here
+        done.acquire()
+
+        def answer() -> None:
+            try:
+                results.append(call())
+            except BaseException as problem:
+                problems.append(problem)
+            done.release()
+
+        self._posted.append(answer)
+        os.eventfd_write(self._bell, 1)
+        if not done.acquire(timeout=timeout):
+            raise TimeoutError(f"the loop did not answer within {timeout} s")
+        if problems:
+            raise problems[0]
+        return results[0]
 
     def hear(self, host: str) -> None:
         """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""

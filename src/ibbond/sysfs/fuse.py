@@ -102,7 +102,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
     def readdir(self, path: str, fh: int) -> list[str]:
         node, place = self._find(path), path[1:]
-        names = dict.fromkeys(node.names if isinstance(node, Directory) else ())
+        names = dict.fromkeys(self._tree.names(place))
         if self._kernel is not None and (isinstance(node, Passed) or (isinstance(node, Directory) and node.passed)):
             found = self._kernel.names(place) if place else self._kernel.devices()
             names |= dict.fromkeys(name for name in found if name not in HIDDEN)
@@ -110,7 +110,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
     def open(self, path: str, flags: int) -> int:
         node = self._find(path)
-        mode = self.getattr(path)["st_mode"]
+        mode = node.mode if isinstance(node, File | ProcFile) else self.getattr(path)["st_mode"]
         wanted = {os.O_RDONLY: 0o444, os.O_WRONLY: 0o222, os.O_RDWR: 0o666}[flags & os.O_ACCMODE]
         if (wanted & 0o444 and not mode & 0o444) or (wanted & 0o222 and not mode & 0o222):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))  # root, too: see kernfs_fop_open
@@ -203,9 +203,14 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         return ask(self._kernel)
 
     def _attributes(self, mode: int, size: int) -> dict[str, int]:
-        links = 2 if stat.S_ISDIR(mode) else 1
-        times = dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), self._born)
-        return {"st_mode": mode, "st_size": size, "st_nlink": links, **times}
+        return {
+            "st_mode": mode,
+            "st_size": size,
+            "st_nlink": 2 if stat.S_ISDIR(mode) else 1,
+            "st_atime": self._born,
+            "st_mtime": self._born,
+            "st_ctime": self._born,
+        }
 
     # With the lock held
 

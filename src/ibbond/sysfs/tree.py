@@ -8,6 +8,7 @@ its neighbors: `bond0/lower_ib0 -> ../ib0`. What we do not know of is the kernel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,9 +47,8 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """`names` are ours; the kernel may have more where `passed` says so."""
+    """A directory; `Tree.names` tells what is in it. The kernel may have more where `passed` says so."""
 
-    names: tuple[str, ...]
     passed: bool = False
 
 
@@ -80,9 +80,13 @@ class Passed:
 
 Node = Directory | File | ProcFile | Link | Passed
 
-STATISTICS_DIRECTORY = Directory(STATISTICS)
-MEMBER_DIRECTORY = Directory(tuple(MEMBER_FILES))
-BOND_DIRECTORY = Directory(tuple(BOND_FILES))
+OURS, SHARED = Directory(), Directory(passed=True)
+DEVICE_NODES = {name: File(mode, passed=name in KERNELS_OWN) for name, mode in DEVICE_FILES.items()}
+BOND_NODES = {name: File(mode) for name, mode in BOND_FILES.items()}
+MEMBER_NODES = {name: File(mode) for name, mode in MEMBER_FILES.items()}
+COUNTER_NODES = {name: File(0o444) for name in STATISTICS}
+MASTERS_NODE = File(0o644)
+PASSED = Passed()
 SUBSYSTEM = Link("../../net")
 """The kernel's own link would be wrong from a directory, and whoever follows it comes back into the view."""
 
@@ -95,23 +99,29 @@ class Tree:
 
     def find(self, path: str) -> Node | None:
         """What is at a path such as `bond0/bonding/mode` ("" is the root); None for what cannot be there."""
-        if path == "":
-            return Directory((*self._facts.devices(), MASTERS), passed=True)
-        if path == MASTERS:
-            return File(0o644)
         device, _, rest = path.partition("/")
         if not self._facts.has(device):
-            return None if rest else Passed()
+            return SHARED if path == "" else MASTERS_NODE if path == MASTERS else None if rest else PASSED
         if not rest:
-            return Directory(self._names(device), passed=True)
+            return SHARED
         name, _, below = rest.partition("/")
-        if name in ("bonding", "bonding_slave", "statistics"):
-            return self._in_directory(device, name, below)
-        return Passed() if below else self._entry(device, name)
+        if name not in ("bonding", "bonding_slave", "statistics"):
+            return PASSED if below else self._entry(device, name)
+        nodes = self._nodes(device, name)
+        return nodes if nodes is None else nodes.get(below) if below else OURS
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """What is ours in a directory; nothing for what is none."""
+        if path == "":
+            return (*self._facts.devices(), MASTERS)
+        device, _, directory = path.partition("/")
+        if not self._facts.has(device):
+            return ()
+        return tuple(self._nodes(device, directory) or ()) if directory else self._names(device)
 
     def _names(self, device: str) -> tuple[str, ...]:
         members, master, parent = self._of(device)
-        found = [*DEVICE_FILES, "statistics", "subsystem"]
+        found = [*DEVICE_NODES, "statistics", "subsystem"]
         if members is not None:
             found += ["bonding", PROC, *(f"lower_{member}" for member in members)]
         if master is not None:
@@ -122,9 +132,9 @@ class Tree:
         return tuple(found)
 
     def _entry(self, device: str, name: str) -> Node | None:
-        mode = DEVICE_FILES.get(name)
-        if mode is not None:
-            return File(mode, passed=name in KERNELS_OWN)
+        node = DEVICE_NODES.get(name)
+        if node is not None:
+            return node
         if name == "subsystem":
             return SUBSYSTEM
         if name in HIDDEN:
@@ -141,25 +151,17 @@ class Tree:
             return File(IPOIB_FILES[name]) if parent or (parent == "" and name != "parent") else None
         if name in PARENT_FILES:
             return File(PARENT_FILES[name]) if parent == "" else None
-        return Passed()
+        return PASSED
 
-    def _in_directory(self, device: str, directory: str, name: str) -> Node | None:
-        """Directories that are ours altogether."""
+    def _nodes(self, device: str, directory: str) -> Mapping[str, File] | None:
+        """The files of a directory that is ours altogether; None where a device does not have it."""
         if directory == "statistics":
-            if not name:
-                return STATISTICS_DIRECTORY
-            return File(0o444) if name in STATISTICS else None
-        modes, found = BOND_FILES, BOND_DIRECTORY
+            return COUNTER_NODES
         if directory == "bonding":
-            exists = self._facts.members(device) is not None
-        else:
-            exists = self._facts.master(device) is not None
-            modes, found = MEMBER_FILES, MEMBER_DIRECTORY
-        if not exists:
-            return None
-        if not name:
-            return found
-        return File(modes[name]) if name in modes else None
+            return BOND_NODES if self._facts.members(device) is not None else None
+        if directory == "bonding_slave":
+            return MEMBER_NODES if self._facts.master(device) is not None else None
+        return None
 
     def _of(self, device: str) -> tuple[tuple[str, ...] | None, str | None, str | None]:
         return self._facts.members(device), self._facts.master(device), self._facts.parent(device)

@@ -30,6 +30,7 @@ DEVICE = "/dev/fuse"
 KIND = "fuse.ibbond"
 LIBRARIES = ("libfuse3.so.3", "libfuse3.so.4")
 FORCE_AND_DETACH = 0x1 | netns.MNT_DETACH  # the first ends the connection: nobody waits for an answer any more
+ATTRIBUTES_STAY = 86400.0  # seconds: the attributes of a name never change
 END_PATIENCE = 0.005
 
 
@@ -155,7 +156,7 @@ def _serve(view: View, descriptor: int) -> None:
             foreground=True,
             nothreads=True,
             direct_io=True,
-            attr_timeout=0.0,
-            entry_timeout=0.0,
+            attr_timeout=ATTRIBUTES_STAY,
+            entry_timeout=0.0,  # names come and go at any time
             negative_timeout=0.0,
         )

@@ -41,5 +41,5 @@ def test_other_packets_are_no_reports() -> None:
     udp = bytes.fromhex("4500001c000040004011") + bytes(18)
     echo = bytes.fromhex("6000000000083a40") + bytes(32) + bytes.fromhex("8000000000000000")
     hop_by_hop_udp = bytes.fromhex("6000000000100001") + bytes(32) + bytes.fromhex("1100050200000100") + bytes(8)
-    for packet in (udp, echo, hop_by_hop_udp, echo[:44]):
+    for packet in (udp, echo, hop_by_hop_udp, echo[:44], udp[:9], b""):
         assert not is_report(packet)

@@ -58,6 +58,18 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
     program.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.0.0.1"))
     program.sendto(b"hello, group", ("239.1.2.3", 7100))
 """
+GARBAGE = """
+import random, socket
+draw = random.Random(7)
+ipv4 = bytes.fromhex("450000ff00000000400100000a0000010a000002")
+ipv6 = bytes.fromhex("6000000000100001") + bytes(16) + bytes.fromhex("fd") + bytes(14) + b"\\2"
+heads = (b"", b"\\x45", b"\\x46\\xc0", b"\\x60", b"\\x00", ipv4, ipv6)
+with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as program:
+    for number in range(1500):
+        packet = heads[number % len(heads)] + draw.randbytes(draw.choice((0, 1, 5, 19, 20, 39, 40, 48, 60, 1000)))
+        if packet:
+            program.sendto(packet, ("bond0", 0x0800, 0, 0, b""))
+"""
 GROUP = bytes.fromhex("00ffffffff12401bffff0000000000000f010203")
 
 
@@ -133,6 +145,14 @@ def test_failovers_leave_nothing_behind(lab2: RunningLab) -> None:
             assert lab2.until(lambda member=member: usable(member))
     assert owned() == before
     assert lab2.run("h1", "ping -c 1 -W 2 10.0.0.2").returncode == 0
+
+
+def test_bytes_that_are_no_packets_do_no_harm(lab2: RunningLab) -> None:
+    """A program with a packet socket can send anything through a device."""
+    done = lab2.spaces["h1"].run([sys.executable, "-c", GARBAGE])
+    assert done.returncode == 0, done.stderr
+    assert lab2.run("h1", "ping -c 2 -i 0.1 -W 2 10.0.0.2").returncode == 0
+    assert lab2.loop.network.hosts["h1"].ip["bond0"].counts.malformed > 100
 
 
 def test_an_ordinary_user_runs_a_lab(lab: str) -> None:

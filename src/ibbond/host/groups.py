@@ -44,6 +44,8 @@ class GroupFiles:
 
 def is_report(packet: bytes | bytearray | memoryview) -> bool:
     """Whether this IP packet is an IGMP or MLD report: a sign that a host's groups have changed."""
+    if len(packet) < 20:
+        return False
     if packet[0] >> 4 == 4:
         return packet[9] == IGMP
     if len(packet) < 49 or packet[6] != HOP_BY_HOP or packet[40] != ICMPV6:

@@ -315,7 +315,7 @@ class LiveLoop:
         return flow if flow is not None and flow.mtu >= device.mtu else None
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
-        if packet and is_report(packet):
+        if is_report(packet):
             self._tell(live, live.group_changes())
         self.handle(OnHost(live.name, Transmit(device, packet, offload)))
 

@@ -6,13 +6,15 @@ Read first: `bond_alb_init_slave`, `bond_alb_handle_active_change`, `alb_change_
 
 from contextlib import suppress
 
-from ibbond.bonding.member import Member
+from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import State
 from ibbond.errors import Refused
+from ibbond.machine import SECOND
 from ibbond.netdev.device import AddressOrigin
 
 BYTES = 6
+OVERHEARING = 10 * SECOND
 
 
 def join(state: State, member: Member) -> None:
@@ -35,6 +37,7 @@ def join(state: State, member: Member) -> None:
 
 def change_active(state: State, new: Member | None, old: Member | None) -> None:
     """The bond's address moves to the new active member, the old one takes what this frees."""
+    stop_overhearing(state)
     if new is None or not state.members:
         return
     _swap_in(state, new, old or _holder(state, state.device.address))
@@ -47,6 +50,7 @@ def leave(state: State, member: Member) -> None:
         return
     if (holder := _holder(state, own)) is not None:
         _swap(state, member, holder)
+        _overhear(state, member, holder)
 
 
 def set_bond_address(state: State, address: bytes) -> None:
@@ -56,12 +60,35 @@ def set_bond_address(state: State, address: bytes) -> None:
         _swap_in(state, state.active_member, _holder(state, state.device.address))
 
 
+def stop_overhearing(state: State) -> None:
+    """The time is over, or another member is active."""
+    if state.overhearing is not None:
+        state.overhearing.device.count_promiscuous(-1)
+    state.overhearing = state.overhears_until = None
+
+
+def _overhear(state: State, one: Member, other: Member) -> None:
+    """`rlb_teach_disabled_mac_on_primary`: a member that cannot transmit got an address that peers still use."""
+    active = state.active_member
+    if state.values.kind is not Mode.BALANCE_ALB or active is None or _transmits(one) == _transmits(other):
+        return
+    if state.overhearing is None:
+        active.device.count_promiscuous(1)
+        state.overhearing = active
+    state.overhears_until = state.now + OVERHEARING
+
+
+def _transmits(member: Member) -> bool:
+    return member.usable and member.link is Link.UP and not member.backup
+
+
 def _swap_in(state: State, new: Member, holder: Member | None) -> None:
     if holder is None:
         with suppress(Refused):
             _give(state, new, state.device.address)
     elif holder is not new:
         _swap(state, holder, new)
+        _overhear(state, holder, new)
 
 
 def _swap(state: State, one: Member, other: Member) -> None:

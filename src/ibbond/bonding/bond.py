@@ -8,6 +8,7 @@ request raises `Refused`, and what it did or said before that comes with the nex
 from collections.abc import Callable
 
 from ibbond.bonding import (
+    adaptive,
     announcements,
     arp_monitor,
     datapath,
@@ -99,6 +100,8 @@ class Bond:
         if state.lacp_at is not None and state.lacp_at <= now:
             lacp.run(state)
             failover.set_carrier(state)
+        if state.overhears_until is not None and state.overhears_until <= now:
+            adaptive.stop_overhearing(state)
         if state.reports_at is not None and state.reports_at <= now:
             announcements.send_reports(state)
         return self._settle()
@@ -112,6 +115,7 @@ class Bond:
             state.arp_at,
             state.reports_at,
             state.lacp_at,
+            state.overhears_until,
             announcements.deadline(state),
             miimon.delay_deadline(state) if state.running else None,
             state.preparation.until if state.preparation is not None else None,

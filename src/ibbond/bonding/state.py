@@ -47,6 +47,8 @@ class State:
     announce_at: int | None = None
     reports_left: int = 0
     reports_at: int | None = None
+    overhearing: Member | None = None  # balance-alb: receives all, because a dead member has an address in use
+    overhears_until: int | None = None
     lacp_at: int | None = None
     lock_taken: bool = False  # the request that queued a run of the monitor still holds the lock (kernel only)
     probing: bool = False  # frames are looked at for the ARP monitor (recv_probe)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ibbond.cli.cables import capture, cut, events, flap, mend
+from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.inside import exec_, shell
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.errors import Refused
@@ -24,7 +25,10 @@ def lab() -> None:
     """
 
 
-for command in (exec_, shell, cut, mend, flap, capture, events):
+for command in (
+    *(exec_, shell, cut, mend, flap, capture, events),
+    *(lose, kill, revive, set_pkeys, change_lid, reregister),
+):
     lab.add_command(command)
 
 

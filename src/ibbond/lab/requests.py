@@ -15,18 +15,32 @@ from typing import TYPE_CHECKING, TypeVar
 from ibbond.backend.control_server import Feed, Handler, Lease, WithDescriptors
 from ibbond.backend.own import OwnBackend
 from ibbond.errors import Refused
-from ibbond.fabric.events import Cut, Mend, SubnetEvent
+from ibbond.fabric.events import (
+    ChangeLid,
+    Cut,
+    KillSubnetManager,
+    KillSwitch,
+    MakeLossy,
+    Mend,
+    Reregister,
+    ReviveSubnetManager,
+    ReviveSwitch,
+    SetPkeys,
+    SubnetEvent,
+)
 from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
 from ibbond.lab.journal import Item
 from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
+from ibbond.topology.reader import unknown
 
 if TYPE_CHECKING:
     from ibbond.lab.daemon import Lab
 
 T = TypeVar("T")
+MANAGER = "sm"
 
 
 class Requests:
@@ -45,6 +59,12 @@ class Requests:
             "door": self.door,
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
             "mend": lambda cables: self.run(lambda: self.cables("mend", Mend, cables)),
+            "lose": lambda cables, percent: self.run(lambda: self.lose(cables, percent)),
+            "kill": lambda nodes: self.run(lambda: self.nodes("kill", KillSwitch, KillSubnetManager(), nodes)),
+            "revive": lambda nodes: self.run(lambda: self.nodes("revive", ReviveSwitch, ReviveSubnetManager(), nodes)),
+            "pkeys": lambda port, pkeys: self.run(lambda: self.manage("pkeys", port, SetPkeys, tuple(pkeys))),
+            "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
+            "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
             "capture": self.capture,
             "capture_end": self.capture_end,
             "events": self.events,
@@ -203,6 +223,34 @@ class Requests:
         for port in ports:
             self.cut[port] = None
             self._lab.loop.handle(OnSubnet(Cut(port)))
+
+    def lose(self, names: list[str], percent: float) -> dict[str, object]:
+        """Have cables lose a share of their packets from now on; 0 heals them."""
+        ports = [self._lab.topology.port_of(name) for name in names]
+        for name, port in zip(names, ports, strict=True):
+            self._lab.journal.note(self._lab.loop.now(), "lossy", name, f"{percent:g} %")
+            self._lab.loop.handle(OnSubnet(MakeLossy(port, percent / 100)))
+        return {"lossy": names, "percent": percent}
+
+    def nodes(
+        self, what: str, change: Callable[[str], SubnetEvent], of_manager: SubnetEvent, names: list[str]
+    ) -> dict[str, object]:
+        """Kill or revive switches, or the subnet manager by the name `sm`."""
+        switches = [switch.name for switch in self._lab.topology.switches]
+        for name in names:
+            if name != MANAGER and name not in switches:
+                raise unknown(f"cannot {what} {name}", name, [*switches, MANAGER])
+        at = self._lab.loop.now()
+        for name in names:
+            self._lab.journal.note(at, what, name)
+            self._lab.loop.handle(OnSubnet(of_manager if name == MANAGER else change(name)))
+        return {what: names, "at_ns": at}
+
+    def manage(self, what: str, name: str, change: Callable[..., SubnetEvent], *values: object) -> dict[str, object]:
+        """Something that the subnet manager does to one port."""
+        port = self._lab.topology.port_of(name)
+        self._lab.loop.handle(OnSubnet(change(port, *values)))
+        return {what: name}
 
     def capture(self, device: str, file: str) -> Lease:
         """Begin to write a capture; it ends by `capture_end`, or with the connection."""

@@ -8,10 +8,10 @@ from virtual_machine import Host
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("script", ["bond-members-first", "bond-up-first"])
+@pytest.mark.parametrize("script", ["bond-members-first.sh", "bond-up-first.sh"])
 def test_the_bond_in_both_orders(host: Host, script: str) -> None:
     host.sh("ip link set ib0 up")
-    out = host.run(str(EXAMPLES / script), "bond0", "10.0.0.1/24", "ib0", "ib1")
+    out = host.run(str(EXAMPLES / script), "-a", "10.0.0.1/24", "bond0", "ib0", "ib1")
     assert out == "bond0: ib0 ib1, active ib0\n"
     assert host.read("bond0/type") == "32\n"
     assert host.read("bond0/mtu") == "2044\n"
@@ -20,13 +20,13 @@ def test_the_bond_in_both_orders(host: Host, script: str) -> None:
     groups = [line.split()[4] for line in host.run("cat", "/proc/net/dev_mcast").splitlines() if " bond0 " in line]
     assert "00ffffffff12401bffff00000000000000000001" in groups
     assert not [group for group in groups if len(group) == 12]
-    host.run(str(EXAMPLES / "bond-teardown"), "bond0")
+    host.run(str(EXAMPLES / "bond-teardown.sh"), "bond0")
     assert host.read("bonding_masters") == ""
 
 
 def test_a_script_that_fails_takes_the_bond_away(host: Host) -> None:
     host.write("ib1/fail_open", "5")
-    result = host.try_run(str(EXAMPLES / "bond-members-first"))
+    result = host.try_run(str(EXAMPLES / "bond-members-first.sh"))
     assert result.code != 0
     assert host.read("bonding_masters") == ""
 

@@ -1,11 +1,15 @@
-# Steps of bond-members-first and bond-up-first; sourced by them. Everything is a file of the bonding driver.
+# Steps of bond-members-first.sh and bond-up-first.sh; sourced by them. Everything is a file of the bonding driver.
 net=${SYSFS:-/sys}/class/net
 
 begin() {
+    address=
+    if [ "${1:-}" = -a ]; then
+        address=$2
+        shift 2
+    fi
     bond=${1:-bond0}
-    address=${2:-}
-    [ $# -le 2 ] && set -- "" "" ib0 ib1
-    shift 2
+    [ $# -gt 1 ] || set -- "$bond" ib0 ib1
+    shift
     members=("$@")
     [ -e "$net/bonding_masters" ] || modprobe bonding max_bonds=0
     for member in "${members[@]}"; do

@@ -1,11 +1,11 @@
 #!/bin/bash
 # The way back: members leave, the bond is deleted.
-#   bond-teardown [BOND]      default: bond0
+#   bond-teardown.sh [BOND]      default: bond0
 set -eu
 net=${SYSFS:-/sys}/class/net
 bond=${1:-bond0}
 
-[ -d "$net/$bond/bonding" ] || { echo "bond-teardown: $bond is no bond" >&2; exit 1; }
+[ -d "$net/$bond/bonding" ] || { echo "bond-teardown.sh: $bond is no bond" >&2; exit 1; }
 for member in $(cat "$net/$bond/bonding/slaves"); do
     echo "-$member" >"$net/$bond/bonding/slaves"
 done

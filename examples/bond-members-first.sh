@@ -1,10 +1,10 @@
 #!/bin/bash
 # An IPoIB bond through sysfs, the order of 2007: members join while the bond is down, then it goes up.
-#   bond-members-first [BOND [ADDRESS/BITS [MEMBER...]]]      default: bond0, no address, ib0 ib1
-# What it made is taken away again when a step fails. See bond-teardown for the way back.
+#   bond-members-first.sh [-a ADDRESS/BITS] [BOND [MEMBER...]]      default: bond0 ib0 ib1, no address
+# What it made is taken away again when a step fails. See bond-teardown.sh for the way back.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
-. "$here/bond-functions"
+. "$here/bond-functions.sh"
 
 begin "$@"
 make_bond

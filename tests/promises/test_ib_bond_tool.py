@@ -1,0 +1,35 @@
+"""The one-line tool of 2007 with its options and defaults, in a lab host (on the kernel's driver: tests/kernel)."""
+
+import json
+
+from click.testing import CliRunner
+from lab_host import bare, lab, needs_lab, pings_across_failover, shown
+from view_lab import IBBOND, ViewLab
+
+from ibbond.cli.ib_bond import ib_bond
+
+__all__ = ["bare", "lab"]
+
+
+def test_its_defaults() -> None:
+    told = CliRunner().invoke(ib_bond, ["--help"]).output
+    for text in ("bond0", "ib0,ib1", "/24", "100", "--stop-all", "--status-all"):
+        assert text in told
+
+
+class TestInALab:
+    pytestmark = needs_lab
+
+    def test_create_show_delete(self, bare: ViewLab) -> None:
+        done = bare.run(IBBOND, "ib-bond", "--bond-ip", "10.0.0.1")
+        assert done.returncode == 0, done.stderr
+        facts = shown(bare)
+        assert [each["name"] for each in facts["members"]] == ["ib0", "ib1"]  # type: ignore[attr-defined,index]
+        assert "10.0.0.1/24" in facts["addresses"]  # type: ignore[operator]
+        assert facts["options"]["miimon"] == 100  # type: ignore[index]
+        pings_across_failover(bare)
+        status = json.loads(bare.run(IBBOND, "ib-bond", "--status-all", "--json").stdout)
+        assert [each["name"] for each in status["bonds"]] == ["h1/bond0"]
+        assert bare.run(IBBOND, "ib-bond", "--stop").returncode == 0
+        assert bare.read("bonding_masters") == ""
+        assert bare.run(IBBOND, "ib-bond", "--stop").returncode == 2

@@ -1,0 +1,28 @@
+"""Status for support collectors: stable JSON of a check, and a bundle that says the same on another machine."""
+
+import json
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+from saved_copy import saved_host
+
+from ibbond.backend.kernel import KernelBackend
+from ibbond.cli.check import check
+from ibbond.ops.collect import collect, write_tar
+
+
+def test_a_bundle_checked_elsewhere(tmp_path: Path) -> None:
+    root = saved_host(tmp_path / "host", slots=("0000:03:00.0", "0000:03:00.1"))
+    write_tar(collect(KernelBackend(root)), tmp_path / "bundle.tar.gz")
+    seen = []
+    for where in (root, tmp_path / "bundle.tar.gz"):
+        result = CliRunner().invoke(check, ["--root", str(where), "--json"], standalone_mode=False)
+        assert result.return_value == 1, result.output
+        seen.append(json.loads(result.output))
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {"kernel", "bonds", "clean", "findings"}
+    finding = next(each for each in seen[0]["findings"] if each["rule"] == "one-adapter")
+    assert set(finding) == {"rule", "severity", "bond", "member", "what", "why", "fix"}

@@ -150,6 +150,33 @@ def test_an_inter_switch_link_may_go(lab: str) -> None:
     assert run_in("h1", "ping", "-c", "3", "-i", "0.2", "-W", "1", "10.0.0.2").returncode == 0
 
 
+def test_a_switch_may_die_and_come_back(lab: str) -> None:
+    ibbond("lab", "kill", "--name", lab, "s1")
+    assert run_in("h1", "ping", "-c", "3", "-i", "0.2", "-W", "1", "10.0.0.2").returncode == 0
+    assert (active("h1"), active("h2")) == ("ib1", "ib1")
+    ibbond("lab", "revive", "--name", lab, "s1")
+    time.sleep(0.5)
+    ibbond("lab", "kill", "--name", lab, "s2")
+    assert run_in("h1", "ping", "-c", "3", "-i", "0.2", "-W", "1", "10.0.0.2").returncode == 0
+    assert (active("h1"), active("h2")) == ("ib0", "ib0")
+    ibbond("lab", "revive", "--name", lab, "s2")
+
+
+def test_what_the_subnet_manager_does_to_a_healthy_port_interrupts_nothing(lab: str) -> None:
+    member = active("h1")
+    ping = subprocess.Popen(
+        inside("h1", "ping", "-n", "-i", "0.05", "-c", "40", "10.0.0.2"), stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(0.5)
+    ibbond("lab", "reregister", "--name", lab, f"h1/{member}")
+    ibbond("lab", "kill", "--name", lab, "sm")
+    time.sleep(0.3)
+    ibbond("lab", "revive", "--name", lab, "sm")
+    out, _ = ping.communicate(timeout=60)
+    assert int(out.split(" received")[0].split()[-1]) >= 38, out
+    assert active("h1") == member
+
+
 def test_both_cables_out_and_back(lab: str) -> None:
     ibbond("lab", "cut", "--name", lab, "h1/ib0", "h1/ib1")
     assert run_in("h1", "ping", "-c", "1", "-W", "1", "10.0.0.2").returncode != 0

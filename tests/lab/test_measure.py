@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ibbond.errors import Refused
 from ibbond.lab.measure import (
     ByteStream,
     Happening,
@@ -14,7 +15,7 @@ from ibbond.lab.measure import (
     recording_from,
     summarize,
 )
-from ibbond.lab.report import write_report
+from ibbond.lab.report import make_directory, write_report
 from ibbond.lab.timeline import active_spans
 from ibbond.machine import MS, SECOND
 
@@ -167,8 +168,15 @@ def test_the_report_stands_alone_and_carries_the_numbers(tmp_path: Path) -> None
     text = path.read_text()
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert text.count("<svg") == 3
+    assert (path.parent / "timeline.svg").read_text().startswith("<svg")
     numbers = text.split('id="numbers">')[1].split("</script>")[0]
     assert json.loads(numbers) == summary.as_json(str(path))
+
+
+def test_a_place_that_cannot_hold_a_report_is_refused_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="cannot write a report"):
+        make_directory(tmp_path / "file" / "report")
 
 
 def test_names_in_a_report_are_text_and_never_markup(tmp_path: Path) -> None:

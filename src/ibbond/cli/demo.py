@@ -32,6 +32,10 @@ def demo(rounds: int, report: Path | None, simulated: bool, without: str | None,
     """
     from ibbond.lab.measure import summarize
 
+    if report is not None:
+        from ibbond.lab.report import make_directory
+
+        make_directory(report)
     recording = record(rounds, simulated, without, as_json)
     summary = summarize(recording)
     path = None

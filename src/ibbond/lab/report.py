@@ -10,6 +10,7 @@ import html
 import json
 from pathlib import Path
 
+from ibbond.errors import Refused
 from ibbond.lab.measure import KINDS, Outages, ProtocolSummary, Summary, windows
 from ibbond.lab.timeline import COLORS, lens, overview
 from ibbond.machine import SECOND
@@ -55,11 +56,30 @@ footer { margin-top: 48px; color: #7b8794; font-size: 13.5px; }
 
 
 def write_report(summary: Summary, directory: Path) -> Path:
-    """Write `report.html` into the directory, which is made; the path of the file."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write `report.html` into a directory, and its first picture as `timeline.svg`; the page's path."""
     path = directory / "report.html"
-    path.write_text(render(summary, str(path)), encoding="utf-8")
+    write(path, render(summary, str(path)))
+    write(directory / "timeline.svg", overview(summary.recording))
     return path
+
+
+def make_directory(directory: Path) -> None:
+    """Before a long run: see that its report can be written; `Refused` where it cannot."""
+    write(directory / "report.html", "")
+
+
+def write(path: Path, text: str) -> None:
+    directory = path.parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Refused(
+            f"cannot write a report to {directory}",
+            why=error.strerror or str(error),
+            fix="Name a directory of yours",
+            code=error.errno or 0,
+        ) from None
 
 
 def render(summary: Summary, path: str) -> str:

@@ -31,7 +31,7 @@ def overview(recording: Recording) -> str:
     lanes = [*bonds, *PROTOCOLS]
     bottom = top + LANE * len(lanes)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 30}" role="img" {FONT}>']
-    parts.append("<title>Time line of the run</title>")
+    parts.append(f'<title>Time line of the run</title><rect width="{WIDTH}" height="{bottom + 30}" fill="#fff"/>')
     span = max(1, recording.ended_at - recording.started_at)
 
     def x(at: int) -> float:

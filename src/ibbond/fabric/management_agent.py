@@ -101,21 +101,17 @@ def answer(now: int, node: Node, port: Port, smp: Smp, listener: Listener) -> Sm
     """The GetResp to a Get or Set that reached `node` by `port`; None when the M_Key forbids an answer."""
     question = _Question(now, node, port, smp, listener)
     if smp.method not in (Method.GET, Method.SET):
-        return _reply(smp, smp.data, Status.BAD_METHOD)
+        return smp.answer(smp.data, Status.BAD_METHOD)
     if not _m_key_allows(question):
         listener.m_key_violated(question.end_port, smp)
         return None
     attribute = ATTRIBUTES.get(smp.attribute)
     if attribute is None:
-        return _reply(smp, smp.data, Status.BAD_ATTRIBUTE)
+        return smp.answer(smp.data, Status.BAD_ATTRIBUTE)
     try:
-        return _reply(smp, attribute(question), Status.OK)
+        return smp.answer(attribute(question), Status.OK)
     except _Wrong as wrong:
-        return _reply(smp, smp.data, wrong.status)
-
-
-def _reply(smp: Smp, data: bytes, status: Status) -> Smp:
-    return replace(smp, method=Method.GET_RESP, data=data, status=status, returning=smp.directed)
+        return smp.answer(smp.data, wrong.status)
 
 
 def _m_key_allows(question: _Question) -> bool:

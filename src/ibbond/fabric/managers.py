@@ -17,7 +17,7 @@ from ibbond.fabric.subnet_manager import Plan, SmEffect, SubnetManager
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import FIRST_MLID, ManagementDatagram
-from ibbond.wire.mad import MadHeader, ManagementClass
+from ibbond.wire.mad import ManagementClass, is_answer
 from ibbond.wire.port_info import Capability
 from ibbond.wire.sa import is_rmpp_control
 
@@ -43,6 +43,7 @@ class Managers:
         self._log = log
         self._partitions: list[Partition] = [DEFAULT_PARTITION]
         self._places: list[str] = []
+        self._ports: dict[str, Port] = {}  # of the managers
         self._wanted = False  # killed ones do not start with their switch
 
     @property
@@ -73,18 +74,18 @@ class Managers:
     def install(self, now: int) -> None:
         """Put managers in their places and start them."""
         for rank, name in enumerate(self._places or self._default_places()):
-            guid = self._inventory.port(name).guid
-            self.all[name] = SubnetManager(guid, self._timing, self.plan, max(rank - 1, 0))
+            port = self._ports[name] = self._inventory.port(name)
+            self.all[name] = SubnetManager(port.guid, self._timing, self.plan, max(rank - 1, 0))
         self.revive(now)
 
     def tick(self, now: int, name: str, manager: SubnetManager) -> None:
-        port = self._inventory.port(name)
+        port = self._ports[name]
         self.carry_out(name, manager.tick(now, port.lid, port.sm_lid))
 
-    def take(self, now: int, port: Port, mad: ManagementDatagram, header: MadHeader) -> bool:
+    def take(self, now: int, port: Port, mad: ManagementDatagram) -> bool:
         """A MAD for software at an end port: True when a manager there has taken it."""
         manager = self.all.get(port.name)
-        if manager is None or not manager.alive or not _is_for_manager(header, mad.mad, manager):
+        if manager is None or not manager.alive or not _is_for_manager(mad.mad, manager):
             return False
         self.carry_out(port.name, manager.handle(now, mad))
         return True
@@ -105,7 +106,7 @@ class Managers:
         for name, manager in self.all.items():
             if manager.alive:
                 manager.stop()
-                set_is_sm(self._inventory.port(name), False)
+                set_is_sm(self._ports[name], False)
                 self._log(SubnetLog("subnet manager died", name))
 
     def revive(self, now: int) -> None:
@@ -115,8 +116,8 @@ class Managers:
             raise Refused(what, why="the subnet has none built in", fix="Start OpenSM at a port")
         self._wanted = True
         for name, manager in self.all.items():
-            if not manager.alive and self._inventory.port(name).node.alive:
-                set_is_sm(self._inventory.port(name), True)
+            if not manager.alive and self._ports[name].node.alive:
+                set_is_sm(self._ports[name], True)
                 self.carry_out(name, manager.start(now) if self.master is None else manager.stand_by(now))
 
     def switch_died(self, switch: Switch) -> None:
@@ -155,7 +156,7 @@ class Managers:
         self.carry_out(name, master.reregister(now, port.guid))
 
     def carry_out(self, name: str, effects: list[SmEffect]) -> None:
-        port = self._inventory.port(name)
+        port = self._ports[name]
         for effect in effects:
             if isinstance(effect, SubnetLog):
                 self._log(effect)
@@ -185,8 +186,8 @@ def set_is_sm(port: Port, on: bool) -> None:
     port.change(capability_mask=mask | Capability.IS_SM if on else mask & ~Capability.IS_SM)
 
 
-def _is_for_manager(header: MadHeader, mad: bytes, manager: SubnetManager) -> bool:
+def _is_for_manager(mad: bytes, manager: SubnetManager) -> bool:
     """Answers by their transaction, requests by their class."""
-    if header.is_response or header.status & 0x8000:
-        return manager.owns(header.transaction_id) or is_rmpp_control(mad)
-    return header.management_class in (*SUBNET_CLASSES, ManagementClass.SUBNET_ADMINISTRATION)
+    if is_answer(mad):
+        return manager.owns(int.from_bytes(mad[8:16], "big")) or is_rmpp_control(mad)
+    return mad[1] in (*SUBNET_CLASSES, ManagementClass.SUBNET_ADMINISTRATION)

@@ -54,7 +54,7 @@ from ibbond.fabric.transit import Transit, Walk
 from ibbond.fabric.trap_agent import TrapAgent
 from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind
 from ibbond.machine import Waiting, earliest
-from ibbond.wire.mad import MadHeader, ManagementClass, Method
+from ibbond.wire.mad import BASE_VERSION, ManagementClass, Method, is_answer
 from ibbond.wire.perf import PerfMad
 from ibbond.wire.port_info import Capability
 from ibbond.wire.smp import Smp, SmpAttribute
@@ -345,25 +345,29 @@ class Subnet:
             return
         raw = bytes(packet.directed) if packet.directed is not None else content.mad
         try:
-            header = MadHeader.parse(raw)
-            if header.management_class in SUBNET_CLASSES:
-                self._deliver_smp(port, packet, content, Smp.parse(raw), raw)
-            elif header.management_class == ManagementClass.PERFORMANCE and not header.is_response:
-                reply = performance_agent.answer(port.node, PerfMad.parse(raw))
-                self._reply(port, content, reply.pack())
+            if raw[0] != BASE_VERSION:
+                raise Malformed(f"MAD base version {raw[0]}")
+            if raw[1] in SUBNET_CLASSES:
+                self._deliver_smp(port, packet, content, raw)
+            elif raw[1] == ManagementClass.PERFORMANCE and not is_answer(raw):
+                self._reply(port, content, performance_agent.answer(port.node, PerfMad.parse(raw)).pack())
             else:
-                self._to_software(port, replace(content, mad=raw), header)
+                self._to_software(port, content, raw)
         except Malformed:
             self.malformed += 1
 
-    def _deliver_smp(self, port: Port, packet: Packet, content: ManagementDatagram, smp: Smp, raw: bytes) -> None:
-        if smp.directed and packet.directed is None and not smp.returning:
+    def _deliver_smp(self, port: Port, packet: Packet, content: ManagementDatagram, raw: bytes) -> None:
+        if raw[3] == Method.TRAP_REPRESS:
+            self._traps.repress(port, Smp.parse(raw))
+        elif is_answer(raw) or raw[3] == Method.TRAP:
+            self._to_software(port, content, raw)
+        elif packet.directed is None and raw[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
             self._transit.start_directed(port, packet, bytearray(raw))
-        elif smp.method == Method.TRAP_REPRESS:
-            self._traps.repress(port, smp)
-        elif smp.returning or smp.method in (Method.GET_RESP, Method.TRAP) or self._asks_manager(port, smp):
-            self._to_software(port, replace(content, mad=raw), MadHeader.parse(raw))
         else:
+            smp = Smp.parse(raw)
+            if self._asks_manager(port, smp):
+                self._to_software(port, content, raw)
+                return
             answer = management_agent.answer(self._schedule.now, port.node, port, smp, self)
             if answer is not None:
                 self._reply(port, content, answer.pack())
@@ -379,10 +383,11 @@ class Subnet:
         )
         self._schedule.after(self.timing.agent_ns, self._send_mad, port, reply)
 
-    def _to_software(self, port: Port, mad: ManagementDatagram, header: MadHeader) -> None:
+    def _to_software(self, port: Port, content: ManagementDatagram, raw: bytes) -> None:
         """A MAD that no agent answers: for the built-in manager here, else for programs at the port."""
         end = _end_port(port)
-        if not self._managers.take(self._schedule.now, end, mad, header):
+        mad = content if content.mad is raw else replace(content, mad=raw)
+        if not self._managers.take(self._schedule.now, end, mad):
             self._effects.append(MadArrived(end.name, mad))
 
     def _captured(self, port: Port, packet: Packet, sent: bool) -> None:

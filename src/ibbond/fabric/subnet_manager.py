@@ -24,7 +24,7 @@ from ibbond.fabric.subnet_administrator import Answer, SubnetAdministrator
 from ibbond.fabric.sweep import Sweeper
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
-from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, gid_details
+from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, Status, gid_details
 from ibbond.wire.sa import SA_DATA_BYTES, SINGLE, RmppType, SaAttribute, SaMad
 from ibbond.wire.smp import SmInfo, Smp, SmpAttribute, SmState
 
@@ -211,8 +211,7 @@ class SubnetManager:
         elif smp.method == Method.GET and smp.attribute == SmpAttribute.SM_INFO:
             self._activity += 1
             data = SmInfo(self.guid, self._activity, self.plan.priority, self.state).pack()
-            reply = replace(smp, method=Method.GET_RESP, returning=smp.directed, data=data)
-            self._reply(mad, reply.pack())
+            self._reply(mad, smp.answer(data, Status.OK).pack())
 
     def _watch_master(self, own_lid: int, master_lid: int) -> None:
         verdict = self._watch.tick(self._now)

@@ -119,6 +119,12 @@ class MadHeader:
         return bool(self.method & RESPONSE) or self.method == Method.TRAP_REPRESS
 
 
+def is_answer(mad: bytes) -> bool:
+    """By its bytes alone: the method of an answer, or a directed route that is on its way back."""
+    returning = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE and mad[4] & 0x80
+    return bool(mad[3] & RESPONSE or returning) or mad[3] == Method.TRAP_REPRESS
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """What a trap or a Report says (13.4.8.2): 64 bytes in a trap, 80 with the issuer's GID in a Report.

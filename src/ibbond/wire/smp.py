@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ibbond.errors import Malformed
-from ibbond.wire.mad import MAD_BYTES, MadHeader, ManagementClass
+from ibbond.wire.mad import BASE_VERSION, MAD_BYTES, ManagementClass, Method
 
 PERMISSIVE_LID = 0xFFFF
 NO_PORT = 0xFF  # an entry of the linear forwarding table that drops
@@ -43,7 +43,7 @@ class Smp:
     0xffff say that a part at that end is LID routed.
     """
 
-    LAYOUT: ClassVar = struct.Struct("!24sQHH28s64s64s64s")
+    LAYOUT: ClassVar = struct.Struct("!BBBBHBBQHHIQHH28s64s64s64s")  # the header, M_Key, DrSLID, DrDLID, data, paths
     method: int
     attribute: int
     modifier: int = 0
@@ -63,40 +63,80 @@ class Smp:
     @classmethod
     def parse(cls, mad: bytes) -> Self:
         """Read a whole MAD; `Malformed` when it is not an SMP or its hop count does not fit the path."""
-        header = MadHeader.parse(mad)
-        _, m_key, dr_slid, dr_dlid, _, data, initial, back = cls.LAYOUT.unpack(mad)
-        common = (header.method, header.attribute, header.modifier, data, header.transaction_id)
-        if header.management_class == ManagementClass.SUBNET_LID_ROUTED:
-            return cls(*common, status=header.status, m_key=m_key)
-        if header.management_class != ManagementClass.SUBNET_DIRECTED_ROUTE:
-            raise Malformed(f"class {header.management_class:#04x} is not subnet management")
-        pointer, count = divmod(header.class_specific, 256)
+        if len(mad) != MAD_BYTES:
+            raise Malformed(f"a MAD has {MAD_BYTES} bytes, got {len(mad)}")
+        (base, kind, _, method, status, pointer, count, transaction, attribute, _, modifier, m_key, slid, dlid, _) = (
+            cls.LAYOUT.unpack_from(mad)[:15]
+        )
+        if base != BASE_VERSION:
+            raise Malformed(f"MAD base version {base}, only {BASE_VERSION} is known")
+        data, initial, back = mad[64:128], mad[128:192], mad[192:]
+        if kind == ManagementClass.SUBNET_LID_ROUTED:
+            return cls(method, attribute, modifier, data, transaction, status, m_key)
+        if kind != ManagementClass.SUBNET_DIRECTED_ROUTE:
+            raise Malformed(f"class {kind:#04x} is not subnet management")
         if count > MAX_HOPS or pointer > count + 1:
             raise Malformed(f"a directed route has at most {MAX_HOPS} hops: pointer {pointer}, count {count}")
         return cls(
-            *common,
-            status=header.status & 0x7FFF,
-            m_key=m_key,
-            directed=True,
-            returning=bool(header.status & 0x8000),
-            hop_pointer=pointer,
-            hop_count=count,
-            dr_slid=dr_slid,
-            dr_dlid=dr_dlid,
-            initial_path=initial,
-            return_path=back,
+            method,
+            attribute,
+            modifier,
+            data,
+            transaction,
+            status & 0x7FFF,
+            m_key,
+            True,
+            bool(status & 0x8000),
+            pointer,
+            count,
+            slid,
+            dlid,
+            initial,
+            back,
         )
 
     def pack(self) -> bytes:
         if self.directed:
             kind, status = ManagementClass.SUBNET_DIRECTED_ROUTE, self.status | self.returning << 15
-            tail = (self.dr_slid, self.dr_dlid, bytes(28), self.data, self.initial_path, self.return_path)
+            route = (self.dr_slid, self.dr_dlid, bytes(28), self.data, self.initial_path, self.return_path)
         else:
             kind, status = ManagementClass.SUBNET_LID_ROUTED, self.status
-            tail = (0, 0, bytes(28), self.data, bytes(64), bytes(64))
-        hops = self.hop_pointer << 8 | self.hop_count
-        header = MadHeader(kind, self.method, self.transaction_id, self.attribute, self.modifier, status, hops)
-        return self.LAYOUT.pack(header.pack(), self.m_key, *tail)
+            route = (0, 0, bytes(28), self.data, bytes(64), bytes(64))
+        return self.LAYOUT.pack(
+            BASE_VERSION,
+            kind,
+            1,
+            self.method,
+            status,
+            self.hop_pointer,
+            self.hop_count,
+            self.transaction_id,
+            self.attribute,
+            0,
+            self.modifier,
+            self.m_key,
+            *route,
+        )
+
+    def answer(self, data: bytes, status: int) -> "Smp":
+        """The GetResp to this request."""
+        return Smp(
+            Method.GET_RESP,
+            self.attribute,
+            self.modifier,
+            data,
+            self.transaction_id,
+            status,
+            self.m_key,
+            self.directed,
+            self.directed,
+            self.hop_pointer,
+            self.hop_count,
+            self.dr_slid,
+            self.dr_dlid,
+            self.initial_path,
+            self.return_path,
+        )
 
 
 assert Smp.LAYOUT.size == MAD_BYTES

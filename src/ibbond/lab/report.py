@@ -105,7 +105,7 @@ pulled and plugged again while TCP, UDP, IP multicast and ICMP ran between two h
 <h2>The whole run</h2>
 <figure>{overview(recording)}
 <figcaption>Top: which member carried each bond. Below: one lane per protocol; every red stroke is a lost probe, or for
-TCP a silence of the receiver longer than 5 ms.</figcaption></figure>
+TCP a silence of the receiver longer than 20 ms.</figcaption></figure>
 <h2>Each move under the lens</h2>
 <div class="lenses">{_lenses(summary)}</div>
 <h2>Numbers</h2>

@@ -15,7 +15,7 @@ COLORS = {"icmp": "#7a5195", "udp": "#1f77b4", "tcp": "#1b8a5a", "multicast": "#
 MEMBER_COLORS = ("#8fb8de", "#f0c987", "#b5d99c", "#d9a5c7", "#a9d6d6", "#d8c3a5")
 LOST = "#d5281b"
 INK, FAINT, GRID = "#52606d", "#9aa5b1", "#e4e9ee"
-SHOWN_SILENCE_NS = 5 * MS
+SHOWN_SILENCE_NS = 20 * MS
 
 X = Callable[[int], float]  # from a time to a horizontal place
 

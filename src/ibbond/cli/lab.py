@@ -149,10 +149,11 @@ def list_(as_json: bool) -> None:
 @json_option
 def topology(file: Path | None, as_json: bool) -> None:
     """Check FILE and say what it holds; without FILE print the default topology, to start an own one from."""
+    from ibbond.lab.state import NOT_OURS
     from ibbond.topology.load import parse
 
     text, source = read_topology(file)
-    parsed = parse(text, name=source)
+    parsed = parse(text, name=source, others=NOT_OURS)
     if as_json:
         print_json(
             {

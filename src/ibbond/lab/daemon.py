@@ -33,7 +33,7 @@ from ibbond.lab.launch import clean
 from ibbond.lab.memory import Memory, recalled, remember
 from ibbond.lab.privilege import become_able
 from ibbond.lab.requests import Requests
-from ibbond.lab.state import Files, Note, Wish
+from ibbond.lab.state import NOT_OURS, Files, Note, Wish
 from ibbond.lab.views import Views
 from ibbond.machine import MS, SECOND
 from ibbond.stack.build import build
@@ -128,7 +128,7 @@ class Lab:
             clean(self.files)
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
-        self.topology = parse(self.wish.text, name=self.wish.source)
+        self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)
         self.memory = (self.files.read_memory() if self.wish.resume else None) or Memory()
         if self.memory.hosts:
             self.topology = recalled(self.topology, self.memory)

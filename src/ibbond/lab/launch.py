@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, made_runtime_directory, result_of
 from ibbond.errors import Refused
 from ibbond.host import netns
-from ibbond.lab.state import Files, Wish
+from ibbond.lab.state import NOT_OURS, Files, Wish
 from ibbond.topology.load import parse
 
 START_PATIENCE = 60.0
@@ -46,7 +46,7 @@ def start(wish: Wish) -> Running:
     """
     files = Files(wish.name)
     if not wish.resume:
-        parse(wish.text, name=wish.source)  # refused here, before anything exists
+        parse(wish.text, name=wish.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:
         raise files.running()
     made_runtime_directory()

@@ -20,6 +20,7 @@ from ibbond.backend.control_socket import DEFAULT_LAB, made_runtime_directory, r
 from ibbond.errors import Refused
 from ibbond.lab.memory import Memory
 
+NOT_OURS = ("story",)  # what a scenario file says to the simulator
 LAB_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}\Z")
 
 

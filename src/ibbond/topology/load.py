@@ -62,6 +62,7 @@ def from_document(document: dict[str, object], *, name: str = "lab", others: Col
     host_tables = top.tables("hosts")
     link_tables = [Reader(item, f"links, number {i}") for i, item in enumerate(top.take("links", list, []), 1)]
     partition_tables = top.tables("partitions")
+    top.take("fat_tree", dict, {})
     top.done()
 
     links = [wish for table in link_tables for wish in read_links(table)]

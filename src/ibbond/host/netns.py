@@ -30,6 +30,7 @@ CLONE_FS = 0x00000200
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
 MNT_DETACH = 0x2
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 155)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -314,6 +315,7 @@ def _be_born(net: int, ready_in: int, go_out: int) -> NoReturn:
         if _libc.unshare(CLONE_NEWNS if net >= 0 else CLONE_NEWNET | CLONE_NEWNS):
             problem = ctypes.get_errno()
         else:
+            _take_the_root()
             mount("none", "/", None, MS_REC | MS_PRIVATE)
             _show_own_sysfs()
     except OSError as trouble:
@@ -322,6 +324,28 @@ def _be_born(net: int, ready_in: int, go_out: int) -> NoReturn:
         os.write(ready_in, problem.to_bytes(4, "little"))
         os.read(go_out, 1)
         os._exit(0)
+
+
+def _take_the_root() -> None:
+    """In a chroot, make its directory the root of the new mount namespace: whoever enters one lands at its root.
+
+    Read first: setns(2), pivot_root(2). Outside a chroot the root is where it belongs already.
+    """
+    own = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    setns(namespace, CLONE_NEWNS)  # into the one we are in: its root is ours now
+    if os.path.samestat(os.fstat(own), os.stat("/")):
+        return
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    os.fchdir(own)
+    here = os.getcwd()
+    mount(here, here, None, MS_BIND | MS_REC)
+    os.chdir(here)
+    if _libc.syscall(SYS_PIVOT_ROOT, b".", b"."):
+        code = ctypes.get_errno()
+        raise OSError(code, f"pivot_root: {os.strerror(code)}")
+    unmount(".")
+    os.chdir("/")
 
 
 def _show_own_sysfs() -> None:

@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ibbond.bonding.option import NAME_CHARACTERS
+from ibbond.errors import Refused
 from ibbond.host import rtnetlink
 from ibbond.host.groups import GroupFiles
 from ibbond.host.netns import Space
@@ -56,6 +58,19 @@ class LiveHost:
         self.listener = space.within(RouteListener)  # before the first read of what it watches
         self.kernel = space.within(RouteSocket)
         self._group_files = GroupFiles(space)
+
+    def check_name(self, name: str) -> None:
+        """Refused (EEXIST) where the kernel has a device of this name that the model does not know."""
+        name = name[:NAME_CHARACTERS]
+        if name in self._devices:
+            return  # the model refuses that itself
+        if any(link.name == name for link in self.kernel.links()):
+            raise Refused(
+                f"cannot create {name}",
+                why=f"{self.name} has a device of that name",
+                fix="Choose another name, or remove it first",
+                code=errno.EEXIST,
+            )
 
     def open_device(self, device: Device, *, persist: bool = False) -> Tun:
         """Give a device of the model its TUN; `show` gives it the model's state. `Refused` when there can be none."""

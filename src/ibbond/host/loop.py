@@ -34,6 +34,8 @@ from ibbond.netdev.device import Device
 from ibbond.stack.events import (
     AddressChange,
     AttributeChanged,
+    CreateBond,
+    DeleteBond,
     Deliver,
     DeviceAppeared,
     DeviceChanged,
@@ -141,6 +143,9 @@ class LiveLoop:
 
     def handle(self, event: NetworkEvent) -> None:
         """Tell the network of an event and execute what follows. Only on the loop's thread; may raise `Refused`."""
+        match event:
+            case OnHost(host, CreateBond(name)) if host in self.hosts:
+                self.hosts[host].check_name(name)
         self._moved = True
         self._execute(self.network.handle(self.now(), event))
 
@@ -283,7 +288,12 @@ class LiveLoop:
     def _appeared(self, host: str, name: str) -> None:
         live, device = self.hosts.get(host), self.network.hosts[host].namespace.get(name)
         if live is not None and device is not None and name not in live.tuns:
-            self._open_device(live, device)
+            try:
+                self._open_device(live, device)
+            except Refused:
+                if name in self.network.hosts[host].registry.bonds:  # a bond without a device is none
+                    self._execute(self.network.handle(self.now(), OnHost(host, DeleteBond(name))))
+                raise
             live.show(device)
 
     def _open_device(self, live: LiveHost, device: Device) -> None:

@@ -98,6 +98,12 @@ _DEFECTS = (
         why="the neighbors have not moved, and packets to all of them wait for answers",
     ),
     Quirk(
+        "cold_standby",
+        kernel="backups are in none of the bond's groups and know no paths; both are asked for after the failover",
+        ours="backups have joined the bond's groups and know the paths to its neighbors before they are needed",
+        why="until the subnet administrator has answered, multicast is lost and packets wait",
+    ),
+    Quirk(
         "no_handover",
         kernel="frames that are on their way to the old member at a switch are dropped on arrival",
         ours="the old member still receives unicast frames for handover_ms",

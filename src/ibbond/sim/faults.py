@@ -44,6 +44,7 @@ class RandomFaults:
     kinds: tuple[str, ...]
     lasting_ms: tuple[int, int]
     between_ms: tuple[int, int]
+    where: tuple[str, ...] = ()  # only these targets; all when empty
 
 
 Moment = tuple[int, NetworkEvent]  # (ms after the fault's beginning, event)
@@ -158,7 +159,7 @@ def draw(faults: RandomFaults, topology: Topology, random: Random) -> list[Fault
     drawn = []
     for _ in range(faults.count):
         kind = random.choice(faults.kinds)
-        targets = KINDS[kind].targets(topology)
+        targets = [KINDS[kind].resolve(topology, name) for name in faults.where] or KINDS[kind].targets(topology)
         if not targets:
             continue
         at_ms = random.randint(*faults.between_ms)

@@ -52,7 +52,7 @@ def parse(document: dict[str, object], *, name: str) -> Story:
         pairs=read_pairs(table, topology),
         group=table.take("group", str, DEFAULT_GROUP),
         faults=fixed,
-        random_faults=read_random(Reader(drawn, "story.random_faults")) if drawn else None,
+        random_faults=read_random(Reader(drawn, "story.random_faults"), topology) if drawn else None,
     )
     table.done()
     check(story)
@@ -75,7 +75,7 @@ def read_fault(table: Reader, topology: Topology) -> Fault:
     return fault
 
 
-def read_random(table: Reader) -> RandomFaults:
+def read_random(table: Reader, topology: Topology) -> RandomFaults:
     kinds = table.texts("kinds") or ("cut",)
     for kind in kinds:
         if kind not in KINDS:
@@ -92,8 +92,12 @@ def read_random(table: Reader) -> RandomFaults:
         kinds=tuple(kinds),
         lasting_ms=(lasting[0], lasting[1]),
         between_ms=(window[0], window[1]),
+        where=table.texts("where"),
     )
     table.done()
+    for kind in drawn.kinds:
+        for name in drawn.where:
+            KINDS[kind].resolve(topology, name)
     return drawn
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
 
 SHOWN = frozenset({Notice.UP, Notice.DOWN, Notice.CHANGE, Notice.CHANGEMTU})  # what a TUN shows of a device
+PREPARED_FOR = frozenset({Notice.RX_MODE, Notice.CHANGE, Notice.UP, Notice.CHANGEUPPER})  # see `standby`
 
 
 class DeviceNotices:
@@ -52,10 +53,11 @@ class DeviceNotices:
         host.links.noticed(host.now, notice, device)
         if notice in SHOWN:
             host.outbox.tell(DeviceChanged(host.name, name))
-        if device.master is not None:
-            host.news_for(device.master.name)
-        elif name in host.registry.bonds:
-            host.news_for(name)
+        bond = device.master.name if device.master is not None else name
+        if bond in host.registry.bonds:
+            host.news_for(bond)
+            if host.standby is not None and notice in PREPARED_FOR:
+                host.standby.changed(bond)
 
     def _registered(self, device: Device) -> None:
         host, name = self._host, device.name

@@ -51,6 +51,7 @@ from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.links import Links
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outbox import HostEffect, Outbox
+from ibbond.stack.standby import Standby
 from ibbond.topology.model import listed
 
 
@@ -100,6 +101,7 @@ class HostStack:
             old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
         )
         self.frames = Frames(self)
+        self.standby = None if rules.kernel("cold_standby") else Standby(self)
         self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
         self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
@@ -188,6 +190,8 @@ class HostStack:
                 case _Bond(name) if name in self.registry.bonds:
                     bond = self.registry.bonds[name]
                     self._execute(bond, bond.tick(now))
+                case Standby():
+                    key.tick(now)
                 case _Layer(name) if name in self.ip:
                     layer = self.ip[name]
                     self.frames.send_all(now, layer, layer.tick(now))
@@ -376,6 +380,10 @@ class HostStack:
         for name in touched:
             layer = self.ip.get(name)
             self._agenda.report(_Layer(name), layer.deadline() if layer is not None else None)
+            if self.standby is not None and layer is not None:
+                self.standby.neighbors_changed(name, layer.neighbors.changes)
+        if self.standby is not None:
+            self._agenda.report(self.standby, self.standby.deadline())
 
     def _too_long(self, device: Device, packet: bytes, mtu: int) -> None:
         self.frames.too_long(device, packet, mtu)

@@ -95,6 +95,7 @@ class Neighbors:
         self._due: list[tuple[int, int, Neighbor]] = []
         self._sequence = 0
         self.dropped = 0  # packets that gave way to younger ones
+        self.changes = 0  # how often a neighbor was at a new address
 
     def __iter__(self) -> Iterator[Neighbor]:
         return iter(tuple(self._entries.values()))
@@ -162,6 +163,7 @@ class Neighbors:
         elif changed:
             self._stale(entry, now)
         if changed:
+            self.changes += 1
             self._generation.bump()
         effects: list[NeighborEffect] = []
         while entry.waiting:

@@ -2,9 +2,7 @@
 
 Read first: docs/architecture.md, walks 1 and 2. An event goes to a host or to the subnet; what that causes goes to and
 fro between hosts and subnet in one queue until it is quiet, and what is left for the world outside is returned:
-packets first, news after. One thing is put off to the next tick, which is wanted at once: what hosts ask of the subnet
-manager because of a fault. Packets can flow again before the groups are joined. Delays, where there are any, are inside
-the machines (`fabric.timing`). Left out: executing.
+packets first, news after. Delays, where there are any, are inside the machines (`fabric.timing`). Left out: executing.
 """
 
 from __future__ import annotations
@@ -41,7 +39,6 @@ class Network:
         self._flows = Flows(self.subnet, self.hosts, self._at_port)
         self._started = False
         self._late: list[NetworkEffect] = []  # of a refused request
-        self._questions: list[_Work] = []  # to the subnet manager, of hosts that met a fault
         self._now = 0
 
     def add(self, host: HostStack) -> None:
@@ -71,18 +68,17 @@ class Network:
                     raise
                 return self._run(now, effects, [name])
             case OnSubnet(change):
-                return self._run(now, self.subnet.handle(now, change), [_SUBNET], put_off=True)
+                return self._run(now, self.subnet.handle(now, change), [_SUBNET])
 
     def tick(self, now: int) -> list[NetworkEffect]:
-        questions, self._questions = self._questions, []
-        effects = self._run(now, questions, [])
+        effects = self._take_late()
         for key in self._agenda.due(now):
             work: Iterable[_Work] = self.subnet.tick(now) if key == _SUBNET else self.hosts[key].tick(now)
             effects += self._run(now, work, [key])
         return effects
 
     def deadline(self) -> int | None:
-        return self._now if self._late or self._questions else self._agenda.earliest()
+        return self._now if self._late else self._agenda.earliest()
 
     def host(self, name: str) -> HostStack:
         """The host of this name; `Refused` names the ones that there are."""
@@ -105,9 +101,7 @@ class Network:
         for host in self.hosts.values():
             host.settle_statistics()
 
-    def _run(
-        self, now: int, effects: Iterable[_Work], touched: list[str], *, put_off: bool = False
-    ) -> list[NetworkEffect]:
+    def _run(self, now: int, effects: Iterable[_Work], touched: list[str]) -> list[NetworkEffect]:
         """Carry effects between hosts and subnet until it is quiet; what is left is for the world outside."""
         self._now = now
         work: deque[_Work] = deque(effects)
@@ -117,8 +111,6 @@ class Network:
         while work:
             item = work.popleft()
             match item:
-                case SendMad() if put_off:
-                    self._questions.append(item)
                 case SendDatagram() | SendMad():
                     work.extend(self.subnet.handle(now, item))
                     keys[_SUBNET] = None

@@ -1,6 +1,6 @@
 """Where real InfiniBand tools come in: a server for libumad2sim in every namespace of a lab.
 
-Read first: `wire.simulated_umad` for the messages; docs/fabric.md for what tools see. A tool is a client at one port of
+Read first: `wire.simulated_umad` for the messages; docs/subnet.md for what tools see. A tool is a client at one port of
 the subnet: its MADs become `SendMad`, and what arrives there for software goes to it. Transaction ids carry the
 number of the client in their top 16 bits; our own software uses 0x8000 and up. Nothing here waits: what a client does
 not read stays in a queue of its own, and a client that is gone is dropped. Left out: the subnet, which does not know

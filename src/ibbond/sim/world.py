@@ -24,7 +24,6 @@ from ibbond.stack.events import Deliver, Happened, NetworkEffect, NetworkEvent, 
 from ibbond.stack.network import Network
 from ibbond.wire.udp import UdpDatagram
 
-
 GROUP_SENDERS = 4  # every host hears each of them
 
 

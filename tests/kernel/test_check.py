@@ -40,7 +40,6 @@ BREAK = {
     "member-mtu-differs": "ip link set ib1 mtu 1000",
     "broadcast-stale": "echo 0x8001 > ib0/pkey; echo 0x8001 > ib1/pkey",
     "member-has-address": "ip addr add 10.5.0.1/24 dev ib1",
-    "two-active": "echo ib1 > bond0/bonding/active_slave; echo > bond0/bonding/active_slave",
     "identity-left-over": "echo -ib0 > bond0/bonding/slaves; echo -ib1 > bond0/bonding/slaves",
     "moves-without-primary": "echo ib1 > bond0/bonding/active_slave",
 }

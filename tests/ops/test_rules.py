@@ -128,7 +128,6 @@ BROKEN: dict[str, Callable[[], BondFacts]] = {
     "broadcast-stale": lambda: bond(broadcast=bytes(20)),
     "address-stale": lambda: bond(address=bytes(20)),
     "member-has-address": lambda: bond(member(0), member(1, addresses=("10.0.0.2/24",))),
-    "two-active": lambda: bond(member(0), member(1, state="active")),
     "same-address": lambda: bond(member(0), member(1, hardware_address=address(1)), options={"fail_over_mac": 2}),
     "identity-left-over": empty,
     "moves-without-primary": lambda: bond(active="ib1", address=address(2)),

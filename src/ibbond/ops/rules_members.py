@@ -197,15 +197,6 @@ def member_addresses(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
             )
 
 
-def two_active(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    active = [member.name for member in bond.members if member.bonding.state == "active"]
-    if bond.number("mode") == 1 and len(active) > 1:
-        yield Found(
-            f"{' and '.join(active)} are active at the same time",
-            f"Switch once: ibbond bond switch {bond.name}",
-        )
-
-
 def same_addresses(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     seen: dict[bytes, str] = {}
     for member in bond.members:
@@ -340,13 +331,6 @@ MEMBER_RULES = (
         "A member has an IP address of its own",
         "Its route competes with the bond's, and what goes that way does not fail over",
         member_addresses,
-    ),
-    Rule(
-        "two-active",
-        E,
-        "Two members active at once",
-        "Both deliver what arrives: duplicates, and groups joined at the wrong one",
-        two_active,
     ),
     Rule(
         "same-address",

@@ -175,9 +175,9 @@ class Lab:
         self._open_tools()
         self.loop.listeners.append(self._heard)
         self.requests.cut_again(self.memory.cut)
+        self._open_views()
         for host in self.topology.hosts:
             self._furnish(host)
-        self._open_views()
         self.server.start()
         raise_priority()
 
@@ -225,7 +225,7 @@ class Lab:
         now = self.loop.now()
         waiting = self.waiting_for()
         patience = BROKEN_PATIENCE if self.wish.without or self.wish.profile != "default" else READY_PATIENCE
-        if waiting and now - self.began < patience:
+        if (waiting or self.views.opening) and now - self.began < patience:
             self.loop.call_at(now + LOOKING_EVERY, lambda: self._look(ready))
             return
         self.ready_ms = round((now - self.began) / MS, 1)
@@ -253,10 +253,11 @@ class Lab:
         """After resuming, traffic returns to the members that carried it."""
         for host, memory in self.memory.hosts.items():
             for bond in memory.bonds:
-                if bond.active is not None:
+                options = [("queue_id", queue) for queue in bond.queues]
+                options += [("active_slave", bond.active)] if bond.active is not None else []
+                for option, text in options:
                     with contextlib.suppress(Refused):
-                        event = SetOption("active_slave", f"{bond.active}\n")
-                        self.loop.handle(OnHost(host, ToBond(bond.name, event)))
+                        self.loop.handle(OnHost(host, ToBond(bond.name, SetOption(option, f"{text}\n"))))
 
     def waiting_for(self) -> list[str]:
         """The bonds and devices that have no carrier although they should have one."""
@@ -264,7 +265,7 @@ class Lab:
         for host in self.topology.hosts:
             namespace = self.network.hosts[host.name].namespace
             plugged = [device.name for device in host.devices if device.port not in self.requests.cut]
-            wanted = [bond.name for bond in host.bonds if set(bond.members) & set(plugged)]
+            wanted = [bond.name for bond in host.bonds if bond.up and set(bond.members) & set(plugged)]
             wanted += [device.name for device in host.devices if device.up and device.name in plugged]
             for name in wanted:
                 device = namespace.get(name)

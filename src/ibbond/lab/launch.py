@@ -21,6 +21,7 @@ from typing import NamedTuple
 from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, made_runtime_directory, result_of
 from ibbond.errors import Refused
 from ibbond.host import netns
+from ibbond.host.priority import raise_priority
 from ibbond.lab.state import NOT_OURS, Files, Wish
 from ibbond.topology.load import parse
 
@@ -59,6 +60,7 @@ def start(wish: Wish) -> Running:
             stderr=log,
             start_new_session=True,
             pass_fds=[telling],
+            preexec_fn=raise_priority,  # already to start, for a resumed lab's programs wait for it
         )
     os.close(telling)
     try:

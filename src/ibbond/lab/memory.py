@@ -31,12 +31,23 @@ class BondMemory:
     mtu: int
     up: bool
     active: str | None
+    queues: tuple[str, ...] = ()  # what is written to queue_id once the members are there
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """An IPoIB device that is in no bond."""
+
+    name: str
+    up: bool
+    mtu: int
 
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
     bonds: tuple[BondMemory, ...] = ()
     children: tuple[tuple[str, str, int], ...] = ()  # name, parent, P_Key
+    devices: tuple[DeviceMemory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,12 @@ def remember(network: Network, cut: Iterable[str]) -> Memory:
             for interface in host.links
             if (parent := host.links.parent(interface.device.name)) is not None
         )
-        hosts[name] = HostMemory(tuple(remember_bond(bond) for bond in host.registry.bonds.values()), children)
+        free = [interface.device for interface in host.links if interface.device.master is None]
+        hosts[name] = HostMemory(
+            tuple(remember_bond(bond) for bond in host.registry.bonds.values()),
+            children,
+            tuple(DeviceMemory(device.name, device.up, device.mtu) for device in free),
+        )
     return Memory(hosts, tuple(cut))
 
 
@@ -69,7 +85,13 @@ def remember_bond(bond: Bond) -> BondMemory:
         for text in texts(option, found.options.get(option.name))
     ]
     return BondMemory(
-        found.name, tuple(member.name for member in found.members), tuple(written), found.mtu, found.up, found.active
+        found.name,
+        tuple(member.name for member in found.members),
+        tuple(written),
+        found.mtu,
+        found.up,
+        found.active,
+        tuple(f"{member.name}:{member.queue_id}" for member in found.members if member.queue_id),
     )
 
 
@@ -80,8 +102,10 @@ def texts(option: Option, value: object) -> list[str]:
             return [str(value)]
         case Kind.NAME if option.name == "primary" and value:
             return [str(value)]
-        case Kind.TARGETS if isinstance(value, tuple):
+        case Kind.TARGETS | Kind.TARGETS6 if isinstance(value, tuple):
             return [f"+{ip_address(target)}" for target in value]
+        case Kind.ADDRESS if isinstance(value, bytes) and any(value):
+            return [value.hex(":")]
         case _:
             return []
 
@@ -100,5 +124,10 @@ def recalled_host(host: Host, memory: HostMemory | None) -> Host:
     children = [
         known.get(name) or IpoibDevice(name, ports[parent], pkey, parent) for name, parent, pkey in memory.children
     ]
-    bonds = tuple(BondPlan(bond.name, bond.members, bond.options, bond.mtu) for bond in memory.bonds)
-    return replace(host, devices=(*parents, *children), bonds=bonds)
+    states = {device.name: device for device in memory.devices}
+    devices = [
+        replace(device, up=state.up, mtu=state.mtu) if (state := states.get(device.name)) else device
+        for device in (*parents, *children)
+    ]
+    bonds = tuple(BondPlan(bond.name, bond.members, bond.options, bond.mtu, up=bond.up) for bond in memory.bonds)
+    return replace(host, devices=tuple(devices), bonds=bonds)

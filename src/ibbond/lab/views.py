@@ -1,10 +1,12 @@
-"""The sysfs views of a lab's hosts, together: opened when the hosts are there, told of changes, closed with the lab.
+"""The sysfs views of a lab's hosts, together: opened beside the start of the lab, told of changes, closed with it.
 
-Read first: `sysfs.mount`. A lab without them is a lab all the same: where they cannot be, `missing` says why.
+Read first: `sysfs.mount`. A lab without them is a lab all the same: where they cannot be, `missing` says why. They are
+opened on a thread of their own, so that a lab that goes on after a kill does not keep its packets waiting for them.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 from ibbond.backend.contract import Backend
@@ -22,31 +24,48 @@ class Views:
         self.missing: str | None = None
         self._loop = loop
         self._mounted: dict[str, Mounted] = {}
+        self._opening: threading.Thread | None = None
 
     def open(self, spaces: Mapping[str, Space], backend: Callable[[str], Backend]) -> None:
-        """Mount the view of every host, or of none."""
+        """Begin to mount the view of every host."""
+        backends = {name: backend(name) for name in spaces}
+        self._opening = threading.Thread(target=lambda: self._open(spaces, backends), name="sysfs views")
+        self._opening.start()
+
+    @property
+    def opening(self) -> bool:
+        return self._opening is not None and self._opening.is_alive()
+
+    def _open(self, spaces: Mapping[str, Space], backends: Mapping[str, Backend]) -> None:
+        """All of them or none."""
         self.missing = why_not()
         if self.missing is not None:
             return
         try:
             for name, space in spaces.items():
-                live = self._loop.hosts[name]
                 tree = Tree(HostFacts(self._loop.network.hosts[name]))
-                self._mounted[name] = Mounted(space, tree, backend(name), live.tuns)
+                self._mounted[name] = Mounted(space, tree, backends[name], tuple(self._loop.hosts[name].tuns))
         except OSError as error:
             self.missing = f"it cannot be mounted: {error.strerror or error}"
-            self.close()
+            self._abort()
 
     def heard(self, _at: int, effect: NetworkEffect) -> None:
         """A listener of the loop."""
-        if isinstance(effect, AttributeChanged) and effect.host in self._mounted:
-            self._mounted[effect.host].view.changed(effect.path)
+        if isinstance(effect, AttributeChanged):
+            mounted = self._mounted.get(effect.host)
+            if mounted is not None:
+                mounted.view.changed(effect.path)
 
     def close(self) -> None:
         """On the loop's thread when it does not run: requests that are under way are answered."""
-        for mounted in self._mounted.values():
-            mounted.abort()
+        while self.opening:
+            self._loop.answer()
+        self._abort()
         for mounted in self._mounted.values():
             while not mounted.ended():
                 self._loop.answer()
         self._mounted.clear()
+
+    def _abort(self) -> None:
+        for mounted in self._mounted.values():
+            mounted.abort()

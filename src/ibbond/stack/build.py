@@ -101,7 +101,8 @@ def _build_bond(stack: HostStack, bond: Bond, overrides: Mapping[str, str]) -> N
     for setting in settings:
         trial.handle(0, setting)  # what the driver refuses is refused before anything runs
         stack.at_start(ToBond(bond.name, setting))
-    stack.at_start(SetAdmin(bond.name, up=True))
+    if bond.up:
+        stack.at_start(SetAdmin(bond.name, up=True))
     stack.at_start(SetDeviceMtu(bond.name, bond.mtu))
     for member in bond.members:
         stack.at_start(ToBond(bond.name, AddMember(member)))

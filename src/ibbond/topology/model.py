@@ -84,6 +84,7 @@ class Bond:
     options: tuple[tuple[str, str], ...] = LAB_BOND_OPTIONS
     mtu: int = 2044
     addresses: tuple[Interface, ...] = ()
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,11 +154,9 @@ class KernelBackend:
 
     @cached_property
     def version(self) -> Version:
-        """Major and minor of the kernel's release, 2.6.24 being (2, 24); (0, 0) where it is not known."""
-        found = re.match(r"(?:2\.6\.(\d+)|(\d+)\.(\d+))", self.release)
-        if found is None:
-            return (0, 0)
-        return (2, int(found[1])) if found[1] else (int(found[2]), int(found[3]))
+        """The kernel's release as the option table has versions: (6, 1), (2, 6, 24); (0, 0) where it is not known."""
+        found = re.match(r"2\.6\.\d+|\d+\.\d+", self.release)
+        return tuple(int(part) for part in found[0].split(".")) if found else (0, 0)
 
     @cached_property
     def routes(self) -> RouteSocket:

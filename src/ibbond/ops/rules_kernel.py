@@ -25,11 +25,12 @@ ALWAYS = (
     "polled_links",
     "announcements_burnt",
     "neighbors_flushed",
+    "cold_standby",
     "break_before_make",
     "no_handover",
     "last_member_takes_bond",
 )
-FIRST_RIGHT = (2, 24)  # 2.6.24 in the versions of the quirks
+FIRST_RIGHT = (2, 6, 24)
 
 
 def too_old(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
@@ -84,6 +85,7 @@ def _always(quirk: str) -> Rule:
         "announcements_burnt": "Ask for one announcement more than peers need",
         "break_before_make": "Switch when multicast receivers can miss a moment; updelay gives returning ports time",
         "neighbors_flushed": "Applications see a pause while neighbors answer; nothing to set",
+        "cold_standby": "Expect multicast to pause longest after a failover; nothing to set",
         "no_handover": "Switch when a few frames may be lost",
         "last_member_takes_bond": "Whatever restarts the InfiniBand driver must make the bond again afterwards",
     }

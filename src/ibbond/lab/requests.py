@@ -31,6 +31,7 @@ from ibbond.fabric.events import (
 from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
 from ibbond.lab.journal import Item
+from ibbond.lab.subnet_tables import TABLES, Row
 from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
@@ -65,6 +66,7 @@ class Requests:
             "pkeys": lambda port, pkeys: self.run(lambda: self.manage("pkeys", port, SetPkeys, tuple(pkeys))),
             "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
+            "subnet": lambda table: self.run(lambda: self.subnet(table)),
             "capture": self.capture,
             "capture_end": self.capture_end,
             "events": self.events,
@@ -148,6 +150,11 @@ class Requests:
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(cable.a, cable.b) for cable in lab.topology.cables],
         }
+
+    def subnet(self, table: str) -> list[Row]:
+        """A table of `lab.subnet_tables`."""
+        self._lab.loop.settle()
+        return TABLES[table](self._lab.network.subnet, self._lab.topology.end_for_people)
 
     def _host_facts(self, name: str, host: HostStack) -> dict[str, object]:
         bonds: dict[str, object] = {}
@@ -243,6 +250,9 @@ class Requests:
         at = self._lab.loop.now()
         for name in names:
             self._lab.journal.note(at, what, name)
+            if name == MANAGER and self._lab.opensm is not None:
+                self._lab.opensm.kill() if what == "kill" else self._lab.opensm.start()
+                continue
             self._lab.loop.handle(OnSubnet(of_manager if name == MANAGER else change(name)))
         return {what: names, "at_ns": at}
 

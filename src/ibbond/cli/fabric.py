@@ -1,0 +1,81 @@
+"""`ibbond fabric show|routes|groups|counters`: the complete tables of a lab's subnet."""
+
+from __future__ import annotations
+
+import click
+
+from ibbond.cli.output import json_option, name_option, print_json, table
+
+HEADS = {
+    "show": ("port", "lid", "state", "peer", "guid", "sm_lid", "mtu", "pkeys"),
+    "routes": ("switch", "lid", "to", "out"),
+    "groups": ("mlid", "mgids", "members", "tree"),
+    "counters": (
+        "port",
+        "transmit_packets",
+        "receive_packets",
+        "transmit_words",
+        "receive_words",
+        "transmit_discards",
+        "symbol_errors",
+        "receive_errors",
+        "link_downed",
+    ),
+}
+
+
+@click.group()
+def fabric() -> None:
+    """The subnet of a running lab: ports, routes, multicast groups and counters, whoever manages it."""
+
+
+@fabric.command()
+@name_option
+@json_option
+def show(lab_name: str, as_json: bool) -> None:
+    """Ports: LID, state, what they are cabled to, P_Keys."""
+    print_table("show", lab_name, as_json)
+
+
+@fabric.command()
+@name_option
+@json_option
+def routes(lab_name: str, as_json: bool) -> None:
+    """The linear forwarding table of every switch."""
+    print_table("routes", lab_name, as_json)
+
+
+@fabric.command()
+@name_option
+@json_option
+def groups(lab_name: str, as_json: bool) -> None:
+    """Multicast groups: who takes their packets, and the tree by which switches send them."""
+    print_table("groups", lab_name, as_json)
+
+
+@fabric.command()
+@name_option
+@json_option
+def counters(lab_name: str, as_json: bool) -> None:
+    """PortCounters of every cabled port; --json has all of them."""
+    print_table("counters", lab_name, as_json)
+
+
+def print_table(which: str, lab_name: str, as_json: bool) -> None:
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        rows = control.ask("subnet", table=which)
+    assert isinstance(rows, list)
+    if as_json:
+        print_json({which: rows})
+        return
+    heads = HEADS[which]
+    cells = [[shown(row[head]) for head in heads] for row in rows]
+    click.echo(table(cells, [head.upper() for head in heads]))
+
+
+def shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,127 @@
+"""Real InfiniBand tools, unmodified, in lab hosts; and OpenSM as the manager that our own is held against."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IBBOND = str(Path(sys.executable).with_name("ibbond"))
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+needs_tools = pytest.mark.skipif(
+    shutil.which("saquery", path=PATH) is None or not list(Path("/usr/lib").glob("*/umad2sim/libumad2sim.so")),
+    reason="infiniband-diags and libumad2sim0 are not installed",
+)
+needs_opensm = pytest.mark.skipif(shutil.which("opensm", path=PATH) is None, reason="opensm is not installed")
+pytestmark = needs_tools
+
+
+def ibbond(*words: str, timeout: float = 60) -> str:
+    done = subprocess.run([IBBOND, *words], capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"ibbond {' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def table(name: str, which: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(ibbond("fabric", which, "--name", name, "--json"))[which]
+    return rows
+
+
+@pytest.fixture(params=["builtin", pytest.param("opensm", marks=needs_opensm)])
+def managed(request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"tools{os.getpid() % 100000}"
+    ibbond("lab", "up", "--name", name, "--sm", request.param)
+    yield name
+    ibbond("lab", "down", "--name", name)
+
+
+def tool(name: str, command: str) -> str:
+    return ibbond("lab", "exec", "--name", name, "h1", "--", *command.split())
+
+
+def test_every_tool_answers(managed: str) -> None:
+    assert "Node GUID: 0x0002c90300100000" in tool(managed, "ibstat")
+    assert "SMINFO_MASTER" in tool(managed, "sminfo")
+    assert tool(managed, "ibhosts").count('"h') == 2
+    assert tool(managed, "ibswitches").count('"s') == 2
+    found = tool(managed, "ibnetdiscover")
+    assert all(f'"{node}"' in found for node in ("s1", "s2", "h1", "h2"))
+    assert "Active/  LinkUp" in tool(managed, "iblinkinfo")
+    assert "ff12:401b:ffff::ffff:ffff" in tool(managed, "saquery -g")
+    assert "dgid" in tool(managed, "saquery -p")
+    assert "MGID" in tool(managed, "saquery -m")
+    lid = next(row["lid"] for row in table(managed, "show") if row["port"] == "s1/0")
+    assert "NodeType:........................Switch" in tool(managed, f"smpquery nodeinfo {lid}")
+    assert "PortXmitData" in tool(managed, "perfquery")
+    assert "'h2'" in tool(managed, f"ibroute {lid}")
+    assert "LinkState:.......................Active" in tool(managed, f"ibportstate {lid} 1")
+    # It fails where it finds errors, and packets sent before a manager had written its tables were truly discarded.
+    asked = [IBBOND, "lab", "exec", "--name", managed, "h1", "--", "ibqueryerrors"]
+    summary = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False).stdout
+    assert "nodes checked" in summary
+
+
+def test_each_host_sees_its_own_adapter(managed: str) -> None:
+    done = ibbond("lab", "exec", "--name", managed, "h2", "--", "ibstat")
+    assert "Node GUID: 0x0002c90300100010" in done
+
+
+def test_every_pair_is_traced(managed: str) -> None:
+    """`ibtracert` finds a way between all ports, by the tables that the manager wrote."""
+    lids = [row["lid"] for row in table(managed, "show") if row["port"].startswith("h")]
+    for one in lids:
+        for two in lids:
+            if one != two:
+                assert f"lid {two}-{two}" in tool(managed, f"ibtracert {one} {two}")
+
+
+def test_groups_have_the_same_members_under_either_manager(managed: str) -> None:
+    by_mgid = {mgid: sorted(row["members"]) for row in table(managed, "groups") for mgid in row["mgids"]}
+    everybody = ["h1/ib0", "h1/ib1", "h2/ib0", "h2/ib1"]
+    for mgid in ("ff12:401b:ffff::ffff:ffff", "ff12:401b:ffff::1", "ff12:601b:ffff::1"):
+        assert by_mgid[mgid] == everybody
+
+
+def test_traffic_fails_over_and_the_manager_hears_of_it(managed: str) -> None:
+    ibbond("lab", "cut", "--name", managed, "h1/ib0")
+    ibbond("lab", "exec", "--name", managed, "h1", "--", "ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.2")
+    ibbond("lab", "mend", "--name", managed, "h1/ib0")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        state = next(row["state"] for row in table(managed, "show") if row["port"] == "h1/ib0")
+        if state == "active":
+            return
+        time.sleep(0.1)
+    pytest.fail("nobody made the mended port Active again")
+
+
+def test_a_tool_that_is_killed_leaves_room_for_the_next(managed: str) -> None:
+    for _ in range(12):
+        process = subprocess.Popen(
+            [IBBOND, "lab", "exec", "--name", managed, "h1", "--", "ibnetdiscover"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(0.15)
+        process.kill()
+        process.wait()
+    assert "SMINFO_MASTER" in tool(managed, "sminfo")
+
+
+@needs_opensm
+def test_opensm_dies_and_comes_back() -> None:
+    name = f"osm{os.getpid() % 100000}"
+    ibbond("lab", "up", "--name", name, "--sm", "opensm")
+    try:
+        ibbond("lab", "kill", "--name", name, "sm")
+        ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
+        ibbond("lab", "revive", "--name", name, "sm")
+        ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
+    finally:
+        ibbond("lab", "down", "--name", name)

@@ -98,17 +98,25 @@ class _Window:
         self._intervals = intervals_ms
 
     def miss(self, ours: Timed, recorded_ms: float) -> str | None:
-        """What the recorded time should have been, when it is not within the window of our event."""
-        anchor = next((step for step in range(ours.step, -1, -1) if self._steps[step].op not in UNCHANGING), 0)
-        end = self._recorded[anchor + 1] if anchor + 1 < len(self._recorded) else self._recorded[anchor]
-        duration = end - self._recorded[anchor]
-        since = ours.t_ms - self._starts[anchor]
-        seen = recorded_ms - self._recorded[anchor]
+        """What the recorded time should have been, when it is not within the window of our event.
+
+        Several cables pulled in a row are one change on our clock, but not on the recording machine's: the event may
+        have come after the first of them.
+        """
+        last = next((step for step in range(ours.step, -1, -1) if self._steps[step].op not in UNCHANGING), 0)
+        first = last
+        while first and self._steps[first - 1].op == self._steps[last].op == "carrier":
+            first -= 1
+        end = self._recorded[last + 1] if last + 1 < len(self._recorded) else self._recorded[last]
+        since = ours.t_ms - self._starts[last]
         interval = self._intervals[ours.step]
-        low, high = since - interval - SLACK_MS, 3 * since + duration + interval + SLACK_MS
-        if low <= seen <= high:
-            return None
-        return f"{since:.0f} ms after step {anchor}, where {low:.0f} to {high:.0f} ms agree with the recording"
+        low = since - interval - SLACK_MS
+        for anchor in range(last, first - 1, -1):
+            high = 3 * since + end - self._recorded[anchor] + interval + SLACK_MS
+            if low <= recorded_ms - self._recorded[anchor] <= high:
+                return None
+        high = 3 * since + end - self._recorded[last] + interval + SLACK_MS
+        return f"{since:.0f} ms after step {last}, where {low:.0f} to {high:.0f} ms agree with the recording"
 
 
 def _sequence(

@@ -33,7 +33,7 @@ def table(name: str, which: str) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture(params=["builtin", pytest.param("opensm", marks=needs_opensm)])
+@pytest.fixture(scope="module", params=["builtin", pytest.param("opensm", marks=needs_opensm)])
 def managed(request: pytest.FixtureRequest) -> Iterator[str]:
     name = f"tools{os.getpid() % 100000}"
     ibbond("lab", "up", "--name", name, "--sm", request.param)
@@ -119,7 +119,8 @@ def test_opensm_dies_and_comes_back() -> None:
     name = f"osm{os.getpid() % 100000}"
     ibbond("lab", "up", "--name", name, "--sm", "opensm")
     try:
-        ibbond("lab", "kill", "--name", name, "sm")
+        ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
+        ibbond("lab", "kill", "--name", name, "sm")  # who knows the way needs no manager
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
         ibbond("lab", "revive", "--name", name, "sm")
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")

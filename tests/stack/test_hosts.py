@@ -22,12 +22,14 @@ from ibbond.stack.events import (
     DeviceChanged,
     DeviceVanished,
     GroupJoined,
+    GroupLeft,
     OnHost,
     SetAdmin,
     SetDeviceMtu,
     ToBond,
 )
 from ibbond.topology.default import TWO_HOSTS
+from ibbond.wire.group_address import group_address
 from ibbond.wire.ip import Ipv4
 from ibbond.wire.udp import UdpDatagram
 
@@ -390,3 +392,41 @@ def test_time_passes_without_wearing_the_world_out(world: SmallWorld) -> None:
     world.send("h1", packet)
     assert world.got("h2") == [packet]
     assert not [effect for effect in world.effects if isinstance(effect, Deliver) and effect.host == "h1"]
+
+
+@pytest.mark.parametrize("profile", ["default", "kernel-6.1"])
+def test_rows_of_the_table_that_the_stack_honours(profile: str) -> None:
+    """`neighbors_flushed` and `cold_standby`: in the kernel's profile, not in ours."""
+    world = world_of(TWO_HOSTS, profile=profile)
+    world.run(ms=500)
+    world.on("h1", GroupJoined("bond0", CHAT))
+    world.send("h1", ping("10.0.0.1", "10.0.0.2"))
+    world.run(ms=500)
+    host = world.network.hosts["h1"]
+    backup = host.links.get("ib1")
+    assert backup is not None
+    chat = group_address(CHAT, host.device("bond0").broadcast)[4:]
+    neighbor = host.ip["bond0"].neighbors.get(ip("10.0.0.2"))
+    assert neighbor is not None
+    ready = backup.groups.receives(chat), backup.path_to(neighbor.hardware) is not None
+    world.fabric(Cut("h1/1"))
+    world.run(ms=100)
+    kept = host.ip["bond0"].neighbors.get(ip("10.0.0.2")) is not None
+    assert (ready, kept) == (((True, True), True) if profile == "default" else ((False, False), False))
+    assert backup.groups.receives(chat)
+    world.on("h1", GroupLeft("bond0", CHAT))
+    assert not backup.groups.receives(chat)
+
+
+def test_a_backup_leaves_what_the_bond_leaves() -> None:
+    world = world_of(TWO_HOSTS)
+    world.on("h1", GroupJoined("bond0", CHAT))
+    members = [world.network.hosts["h1"].links.get(name) for name in ("ib0", "ib1")]
+    chat = group_address(CHAT, world.network.hosts["h1"].device("bond0").broadcast)[4:]
+    assert [each is not None and each.groups.receives(chat) for each in members] == [True, True]
+    world.on("h1", GroupLeft("bond0", CHAT))
+    assert [each is not None and each.groups.receives(chat) for each in members] == [False, False]
+    world.on("h1", GroupJoined("bond0", CHAT))
+    world.on("h1", ToBond("bond0", RemoveMember("ib1")))
+    world.run(ms=20_000)
+    assert [each is not None and each.groups.receives(chat) for each in members] == [True, False]

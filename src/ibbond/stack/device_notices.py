@@ -99,3 +99,4 @@ class DeviceNotices:
             host.later(lambda: host.frames.send_all(host.now, layer, layer.readdressed(host.now)))
         if device.driver.kind == "bond":
             host.outbox.tell(AddressChange(host.name, device.name, old, new))
+            host.later(partial(host.rdma.failed_over, device))

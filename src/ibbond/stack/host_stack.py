@@ -19,6 +19,7 @@ from ibbond.bonding.events import AddressesChanged, BondEvent, Close, MemberChan
 from ibbond.bonding.registry import Registry
 from ibbond.errors import Refused
 from ibbond.fabric.generation import Generation
+from ibbond.fabric.reliable_verbs import Completion
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.ipoib.interface import Interface
@@ -51,6 +52,8 @@ from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.links import Links
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outbox import HostEffect, Outbox
+from ibbond.stack.rdma_events import RdmaCall, RdmaGone
+from ibbond.stack.rdma_users import RdmaUsers
 from ibbond.stack.standby import Standby
 from ibbond.topology.model import listed
 
@@ -101,6 +104,7 @@ class HostStack:
             old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
         )
         self.frames = Frames(self)
+        self.rdma = RdmaUsers(self, subnet)
         self.standby = None if rules.kernel("cold_standby") else Standby(self)
         self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
@@ -171,6 +175,14 @@ class HostStack:
     def mad_arrived(self, now: int, port: str, mad: bytes) -> list[HostEffect]:
         self.now = now
         self.links.mad_arrived(now, port, mad)
+        self.rdma.mad_arrived(now, port, mad)
+        self._settle()
+        return self.outbox.take()
+
+    def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> list[HostEffect]:
+        """A work request of a reliable queue pair is over."""
+        self.now = now
+        self.rdma.work_done(now, port, qpn, completion)
         self._settle()
         return self.outbox.take()
 
@@ -190,7 +202,7 @@ class HostStack:
                 case _Bond(name) if name in self.registry.bonds:
                     bond = self.registry.bonds[name]
                     self._execute(bond, bond.tick(now))
-                case Standby():
+                case Standby() | RdmaUsers():
                     key.tick(now)
                 case _Layer(name) if name in self.ip:
                     layer = self.ip[name]
@@ -316,6 +328,10 @@ class HostStack:
             case DeleteBond(name):
                 bond = self.bond(name)
                 self._execute(bond, self.registry.delete(self.now, name))
+            case RdmaCall(user, request):
+                self.rdma.handle(self.now, user, request)
+            case RdmaGone(user):
+                self.rdma.gone(self.now, user)
             case CreateChild(parent, pkey):
                 self.links.add_child(parent, pkey)
             case DeleteChild(parent, pkey):
@@ -369,6 +385,7 @@ class HostStack:
                     self.tell_bond(bond, Ready(member))
             if not ready and not self._later and not self._news:
                 break
+        self.rdma.settle(self.now)
         self._report_deadlines()
 
     def _report_deadlines(self) -> None:
@@ -382,6 +399,7 @@ class HostStack:
             self._agenda.report(_Layer(name), layer.deadline() if layer is not None else None)
             if self.standby is not None and layer is not None:
                 self.standby.neighbors_changed(name, layer.neighbors.changes)
+        self._agenda.report(self.rdma, self.rdma.deadline())
         if self.standby is not None:
             self._agenda.report(self.standby, self.standby.deadline())
 

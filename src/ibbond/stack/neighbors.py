@@ -133,6 +133,19 @@ class Neighbors:
             self._wait(entry, now + DELAY)
         return effects
 
+    def resolve(self, now: int, ip: bytes) -> list[NeighborEffect]:
+        """Somebody wants the address of `ip` without sending a packet (`neigh_event_send`)."""
+        entry = self._entries.get(ip)
+        if entry is None:
+            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1)
+            self._wait(entry, now + RETRY)
+            return [Solicit(ip)]
+        if entry.state is State.STALE:
+            entry.state, entry.attempts = State.PROBE, 1
+            self._wait(entry, now + RETRY)
+            return [Solicit(ip)]
+        return []
+
     def learn(
         self,
         now: int,

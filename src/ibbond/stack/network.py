@@ -11,7 +11,18 @@ from collections import deque
 from collections.abc import Iterable
 
 from ibbond.errors import Refused
-from ibbond.fabric.events import Captured, DatagramArrived, MadArrived, PortEvent, SendDatagram, SendMad, SubnetLog
+from ibbond.fabric.events import (
+    Captured,
+    DatagramArrived,
+    FailQueuePair,
+    MadArrived,
+    PortEvent,
+    Post,
+    SendDatagram,
+    SendMad,
+    SubnetLog,
+    WorkDone,
+)
 from ibbond.fabric.generation import Generation
 from ibbond.fabric.subnet import Subnet
 from ibbond.stack.agenda import Agenda
@@ -23,7 +34,7 @@ from ibbond.topology.model import listed
 
 _SUBNET = ""  # the subnet's key in the agenda; hosts have names
 
-_Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured
+_Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone
 
 
 class Network:
@@ -111,7 +122,7 @@ class Network:
         while work:
             item = work.popleft()
             match item:
-                case SendDatagram() | SendMad():
+                case SendDatagram() | SendMad() | Post() | FailQueuePair():
                     work.extend(self.subnet.handle(now, item))
                     keys[_SUBNET] = None
                 case Deliver():
@@ -127,6 +138,11 @@ class Network:
                     host = self._at_port.get(port)
                     if host is not None:
                         work.extend(host.mad_arrived(now, port, mad.mad))
+                        keys[host.name] = None
+                case WorkDone(port, qpn, completion):
+                    host = self._at_port.get(port)
+                    if host is not None:
+                        work.extend(host.work_done(now, port, qpn, completion))
                         keys[host.name] = None
                 case PortEvent(port, kind):
                     news.append(Happened("port", port, kind.name.lower()))

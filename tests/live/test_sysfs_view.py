@@ -295,15 +295,26 @@ def test_a_killed_lab_hangs_nobody(tmp_path: Path) -> None:
         keeper.communicate()
 
 
-@pytest.mark.parametrize("order", ["bond-up-first", "bond-members-first"])
+@pytest.mark.parametrize("order", ["bond-up-first.sh", "bond-members-first.sh"])
 def test_example_scripts_run_as_they_are(free: ViewLab, order: str) -> None:
-    made = free.run(str(EXAMPLES / order), "bond0", "10.7.0.1/24")
+    made = free.run(str(EXAMPLES / order), "-a", "10.7.0.1/24")
     assert made.returncode == 0, made.stderr
     assert made.stdout == "bond0: ib0 ib1, active ib0\n"
     assert free.bash("ping -c 3 -W 2 -q 10.7.0.2").returncode == 0
-    taken = free.run(str(EXAMPLES / "bond-teardown"), "bond0")
+    taken = free.run(str(EXAMPLES / "bond-teardown.sh"), "bond0")
     assert taken.returncode == 0, taken.stderr
     assert free.read("bonding_masters") == ""
+
+
+def test_the_planned_ifenslave_runs_as_it_is(free: ViewLab) -> None:
+    made = free.bash("echo +bond0 > bonding_masters && echo active-backup > bond0/bonding/mode")
+    assert made.returncode == 0, made.stderr
+    ifenslave = str(EXAMPLES / "ifenslave")
+    assert free.run(ifenslave, "bond0", "ib0", "ib1").returncode == 0
+    assert free.read("bond0/bonding/slaves") == "ib0 ib1\n"
+    assert free.run(ifenslave, "bond0", "eth0").returncode == 1  # Ethernet does not join InfiniBand
+    assert free.run(ifenslave, "-d", "bond0", "ib0").returncode == 0
+    assert free.read("bond0/bonding/slaves") == "ib1\n"
 
 
 def test_the_status_says_whether_there_is_a_view(two: ViewLab) -> None:

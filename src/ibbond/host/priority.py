@@ -16,17 +16,21 @@ SWITCH_INTERVAL_S = 0.0005  # how long another thread of ours may keep the inter
 YOUNG_OBJECTS = 20_000  # allocations between two collections of the youngest generation
 
 
-def raise_priority() -> list[str]:
-    """Ask for priority; what was granted, in words. Needs CAP_SYS_NICE; without it nothing changes."""
+def raise_priority(process: int | None = None) -> list[str]:
+    """Ask for priority, for this process or another one; what was granted, in words.
+
+    Needs CAP_SYS_NICE; without it nothing changes.
+    """
+    process = process or os.getpid()
     granted = []
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        os.setpriority(os.PRIO_PROCESS, process, NICE)
         granted.append(f"nice {NICE}")
     except OSError:
         pass
     try:
-        if os.getsid(0) == os.getpid():  # the group is ours alone: no shell's other children get it
-            Path("/proc/self/autogroup").write_text(str(NICE))
+        if os.getsid(process) == process:  # the group is its alone: no shell's other children get it
+            Path(f"/proc/{process}/autogroup").write_text(str(NICE))
             granted.append(f"autogroup nice {NICE}")
     except OSError:
         pass

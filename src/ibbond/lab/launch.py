@@ -60,10 +60,10 @@ def start(wish: Wish) -> Running:
             stderr=log,
             start_new_session=True,
             pass_fds=[telling],
-            preexec_fn=raise_priority,  # already to start, for a resumed lab's programs wait for it
         )
     os.close(telling)
     try:
+        raise_priority(process.pid)  # already to start, for a resumed lab's programs wait for it
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(wish)).encode())

@@ -2,7 +2,7 @@
 
 import pytest
 from test_bond_commands import CREATE, everything
-from virtual_machine import Host
+from virtual_machine import Host, kernel_root
 
 ASK = """
 import subprocess
@@ -163,18 +163,20 @@ def test_the_last_member_vanishes_and_takes_the_bond_along(host: Host) -> None:
     assert "10.0.0.1/24" in host.run("ip", "addr", "show", "bond0")
 
 
-def test_an_interrupt_puts_back_too(host: Host) -> None:
+@pytest.mark.parametrize("number", [2, 15, 1])
+def test_a_signal_puts_back_too(host: Host, number: int) -> None:
+    """Ctrl-C, SIGTERM, SIGHUP in the middle of a request."""
     before = everything(host)
     told = host.python(
         ASK + "def stop(step):\n"
         "    if 'mtu' in str(step):\n"
-        "        raise KeyboardInterrupt\n"
+        f"        os.kill(os.getpid(), {number})\n"
         "try:\n"
         "    host.apply(ask.create(host, 'bond0', ['ib0', 'ib1'], {'mode': 'active-backup'}, mtu=2044), stop)\n"
-        "except KeyboardInterrupt:\n"
-        "    answer = 'interrupted'\n"
+        "except (KeyboardInterrupt, SystemExit) as end:\n"
+        "    answer = 'ended'\n"
     )
-    assert told == "interrupted"
+    assert told == "ended"
     assert everything(host) == before
 
 
@@ -191,3 +193,32 @@ def test_an_ordinary_user_is_told_to_be_root(host: Host) -> None:
     assert "Run as root" in told
     assert "Nothing was changed" in told
     assert everything(host) == before
+
+
+def test_the_driver_is_loaded_when_it_is_not_there(host: Host) -> None:
+    """The first step of a creation; /sbin/modprobe of the guest knows no modules, so one of ours stands before it."""
+    tree = kernel_root() / "tree/lib/modules"
+    module = next(iter(tree.rglob("bonding.ko*")))
+    host.sh(
+        f"mkdir -p /tmp/bin; printf '#!/bin/sh\\nexec insmod {module} max_bonds=0\\n' > /tmp/bin/modprobe;"
+        "chmod +x /tmp/bin/modprobe; rmmod bonding"
+    )
+    assert "driver is not loaded" in host.ibbond("bond", "list").err
+    assert "driver is not loaded" in host.ibbond("bond", "add", "bond0", "ib0").err
+    assert host.ibbond("check").code == 2
+    before = ASK + "plan = ask.create(host, 'bond0', ['ib0'], {'mode': 'active-backup'})\n"
+    told = host.python(before + "answer = plan.lines()[:2]")
+    assert told == [
+        "load the bonding driver (modprobe bonding max_bonds=0)",
+        "write +bond0 to /sys/class/net/bonding_masters",
+    ]
+    refused = host.python(
+        before + "os.environ['PATH'] = '/nowhere'\n"
+        "try:\n"
+        "    host.apply(plan)\n"
+        "except Refused as refused:\n"
+        "    answer = str(refused)\n"
+    )
+    assert "cannot load the bonding driver" in str(refused)
+    host.python(before + "os.environ['PATH'] = '/tmp/bin:' + os.environ['PATH']\nhost.apply(plan)")
+    assert host.read("bonding_masters") == "bond0\n"

@@ -6,12 +6,15 @@ out: what to do (the plan decides), and locks against others who change the same
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 from ibbond.abi.bond_attributes import change_bond, change_member
 from ibbond.backend.kernel_files import CLASS_NET, HostFiles
@@ -48,6 +51,24 @@ class Done:
     skipped: list[Step] = field(default_factory=list)
 
 
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what is under way as Ctrl-C does, by an exception, so that it can be put back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Executor:
     """Steps on one live host."""
 
@@ -59,19 +80,13 @@ class Executor:
         """Carry out a plan, or leave the host as it was. `watch` is called before each step.
 
         Refused when a step fails: its text says which one, why, and whether everything was put back. Any other
-        exception, Ctrl-C too, puts back as well and goes on its way.
+        exception, Ctrl-C and SIGTERM too, puts back as well and goes on its way.
         """
         done = Done()
         log = KernelLog()
         try:
-            for step in plan.steps:
-                watch(step)
-                if isinstance(step, Write) and self._reads_as_wanted(step):
-                    done.skipped.append(step)
-                    continue
-                self.execute(step, log)
-                done.steps.append(step)
-            self._verify(plan, log)
+            with terminable():
+                self._carry_out(plan, done, log, watch)
         except Refused as refusal:
             outcome = self.put_back(plan, done)
             raise Refused(
@@ -83,6 +98,16 @@ class Executor:
         finally:
             log.close()
         return done
+
+    def _carry_out(self, plan: Plan, done: Done, log: KernelLog, watch: Callable[[Step], None]) -> None:
+        for step in plan.steps:
+            watch(step)
+            if isinstance(step, Write) and self._reads_as_wanted(step):
+                done.skipped.append(step)
+                continue
+            self.execute(step, log)
+            done.steps.append(step)
+        self._verify(plan, log)
 
     def execute(self, step: Step, log: KernelLog) -> None:
         """One step, read back. Raises Refused."""

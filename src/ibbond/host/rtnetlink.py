@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from ibbond.abi.netlink_attributes import LINK, attribute, attributes
 from ibbond.errors import Malformed
+
+__all__ = ["LINK", "attribute", "attributes"]  # of abi; everything below is public as well
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
@@ -31,10 +34,8 @@ GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV6_ADDRESS, GROUP_IPV6
 GROUP_IPV4_MULTICAST, GROUP_IPV6_MULTICAST = 37, 38
 
 HEADER = struct.Struct("=IHHII")  # length type flags sequence port
-LINK = struct.Struct("=BxHiII")  # family, ARPHRD type, ifindex, flags, change mask
 ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, ifindex
 ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
-ATTRIBUTE = struct.Struct("=HH")
 NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex
 U32 = struct.Struct("=I")
 
@@ -138,23 +139,6 @@ def messages(raw: bytes) -> Iterator[Message]:
             raise Malformed(f"netlink message of {length} bytes, {len(raw) - at} are there")
         yield Message(kind, flags, sequence, raw[at + HEADER.size : at + length])
         at += _aligned(length)
-
-
-def attributes(raw: bytes, at: int = 0) -> dict[int, bytes]:
-    """The attributes from `at` on, by type (nested and byte-order bits removed); raises `Malformed`."""
-    found: dict[int, bytes] = {}
-    while at + ATTRIBUTE.size <= len(raw):
-        length, kind = ATTRIBUTE.unpack_from(raw, at)
-        if length < ATTRIBUTE.size or at + length > len(raw):
-            raise Malformed(f"netlink attribute of {length} bytes, {len(raw) - at} are there")
-        found[kind & 0x3FFF] = raw[at + ATTRIBUTE.size : at + length]
-        at += _aligned(length)
-    return found
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute with its padding."""
-    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 class RouteSocket:

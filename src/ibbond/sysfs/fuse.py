@@ -194,7 +194,11 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         return asked(lambda: self._backend.read(path)).encode()
 
     def _request(self, path: str, data: bytes) -> int:
-        asked(lambda: self._backend.write(path, data.decode(errors="surrogateescape")))
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
+        asked(lambda: self._backend.write(path, text))
         return len(data)
 
     def _passed(self, ask: Callable[[KernelTree], T]) -> T:

@@ -289,7 +289,7 @@ def _probes(case: Recording, events: list[Observed], trace: Trace, intervals_ms:
         yield from _probe_fields(device, theirs, seen[device], ups)
 
 
-def _left_out(times: list[float], begin: float, end: float, interval: int) -> int:
+def _left_out(times: list[float], begin: float, end: float, interval: int) -> float:
     """How many probes the recording machine did not send because its monitor ran late.
 
     A gap of three intervals between two runs is two runs left out, each of as many probes as the run before had.
@@ -303,9 +303,9 @@ def _left_out(times: list[float], begin: float, end: float, interval: int) -> in
         else:
             runs.append([at])
     return sum(
-        len(before) * (int((after[0] - before[0]) / interval) - 1)
+        len(before) * max(0.0, (after[0] - before[0]) / interval - 1)
         for before, after in pairwise(runs)
-        if begin <= after[0] < end and after[0] - before[0] >= 2 * interval
+        if begin <= after[0] < end
     )
 
 

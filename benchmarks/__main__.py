@@ -1,0 +1,206 @@
+"""`./bench`: all paths, round by round in alternating order, to a table, benchmarks/results.json and a picture.
+
+Read first: docs/benchmarks.md; `./bench --help`. The work is done in a session of its own, whose weight against other
+work on this machine counts (see ibbond.host.priority); the first process only waits and passes Ctrl-C on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import measures
+from benchmarks.milestone import awake
+from benchmarks.paths import PATHS, Built, CannotRun
+from benchmarks.summary import medians, picture, ratios, table
+from ibbond.host.priority import NICE, raise_priority
+
+HERE = Path(__file__).parent
+TIMES = 20  # cuts and returns in all
+BREAKING = ("ovs", "dpdk", "ours")  # paths that have something to fail over to; userspace-tso is the same bond as ovs
+MOST_DPDK = 3  # cuts of a bond that was never seen to fail over
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(
+        prog="./bench", description="What a bond in Python costs, and what it is up against."
+    )
+    words.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    words.add_argument("--only", type=lambda text: text.split(","), default=list(PATHS), help=", ".join(PATHS))
+    words.add_argument(
+        "--quick", action="store_true", help="one round, one second each, four cuts: to see that it runs"
+    )
+    words.add_argument("--json", type=Path, help="write the results here too")
+    words.add_argument("--keep", action="store_true", help="renew benchmarks/results.json, results.svg and the docs")
+    words.add_argument(
+        "--sim", action="store_true", help="the simulator: events per second, memory, cost of a failover"
+    )
+    words.add_argument("--kernel", action="store_true", help=argparse.SUPPRESS)
+    words.add_argument("--within", action="store_true", help=argparse.SUPPRESS)  # the second process
+    wish = words.parse_args()
+    if unknown := [name for name in wish.only if name not in PATHS]:
+        words.error(f"unknown: {', '.join(unknown)}. Known: {', '.join(PATHS)}")
+    if wish.kernel:
+        print("./bench --kernel does not exist yet: no comparison with the kernel's own driver.", file=sys.stderr)
+        return 2
+    if wish.sim:
+        from benchmarks import simulated
+
+        return simulated.main(quick=wish.quick, file=wish.json)
+    if os.geteuid():
+        print("./bench needs root: it builds network namespaces and raises its priority.", file=sys.stderr)
+        return 2
+    if not wish.within:
+        return in_own_session()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        result = compare(wish.only, 1 if wish.quick else wish.rounds, quick=wish.quick)
+    except KeyboardInterrupt:
+        print("interrupted; everything is taken down", file=sys.stderr)
+        return 130
+    print(table(result))
+    text = json.dumps(result, indent=1) + "\n"
+    if wish.json:
+        wish.json.write_text(text)
+    if wish.keep:
+        (HERE / "results.json").write_text(text)
+        (HERE / "results.svg").write_text(picture(result))
+        write_docs(result)
+    return 0
+
+
+def in_own_session() -> int:
+    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--within"]
+    child = subprocess.Popen(command, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: child.send_signal(number))
+    return child.wait()
+
+
+def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
+    """Every path once in every round; what cannot run is named with its reason and not tried again."""
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    missing: dict[str, str] = {}
+    loads: list[float] = []
+    raise_priority()
+    with tempfile.TemporaryDirectory() as place, awake(True), weighty_softirqs():
+        os.chmod(place, 0o755)
+        tool = f"{place}/traffic"
+        subprocess.run(["gcc", "-O2", "-o", tool, str(HERE / "traffic.c")], check=True)
+        for number in range(rounds):
+            for name in names[:: 1 if number % 2 == 0 else -1]:
+                if name in missing:
+                    continue
+                loads.append(os.getloadavg()[0])
+                say(f"round {number + 1} of {rounds}: {name}")
+                try:
+                    with PATHS[name](f"bench{os.getpid()}") as path:
+                        for figure, each in one_round(path, name, tool, rounds, number, quick=quick).items():
+                            values[name].setdefault(figure, []).extend(each)
+                except (CannotRun, OSError, subprocess.SubprocessError, ValueError) as problem:
+                    missing[name] = f"{problem}"
+                    say(f"{name}: {problem}")
+        if "ours" in names and not quick:
+            values["ours"]["memory32_mb"] = [memory_of_a_lab(32)]
+    values = {name: figures for name, figures in values.items() if figures}
+    return {
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "rounds": rounds,
+        "load": {"median": statistics.median(loads), "max": max(loads)},
+        "variants": medians(values),
+        "ratios": ratios(values),
+        "missing": missing,
+    }
+
+
+def one_round(path: Built, name: str, tool: str, rounds: int, number: int, *, quick: bool) -> dict[str, list[float]]:
+    seconds = 1 if quick else 2
+    measures.warm(path)
+    figures = {
+        **measures.tcp(path, seconds, 1),
+        **measures.tcp(path, seconds, 8),
+        **measures.packets(path, tool, seconds / 2),
+        **measures.round_trips(path, tool),
+        **measures.cost(path, tool, seconds / 2),
+    }
+    found = {figure: [value] for figure, value in figures.items()}
+    times = 4 if quick else TIMES * (number + 1) // rounds - TIMES * number // rounds
+    if name == "dpdk":
+        times = MOST_DPDK if number == 0 else 0
+    if name in BREAKING and times:
+        for kind, ways in path.breaks.items():
+            found |= measures.breaks(path, tool, ways, times, kind)
+    return found
+
+
+def memory_of_a_lab(hosts: int) -> float:
+    """Resident memory of a lab of so many hosts on a fat tree, in MB."""
+    from ibbond.lab import launch
+    from ibbond.lab.state import Files, Wish
+
+    mark = f"bench{os.getpid()}"
+    started = launch.start(Wish(mark, f"[fat_tree]\nhosts = {hosts}\n", "the benchmark"))
+    try:
+        time.sleep(1)
+        return measures.resident_mb([started.process.pid])
+    finally:
+        launch.stop(started.process)
+        launch.clean(Files(mark))
+
+
+@contextlib.contextmanager
+def weighty_softirqs() -> Iterator[None]:
+    """The kernel's packet threads weigh as much as what is compared, or the paths of the kernel starve beside it."""
+    threads = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (entry / "comm").read_text().startswith("ksoftirqd/"):
+            threads.append((int(entry.name), os.getpriority(os.PRIO_PROCESS, int(entry.name))))
+    try:
+        for thread, _ in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, NICE)
+        yield
+    finally:
+        for thread, nice in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def write_docs(result: dict[str, object]) -> None:
+    """Renew the part of docs/benchmarks.md between its two marks."""
+    file = HERE.parent / "docs" / "benchmarks.md"
+    head, _, rest = file.read_text().partition("<!-- results -->\n")
+    _, _, tail = rest.partition("<!-- end of results -->\n")
+    load: dict[str, float] = result["load"]  # type: ignore[assignment]
+    about = (
+        f"{result['date']}, {result['machine']}; {result['rounds']} rounds; load when a path began: median "
+        f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
+    )
+    file.write_text(f"{head}<!-- results -->\n{about}{table(result)}<!-- end of results -->\n{tail}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -91,7 +91,7 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
 
         backend = backend_of(host, lab)
         names = names or backend.read("bonding_masters").split()
-        facts = lab_facts(backend, names, failures_allowed=max_failures)
+        facts = lab_facts(backend, names, switches_of(host, lab), failures_allowed=max_failures)
     else:
         kernel = KernelBackend()
         facts = kernel_facts(kernel, chosen(kernel, names, "this host"), failures_allowed=max_failures)
@@ -101,6 +101,24 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
             bonds=tuple(replace(bond, expected=tuple(expect), expected_from="--expect") for bond in facts.bonds),
         )
     return facts
+
+
+def switches_of(host: str, lab: str) -> dict[str, str]:
+    """The switch at the other end of each of a lab host's cables, by device."""
+    from ibbond.backend.control_socket import Control
+    from ibbond.cli.output import as_dict
+
+    with Control.of(lab) as control:
+        cables = as_dict(control.ask("status"))["cables"]
+    assert isinstance(cables, list)
+    found: dict[str, str] = {}
+    for cable in cables:
+        first, second = cable["ends"]
+        for end, other in ((first, second), (second, first)):
+            owner, _, device = str(end).partition("/")
+            if owner == host:
+                found[device] = str(other).partition("/")[0]
+    return found
 
 
 def where(bonds: Sequence[str]) -> tuple[str, list[str]]:

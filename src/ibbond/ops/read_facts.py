@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from typing import Protocol
 
 from ibbond.abi.device_text import parse_address
@@ -70,19 +71,22 @@ def kernel_facts(host: KernelBackend, bonds: list[str], *, failures_allowed: int
     )
 
 
-def lab_facts(host: Backend, bonds: list[str], *, failures_allowed: int = 2) -> HostFacts:
-    """Facts of a lab host, whose bonds are ours: no kernel version, no adapters."""
+def lab_facts(host: Backend, bonds: list[str], neighbors: Mapping[str, str], *, failures_allowed: int = 2) -> HostFacts:
+    """Facts of a lab host, whose bonds are ours: no kernel version, no adapters. `neighbors`: device to switch."""
 
     def text(path: str) -> str | None:
         with contextlib.suppress(Refused):
             return host.read(path).rstrip("\n")
         return None
 
+    def port(name: str) -> PortFacts | None:
+        return PortFacts(None, None, 0, None, None, neighbors[name]) if name in neighbors else None
+
     found = []
     for bond in bonds:
         snapshot = host.snapshot(bond)
         members = tuple(
-            MemberFacts(member, device_facts(text, host.addresses(member.name), member.name))
+            MemberFacts(member, device_facts(text, host.addresses(member.name), member.name, port=port(member.name)))
             for member in snapshot.members
         )
         found.append(BondFacts(snapshot, device_facts(text, host.addresses(bond), bond), members))

@@ -1,0 +1,26 @@
+"""In a lab the checker knows where cables end: it says when one switch is all there is."""
+
+import json
+from pathlib import Path
+
+from lab_host import needs_lab
+from view_lab import ibbond, unique, view_lab
+
+from ibbond.topology.default import TWO_HOSTS
+
+pytestmark = needs_lab
+
+
+def test_both_cables_to_one_switch(tmp_path: Path) -> None:
+    with view_lab(unique("switch"), TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = "s1"'), tmp_path) as lab:
+        done = ibbond("check", "--name", lab.name, "h1/bond0", "--json", check=False)
+        assert [each["rule"] for each in json.loads(done.stdout)["findings"]] == ["one-switch"]
+        assert done.returncode == 1
+
+
+def test_the_default_lab_is_clean_until_a_cable_is_out(tmp_path: Path) -> None:
+    with view_lab(unique("clean"), TWO_HOSTS, tmp_path) as lab:
+        assert lab.ibbond("check", "h1/bond0").stdout == "bond0: clean\n"
+        lab.ibbond("lab", "cut", "h1/ib1")
+        done = lab.ibbond("check", "h1/bond0", "--json", check=False)
+        assert [each["rule"] for each in json.loads(done.stdout)["findings"]] == ["member-down"]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import measures
 from benchmarks.milestone import awake
-from benchmarks.paths import PATHS, Built, CannotRun
+from benchmarks.paths import CONNECTED_MTU, DPDK_MTU, MTU, PATHS, Built, CannotRun
 from benchmarks.summary import medians, picture, ratios, table
 from ibbond.host.priority import NICE, raise_priority
 
@@ -120,6 +120,9 @@ def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds,
         "load": {"median": statistics.median(loads), "max": max(loads)},
+        "mtu": {
+            name: DPDK_MTU if name == "dpdk" else CONNECTED_MTU if name == "ours-65520" else MTU for name in values
+        },
         "variants": medians(values),
         "ratios": ratios(values),
         "missing": missing,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import NO_VIEW, ViewLab, ibbond, unique, view_lab
+from view_lab import NO_VIEW, ViewLab, ibbond, judge_speed, unique, view_lab
 
 from ibbond.backend.control_socket import Control
 from ibbond.topology.default import TWO_HOSTS
@@ -114,7 +114,7 @@ def test_traffic_goes_on_within_a_second_of_the_restart(lab: ViewLab) -> None:
     prober.kill()
     listener.kill()
     print(f"seconds from restart to traffic: {gaps}")
-    assert min(gaps) < GOAL_S, gaps
+    judge_speed(min(gaps) < GOAL_S, f"seconds from restart to traffic: {gaps}")
 
 
 def test_a_tcp_stream_survives_whole(lab: ViewLab) -> None:

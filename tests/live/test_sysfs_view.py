@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import EXAMPLES, NO_VIEW, ViewLab, ibbond, unique, view_lab
+from view_lab import EXAMPLES, NO_VIEW, ViewLab, ibbond, judge_speed, unique, view_lab
 
 from ibbond.abi.sysfs_text import BOND_FILES
 from ibbond.backend.control_socket import Control
@@ -223,10 +223,9 @@ def test_a_cycle_takes_less_than_150_microseconds(two: ViewLab) -> None:
     rounds = []
     for _ in range(5):
         rounds.append([float(word) for word in two.run(sys.executable, "-c", CYCLES).stdout.split()])
-        if all(median < 150 for median in rounds[-1]):
+        if max(rounds[-1]) < 150:
             break
-    else:
-        pytest.fail(f"microseconds of reading and writing: {rounds}")
+    judge_speed(max(rounds[-1]) < 150, f"microseconds of reading and writing: {rounds}")
 
 
 def test_64_bonds_in_a_host(free: ViewLab) -> None:

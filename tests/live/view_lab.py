@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from ibbond.backend.control_socket import Control
 from ibbond.lab.inside import Door, door
 from ibbond.sysfs.mount import why_not
@@ -76,6 +78,14 @@ def view_lab(name: str, topology: str, directory: Path, *options: str) -> Iterat
         yield ViewLab(name)
     finally:
         ibbond("lab", "down", "--name", name, check=False)
+
+
+def judge_speed(good: bool, measured: object) -> None:
+    """A goal that was missed fails the test, but on a machine that has more to run than processors."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if not good and load > processors:
+        pytest.skip(f"load {load:.1f} on {processors} processors: {measured} says nothing")
+    assert good, measured
 
 
 def unique(what: str) -> str:

@@ -173,7 +173,7 @@ class Steps:
         if step.on and ip not in self._world.peer.peer_ips:
             self._world.peer.peer_ips.append(ip)
         elif not step.on and ip in self._world.peer.peer_ips:
-            self._world.peer.peer_ips.remove(ip)
+            self._world.peer.remove_ip(ip)
         return Answer()
 
     def _join(self, step: Step) -> Answer:

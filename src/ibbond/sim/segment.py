@@ -39,6 +39,15 @@ class Segment:
         self._devices: list[Device] = []
         self._learned: dict[bytes, Device] = {}
 
+    def remove_ip(self, ip: bytes) -> None:
+        """`ip addr del`: with the first IPv4 address of a /24 the peer loses the later ones of that network too."""
+        network, place = ip[:3], self.peer_ips.index(ip)
+        first = all(other[:3] != network or len(other) != 4 for other in self.peer_ips[:place])
+        goes = {ip} | {
+            other for other in self.peer_ips if len(ip) == len(other) == 4 and other[:3] == network and first
+        }
+        self.peer_ips = [other for other in self.peer_ips if other not in goes]
+
     def plug(self, device: Device) -> None:
         self._devices.append(device)
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from ibbond.fabric.packet import Packet, segments
 from ibbond.fabric.port import DEFAULT_PKEY
+from ibbond.fabric.reliable_verbs import Kind, ReliableMessage
 from ibbond.fabric.verbs import GSI_QKEY, Datagram
 from ibbond.wire.ib import UdPacket
+from ibbond.wire.rc import RESPONSES, SENDS, WRITES, RcOpcode, RcPacket
 
 VL15 = 15
 
@@ -17,13 +19,47 @@ def frames_of(packet: Packet) -> list[bytes]:
     """The raw frames of a packet; a train gives one for each of its segments."""
     if packet.directed is not None:  # every hop writes into it
         return [_frame(packet)]
+    if packet.frames is None and isinstance(packet.content, ReliableMessage):
+        packet.frames = _reliable_frames(packet.content)
     if packet.frames is None:
         packet.frames = [_frame(single) for single in segments(packet)]
     return packet.frames
 
 
+def _reliable_frames(message: ReliableMessage) -> list[bytes]:
+    """A message as the packets that a wire would carry."""
+    kinds = {Kind.SEND: SENDS, Kind.WRITE: WRITES, Kind.RESPONSE: RESPONSES}
+    size = message.mtu_bytes
+    pieces = [message.payload[at : at + size] for at in range(0, len(message.payload), size)] or [b""]
+    frames = []
+    for number, piece in enumerate(pieces):
+        if message.kind in kinds:
+            first, middle, last, only = kinds[message.kind]
+            opcode = middle if 0 < number < len(pieces) - 1 else last if number else first if pieces[1:] else only
+        else:
+            opcode = RcOpcode.READ_REQUEST if message.kind is Kind.READ else RcOpcode.ACKNOWLEDGE
+        frames.append(
+            RcPacket(
+                message.source_lid,
+                message.destination_lid,
+                message.pkey,
+                message.destination_qpn,
+                message.psn + number & 0xFFFFFF,
+                opcode,
+                piece,
+                service_level=message.service_level,
+                remote_address=message.remote_offset,
+                remote_key=message.remote_key,
+                length=message.length,
+                syndrome=message.syndrome,
+            ).pack()
+        )
+    return frames
+
+
 def _frame(packet: Packet) -> bytes:
     content = packet.content
+    assert not isinstance(content, ReliableMessage), "these have several frames"
     if isinstance(content, Datagram):
         global_route = content.destination_gid is not None
         return UdPacket(

@@ -5,6 +5,7 @@ Ports are named `NODE/NUMBER` (`h1/1`, `s1/7`); a cable is named by either of it
 
 from dataclasses import dataclass
 
+from ibbond.fabric.reliable_verbs import Completion, Receive, Work
 from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind
 
 
@@ -101,6 +102,23 @@ class SetIsSm:
     on: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A program posts work to a reliable queue pair of the port's adapter."""
+
+    port: str
+    qpn: int
+    request: Work | Receive
+
+
+@dataclass(frozen=True, slots=True)
+class FailQueuePair:
+    """A program moves a reliable queue pair to the error state: what was posted is flushed."""
+
+    port: str
+    qpn: int
+
+
 SubnetEvent = (
     Cut
     | Mend
@@ -115,6 +133,8 @@ SubnetEvent = (
     | SendDatagram
     | SendMad
     | SetIsSm
+    | Post
+    | FailQueuePair
 )
 
 
@@ -163,4 +183,13 @@ class Captured:
     sent: bool
 
 
-SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured
+@dataclass(frozen=True, slots=True)
+class WorkDone:
+    """Effect: a work request of a reliable queue pair is over."""
+
+    port: str
+    qpn: int
+    completion: Completion
+
+
+SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ibbond.errors import Malformed
+from ibbond.fabric.reliable_verbs import ReliableMessage
 from ibbond.fabric.verbs import FIRST_MLID, Datagram, ManagementDatagram
 from ibbond.wire.offload import OffloadHeader, largest_segment, segment_count, split
 
@@ -24,7 +25,7 @@ ENCAPSULATION_BYTES = 4
 class Packet:
     """One packet, or one train; copies of a multicast share `copies`, so that a loop cannot flood the subnet."""
 
-    content: Datagram | ManagementDatagram
+    content: Datagram | ManagementDatagram | ReliableMessage
     destination_lid: int
     words: int
     count: int = 1

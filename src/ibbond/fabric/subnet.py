@@ -20,12 +20,14 @@ from ibbond.fabric.events import (
     ChangeLid,
     Cut,
     DatagramArrived,
+    FailQueuePair,
     KillSubnetManager,
     KillSwitch,
     MadArrived,
     MakeLossy,
     Mend,
     PortEvent,
+    Post,
     Reregister,
     ReviveSubnetManager,
     ReviveSwitch,
@@ -36,6 +38,7 @@ from ibbond.fabric.events import (
     SubnetEffect,
     SubnetEvent,
     SubnetLog,
+    WorkDone,
 )
 from ibbond.fabric.generation import Generation
 from ibbond.fabric.hca import Hca
@@ -46,6 +49,8 @@ from ibbond.fabric.node import Node
 from ibbond.fabric.packet import Packet, datagram_packet, mad_packet
 from ibbond.fabric.partitions import Partition
 from ibbond.fabric.port import Port, PortCounters
+from ibbond.fabric.reliable import ProtectionDomain, Reliable
+from ibbond.fabric.reliable_verbs import Completion, Peer, ReliableMessage
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.subnet_manager import Plan, SubnetManager
 from ibbond.fabric.switch import Switch
@@ -84,6 +89,7 @@ class Subnet:
         self._inventory = Inventory()
         self._links = Links(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
+        self._reliable = Reliable(self._schedule, self._transit.send, self._work_done)
         self._traps = TrapAgent(self._send_mad)
         self._managers = Managers(self._inventory, self.timing, self._send_mad, self._effect)
 
@@ -128,6 +134,10 @@ class Subnet:
                 self._send_datagram(self.port(port), datagram)
             case SendMad(port, mad):
                 self._send_mad(self.port(port), mad)
+            case Post(port, qpn, request):
+                self._reliable.post(self.port(port), qpn, request)
+            case FailQueuePair(port, qpn):
+                self._reliable.fail(self.port(port), qpn)
             case Cut(port):
                 self._plug(self._inventory.cable(port), False)
             case Mend(port):
@@ -221,8 +231,19 @@ class Subnet:
 
     def destroy_queue_pair(self, port: str, qpn: int) -> None:
         pair = self._inventory.queue_pair(port, qpn)
+        self._reliable.remove(pair.port, qpn)
         del self._inventory.hca(pair.port).queue_pairs[qpn]
         self._generation.bump()
+
+    def create_reliable(self, port: str, domain: ProtectionDomain) -> int:
+        """A reliable queue pair that may touch the memory of the domain; not connected."""
+        qpn = self.create_queue_pair(port, kind="RC")
+        self._reliable.add(self.port(port), qpn, domain)
+        return qpn
+
+    def connect_reliable(self, port: str, qpn: int, peer: Peer) -> None:
+        """INIT to RTS; what was posted goes with the next event or tick."""
+        self._reliable.connect(self.port(port), qpn, peer)
 
     def walk(self, port: str, dlid: int) -> Walk | None:
         """For the fast path: the way of unicast packets now; None when they must go by `SendDatagram`."""
@@ -338,6 +359,9 @@ class Subnet:
     def _deliver(self, port: Port, packet: Packet) -> None:
         """A packet has reached an end port."""
         content = packet.content
+        if isinstance(content, ReliableMessage):
+            self._reliable.arrived(port, content)
+            return
         if isinstance(content, Datagram):
             if isinstance(port.node, Hca):
                 for qpn in port.node.receivers(port, content):
@@ -389,6 +413,9 @@ class Subnet:
         mad = content if content.mad is raw else replace(content, mad=raw)
         if not self._managers.take(self._schedule.now, end, mad):
             self._effects.append(MadArrived(end.name, mad))
+
+    def _work_done(self, port: Port, qpn: int, completion: Completion) -> None:
+        self._effects.append(WorkDone(port.name, qpn, completion))
 
     def _captured(self, port: Port, packet: Packet, sent: bool) -> None:
         self._effects += [Captured(port.name, frame, sent) for frame in frames_of(packet)]

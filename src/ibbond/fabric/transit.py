@@ -113,7 +113,7 @@ class Transit:
             self._capture(port, packet, True)
         if cable.loss:
             for single in segments(packet):
-                if self._random.random() < cable.loss:
+                if self._random.random() < _lost(cable.loss, single.count):
                     peer.counters.symbol_errors += 1
                     peer.counters.receive_errors += 1
                 else:
@@ -235,6 +235,11 @@ class Transit:
         egress = port.node.ports.get(number)
         if egress is not None and egress.number and (egress is port or not isinstance(port.node, Hca)):
             self._transmit(egress, packet)
+
+
+def _lost(loss: float, packets: int) -> float:
+    """How likely a message of so many packets does not arrive whole."""
+    return loss if packets == 1 else 1 - (1 - loss) ** packets
 
 
 def _open(port: Port, peer: Port, packet: Packet) -> bool:

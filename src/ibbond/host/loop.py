@@ -52,6 +52,7 @@ from ibbond.stack.events import (
 )
 from ibbond.stack.flows import Flow
 from ibbond.stack.network import Network
+from ibbond.stack.rdma_events import RdmaEvent
 
 Result = TypeVar("Result")
 Listener = Callable[[int, NetworkEffect], None]
@@ -262,7 +263,7 @@ class LiveLoop:
                     self._appeared(host, name)
                 case DeviceVanished(host, name):
                     self._close_device(host, name)
-                case AttributeChanged() | AddressChange() | Happened() | FrameCaptured() | MadArrived():
+                case AttributeChanged() | AddressChange() | Happened() | FrameCaptured() | MadArrived() | RdmaEvent():
                     pass  # for the listeners
                 case _:
                     assert_never(effect)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ibbond.bonding.events import BondEvent
 from ibbond.fabric.events import MadArrived, SubnetEvent
+from ibbond.stack.rdma_events import RdmaCall, RdmaEvent, RdmaGone
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ HostEvent = (
     | ToBond
     | CreateChild
     | DeleteChild
+    | RdmaCall
+    | RdmaGone
 )
 
 
@@ -231,5 +234,6 @@ NetworkEffect = (
     | AddressChange
     | Happened
     | FrameCaptured
+    | RdmaEvent
     | MadArrived  # at a port where programs of others take MADs
 )

@@ -167,6 +167,10 @@ class IpLayer:
         source = self.source_for(target)
         return self._question(target, source, hardware)
 
+    def resolve(self, now: int, neighbor: bytes) -> list[IpEffect]:
+        """Ask for the hardware address of a neighbor, if it is not known for sure."""
+        return self._execute(self.neighbors.resolve(now, neighbor))
+
     def readdressed(self, now: int) -> list[IpEffect]:
         """The device's hardware address is another one."""
         return self._execute(self.neighbors.readdressed(now))

@@ -70,6 +70,17 @@ class NextHops:
                 return found[1] or destination
         return destination
 
+    def device_for(self, destination: bytes) -> str | None:
+        """The device by which a packet leaves: the longest prefix, then the lowest metric; None without a route."""
+        width, value = 8 * len(destination), int.from_bytes(destination)
+        best: tuple[int, int, str] | None = None
+        for (device, bits), table in self._tables.items():
+            for prefix, networks in table.items() if bits == width else ():
+                found = networks.get(value >> (width - prefix))
+                if found is not None and (best is None or (-prefix, found[0]) < best[:2]):
+                    best = (-prefix, found[0], device)
+        return best[2] if best is not None else None
+
     def is_broadcast(self, device: str, destination: bytes) -> bool:
         """255.255.255.255, or the broadcast address of one of the device's IPv4 prefixes."""
         return destination == LIMITED_BROADCAST or destination in self._broadcasts.get(device, ())

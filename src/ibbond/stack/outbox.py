@@ -5,10 +5,10 @@ Frames, MADs and packets go first, what people and files are told comes after: a
 
 from __future__ import annotations
 
-from ibbond.fabric.events import SendDatagram, SendMad
+from ibbond.fabric.events import FailQueuePair, Post, SendDatagram, SendMad
 from ibbond.stack.events import Deliver, NetworkEffect
 
-HostEffect = SendDatagram | SendMad | NetworkEffect
+HostEffect = SendDatagram | SendMad | Post | FailQueuePair | NetworkEffect
 
 
 class Outbox:
@@ -18,7 +18,7 @@ class Outbox:
         self._traffic: list[HostEffect] = []
         self._news: list[HostEffect] = []
 
-    def send(self, effect: SendDatagram | SendMad | Deliver) -> None:
+    def send(self, effect: SendDatagram | SendMad | Post | FailQueuePair | Deliver) -> None:
         self._traffic.append(effect)
 
     def tell(self, effect: NetworkEffect) -> None:

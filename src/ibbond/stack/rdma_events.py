@@ -1,0 +1,167 @@
+"""What programs ask RDMA CM for, and what they hear: the vocabulary of librdmacm as values.
+
+Read first: rdma_cm(7), and spec of the RDMA IP CM service (annex A11 of the InfiniBand Architecture). A program numbers
+its own ids from 0 up; ids that a connection request makes are numbered by us from `ARRIVED_IDS` up. IP addresses are
+4 or 16 bytes. Left out: datagram services, multicast join, several port spaces.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from ibbond.fabric.reliable_verbs import Completion, Receive, Work
+
+ARRIVED_IDS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Take connections to this service port, to any address of the host or (not empty) to one of them."""
+
+    id: int
+    port: int
+    address: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveAddress:
+    """Find the device, its address of now, and the hardware address of the next hop: ADDR_RESOLVED or ADDR_ERROR."""
+
+    id: int
+    destination: bytes
+    port: int
+    timeout_ms: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRoute:
+    """Ask the subnet administrator for the path: ROUTE_RESOLVED or ROUTE_ERROR."""
+
+    id: int
+    timeout_ms: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class MakeQueuePair:
+    """A reliable queue pair on the id's port, as `rdma_create_qp`."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Ask the peer: ESTABLISHED, REJECTED or UNREACHABLE.
+
+    `ack_timeout` is a code (4.096 us x 2^code); None takes the path's lifetime + 1, as the kernel does.
+    `response_timeout` is the same for the peer's answer (the kernel's is 20: 4.3 s), `cm_retries` how often it is
+    asked again.
+    """
+
+    id: int
+    private: bytes = b""  # at most 56 bytes
+    retry_count: int = 7
+    rnr_retry_count: int = 7
+    ack_timeout: int | None = None
+    response_timeout: int = 20
+    cm_retries: int = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Say yes to a CONNECT_REQUEST; the id needs a queue pair."""
+
+    id: int
+    private: bytes = b""  # at most 196 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    id: int
+    private: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """The queue pair goes to error, everything posted is flushed, the peer is told."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """The id and its queue pair are no more; no further event of it comes."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostWork:
+    id: int
+    request: Work | Receive
+
+
+RdmaRequest = (
+    Listen | ResolveAddress | ResolveRoute | MakeQueuePair | Connect | Accept | Reject | Disconnect | Destroy | PostWork
+)
+
+
+class RdmaKind(enum.Enum):
+    """`rdma_cm_event_type`."""
+
+    ADDR_RESOLVED = "addr_resolved"
+    ADDR_ERROR = "addr_error"
+    ROUTE_RESOLVED = "route_resolved"
+    ROUTE_ERROR = "route_error"
+    CONNECT_REQUEST = "connect_request"
+    CONNECT_ERROR = "connect_error"
+    ESTABLISHED = "established"
+    REJECTED = "rejected"
+    UNREACHABLE = "unreachable"
+    DISCONNECTED = "disconnected"
+    ADDR_CHANGE = "addr_change"
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaNews:
+    """What a program hears of an id. `status` is an errno or, when REJECTED, the reason of the REJ.
+
+    For a CONNECT_REQUEST `id` is new and `listener` is the id that listens; `private` are the peer's bytes.
+    """
+
+    id: int
+    kind: RdmaKind
+    status: int = 0
+    private: bytes = b""
+    listener: int = -1
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOver:
+    """A work request of the id's queue pair is over."""
+
+    id: int
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaCall:
+    """Event for a host: a program (`user`, a number) of it asks for something."""
+
+    user: int
+    request: RdmaRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaGone:
+    """Event for a host: a program has ended; its connections end with it."""
+
+    user: int
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaEvent:
+    """Effect: a program on the host hears this."""
+
+    host: str
+    user: int
+    news: RdmaNews | WorkOver

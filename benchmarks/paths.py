@@ -2,9 +2,9 @@
 
 Read first: docs/benchmarks.md. Every path is a context manager that builds itself anew and leaves nothing. Peers run
 as people would run them: Open vSwitch with its userspace datapath, DPDK's testpmd with net_bonding; all have two links
-from the first host to a bridge, one from there to the second, and the MTU of IPoIB datagrams (DPDK: 1500). A program that carries
-packets gets a session of its own with the same weight as ours. What cannot run raises `CannotRun` with its reason.
-Left out: measuring (`measures`), the order of rounds (`__main__`).
+from the first host to a bridge, one from there to the second, and the MTU of IPoIB datagrams (DPDK: 1500). A program
+that carries packets gets a session of its own with the same weight as ours. What cannot run raises `CannotRun` with
+its reason. Left out: measuring (`measures`), the order of rounds (`__main__`).
 """
 
 from __future__ import annotations

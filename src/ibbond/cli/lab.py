@@ -14,6 +14,7 @@ from ibbond.cli.cables import capture, cut, events, flap, mend
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.inside import exec_, shell
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
+from ibbond.cli.rdma import rdma_session
 from ibbond.errors import Refused
 
 
@@ -28,6 +29,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
+    rdma_session,
 ):
     lab.add_command(command)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from ipaddress import ip_address
 from random import Random
+from typing import Protocol
 
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.timing import Timing
@@ -23,6 +24,17 @@ from ibbond.stack.build import build
 from ibbond.stack.events import Deliver, Happened, NetworkEffect, NetworkEvent, OnHost
 from ibbond.stack.network import Network
 from ibbond.wire.udp import UdpDatagram
+
+
+class Program(Protocol):
+    """A program of some host: hears every effect, and acts when its time has come."""
+
+    def hear(self, now: int, effect: NetworkEffect) -> None: ...
+
+    def deadline(self) -> int | None: ...
+
+    def tick(self, now: int) -> list[NetworkEvent]: ...
+
 
 GROUP_SENDERS = 4  # every host hears each of them
 
@@ -84,6 +96,7 @@ class World:
     last_fault_ms: int = 0
     probes: list[Probe] = field(default_factory=list)
     streams: list[_Stream] = field(default_factory=list)
+    programs: list[Program] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     network: Network = field(init=False)
@@ -206,6 +219,10 @@ class World:
             yield deadline
         for stream in self.streams:
             yield stream.sender.deadline()
+        for program in self.programs:
+            at = program.deadline()
+            if at is not None:
+                yield at
 
     def probe_regularly(self, *, from_ms: int) -> None:
         """Programs start: each pair pings and sends UDP both ways, the first few hosts send to the group."""
@@ -229,6 +246,11 @@ class World:
         deadline = self.network.deadline()
         if deadline is not None and deadline <= self.now:
             self._take(self.network.tick(self.now))
+        for program in self.programs:
+            at = program.deadline()
+            if at is not None and at <= self.now:
+                for event in program.tick(self.now):
+                    self._feed(event)
         for stream in self.streams:
             if stream.sender.deadline() <= self.now:
                 for packet in stream.sender.tick(self.now):
@@ -255,6 +277,8 @@ class World:
             self._delivery.follow(self)
         self._hash.update(repr((self.now, effects)).encode())
         for effect in effects:
+            for program in self.programs:
+                program.hear(self.now, effect)
             if isinstance(effect, Deliver):
                 if self.checked:
                     self._delivery.delivered(self, effect)

@@ -1,0 +1,77 @@
+"""`ibbond lab rdma-session`: a block session over RDMA CM through failovers. `lab.rdma_session` does the work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ibbond.cli.output import json_option, print_json, table
+from ibbond.errors import Refused
+
+COLUMNS = ("failover", "error_seen", "addr_change", "resolved", "reconnected", "first_io")
+
+
+@click.command("rdma-session")
+@click.argument("source")
+@click.argument("target")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--failovers", default=2, show_default=True, type=click.IntRange(0, 1000))
+@click.option("--simulated", is_flag=True, help="Under the virtual clock.")
+@click.option("--seed", default=0, show_default=True, help="Of the virtual world.")
+@click.option("--ignore-addr-change", is_flag=True, help="Wait for the transport's own error instead of ADDR_CHANGE.")
+@json_option
+def rdma_session(
+    source: str,
+    target: str,
+    file: Path | None,
+    failovers: int,
+    simulated: bool,
+    seed: int,
+    ignore_addr_change: bool,
+    as_json: bool,
+) -> None:
+    """Write numbered blocks from SOURCE to TARGET by RDMA while cables are pulled; count what was lost or done twice.
+
+    FILE is a topology (docs/topology.md); without it the default one. docs/rdma.md explains the figures.
+    """
+    from ibbond.cli.lab import read_topology
+    from ibbond.lab.rdma_session import simulate
+
+    if not simulated:
+        why = "programs of a running lab do not reach its adapters yet"
+        raise Refused("cannot run the session live", why=why, fix="Run it with --simulated")
+    text, _ = read_topology(file)
+    report = simulate(text, source, target, failovers=failovers, seed=seed, heed_address_change=not ignore_addr_change)
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(describe(report))
+    if not report["verified"] or report["writes_lost"] or report["writes_doubled"]:
+        sys.exit(1)
+
+
+def describe(report: dict[str, object]) -> str:
+    """The report for people: each time after its failover, in milliseconds."""
+    failovers, settings = report["failovers"], report["settings"]
+    assert isinstance(failovers, list)
+    assert isinstance(settings, dict)
+    rows = [(each["host"], each["sign"] or "none", *(_after(each, name) for name in COLUMNS)) for each in failovers]
+    return "\n".join(
+        [
+            table(rows, ("HOST", "FIRST SIGN", "FAILOVER ms", *(f"+{name}" for name in COLUMNS[1:]))),
+            "",
+            f"{report['writes']} writes, {report['writes_lost']} lost, {report['writes_doubled']} done twice"
+            + ("" if report["verified"] else " (not verified: the session did not come back)"),
+            f"ACK timeout {settings['ack_timeout_ms']} ms, {settings['retry_count']} retries",
+        ]
+    )
+
+
+def _after(failover: dict[str, float | None], name: str) -> str:
+    """Milliseconds since the failover; the failover itself since the session began."""
+    at, began = failover[f"{name}_ms"], failover["failover_ms"]
+    if at is None or began is None:
+        return "-"
+    return f"{at:.1f}" if name == "failover" else f"{at - began:.3f}"

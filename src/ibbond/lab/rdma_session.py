@@ -1,0 +1,162 @@
+"""A block session over RDMA CM through failovers, and its report: under the virtual clock, with the programs of `rdma`.
+
+Read first: `rdma.session`. Each failover pulls the cable of the member that carries the traffic, of the initiator's
+host and the target's in turn, and plugs it again when the session has recovered. Left out: running the programs as
+processes of a live lab.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ibbond.errors import Refused
+from ibbond.fabric.events import Cut, Mend
+from ibbond.machine import MS
+from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, MEMORY_BYTES, RESPONSE_TIMEOUT, RETRY_COUNT, Initiator, Target
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
+from ibbond.stack.events import NetworkEffect, NetworkEvent, OnHost, OnSubnet
+from ibbond.stack.rdma_events import RdmaCall, RdmaEvent, RdmaNews, WorkOver
+from ibbond.topology.load import parse
+
+STARTING_MS = 1000
+HEALTHY_MS = 300  # before each failover
+PATIENCE_MS = 20_000  # for one recovery
+USERS = {"initiator": 1, "target": 2}
+
+Plain = dict[str, object]
+
+
+@dataclass(slots=True)
+class SimulatedProgram:
+    """Runs one end of the session on a host of the virtual world."""
+
+    host: str
+    user: int
+    end: Initiator | Target
+    heard: deque[RdmaNews | WorkOver] = field(default_factory=deque)
+    _now: int = 0
+    _begun: bool = False
+
+    def hear(self, now: int, effect: NetworkEffect) -> None:
+        if isinstance(effect, RdmaEvent) and (effect.host, effect.user) == (self.host, self.user):
+            self.heard.append(effect.news)
+            self._now = now
+
+    def deadline(self) -> int | None:
+        return self._now if self.heard or not self._begun else self.end.deadline()
+
+    def tick(self, now: int) -> list[NetworkEvent]:
+        requests = []
+        if not self._begun:
+            self._begun = True
+            requests += self.end.start(now)
+        while self.heard:
+            requests += self.end.hear(now, self.heard.popleft())
+        requests += self.end.tick(now)
+        return [OnHost(self.host, RdmaCall(self.user, request)) for request in requests]
+
+
+def simulate(
+    text: str, source: str, target: str, *, failovers: int, seed: int = 0, heed_address_change: bool = True
+) -> Plain:
+    """The report of one session between two hosts of a topology. The same arguments give the same report."""
+    topology = parse(text, name="rdma-session")
+    for name in (source, target):
+        if not any(bond.members[1:] and bond.addresses for bond in topology.host(name).bonds):
+            why = "it has no bond of two members with an address"
+            raise Refused(f"no failovers on {name}", why=why, fix="Name a host that has one")
+    world = World(Story("rdma-session", topology, pairs=((source, target),)), seed, checked=False)
+    world.begin()
+    world.run_until(STARTING_MS * MS)
+    initiator, _serving = _begin(world, source, target, heed_address_change)
+    began = world.now
+    _wait(world, HEALTHY_MS)
+    reports = [_fail_over(world, (source, target)[number % 2], initiator, began) for number in range(failovers)]
+    initiator.finish()
+    for _ in range(PATIENCE_MS):
+        if initiator.verified:
+            break
+        _wait(world, 1)
+    return {
+        "mode": "simulated",
+        "settings": {
+            "ack_timeout_ms": round((4096 << ACK_TIMEOUT) / MS, 1),
+            "retry_count": RETRY_COUNT,
+            "response_timeout_ms": round((4096 << RESPONSE_TIMEOUT) / MS, 1),
+            "cm_retries": CM_RETRIES,
+            "heed_address_change": heed_address_change,
+        },
+        "failovers": reports,
+        "writes": initiator.completed,
+        "writes_lost": initiator.lost,
+        "writes_doubled": initiator.doubled,
+        "verified": initiator.verified,
+        "refused": [moment.detail for moment in world.moments if moment.what == "refused"],
+    }
+
+
+def _begin(world: World, source: str, target: str, heed_address_change: bool) -> tuple[Initiator, Target]:
+    """The target listens, then the initiator connects to the first address of the target's bond."""
+    memories = {name: memoryview(bytearray(MEMORY_BYTES)) for name in USERS}
+    keys = {
+        name: world.network.hosts[host].rdma.register(USERS[name], memories[name])
+        for name, host in (("initiator", source), ("target", target))
+    }
+    bond = next(bond for bond in world.story.topology.host(target).bonds if bond.addresses)
+    serving = Target(memories["target"], keys["target"])
+    asking = Initiator(
+        memories["initiator"],
+        keys["initiator"],
+        bond.addresses[0].ip.packed,
+        heed_address_change=heed_address_change,
+    )
+    world.programs.append(SimulatedProgram(target, USERS["target"], serving, _now=world.now))
+    world.programs.append(SimulatedProgram(source, USERS["initiator"], asking, _now=world.now))
+    return asking, serving
+
+
+def _fail_over(world: World, host: str, initiator: Initiator, began: int) -> Plain:
+    """Pull the active member's cable of this host, and wait until the session writes again."""
+    bond = next(bond for bond in world.story.topology.host(host).bonds if bond.members[1:])
+    active = world.network.hosts[host].registry.bonds[bond.name].active
+    device = world.story.topology.host(host).device(active or "")
+    assert device is not None, "a bond that carries traffic has an active member"
+    known = len(initiator.recoveries)
+    cut_at = world.now
+    world.feed(OnSubnet(Cut(device.port)))
+    for _ in range(PATIENCE_MS):
+        _wait(world, 1)
+        if initiator.recoveries[known:] and initiator.recoveries[-1].first_io_at is not None:
+            break
+    moved = [
+        moment.at_ms
+        for moment in world.moments
+        if moment.what == "failover" and moment.where == f"{host}/{bond.name}" and moment.at_ms >= cut_at / MS
+    ]
+    found = initiator.recoveries[known:]
+    first, last = (found[0], found[-1]) if found else (None, None)
+
+    def at(time: int | None) -> float | None:
+        return None if time is None else round((time - began) / MS, 3)
+
+    report: Plain = {
+        "host": host,
+        "cut_ms": at(cut_at),
+        "failover_ms": round(moved[0] - began / MS, 3) if moved else None,
+        "sign": first.sign if first else None,
+        "error_seen_ms": at(first.error_at) if first else None,
+        "addr_change_ms": at(first.addr_change_at) if first else None,
+        "resolved_ms": at(last.resolved_at) if last else None,
+        "reconnected_ms": at(last.reconnected_at) if last else None,
+        "first_io_ms": at(last.first_io_at) if last else None,
+        "attempts": sum(each.attempts for each in found),
+    }
+    world.feed(OnSubnet(Mend(device.port)))
+    _wait(world, HEALTHY_MS)
+    return report
+
+
+def _wait(world: World, ms: int) -> None:
+    world.run_until(world.now + ms * MS)

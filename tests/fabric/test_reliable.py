@@ -1,0 +1,145 @@
+"""Reliable queue pairs: what arrives, what a dead path does, what keys protect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from ibbond.fabric.events import Cut, MakeLossy, Mend, Post, SubnetEffect, WorkDone
+from ibbond.fabric.generation import Generation
+from ibbond.fabric.reliable import ProtectionDomain
+from ibbond.fabric.reliable_verbs import Completion, Operation, Peer, Receive, Status, Work
+from ibbond.fabric.subnet import Subnet
+from ibbond.fabric.timing import Timing
+from ibbond.machine import MS
+
+A, B = "a/1", "b/1"
+
+
+@dataclass
+class Two:
+    """Two adapters at one switch, with a connected pair and 64 KiB of memory each."""
+
+    subnet: Subnet
+    now: int = 0
+    memory: dict[str, bytearray] = field(default_factory=dict)
+    key: dict[str, int] = field(default_factory=dict)
+    qpn: dict[str, int] = field(default_factory=dict)
+    done: dict[str, list[Completion]] = field(default_factory=lambda: {A: [], B: []})
+
+    def take(self, effects: list[SubnetEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, WorkDone):
+                self.done[effect.port].append(effect.completion)
+
+    def post(self, port: str, request: Work | Receive) -> None:
+        self.take(self.subnet.handle(self.now, Post(port, self.qpn[port], request)))
+
+    def run(self, ms: float) -> None:
+        end = self.now + round(ms * MS)
+        while (at := self.subnet.deadline()) is not None and at <= end:
+            self.now = max(self.now, at)
+            self.take(self.subnet.tick(self.now))
+        self.now = end
+
+
+def two(*, timeout: int = 11, retry_count: int = 2, rnr_retry_count: int = 7) -> Two:
+    subnet = Subnet(generation=Generation(), random=Random(1), timing=Timing.simulated())
+    subnet.add_switch("s")
+    for name, port in (("a", A), ("b", B)):
+        subnet.add_hca(name, 1)
+        subnet.connect(port, f"s/{1 if port == A else 2}")
+    pair = Two(subnet)
+    pair.take(subnet.start(0))
+    pair.run(100)
+    for port in (A, B):
+        domain = ProtectionDomain()
+        pair.memory[port] = bytearray(1 << 16)
+        pair.key[port] = domain.register(memoryview(pair.memory[port]), remote=True)
+        pair.qpn[port] = subnet.create_reliable(port, domain)
+    for port, other in ((A, B), (B, A)):
+        lid = subnet.port(other).lid
+        peer = Peer(lid, pair.qpn[other], 0xFFFFFE, 0xFFFFFE, 2048, timeout, retry_count, rnr_retry_count)
+        subnet.connect_reliable(port, pair.qpn[port], peer)
+    return pair
+
+
+def test_send_write_and_read_move_the_bytes() -> None:
+    pair = two()
+    pair.memory[A][:5000] = bytes(range(250)) * 20
+    pair.post(B, Receive(1, pair.key[B], 0, 5000))
+    pair.post(A, Work(2, Operation.SEND, pair.key[A], 0, 5000))
+    pair.post(A, Work(3, Operation.WRITE, pair.key[A], 0, 5000, pair.key[B], 10_000))
+    pair.post(A, Work(4, Operation.READ, pair.key[A], 20_000, 5000, pair.key[B], 10_000))
+    pair.run(1)
+    sent = bytes(range(250)) * 20
+    assert pair.memory[B][:5000] == pair.memory[B][10_000:15_000] == pair.memory[A][20_000:25_000] == sent
+    assert [(each.number, each.status) for each in pair.done[A]] == [(n, Status.SUCCESS) for n in (2, 3, 4)]
+    assert pair.done[B] == [Completion(1, Operation.RECEIVE, Status.SUCCESS, 5000)]
+
+
+def test_a_dead_port_is_retry_exceeded_after_the_stated_time_and_the_rest_is_flushed() -> None:
+    pair = two(timeout=11, retry_count=2)
+    pair.take(pair.subnet.handle(pair.now, Cut(A)))
+    pair.post(A, Receive(9, pair.key[A], 0, 64))
+    pair.post(A, Work(1, Operation.SEND, inline=b"x"))
+    pair.post(A, Work(2, Operation.SEND, inline=b"y"))
+    limit = 3 * (4096 << 11) / MS
+    pair.run(limit - 0.1)
+    assert pair.done[A] == []
+    pair.run(0.2)
+    assert [(each.number, each.status) for each in pair.done[A]] == [
+        (1, Status.RETRY_EXCEEDED),
+        (2, Status.FLUSHED),
+        (9, Status.FLUSHED),
+    ]
+    pair.post(A, Work(3, Operation.SEND, inline=b"z"))
+    assert pair.done[A][-1].status is Status.FLUSHED
+
+
+def test_a_cable_that_comes_back_in_time_costs_nothing_but_time() -> None:
+    pair = two(timeout=14, retry_count=7)
+    for number in range(4):
+        pair.post(B, Receive(number, pair.key[B], number * 64, 64))
+    pair.take(pair.subnet.handle(pair.now, Cut(A)))
+    pair.post(A, Work(1, Operation.SEND, inline=b"x"))
+    pair.run(20)
+    pair.take(pair.subnet.handle(pair.now, Mend(A)))
+    pair.run(500)
+    assert [each.status for each in pair.done[A]] == [Status.SUCCESS]
+    assert [each.number for each in pair.done[B]] == [0]
+
+
+def test_a_lossy_cable_repeats_but_delivers_once_and_in_order() -> None:
+    pair = two(timeout=8, retry_count=7)
+    pair.take(pair.subnet.handle(pair.now, MakeLossy(A, 0.2)))
+    for number in range(100):
+        pair.post(B, Receive(number, pair.key[B], number * 8, 8))
+    for number in range(100):
+        pair.post(A, Work(number, Operation.SEND, inline=number.to_bytes(8)))
+    pair.run(2000)
+    assert [each.number for each in pair.done[B] if each.status is Status.SUCCESS] == list(range(100))
+    assert [int.from_bytes(pair.memory[B][n * 8 : n * 8 + 8]) for n in range(100)] == list(range(100))
+
+
+def test_a_wrong_key_or_range_touches_nothing_and_ends_the_connection() -> None:
+    for key_off, offset in ((1, 0), (0, (1 << 16) - 10)):
+        pair = two()
+        pair.memory[A][:64] = b"x" * 64
+        pair.post(A, Work(1, Operation.WRITE, pair.key[A], 0, 64, pair.key[B] + key_off, offset))
+        pair.run(1)
+        assert [each.status for each in pair.done[A]] == [Status.REMOTE_ACCESS]
+        assert not any(pair.memory[B])
+
+
+def test_a_receiver_that_is_not_ready_is_waited_for_as_often_as_was_said() -> None:
+    pair = two(rnr_retry_count=2)
+    pair.post(A, Work(1, Operation.SEND, inline=b"x"))
+    pair.run(20)
+    assert [each.status for each in pair.done[A]] == [Status.RNR_RETRY_EXCEEDED]
+    patient = two(rnr_retry_count=7)
+    patient.post(A, Work(1, Operation.SEND, inline=b"x"))
+    patient.run(20)
+    patient.post(B, Receive(1, patient.key[B], 0, 8))
+    patient.run(5)
+    assert [each.status for each in patient.done[A]] == [Status.SUCCESS]

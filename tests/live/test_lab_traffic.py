@@ -308,3 +308,29 @@ def test_a_device_without_a_bond_carries_its_own_address(tmp_path: Path) -> None
         assert run_in("h1", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.0.0.2", lab=name).returncode == 0
     finally:
         ibbond("lab", "down", "--name", name)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("add", "h1/bond0", "bond0"), "a member of itself"),
+        (("add", "h1/bond0", "eth0"), "another type"),
+        (("add", "h1/bond0", "ib0"), "a member already"),
+        (("add", "h1/bond0", "ib7"), "no such device"),
+        (("create", "h1/bond1", "ib0"), "a member of bond0"),
+        (("create", "h1/a-name-that-is-too-long"), "15 characters"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_refused_change_of_bonds_changes_nothing(lab: str, words: tuple[str, ...], why: str) -> None:
+    """IPv6 addresses included, which the kernel takes from a device that is set down for a moment."""
+
+    def facts() -> str:
+        return run_in("h1", "ip", "-o", "addr").stdout + ibbond("bond", "list", "--name", NAME, "h1", "--json").stdout
+
+    before = facts()
+    assert "fd00::1/64" in before
+    refused = ibbond("bond", words[0], "--name", NAME, *words[1:], check=False)
+    assert refused.returncode == 2
+    assert why in refused.stderr
+    assert facts() == before

@@ -6,6 +6,7 @@ refusal that a shell script gets. What the texts mean is in the table of options
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ibbond.bonding.snapshot import BondSnapshot
 
 BOND = click.argument("bond", metavar="BOND")
+LONGEST_NAME = 15  # IFNAMSIZ without its end
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan (this host's own bonds).")
 INTERRUPT = click.option(
@@ -102,6 +104,9 @@ def create(
     name, backend = find(bond, lab_name, must_exist=False)
     if name.device in backend.read("bonding_masters").split():
         raise Refused(f"cannot create {name}", why="it exists", fix="Choose another name, or delete it first")
+    if len(name.device) > LONGEST_NAME:
+        why = f"a device's name has {LONGEST_NAME} characters at most, and the driver would cut it off"
+        raise Refused(f"cannot create {name}", why=why, fix="Choose a shorter name", code=errno.EINVAL)
     options = parse_settings(settings)
     backend.write("bonding_masters", f"+{name.device}\n")
     try:
@@ -300,14 +305,16 @@ def own_host(bond: str) -> KernelBackend | None:
 
 
 def join(backend: Backend, name: DeviceName, members: tuple[str, ...]) -> None:
-    """Members join down, as the kernel's driver wants it; all of them, or none when one is refused."""
+    """Members join down, as the kernel's driver wants it; all of them, or none when one is refused.
+
+    What can be seen beforehand is refused beforehand: to set a device down and up again takes its IPv6 addresses.
+    """
+    for member in members:
+        check_candidate(backend, name, own(name, member))
     joined: list[tuple[str, bool]] = []
     for member in members:
         device = own(name, member)
         was_up = bool(int(backend.read(f"{device}/flags"), 16) & Flags.UP)
-        if backend.read(f"{name.device}/bonding/slaves").split().count(device):
-            why = "it is a member already"
-            raise Refused(f"cannot add {device} to {name}", why=why, fix="Leave it out")
         backend.set_admin(device, False)
         try:
             backend.write(f"{name.device}/bonding/slaves", f"+{device}\n")
@@ -318,6 +325,32 @@ def join(backend: Backend, name: DeviceName, members: tuple[str, ...]) -> None:
                 backend.set_admin(other, other_was_up)
             raise
         joined.append((device, was_up))
+
+
+def check_candidate(backend: Backend, name: DeviceName, device: str) -> None:
+    """Refuse a device that cannot join, before anything has changed."""
+    what = f"cannot add {device} to {name}"
+    bonds = backend.read("bonding_masters").split()
+    devices = [entry for entry in backend.entries("") if entry != "bonding_masters"]
+    if device not in devices:
+        from ibbond.topology.model import listed
+
+        why = f"there is no such device: known are {listed(devices)}"
+        raise Refused(what, why=why, fix="Name one of these", code=errno.ENODEV)
+    if device == name.device:
+        raise Refused(what, why="a bond cannot be a member of itself", fix="Name another device", code=errno.EPERM)
+    slaves = backend.read(f"{name.device}/bonding/slaves").split()
+    if device in slaves:
+        raise Refused(what, why="it is a member already", fix="Leave it out", code=errno.EBUSY)
+    for bond in bonds:
+        if device in backend.read(f"{bond}/bonding/slaves").split():
+            why = f"it is a member of {bond}"
+            raise Refused(
+                what, why=why, fix=f"Take it out there first: ibbond bond remove {name._replace(device=bond)} {device}"
+            )
+    if slaves and backend.read(f"{device}/type") != backend.read(f"{name.device}/type"):
+        why = "its members are of another type, and the types exclude each other"
+        raise Refused(what, why=why, fix="Use another bond", code=errno.EINVAL)
 
 
 def own(name: DeviceName, member: str) -> str:

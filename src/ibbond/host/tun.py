@@ -106,10 +106,13 @@ def _open(space: Space, routes: RouteSocket, name: str, kind: int, queue_packets
     try:
         return space.within(lambda: _made(routes, name, kind, queue_packets))
     except OSError as problem:
-        absent = problem.filename == DEVICE
+        absent = problem.filename == DEVICE or problem.errno == errno.ENOTTY  # ENOTTY: the file is another device
+        reason = os.strerror(problem.errno or 0)
+        if problem.errno == errno.ENOTTY:
+            reason = "it is not the TUN device"
         raise Refused(
             f"cannot make {name} in {space.name}",
-            why=f"{DEVICE if absent else name}: {os.strerror(problem.errno or 0)}",
+            why=f"{DEVICE if absent else name}: {reason}",
             fix="Load the tun module (modprobe tun), or in a container allow the device /dev/net/tun"
             if absent
             else "See whether another program holds a device of that name there, and whether you may make devices",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ibbond.abi.bond_attributes import read_bond
-from ibbond.abi.netlink_attributes import LinkNews
+from ibbond.abi.netlink_attributes import LINK, LinkNews
 from ibbond.bonding.options import OPTIONS
 from ibbond.host import rtnetlink
 
@@ -156,7 +156,7 @@ def follow(listener: Listener, look: Callable[[], list[LinkNews]]) -> Iterator[C
 
 
 def _all_links(requests: rtnetlink.RouteSocket) -> list[LinkNews]:
-    body = rtnetlink.LINK.pack(0, 0, 0, 0, 0)
+    body = LINK.pack(0, 0, 0, 0, 0)
     links = [LinkNews.parse(answer.body) for answer in requests.request(rtnetlink.GETLINK, rtnetlink.DUMP, body)]
     return sorted(links, key=lambda link: link.kind != "bond")  # members name their bond
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,16 +35,28 @@ def rdma_session(
 ) -> None:
     """Write numbered blocks from SOURCE to TARGET by RDMA while cables are pulled; count what was lost or done twice.
 
-    FILE is a topology (docs/topology.md); without it the default one. docs/rdma.md explains the figures.
+    FILE is a topology (docs/topology.md); without it the default one. A lab of its own runs meanwhile, unless the
+    session is simulated. docs/rdma.md explains the figures.
     """
     from ibbond.cli.lab import read_topology
+    from ibbond.lab.demo import running_lab
+    from ibbond.lab.rdma_live import perform
     from ibbond.lab.rdma_session import simulate
+    from ibbond.lab.state import NOT_OURS, Wish
+    from ibbond.topology.load import parse
 
-    if not simulated:
-        why = "programs of a running lab do not reach its adapters yet"
-        raise Refused("cannot run the session live", why=why, fix="Run it with --simulated")
-    text, _ = read_topology(file)
-    report = simulate(text, source, target, failovers=failovers, seed=seed, heed_address_change=not ignore_addr_change)
+    text, where = read_topology(file)
+    if simulated:
+        report = simulate(
+            text, source, target, failovers=failovers, seed=seed, heed_address_change=not ignore_addr_change
+        )
+    elif ignore_addr_change or seed:
+        why = "a live session heeds ADDR_CHANGE and has no seed"
+        raise Refused("cannot run this live", why=why, fix="Add --simulated")
+    else:
+        topology = parse(text, name=where, others=NOT_OURS)
+        with running_lab(Wish(f"rdma{os.getpid()}", text, where, leased=True)) as (_, control):
+            report = perform(control, topology, source, target, failovers=failovers)
     if as_json:
         print_json(report)
     else:

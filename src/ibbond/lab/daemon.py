@@ -32,6 +32,7 @@ from ibbond.lab.journal import Journal
 from ibbond.lab.launch import clean
 from ibbond.lab.memory import Memory, recalled, remember
 from ibbond.lab.privilege import become_able
+from ibbond.lab.rdma_server import RdmaServer
 from ibbond.lab.requests import Requests
 from ibbond.lab.state import NOT_OURS, Files, Note, Wish
 from ibbond.lab.views import Views
@@ -187,6 +188,7 @@ class Lab:
         spaces = {name: space for name, space in self.spaces.items() if name in first_ports}
         self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, first_ports)
         self._closing.callback(self.tools.close)
+        self._closing.callback(RdmaServer(self.loop, self.spaces).close)
         if self.wish.manager == "opensm":
             description = partitions(self.topology, self.network.subnet)
             space = spaces[next(iter(spaces))]

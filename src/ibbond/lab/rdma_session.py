@@ -2,7 +2,7 @@
 
 Read first: `rdma.session`. Each failover pulls the cable of the member that carries the traffic, of the initiator's
 host and the target's in turn, and plugs it again when the session has recovered. Left out: running the programs as
-processes of a live lab.
+processes of a live lab (`lab.rdma_live`).
 """
 
 from __future__ import annotations
@@ -81,19 +81,24 @@ def simulate(
         _wait(world, 1)
     return {
         "mode": "simulated",
-        "settings": {
-            "ack_timeout_ms": round((4096 << ACK_TIMEOUT) / MS, 1),
-            "retry_count": RETRY_COUNT,
-            "response_timeout_ms": round((4096 << RESPONSE_TIMEOUT) / MS, 1),
-            "cm_retries": CM_RETRIES,
-            "heed_address_change": heed_address_change,
-        },
+        "settings": settings(heed_address_change=heed_address_change),
         "failovers": reports,
         "writes": initiator.completed,
         "writes_lost": initiator.lost,
         "writes_doubled": initiator.doubled,
         "verified": initiator.verified,
         "refused": [moment.detail for moment in world.moments if moment.what == "refused"],
+    }
+
+
+def settings(*, heed_address_change: bool) -> Plain:
+    """With which timeouts and retries the session runs; they decide how soon a dead path is noticed."""
+    return {
+        "ack_timeout_ms": round((4096 << ACK_TIMEOUT) / MS, 1),
+        "retry_count": RETRY_COUNT,
+        "response_timeout_ms": round((4096 << RESPONSE_TIMEOUT) / MS, 1),
+        "cm_retries": CM_RETRIES,
+        "heed_address_change": heed_address_change,
     }
 
 

@@ -247,8 +247,8 @@ class World:
         if deadline is not None and deadline <= self.now:
             self._take(self.network.tick(self.now))
         for program in self.programs:
-            at = program.deadline()
-            if at is not None and at <= self.now:
+            wanted = program.deadline()
+            if wanted is not None and wanted <= self.now:
                 for event in program.tick(self.now):
                     self._feed(event)
         for stream in self.streams:

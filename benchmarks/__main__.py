@@ -117,6 +117,7 @@ def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
     values = {name: figures for name, figures in values.items() if figures}
     return {
         "machine": machine(),
+        "revision": revision(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds,
         "load": {"median": statistics.median(loads), "max": max(loads)},
@@ -188,6 +189,16 @@ def machine() -> str:
     return f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {platform.python_version()}"
 
 
+def revision() -> str:
+    """The commit that was measured, with a plus where the tree held something else besides."""
+    git = ["git", "-C", str(HERE.parent)]
+    said = [
+        subprocess.run([*git, *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "src"))
+    ]
+    return said[0] + "+" * bool(said[1]) if said[0] else "unknown"
+
+
 def write_docs(result: dict[str, object]) -> None:
     """Renew the part of docs/benchmarks.md between its two marks."""
     file = HERE.parent / "docs" / "benchmarks.md"
@@ -195,7 +206,7 @@ def write_docs(result: dict[str, object]) -> None:
     _, _, tail = rest.partition("<!-- end of results -->\n")
     load: dict[str, float] = result["load"]  # type: ignore[assignment]
     about = (
-        f"{result['date']}, {result['machine']}; {result['rounds']} rounds; load when a path began: median "
+        f"{result['date']}, commit {result['revision']}, {result['machine']}; {result['rounds']} rounds; load when a path began: median "
         f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
     )
     file.write_text(f"{head}<!-- results -->\n{about}{table(result)}<!-- end of results -->\n{tail}")

@@ -49,7 +49,7 @@ class World(Protocol):
         ...
 
     def hear(self, host: str) -> None:
-        """Take note of what users did in this host by `ip` (on the loop's thread), so that requests keep their order."""
+        """Take note of what users did in this host by `ip` (on the loop's thread): requests keep their order."""
         ...
 
     def settle(self) -> None:

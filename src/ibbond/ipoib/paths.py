@@ -2,8 +2,8 @@
 
 Read first: Linux' `ipoib_main.c` (`path_rec_completion`, `neigh_add_path`, `unicast_arp_send`, `__ipoib_reap_neigh`).
 Neighbours are keyed by the whole 20-byte address, paths by the GID; nothing hangs on the stack's own neighbours, as it
-did until 2012 (see `StackNeighbours`). Two things are better than in Linux: a path that has to be asked for again is used
-until the answer is there, and more than three packets may wait for one.
+did until 2012 (see `StackNeighbours`). Two things are better than in Linux: a path that has to be asked for again is
+used until the answer is there, and more than three packets may wait for one.
 """
 
 from __future__ import annotations

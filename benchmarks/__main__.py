@@ -63,8 +63,8 @@ def main() -> int:
         return 2
     if not wish.within:
         return in_own_session()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whatever was ignored where we were started
+        signal.signal(number, signal.default_int_handler)
     try:
         result = compare(wish.only, 1 if wish.quick else wish.rounds, quick=wish.quick)
     except KeyboardInterrupt:
@@ -83,9 +83,14 @@ def main() -> int:
 
 def in_own_session() -> int:
     command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--within"]
-    child = subprocess.Popen(command, start_new_session=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # until there is a child to pass them on to
+    child = subprocess.Popen(
+        command, start_new_session=True, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+    )
+    for number in ending:
         signal.signal(number, lambda number, _: child.send_signal(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     return child.wait()
 
 
@@ -206,7 +211,8 @@ def write_docs(result: dict[str, object]) -> None:
     _, _, tail = rest.partition("<!-- end of results -->\n")
     load: dict[str, float] = result["load"]  # type: ignore[assignment]
     about = (
-        f"{result['date']}, commit {result['revision']}, {result['machine']}; {result['rounds']} rounds; load when a path began: median "
+        f"{result['date']}, commit {result['revision']}, {result['machine']}; "
+        f"{result['rounds']} rounds; load when a path began: median "
         f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
     )
     file.write_text(f"{head}<!-- results -->\n{about}{table(result)}<!-- end of results -->\n{tail}")

@@ -28,8 +28,15 @@ def opened(path: Path) -> Iterator[Path]:
         except (OSError, tarfile.TarError) as error:
             raise Refused(
                 f"cannot read {path}",
-                why=error.strerror or str(error) if isinstance(error, OSError) else str(error),
+                why=_reason(error),
                 fix="Name a directory, or a file that ibbond collect wrote",
                 code=2,
             ) from None
         yield Path(directory)
+
+
+def _reason(error: Exception) -> str:
+    """Why it cannot be unpacked, in one line."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it is no archive" if type(error).__name__ == "ReadError" else str(error).splitlines()[0]

@@ -314,3 +314,14 @@ def test_the_address_is_in_place_before_peers_are_told() -> None:
     host.namespace.subscribe(listen)
     host.plug("ib1", False)
     assert seen == [(IB_ADDRESSES["ib2"], True, "ib2")]
+
+
+def test_a_delay_of_the_mii_monitor_ends_with_it() -> None:
+    host = Host()
+    bond = bond_of(host, miimon=100, downdelay=300)
+    host.plug("ib1", False)
+    assert bond.members["ib1"].link is Link.FAIL
+    host.set(bond, "arp_interval", "1000")
+    host.set(bond, "arp_ip_target", "+10.0.0.9")
+    host.wait(400)
+    assert bond.members["ib1"].link is Link.FAIL  # the ARP monitor has not looked since

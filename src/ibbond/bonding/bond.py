@@ -64,7 +64,8 @@ class Bond:
 
     @property
     def active(self) -> str | None:
-        return self._state.active
+        """None also in modes that use all members."""
+        return self._state.active if self._state.values.uses_primary else None
 
     @property
     def values(self) -> Values:

@@ -147,6 +147,8 @@ def _set_arp_interval(state: State, number: int) -> None:
     values.arp_interval = number
     if number:
         values.miimon = 0
+        for member in state.members.values():
+            member.delay_ends_at = None  # delays are the MII monitor's
     if not state.running:
         return
     if number:

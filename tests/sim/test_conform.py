@@ -1,6 +1,7 @@
 """Every recording of the kernel's driver, replayed; and recordings that were tampered with, which must not pass."""
 
 import dataclasses
+import lzma
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ from ibbond.sim.conform import Result, Verdict, replay
 from ibbond.sim.conform_skips import SKIPS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernel-6.1"
+MORE = {
+    f"more/{case.name}": case
+    for path in sorted((GOLDEN.parent / "kernel-6.1-more").glob("*.json.xz"))
+    for case in parse_recording(lzma.decompress(path.read_bytes()))
+}
 CASES = {case.name: case for path in sorted(GOLDEN.glob("*.json")) for case in parse_recording(path.read_bytes())}
 
 
@@ -21,6 +27,12 @@ def first(result: Result) -> str:
 def test_our_driver_does_what_the_kernels_did(name: str) -> None:
     result = replay(CASES[name])
     assert result.verdict is (Verdict.SKIPPED if name in SKIPS else Verdict.PASSED), first(result)
+
+
+@pytest.mark.parametrize("name", sorted(MORE))
+def test_our_driver_does_what_the_kernels_did_in_generated_cases(name: str) -> None:
+    result = replay(MORE[name])
+    assert result.verdict is Verdict.PASSED, first(result)
 
 
 def test_skips_name_cases_that_exist_and_may_be_skipped() -> None:

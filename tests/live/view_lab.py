@@ -81,6 +81,10 @@ def view_lab(name: str, topology: str, directory: Path, *options: str) -> Iterat
 
 
 def judge_speed(good: bool, measured: object) -> None:
-    """Speed is a benchmark's business, not a test's: a goal that is missed here is told, with the figures, not failed."""
+    """Speed is a benchmark's business, not a test's: a missed goal is told, with the figures, and nothing fails."""
     if not good:
         pytest.skip(f"goal missed at load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors: {measured}")
+
+
+def unique(what: str) -> str:
+    return f"{what}{os.getpid() % 1000000}"

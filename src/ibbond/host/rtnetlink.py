@@ -7,6 +7,7 @@ Read first: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_link.h. Bytes 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -15,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from ibbond.abi.netlink_attributes import LINK, attribute, attributes
+from ibbond.abi.netlink_attributes import LINK as LINK
+from ibbond.abi.netlink_attributes import attribute as attribute
+from ibbond.abi.netlink_attributes import attributes as attributes
 from ibbond.errors import Malformed
-
-__all__ = ["LINK", "attribute", "attributes"]  # of abi; everything below is public as well
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
@@ -288,11 +289,20 @@ class RouteListener:
     def receive(self) -> list[Message]:
         """What has come since the last call; empty when nothing did."""
         found: list[Message] = []
+        lost: OSError | None = None
         while True:
             try:
                 found.extend(messages(self._socket.recv(1 << 17)))
             except BlockingIOError:
+                if lost is not None:
+                    raise lost from None
                 return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                # The kernel drops what comes until the queue is empty, and says so only once: empty it first, so that
+                # whoever reads everything again now does not miss what changes meanwhile.
+                lost = error
 
 
 def _number(found: dict[int, bytes], kind: int, default: int = 0) -> int:

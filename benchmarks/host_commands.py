@@ -21,7 +21,7 @@ IBBOND = str(Path(sys.executable).parent / "ibbond")
 SHOW = """
 import sys
 import ibbond.cli.main
-from ibbond.backend.kernel import KernelBackend
+from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.cli.bond import describe, facts_of
 host = KernelBackend(sys.argv[1])
 print("\\n".join(describe(facts_of(host, bond)) for bond in host.bonds()))

@@ -3,7 +3,7 @@
     python benchmarks/watch_latency.py [COUNT]
 
 The messages are RTM_NEWLINK of a bond with two members, sent through a socket to the same loop that watches a kernel
-(`backend.kernel_watch.follow`) in another process; the line comes back through a pipe. What the kernel itself takes
+(`backend.kernel.watch.follow`) in another process; the line comes back through a pipe. What the kernel itself takes
 between a change and its message is not in it. Prints milliseconds: median, 99th percentile, maximum.
 """
 
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "backend"))
 from test_kernel_watch import FakeListener, bond, member
 
 from ibbond.abi.netlink_attributes import LinkNews
-from ibbond.backend.kernel_watch import follow
+from ibbond.backend.kernel.watch import follow
 from ibbond.cli.watch import line
 
 

@@ -10,7 +10,7 @@ FLOORS = (
     {"fabric", "netdev", "topology"},
     {"bonding", "ipoib"},
     {"stack", "abi"},
-    {"host", "sim", "rdma", "config"},
+    {"host", "sim", "replay", "rdma", "config"},
     {"backend"},
     {"sysfs", "ops"},
     {"lab"},

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibbond.backend.kernel_plan import (
+from ibbond.backend.kernel.plan import (
     MASTERS,
     AddRoute,
     LoadDriver,
@@ -17,7 +17,7 @@ from ibbond.backend.kernel_plan import (
     needs_interruption,
     reconcile,
 )
-from ibbond.backend.kernel_state import BondState, DeviceState, HostState, RouteState
+from ibbond.backend.kernel.state import BondState, DeviceState, HostState, RouteState
 from ibbond.bonding.options import OPTIONS
 
 MEMBERS = ("ib0", "ib1", "ib2")

@@ -20,7 +20,7 @@ from ibbond.abi.netlink_attributes import (
     LinkNews,
     attribute,
 )
-from ibbond.backend.kernel_watch import LinkTable, follow
+from ibbond.backend.kernel.watch import LinkTable, follow
 from ibbond.host.rtnetlink import NEWLINK, Message
 
 UP = 0x10001

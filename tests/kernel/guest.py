@@ -61,7 +61,7 @@ def warm_up() -> None:
     names = ["json", "ipaddress", "tarfile", "tempfile", "subprocess"]
     names += [f"ibbond.cli.{name}" for name in ("main", "bond", "kernel_bond", "check", "watch", "ib_bond", "collect")]
     names += [f"ibbond.ops.{name}" for name in ("check", "collect", "read_facts")]
-    names += ["ibbond.backend.kernel_requests", "ibbond.backend.kernel_watch", "ibbond.topology.model"]
+    names += ["ibbond.backend.kernel.requests", "ibbond.backend.kernel.watch", "ibbond.topology.model"]
     for name in names:
         try:
             importlib.import_module(name)

@@ -62,7 +62,7 @@ def test_bond_attributes_that_pyroute2_does_not_know(host: Host) -> None:
 def test_the_raw_reader_agrees_with_sysfs(host: Host) -> None:
     host.ok("bond", "create", "bond0", "ib0", "ib1", "--set", "downdelay=200", "--set", "arp_ip_target=10.0.0.2")
     seen = host.python(
-        "from ibbond.backend.kernel import KernelBackend\n"
+        "from ibbond.backend.kernel.bonds import KernelBackend\n"
         "from ibbond.abi.bond_attributes import read_bond\n"
         "host = KernelBackend()\n"
         "values = read_bond(host.link('bond0').bond)\n"

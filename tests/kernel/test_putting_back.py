@@ -7,10 +7,10 @@ from virtual_machine import Host, kernel_root
 ASK = """
 import subprocess
 from dataclasses import replace
-from ibbond.backend import kernel_requests as ask
-from ibbond.backend.kernel import KernelBackend
-from ibbond.backend.kernel_plan import Plan, reconcile
-from ibbond.backend.kernel_state import HostState
+from ibbond.backend.kernel import requests as ask
+from ibbond.backend.kernel.bonds import KernelBackend
+from ibbond.backend.kernel.plan import Plan, reconcile
+from ibbond.backend.kernel.state import HostState
 from ibbond.errors import Refused
 host = KernelBackend()
 """

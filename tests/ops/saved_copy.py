@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ibbond.backend.kernel import KernelBackend
+from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.ops.check import check
 from ibbond.ops.read_facts import kernel_facts
 

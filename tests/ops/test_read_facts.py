@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from saved_copy import BROADCAST, SMPQUERY, put, rules, saved_host
 
-from ibbond.backend.kernel import KernelBackend
+from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.errors import Refused
 from ibbond.ops.collect import Bundle, collect, write_directory, write_tar
 from ibbond.ops.read_facts import kernel_facts, neighbor_of

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 from saved_copy import put, saved_host
 
-from ibbond.backend.kernel import KernelBackend
+from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.ops.check import check
 from ibbond.ops.read_facts import kernel_facts
 

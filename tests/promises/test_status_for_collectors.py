@@ -9,7 +9,7 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 from saved_copy import saved_host
 
-from ibbond.backend.kernel import KernelBackend
+from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.cli.check import check
 from ibbond.ops.collect import collect, write_tar
 

@@ -52,6 +52,6 @@ def backend_of(host: str, lab: str = "") -> Backend:
         control = Control.of(lab)
         control.ask("host", host=host)
         return LabBackend(control, host)
-    from ibbond.backend.kernel import KernelBackend
+    from ibbond.backend.kernel.bonds import KernelBackend
 
     return KernelBackend()

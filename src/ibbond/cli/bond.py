@@ -19,7 +19,7 @@ from ibbond.netdev.device import INFINIBAND, Flags
 
 if TYPE_CHECKING:
     from ibbond.backend.contract import Backend
-    from ibbond.backend.kernel import KernelBackend
+    from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.bonding.snapshot import BondSnapshot
 
 BOND = click.argument("bond", metavar="BOND")
@@ -299,7 +299,7 @@ def own_host(bond: str) -> KernelBackend | None:
     """This host's kernel, when the name is a plain one of its own; its changes are planned, read back and undone."""
     if parse_device(bond).host:
         return None
-    from ibbond.backend.kernel import KernelBackend
+    from ibbond.backend.kernel.bonds import KernelBackend
 
     return KernelBackend()
 

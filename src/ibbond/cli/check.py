@@ -16,7 +16,7 @@ from ibbond.cli.output import json_option, name_option, print_json
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:
-    from ibbond.backend.kernel import KernelBackend
+    from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.ops.facts import HostFacts
     from ibbond.ops.rule import Finding
 
@@ -77,7 +77,7 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     """The facts of the named bonds, or of all."""
     from dataclasses import replace
 
-    from ibbond.backend.kernel import KernelBackend
+    from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.ops.read_facts import kernel_facts, lab_facts
     from ibbond.ops.saved import opened
 

@@ -29,7 +29,7 @@ def collect(output: Path | None, as_json: bool) -> None:
     """
     import os
 
-    from ibbond.backend.kernel import KernelBackend
+    from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.ops.collect import collect as gather
     from ibbond.ops.collect import write_directory, write_tar
 

@@ -17,7 +17,7 @@ from ibbond.abi.recording import Recording, parse_recording
 from ibbond.bonding.quirks import PROFILES
 from ibbond.cli.output import json_option, print_json
 from ibbond.errors import Malformed, Refused
-from ibbond.sim.conform import KERNEL_PROFILE, Result, Verdict, replay
+from ibbond.replay.conform import KERNEL_PROFILE, Result, Verdict, replay
 
 SUFFIXES = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
 STEPS_SHOWN = 8  # before the first difference

@@ -67,7 +67,7 @@ def start(bond: str, address: str, members: list[str], miimon: int, as_json: boo
     options = {"mode": "active-backup", "miimon": str(miimon), "num_grat_arp": "3"}
     kernel = own_host(bond)
     if kernel is not None:
-        from ibbond.backend import kernel_requests as ask
+        from ibbond.backend.kernel import requests as ask
 
         mtu = ask.members_mtu(kernel, members)
         plan = ask.create(kernel, bond, members, options, addresses=[address] if address else [], mtu=mtu)
@@ -94,7 +94,7 @@ def stop_bonds(bonds: list[str], as_json: bool) -> None:
     for bond in bonds:
         kernel = own_host(bond)
         if kernel is not None:
-            from ibbond.backend import kernel_requests as ask
+            from ibbond.backend.kernel import requests as ask
 
             if bond not in kernel.bonds():
                 raise no_bond(bond, kernel.bonds())

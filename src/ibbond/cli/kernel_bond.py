@@ -1,6 +1,6 @@
 """What `ibbond bond create|delete|add|remove|set|switch` do to this host's own bonds: plan, show or carry out, report.
 
-Read first: backend/kernel_requests.py for what is planned, cli/bond.py for the words. `--dry-run` prints the plan, one
+Read first: backend/kernel/requests.py for what is planned, cli/bond.py for the words. `--dry-run` prints the plan, one
 line a step, and which steps interrupt traffic. Left out: lab hosts, whose driver is asked directly.
 """
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ibbond.backend import kernel_requests as ask
-from ibbond.backend.kernel import KernelBackend
+from ibbond.backend.kernel import requests as ask
+from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.cli.output import print_json
 
 if TYPE_CHECKING:
-    from ibbond.backend.kernel_plan import Plan
+    from ibbond.backend.kernel.plan import Plan
 
 
 def create(

@@ -1,6 +1,6 @@
 """`ibbond watch`: each change of this host's bonds as it happens, one line or one JSON object each.
 
-Read first: backend/kernel_watch.py. It waits on the kernel's own messages; nothing is polled. Left out: history.
+Read first: backend/kernel/watch.py. It waits on the kernel's own messages; nothing is polled. Left out: history.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ibbond.backend.kernel import SAVED_ADDRESSES, SAVED_LOG, KernelBackend
-from ibbond.backend.kernel_files import CLASS_NET, HostFiles
+from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, SAVED_LOG, KernelBackend
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.config.members import PATTERNS
 from ibbond.errors import Refused
 from ibbond.ops.read_facts import NEIGHBORS, ask_neighbors

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from ibbond.abi.device_text import parse_address
 from ibbond.backend.contract import Backend
-from ibbond.backend.kernel import KernelBackend
-from ibbond.backend.kernel_files import CLASS_NET, HostFiles
+from ibbond.backend.kernel.bonds import KernelBackend
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.config.members import configured_members
 from ibbond.errors import Malformed, Refused

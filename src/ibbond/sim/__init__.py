@@ -1,1 +1,1 @@
-"""The virtual world: the same machines under one clock and one seed; and recordings of the real driver replayed."""
+"""The virtual world: the same machines under one clock and one seed, with faults, checkers and stories."""

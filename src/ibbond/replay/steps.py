@@ -1,7 +1,7 @@
 """The steps of a recorded case, performed in its world and answered as record.py would have seen them.
 
-Read first: tests/golden/kernel-6.1/README.md (`Steps`). Left out: what makes the world go (`recorded_world`), ip(8)
-(`recorded_ip`).
+Read first: tests/golden/kernel-6.1/README.md (`Steps`). Left out: what makes the world go (`replay/world`), ip(8)
+(`replay/ip_requests`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ibbond.abi.recording import Step
 from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.netdev.device import Device, Flags
-from ibbond.sim.ip_command import parse_command
-from ibbond.sim.recorded_devices import RecordedDriver
-from ibbond.sim.recorded_ip import run_command, set_admin, set_number
-from ibbond.sim.recorded_world import RecordedWorld, errno_name, refused
+from ibbond.replay.devices import RecordedDriver
+from ibbond.replay.ip_command import parse_command
+from ibbond.replay.ip_requests import run_command, set_admin, set_number
+from ibbond.replay.world import RecordedWorld, errno_name, refused
 
 LINK_FILES = (
     "type",

@@ -1,7 +1,7 @@
 """What our driver was seen to do during a case, in the terms of a recording: four projections of one run.
 
 Read first: tests/golden/kernel-6.1/README.md, sections Events and "What counts as passed". Times are virtual
-milliseconds from step 0. Left out: what of it must agree with a recording (`conform_events`).
+milliseconds from step 0. Left out: what of it must agree with a recording (`replay/compare_events`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from ibbond.abi.kernel_log import Verdict
-from ibbond.sim.segment import Frame
+from ibbond.replay.segment import Frame
 from ibbond.wire import arp
 from ibbond.wire.ip import ICMPV6, IGMP
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6

@@ -1,7 +1,7 @@
 """What a change of this host's bonds may touch, as a value: bonds, their options and members, addresses, routes.
 
 `capture` reads it from the live host. A plan goes from one `HostState` to another, and back again when a step fails
-(kernel_plan.py). Left out: what no command of ours changes (statistics, VLANs, neighbors, traffic control).
+(plan.py). Left out: what no command of ours changes (statistics, VLANs, neighbors, traffic control).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ibbond.abi.bond_attributes import read_bond
 from ibbond.abi.netlink_attributes import LINK, LinkNews
-from ibbond.backend.kernel_files import CLASS_NET, HostFiles
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Malformed
 from ibbond.host.rtnetlink import GETLINK, RouteSocket

@@ -2,7 +2,7 @@
 
 Read first: backend/contract.py, Documentation/networking/bonding.rst. Everything is read from below one root, so a
 saved copy of a host answers as the host did; only a live one can be changed. Requests of people become plans
-(kernel_requests.py), which `apply` carries out. Left out: making plans, the meaning of options.
+(requests.py), which `apply` carries out. Left out: making plans, the meaning of options.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from ibbond.abi.device_text import parse_address
 from ibbond.abi.sysfs_text import parse_bond, parse_masters, parse_member
-from ibbond.backend.kernel_files import CLASS_NET, HostFiles
-from ibbond.backend.kernel_log import KernelLog, about
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
+from ibbond.backend.kernel.log import KernelLog, about
 from ibbond.bonding.option import Kind, Mode, Version
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot, Lacp, MemberSnapshot
@@ -25,9 +25,9 @@ from ibbond.errors import Malformed, Refused
 
 if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there: reading must be quick
     from ibbond.abi.netlink_attributes import LinkNews
-    from ibbond.backend.kernel_apply import Done, Executor
-    from ibbond.backend.kernel_plan import Plan, Step
-    from ibbond.backend.kernel_state import HostState
+    from ibbond.backend.kernel.apply import Done, Executor
+    from ibbond.backend.kernel.plan import Plan, Step
+    from ibbond.backend.kernel.state import HostState
     from ibbond.host.rtnetlink import RouteSocket
 
 MASTERS = "bonding_masters"
@@ -56,7 +56,7 @@ class KernelBackend:
         return self.files.read(f"{CLASS_NET}/{path}")
 
     def write(self, path: str, text: str) -> None:
-        from ibbond.backend.kernel_refusals import explain
+        from ibbond.backend.kernel.refusals import explain
 
         self._must_be_live()
         log = KernelLog()
@@ -131,7 +131,7 @@ class KernelBackend:
             log.close()
 
     def watch(self) -> Iterator[dict[str, object]]:
-        from ibbond.backend.kernel_watch import watch
+        from ibbond.backend.kernel.watch import watch
 
         self._must_be_live()
         return watch()
@@ -167,7 +167,7 @@ class KernelBackend:
 
     def capture(self, bonds: list[str], devices: list[str]) -> HostState:
         """What a change of these bonds and devices may touch, as it is now."""
-        from ibbond.backend.kernel_state import capture
+        from ibbond.backend.kernel.state import capture
 
         self._must_be_live()
         return capture(self.files, self.routes, bonds, devices)
@@ -181,13 +181,13 @@ class KernelBackend:
         """What rtnetlink says of a device; None on a saved copy or when it is gone."""
         if not self.files.live:
             return None
-        from ibbond.backend.kernel_state import link_news
+        from ibbond.backend.kernel.state import link_news
 
         return link_news(self.files, self.routes, device)
 
     @cached_property
     def _executor(self) -> Executor:
-        from ibbond.backend.kernel_apply import Executor
+        from ibbond.backend.kernel.apply import Executor
 
         return Executor(self.files, self.routes)
 

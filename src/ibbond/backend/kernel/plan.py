@@ -2,7 +2,7 @@
 
 Options come before members, members are set down before they join, the primary comes after them, then the bond goes up
 and gets its addresses. The same rules make the plan of a request and the plan that puts back what was there. A step
-says whether it interrupts traffic and what its file must read afterwards. Pure: no I/O; kernel_apply.py executes.
+says whether it interrupts traffic and what its file must read afterwards. Pure: no I/O; apply.py executes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ibbond.backend.kernel_state import BondState, DeviceState, HostState, RouteState
+from ibbond.backend.kernel.state import BondState, DeviceState, HostState, RouteState
 from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
 

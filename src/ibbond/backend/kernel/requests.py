@@ -1,6 +1,6 @@
 """What people ask of this host's bonds, made into plans: create, delete, add, remove, set, switch.
 
-Read first: kernel_plan.py. A request that cannot be honoured is Refused here, before anything is changed; one that asks
+Read first: plan.py. A request that cannot be honoured is Refused here, before anything is changed; one that asks
 for what is there already gives a plan without steps. Left out: carrying plans out (`KernelBackend.apply`), the command
 line.
 """
@@ -12,10 +12,10 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ibbond.backend.kernel import KernelBackend
-from ibbond.backend.kernel_files import CLASS_NET
-from ibbond.backend.kernel_plan import LoadDriver, Plan, needs_interruption, reconcile
-from ibbond.backend.kernel_state import BondState, DeviceState, HostState
+from ibbond.backend.kernel.bonds import KernelBackend
+from ibbond.backend.kernel.files import CLASS_NET
+from ibbond.backend.kernel.plan import LoadDriver, Plan, needs_interruption, reconcile
+from ibbond.backend.kernel.state import BondState, DeviceState, HostState
 from ibbond.bonding.option import (
     NAME_CHARACTERS,
     Kind,

@@ -1,7 +1,7 @@
 """Whether a step's answer is the recorded one, and in which words to say that it is not.
 
 Read first: tests/golden/kernel-6.1/README.md, "What counts as passed", section Steps. Left out: what happened between
-the steps (`conform_events`).
+the steps (`replay/compare_events`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ibbond.abi.recording import Step
-from ibbond.sim.recorded_steps import Answer
+from ibbond.replay.steps import Answer
 
 TIMING = ("operstate",)  # keys of `link` that lag behind by the link watch's own clock
 RANDOM_OCTETS = 17  # characters of six octets with colons

@@ -1,7 +1,8 @@
 """Replay a recording against our driver and say whether it passed, and where it first disagreed.
 
-Read first: tests/golden/kernel-6.1/README.md, "What counts as passed". The world is `recorded_world`, the comparison
-is `conform_steps` and `conform_events`; here one case is run from its first step to its last. Left out: files, output.
+Read first: tests/golden/kernel-6.1/README.md, "What counts as passed". The world is `replay/world`, the comparison
+is `replay/compare_steps` and `replay/compare_events`; here one case is run from its first step to its last. Left out:
+files, output.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import enum
 from dataclasses import dataclass, field
 
 from ibbond.abi.recording import Recording
-from ibbond.sim import conform_events, conform_steps
-from ibbond.sim.conform_skips import SKIPS
-from ibbond.sim.conform_steps import Difference
-from ibbond.sim.ip_command import Unknown
-from ibbond.sim.recorded_steps import Steps
-from ibbond.sim.recorded_world import RecordedWorld
+from ibbond.replay import compare_events, compare_steps
+from ibbond.replay.compare_steps import Difference
+from ibbond.replay.ip_command import Unknown
+from ibbond.replay.skips import SKIPS
+from ibbond.replay.steps import Steps
+from ibbond.replay.world import RecordedWorld
 
 KERNEL_PROFILE = "kernel-6.1"
 
@@ -56,6 +57,6 @@ def replay(case: Recording, profile: str = KERNEL_PROFILE) -> Result:
             found.append(Difference(number, str(step), "an answer", f"{type(error).__name__}: {error}"))
             return Result(case, Verdict.FAILED, found)
         intervals.append(world.monitor_interval_ms())
-        found += conform_steps.differences(number, step, answer)
-    found += conform_events.differences(case, world.trace, starts, intervals)
+        found += compare_steps.differences(number, step, answer)
+    found += compare_events.differences(case, world.trace, starts, intervals)
     return Result(case, Verdict.FAILED if found else Verdict.PASSED, found)

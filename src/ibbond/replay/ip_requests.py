@@ -22,8 +22,8 @@ from ibbond.bonding.events import (
 )
 from ibbond.errors import Refused
 from ibbond.netdev.device import AddressOrigin, Device, Flags
-from ibbond.sim import ip_command
-from ibbond.sim.recorded_world import RecordedWorld, refused
+from ibbond.replay import ip_command
+from ibbond.replay.world import RecordedWorld, refused
 
 
 def run_command(world: RecordedWorld, command: ip_command.Command) -> None:

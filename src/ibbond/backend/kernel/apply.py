@@ -1,6 +1,6 @@
 """Carries out a plan on the live host: every value written is read back, and a failure puts back what was there.
 
-Read first: kernel_plan.py. An error names the file, what was wanted, what was found, and the driver's log line. Left
+Read first: plan.py. An error names the file, what was wanted, what was found, and the driver's log line. Left
 out: what to do (the plan decides), and locks against others who change the same bond at the same time.
 """
 
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn, assert_never
 
 from ibbond.abi.bond_attributes import change_bond, change_member
-from ibbond.backend.kernel_files import CLASS_NET, HostFiles
-from ibbond.backend.kernel_log import KernelLog, about
-from ibbond.backend.kernel_plan import (
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
+from ibbond.backend.kernel.log import KernelLog, about
+from ibbond.backend.kernel.plan import (
     MASTERS,
     AddRoute,
     LoadDriver,
@@ -31,8 +31,8 @@ from ibbond.backend.kernel_plan import (
     Write,
     reconcile,
 )
-from ibbond.backend.kernel_refusals import differs, explain
-from ibbond.backend.kernel_state import HostState, capture, netlink_texts, option_word
+from ibbond.backend.kernel.refusals import differs, explain
+from ibbond.backend.kernel.state import HostState, capture, netlink_texts, option_word
 from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Refused

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from ibbond.machine import MS
 from ibbond.netdev.device import ETHERNET, INFINIBAND, Device, Flags, Notice
 from ibbond.netdev.namespace import Namespace
-from ibbond.sim.clock import VirtualClock
-from ibbond.sim.segment import Frame
+from ibbond.replay.clock import VirtualClock
+from ibbond.replay.segment import Frame
 from ibbond.wire import arp, nd
 from ibbond.wire.group_address import ethernet_group_address, group_address
 from ibbond.wire.group_reports import ALL_REPORTS_V4, Record, RecordKind, Report

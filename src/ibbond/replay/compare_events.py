@@ -2,7 +2,7 @@
 
 Read first: tests/golden/kernel-6.1/README.md, "What counts as passed", sections Events and Times. The recording
 machine was slow and its observer late, so verdicts, frames and notices are compared by order and number, times by
-windows, polled values as subsequences. Left out: answers to the steps (`conform_steps`).
+windows, polled values as subsequences. Left out: answers to the steps (`replay/compare_steps`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from ibbond.abi import kernel_log
 from ibbond.abi.recording import Observed, Recording
-from ibbond.sim.conform_steps import Difference
-from ibbond.sim.recorded_trace import Facts, Trace
+from ibbond.replay.compare_steps import Difference
+from ibbond.replay.trace import Facts, Trace
 
 UNCHANGING = frozenset({"wait_ms", "read", "ls", "masters_read", "link", "maddr", "proc"})
 NOTICES = ("BONDING_FAILOVER", "NOTIFY_PEERS", "IGMP_RESEND")

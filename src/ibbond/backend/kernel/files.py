@@ -62,7 +62,7 @@ class HostFiles:
         return None
 
     def write(self, path: str, text: str) -> None:
-        """One write(2). Raises OSError: what an errno means depends on the file, see kernel_refusals."""
+        """One write(2). Raises OSError: what an errno means depends on the file, see refusals.py."""
         descriptor = os.open(self.name(path), os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, text.encode())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ibbond.abi.recording import Recording, Step, parse_recording
-from ibbond.sim.conform import Result, Verdict, replay
-from ibbond.sim.conform_skips import SKIPS
+from ibbond.replay.conform import Result, Verdict, replay
+from ibbond.replay.skips import SKIPS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernel-6.1"
 MORE = {

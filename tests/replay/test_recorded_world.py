@@ -6,12 +6,12 @@ from ibbond.abi.recording import DeviceSpec
 from ibbond.machine import MS
 from ibbond.netdev.device import AddressOrigin, Device
 from ibbond.netdev.namespace import Namespace
-from ibbond.sim.clock import VirtualClock
-from ibbond.sim.ip_command import AddAddress, AddBond, DeleteLink, RemoveAddress, SetLink, Unknown, parse_command
-from ibbond.sim.kernel_ip import KernelIp, mapped
-from ibbond.sim.recorded_devices import make_device
-from ibbond.sim.recorded_trace import frame_facts
-from ibbond.sim.segment import Frame, Segment, group_of, is_group
+from ibbond.replay.clock import VirtualClock
+from ibbond.replay.devices import make_device
+from ibbond.replay.ip_command import AddAddress, AddBond, DeleteLink, RemoveAddress, SetLink, Unknown, parse_command
+from ibbond.replay.kernel_ip import KernelIp, mapped
+from ibbond.replay.segment import Frame, Segment, group_of, is_group
+from ibbond.replay.trace import frame_facts
 from ibbond.wire import arp, nd
 from ibbond.wire.group_reports import ALL_REPORTS_V4
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV6

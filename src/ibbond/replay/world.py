@@ -1,7 +1,7 @@
 """The world of a recorded case, with our driver in the kernel's place: devices, segments, frames, virtual time.
 
 Read first: tests/golden/kernel-6.1/README.md (`World`). The clock advances by what `wait_ms` says and by nothing else,
-frames arrive at once, work that is due runs after each step. Left out: what the steps ask for (`recorded_steps`), what
+frames arrive at once, work that is due runs after each step. Left out: what the steps ask for (`replay/steps`), what
 must agree with the recording (`conform`), and any real host, fabric or file.
 """
 
@@ -39,11 +39,11 @@ from ibbond.errors import Refused
 from ibbond.machine import MS, earliest
 from ibbond.netdev.device import Device, Notice
 from ibbond.netdev.namespace import Namespace
-from ibbond.sim.clock import VirtualClock
-from ibbond.sim.kernel_ip import KernelIp
-from ibbond.sim.recorded_devices import make_device, make_loopback
-from ibbond.sim.recorded_trace import SeenFrame, SeenNotice, SeenVerdict, Trace, frame_facts
-from ibbond.sim.segment import Frame, Segment
+from ibbond.replay.clock import VirtualClock
+from ibbond.replay.devices import make_device, make_loopback
+from ibbond.replay.kernel_ip import KernelIp
+from ibbond.replay.segment import Frame, Segment
+from ibbond.replay.trace import SeenFrame, SeenNotice, SeenVerdict, Trace, frame_facts
 from ibbond.wire import arp, nd
 from ibbond.wire.group_address import map_group
 from ibbond.wire.hwaddr import parse_address_text

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ibbond.cli.output import json_option, print_json, table
+from ibbond.cli.output import json_option, name_option, print_json, table
 from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.backend.control_socket import Control
 
 COLUMNS = ("failover", "error_seen", "addr_change", "resolved", "reconnected", "first_io")
 
 
 @click.command("rdma-session")
+@name_option
 @click.argument("source")
 @click.argument("target")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
@@ -24,6 +31,7 @@ COLUMNS = ("failover", "error_seen", "addr_change", "resolved", "reconnected", "
 @click.option("--ignore-addr-change", is_flag=True, help="Wait for the transport's own error instead of ADDR_CHANGE.")
 @json_option
 def rdma_session(
+    lab_name: str,
     source: str,
     target: str,
     file: Path | None,
@@ -35,34 +43,50 @@ def rdma_session(
 ) -> None:
     """Write numbered blocks from SOURCE to TARGET by RDMA while cables are pulled; count what was lost or done twice.
 
-    FILE is a topology (docs/topology.md); without it the default one. A lab of its own runs meanwhile, unless the
-    session is simulated. docs/rdma.md explains the figures.
+    It runs in the lab that runs (--name), else in one of its own that ends with it, of the topology FILE
+    (docs/topology.md) or the default one. docs/rdma.md explains the figures.
     """
-    from ibbond.cli.lab import read_topology
-    from ibbond.lab.demo import running_lab
-    from ibbond.lab.rdma_live import perform
-    from ibbond.lab.rdma_session import simulate
-    from ibbond.lab.state import NOT_OURS, Wish
-    from ibbond.topology.load import parse
-
-    text, where = read_topology(file)
     if simulated:
+        from ibbond.cli.lab import read_topology
+        from ibbond.lab.rdma_session import simulate
+
+        text, _ = read_topology(file)
         report = simulate(
             text, source, target, failovers=failovers, seed=seed, heed_address_change=not ignore_addr_change
         )
-    elif ignore_addr_change or seed:
-        why = "a live session heeds ADDR_CHANGE and has no seed"
-        raise Refused("cannot run this live", why=why, fix="Add --simulated")
+    elif seed:
+        raise Refused("cannot run this live", why="a live session has no seed", fix="Add --simulated")
     else:
-        topology = parse(text, name=where, others=NOT_OURS)
-        with running_lab(Wish(f"rdma{os.getpid()}", text, where, leased=True)) as (_, control):
-            report = perform(control, topology, source, target, failovers=failovers)
+        from ibbond.lab.rdma_live import perform
+
+        with some_lab(lab_name, file) as control:
+            report = perform(control, source, target, failovers=failovers, heed_address_change=not ignore_addr_change)
     if as_json:
         print_json(report)
     else:
         click.echo(describe(report))
     if not report["verified"] or report["writes_lost"] or report["writes_doubled"]:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def some_lab(lab_name: str, file: Path | None) -> Iterator[Control]:
+    """The lab that runs; where none does of that name, one of our own for as long as this block lasts."""
+    from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control
+    from ibbond.cli.lab import read_topology
+    from ibbond.lab.demo import running_lab
+    from ibbond.lab.state import NOT_OURS, Files, Wish
+    from ibbond.topology.load import parse
+
+    inside = not lab_name and CONTROL in os.environ
+    if file is None and (inside or Files(lab_name or DEFAULT_LAB).held):
+        with Control.of(lab_name) as control:
+            yield control
+        return
+    text, where = read_topology(file)
+    parse(text, name=where, others=NOT_OURS)
+    with running_lab(Wish(lab_name or f"rdma{os.getpid()}", text, where, leased=True)) as (_, control):
+        yield control
 
 
 def describe(report: dict[str, object]) -> str:

@@ -1,7 +1,8 @@
 """The block session of `rdma.session` in a running lab: two processes inside its hosts, real time, pulled cables.
 
 Read first: `lab.rdma_session`, whose report this one has the shape of. All times are CLOCK_MONOTONIC of this machine:
-the lab's time line and the initiator use the same. Left out: `heed_address_change`, seeds.
+the lab's time line and the initiator use the same. The lab may be somebody's: every cable that is pulled is plugged
+again, whatever happens. Left out: seeds.
 """
 
 from __future__ import annotations
@@ -11,32 +12,35 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
 from ibbond.lab.inside import Door, door
-from ibbond.lab.rdma_session import Plain, settings
-from ibbond.machine import MS
-from ibbond.topology.model import Topology
+from ibbond.lab.rdma_report import Plain, failover_row, settings
 
 HEALTHY = 0.5  # seconds before and after each move
 RECOVERING = 2.0
 PATIENCE = 60.0
+PROGRAM = ("-m", "ibbond.rdma.program")
 
 
-def perform(control: Control, topology: Topology, source: str, target: str, *, failovers: int) -> Plain:
-    """Run the session in a lab of this topology and pull `failovers` cables."""
-    bonds = {}
-    for host in (source, target):
-        found = [bond for bond in topology.host(host).bonds if bond.members[1:] and bond.addresses]
-        if not found:
-            why = "it has no bond of two members with an address"
-            raise Refused(f"no failovers on {host}", why=why, fix="Name a host that has one")
-        bonds[host] = found[0]
+class _Bond(NamedTuple):
+    """A bond that can fail over, and its first address without the prefix."""
+
+    name: str
+    address: str
+
+
+def perform(control: Control, source: str, target: str, *, failovers: int, heed_address_change: bool = True) -> Plain:
+    """Run the session in a lab and pull `failovers` cables."""
+    hosts = _table(control.ask("status"), "hosts")
+    bonds = {host: _bond(hosts, host) for host in (source, target)}
     with contextlib.ExitStack() as closing:
         serving = _start(closing, door(control, target), "target")
-        address = str(bonds[target].addresses[0].ip)
-        asking = _start(closing, door(control, source), "initiator", address)
+        words = [] if heed_address_change else ["--ignore-addr-change"]
+        asking = _start(closing, door(control, source), "initiator", bonds[target].address, *words)
         began = time.monotonic_ns()
         time.sleep(HEALTHY)
         moves = []
@@ -45,24 +49,46 @@ def perform(control: Control, topology: Topology, source: str, target: str, *, f
             moves.append((host, *_move(control, host, bonds[host].name)))
         out, _ = asking.communicate(timeout=PATIENCE)
         serving.communicate(timeout=PATIENCE)
+    if asking.returncode or not out:
+        raise Refused("the session ended early", why="see its words above", fix="Look at the lab's hosts")
     facts = json.loads(out)
-    reports = [
-        _report(host, began, cut_at, moved_at, until, facts["recoveries"]) for host, cut_at, moved_at, until in moves
-    ]
     return {
         "mode": "live",
-        "settings": settings(heed_address_change=True),
-        "failovers": reports,
+        "settings": settings(heed_address_change=heed_address_change),
+        "failovers": [
+            failover_row(host, began, cut_at, moved_at, until, facts["recoveries"])
+            for host, cut_at, moved_at, until in moves
+        ],
         **{name: facts[name] for name in ("writes", "writes_lost", "writes_doubled", "verified")},
         "refused": [],
     }
 
 
+def _bond(hosts: Mapping[str, object], host: str) -> _Bond:
+    """The bond of a host whose cables are pulled: two members with a link, and an address."""
+    if host not in hosts:
+        raise Refused(f"no host {host}", why=f"the lab has {', '.join(hosts)}", fix="Name one of these")
+    devices = _table(hosts[host], "devices")
+    for name, facts in _table(hosts[host], "bonds").items():
+        assert isinstance(facts, dict)
+        ready = [member for member in facts["members"] if _table(devices, member)["carrier"]]
+        if len(ready) > 1 and facts["addresses"]:
+            return _Bond(name, str(facts["addresses"][0]).partition("/")[0])
+    why = "it has no bond with an address whose members have two links"
+    raise Refused(f"no failovers on {host}", why=why, fix="Name a host that has one, or plug its cables")
+
+
+def _table(value: object, key: str) -> dict[str, object]:
+    assert isinstance(value, dict), value
+    found = value[key]
+    assert isinstance(found, dict), found
+    return found
+
+
 def _start(closing: contextlib.ExitStack, way: Door, *words: str) -> subprocess.Popen[bytes]:
     """One end of the session in a host; returns when it has registered its memory and begun."""
     closing.callback(way.close)
-    command = [sys.executable, "-m", "ibbond.rdma.program", *words]
-    process = way.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = way.popen([sys.executable, *PROGRAM, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     closing.callback(_end, process)
     assert process.stdout is not None, "it was asked for"
     if process.stdout.readline() != b"ready\n":
@@ -80,38 +106,16 @@ def _move(control: Control, host: str, bond: str) -> tuple[int, int | None, int]
     active = str(control.ask("read", host=host, path=f"{bond}/bonding/active_slave")).strip()
     cut_at = time.monotonic_ns()
     control.ask("cut", cables=[f"{host}/{active}"])
-    time.sleep(RECOVERING)
-    items = control.ask("past_events")
+    try:
+        time.sleep(RECOVERING)
+        items = control.ask("past_events")
+    finally:
+        control.ask("mend", cables=[f"{host}/{active}"])
     assert isinstance(items, list)
     moved = [
         int(item["at_ns"])
         for item in items
         if item["where"] == f"{host}/{bond}" and item["what"] == "failover" and int(item["at_ns"]) >= cut_at
     ]
-    control.ask("mend", cables=[f"{host}/{active}"])
     time.sleep(HEALTHY)
     return cut_at, moved[0] if moved else None, time.monotonic_ns()
-
-
-def _report(
-    host: str, began: int, cut_at: int, moved_at: int | None, until: int, recoveries: list[dict[str, int | None]]
-) -> Plain:
-    found = [each for each in recoveries if each["seen_at"] is not None and cut_at <= each["seen_at"] < until]
-    first: dict[str, int | None] = found[0] if found else {}
-    last: dict[str, int | None] = found[-1] if found else {}
-
-    def at(when: int | None) -> float | None:
-        return None if when is None else round((when - began) / MS, 3)
-
-    return {
-        "host": host,
-        "cut_ms": at(cut_at),
-        "failover_ms": at(moved_at),
-        "sign": first.get("sign"),
-        "error_seen_ms": at(first.get("error_at")),
-        "addr_change_ms": at(first.get("addr_change_at")),
-        "resolved_ms": at(last.get("resolved_at")),
-        "reconnected_ms": at(last.get("reconnected_at")),
-        "first_io_ms": at(last.get("first_io_at")),
-        "attempts": sum(each["attempts"] or 0 for each in found),
-    }

@@ -8,12 +8,13 @@ processes of a live lab (`lab.rdma_live`).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
+from ibbond.lab.rdma_report import Plain, failover_row, settings
 from ibbond.machine import MS
-from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, MEMORY_BYTES, RESPONSE_TIMEOUT, RETRY_COUNT, Initiator, Target
+from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import NetworkEffect, NetworkEvent, OnHost, OnSubnet
@@ -24,8 +25,6 @@ STARTING_MS = 1000
 HEALTHY_MS = 300  # before each failover
 PATIENCE_MS = 20_000  # for one recovery
 USERS = {"initiator": 1, "target": 2}
-
-Plain = dict[str, object]
 
 
 @dataclass(slots=True)
@@ -91,17 +90,6 @@ def simulate(
     }
 
 
-def settings(*, heed_address_change: bool) -> Plain:
-    """With which timeouts and retries the session runs; they decide how soon a dead path is noticed."""
-    return {
-        "ack_timeout_ms": round((4096 << ACK_TIMEOUT) / MS, 1),
-        "retry_count": RETRY_COUNT,
-        "response_timeout_ms": round((4096 << RESPONSE_TIMEOUT) / MS, 1),
-        "cm_retries": CM_RETRIES,
-        "heed_address_change": heed_address_change,
-    }
-
-
 def _begin(world: World, source: str, target: str, heed_address_change: bool) -> tuple[Initiator, Target]:
     """The target listens, then the initiator connects to the first address of the target's bond."""
     memories = {name: memoryview(bytearray(MEMORY_BYTES)) for name in USERS}
@@ -140,24 +128,14 @@ def _fail_over(world: World, host: str, initiator: Initiator, began: int) -> Pla
         for moment in world.moments
         if moment.what == "failover" and moment.where == f"{host}/{bond.name}" and moment.at_ms >= cut_at / MS
     ]
-    found = initiator.recoveries[known:]
-    first, last = (found[0], found[-1]) if found else (None, None)
-
-    def at(time: int | None) -> float | None:
-        return None if time is None else round((time - began) / MS, 3)
-
-    report: Plain = {
-        "host": host,
-        "cut_ms": at(cut_at),
-        "failover_ms": round(moved[0] - began / MS, 3) if moved else None,
-        "sign": first.sign if first else None,
-        "error_seen_ms": at(first.error_at) if first else None,
-        "addr_change_ms": at(first.addr_change_at) if first else None,
-        "resolved_ms": at(last.resolved_at) if last else None,
-        "reconnected_ms": at(last.reconnected_at) if last else None,
-        "first_io_ms": at(last.first_io_at) if last else None,
-        "attempts": sum(each.attempts for each in found),
-    }
+    report = failover_row(
+        host,
+        began,
+        cut_at,
+        round(moved[0] * MS) if moved else None,
+        world.now + 1,
+        [asdict(each) for each in initiator.recoveries[known:]],
+    )
     world.feed(OnSubnet(Mend(device.port)))
     _wait(world, HEALTHY_MS)
     return report

@@ -6,36 +6,68 @@ it knows as one line of JSON; times are CLOCK_MONOTONIC ns. The target ends when
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import select
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from ipaddress import ip_address
 
-from ibbond.machine import SECOND
+from ibbond.machine import MS, SECOND, US
 from ibbond.rdma.client import Context
 from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
 
 LAST_PATIENCE = 20 * SECOND
+PROGRESS_EVERY = 100 * MS
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ibbond.rdma.program", description=__doc__)
+    ends = parser.add_subparsers(dest="end", required=True)
+    ends.add_parser("target")
+    initiator = ends.add_parser("initiator")
+    initiator.add_argument("address", type=ip_address)
+    initiator.add_argument("--spacing-us", type=int, default=1000, help="from one write to the next")
+    initiator.add_argument("--ignore-addr-change", action="store_true", help="wait for the transport's own error")
+    initiator.add_argument("--progress", action="store_true", help="a line of JSON every 0.1 s")
+    return parser.parse_args()
 
 
 def main() -> None:
+    wish = arguments()
     context = Context()
     memory, key = context.register(MEMORY_BYTES)
-    wish = sys.argv[1:]
-    end = Initiator(memory, key, ip_address(wish[1]).packed) if wish[0] == "initiator" else Target(memory, key)
+    if wish.end == "target":
+        run(context, Target(memory, key))
+        return
+    initiator = Initiator(
+        memory,
+        key,
+        wish.address.packed,
+        spacing_ns=wish.spacing_us * US,
+        heed_address_change=not wish.ignore_addr_change,
+    )
+    run(context, initiator, tell_progress if wish.progress else None)
+    print(json.dumps({"final": True, **facts(initiator)}), flush=True)
+
+
+def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], None] | None = None) -> None:
+    """Let one end live until standard input ends, and an initiator until it has read its target back."""
     for request in end.start(time.monotonic_ns()):
         context.ask(request)
     print("ready", flush=True)
-    input_open, give_up_at = True, 0
+    input_open, give_up_at, tell_at = True, 0, 0
     while True:
         now = time.monotonic_ns()
         if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at):
-            break
+            return
         for request in end.tick(now):
             context.ask(request)
+        if tell is not None and isinstance(end, Initiator) and now >= tell_at:
+            tell(end)
+            tell_at = now + PROGRESS_EVERY
         at = end.deadline()
         wait = 0.1 if at is None else max(0.0, min(0.1, (at - time.monotonic_ns()) / SECOND))
         readable, _, _ = select.select([context.fileno(), *([0] if input_open else [])], [], [], wait)
@@ -46,15 +78,24 @@ def main() -> None:
         while context.fileno() in readable and (news := context.poll(0)) is not None:
             for request in end.hear(time.monotonic_ns(), news):
                 context.ask(request)
-    if isinstance(end, Initiator):
-        facts = {
-            "writes": end.completed,
-            "writes_lost": end.lost,
-            "writes_doubled": end.doubled,
-            "verified": end.verified,
-            "recoveries": [asdict(each) for each in end.recoveries],
-        }
-        print(json.dumps(facts), flush=True)
+
+
+def tell_progress(initiator: Initiator) -> None:
+    print(json.dumps({"sent": initiator.issued, "received": initiator.completed, "lost": 0}), flush=True)
+
+
+def facts(initiator: Initiator) -> dict[str, object]:
+    """What an initiator knows in the end."""
+    return {
+        "writes_sent": initiator.issued,
+        "writes": initiator.completed,
+        "writes_lost": initiator.lost,
+        "writes_doubled": initiator.doubled,
+        "verified": initiator.verified,
+        "recoveries": [asdict(each) for each in initiator.recoveries],
+        "silences": initiator.silences,
+        "last_at": initiator.answered_at,
+    }
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ RETRY_COUNT = 7
 RESPONSE_TIMEOUT = 13  # 34 ms until a connection request is repeated
 CM_RETRIES = 3
 AGAIN_AFTER = 5 * MS  # from a failed attempt to the next
+SHORTEST_SILENCE = 5 * MS  # shorter times without an answer are not written down
 
 
 def content(number: int) -> bytes:
@@ -95,6 +96,8 @@ class Initiator:
     issued: int = 0
     completed: int = 0
     recoveries: list[Recovery] = field(default_factory=list)
+    silences: list[tuple[int, int]] = field(default_factory=list)  # the longer times without an answered write
+    answered_at: int = 0  # the last one
     _id: int = -1
     _ready: bool = False
     _reading: bool = False
@@ -214,15 +217,21 @@ class Initiator:
         if kind == LOGGED_IN:
             self._ready, self._remote_key = True, key
             while self._open and self._open[0] < number:
-                self._open.popleft()  # executed, only the answer was lost
-                self.completed += 1
+                self._complete(now)  # executed, only the answer was lost
             requests += [self._write(each) for each in self._open]
         elif kind == WRITTEN and self._open and self._open[0] == number:
-            self._open.popleft()
-            self.completed += 1
+            self._complete(now)
             if self._recovery is not None and self._recovery.reconnected_at is not None:
                 self._recovery.first_io_at, self._recovery = now, None
         return requests + self._read_back()
+
+    def _complete(self, now: int) -> None:
+        """The oldest write is answered."""
+        self._open.popleft()
+        self.completed += 1
+        if self.answered_at and now - self.answered_at > SHORTEST_SILENCE:
+            self.silences.append((self.answered_at, now))
+        self.answered_at = now
 
     def _write(self, number: int) -> RdmaRequest:
         data = content(number)

@@ -285,7 +285,7 @@ def test_a_killed_lab_hangs_nobody(tmp_path: Path) -> None:
         os.kill(status["pid"], signal.SIGKILL)
         reader.communicate(timeout=10)
         said = said_to.read_text()
-        assert "not connected" in said or "aborted" in said
+        assert "not connected" in said or "abort" in said  # ENOTCONN, or ECONNABORTED of a read that was under way
         ibbond("lab", "up", "--resume", "--name", name)
         assert lab.read("bond0/bonding/slaves") == "ib0 ib1\n"
         inside = Path(f"/proc/{keeper.pid}/mountinfo").read_text().splitlines()

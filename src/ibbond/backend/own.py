@@ -44,6 +44,10 @@ class World(Protocol):
         """Make a call on the loop's thread and wait for its result."""
         ...
 
+    def look(self, host: str, call: Callable[[], T]) -> T:
+        """Make a call that only reads, on whichever thread; it sees what users did in this host before."""
+        ...
+
     def handle(self, host: str, event: HostEvent) -> None:
         """Tell the network of an event of this host (on the loop's thread); may raise `Refused`."""
         ...
@@ -74,13 +78,15 @@ class OwnBackend:
         self._world = world
 
     def read(self, path: str) -> str:
-        return self._ask(lambda: self._read(path))
+        if "/statistics/" in path:
+            return self._ask(lambda: self._read_statistic(path))
+        return self._world.look(self.where, lambda: self._read(path))
 
     def write(self, path: str, text: str) -> None:
         self._ask(lambda: self._write(path, text))
 
     def entries(self, path: str) -> list[str]:
-        return self._ask(lambda: sorted(self._entries(path)))
+        return self._world.look(self.where, lambda: sorted(self._entries(path)))
 
     def set_admin(self, device: str, up: bool) -> None:
         self._ask(lambda: self._set_admin(device, up))
@@ -104,7 +110,7 @@ class OwnBackend:
         )
 
     def snapshot(self, bond: str) -> BondSnapshot:
-        return self._ask(lambda: self._host.bond(bond).snapshot())
+        return self._world.look(self.where, lambda: self._host.bond(bond).snapshot())
 
     def proc(self, bond: str) -> str:
         return procfs_text.render(self.snapshot(bond))
@@ -122,7 +128,7 @@ class OwnBackend:
 
         return self._world.run(heard)
 
-    # On the loop's thread from here
+    # Reading
 
     def _read(self, path: str) -> str:
         if path == MASTERS:
@@ -137,13 +143,16 @@ class OwnBackend:
             member = next(member for member in snapshot.members if member.name == name)
             return sysfs_text.read_member(snapshot, member, file)
         if directory == "statistics":
-            self._world.settle()
             return device_text.read_statistic(device, file)
         if directory == "" and (interface := self._host.links.get(name)) is not None and file in IPOIB_FILES:
             return self._read_ipoib(interface, file)
         if directory:
             raise no_file(path)
         return device_text.read_device(device, file)
+
+    def _read_statistic(self, path: str) -> str:
+        self._world.settle()
+        return self._read(path)
 
     def _read_ipoib(self, interface: Interface, file: str) -> str:
         name = interface.device.name
@@ -159,6 +168,8 @@ class OwnBackend:
                 if parent is None:
                     raise no_file(f"{name}/{file}")
                 return f"{parent}\n"
+
+    # Changing, on the loop's thread
 
     def _write(self, path: str, text: str) -> None:
         if path == MASTERS:

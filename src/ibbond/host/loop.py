@@ -86,6 +86,7 @@ class LiveLoop:
         self._posted: deque[Callable[[], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._moved = True  # the network was told something: its deadline may be another one
+        self._worked = 0  # odd while the network may be half-way from one state to another
         self._stopping = False
         self.add_reader(self._timer.fileno(), self._tick)
         self.add_reader(self._bell, self._answer)
@@ -188,6 +189,26 @@ class LiveLoop:
             raise problems[0]
         return results[0]
 
+    def look(self, host: str, call: Callable[[], Result]) -> Result:
+        """Make a call that only reads: at once where nothing happens meanwhile, else by `ask`; from another thread.
+
+        It sees whatever users did in this host by `ip` before. As a seqlock's reader: what was read while the loop was
+        at work is thrown away.
+        """
+
+        def heard() -> Result:
+            self.hear(host)
+            return call()
+
+        before = self._worked
+        if before & 1 or self._posted or self.hosts[host].listener.waiting():
+            return self.ask(heard)
+        try:
+            found = call()
+        except Exception:  # of a half-way state, or a refusal: which of them is told by the loop's own answer
+            return self.ask(heard)
+        return found if self._worked == before else self.ask(heard)
+
     def hear(self, host: str) -> None:
         """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""
         self._kernel_spoke(self.hosts[host])
@@ -205,8 +226,18 @@ class LiveLoop:
 
     def add_reader(self, fd: int, handler: Callable[[], object]) -> None:
         """Call `handler` on the loop's thread whenever `fd` is readable (level-triggered)."""
+        self._register(fd, functools.partial(self._work, handler))
+
+    def _register(self, fd: int, handler: Callable[[], object]) -> None:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
+
+    def _work(self, handler: Callable[[], object]) -> None:
+        self._worked += 1
+        try:
+            handler()
+        finally:
+            self._worked += 1
 
     def remove_reader(self, fd: int) -> None:
         if self._handlers.pop(fd, None) is not None:
@@ -310,7 +341,7 @@ class LiveLoop:
             descriptor=self._fds.get,
             slow=functools.partial(self._slow, live, device.name),
         )
-        self.add_reader(tun.fd, pump.drain)
+        self._register(tun.fd, pump.drain)
 
     def _close_device(self, host: str, name: str) -> None:
         fd = self._fds.pop((host, name), None)
@@ -326,9 +357,13 @@ class LiveLoop:
         return flow if flow is not None and flow.mtu >= device.mtu else None
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
-        if is_report(packet):
-            self._tell(live, live.group_changes())
-        self.handle(OnHost(live.name, Transmit(device, packet, offload)))
+        self._worked += 1
+        try:
+            if is_report(packet):
+                self._tell(live, live.group_changes())
+            self.handle(OnHost(live.name, Transmit(device, packet, offload)))
+        finally:
+            self._worked += 1
 
     def _kernel_spoke(self, live: LiveHost) -> None:
         self._tell(live, live.changes())

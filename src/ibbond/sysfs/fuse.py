@@ -32,6 +32,8 @@ PAGE = 4096
 POLLRDNORM, POLLWRNORM = 0x40, 0x100
 READY = select.POLLIN | select.POLLOUT | POLLRDNORM | POLLWRNORM
 CHANGED = READY | select.POLLERR | select.POLLPRI
+ATOMIC_O_TRUNC = 1 << 3  # FUSE_CAP_ATOMIC_O_TRUNC: `>` opens and truncates in one request
+NAMES_STAY = 1.0  # seconds that the kernel need not ask again for a file which is there as long as its directory
 
 _libfuse = mfusepy._libfuse
 _libfuse.fuse_notify_poll.argtypes = _libfuse.fuse_pollhandle_destroy.argtypes = [ctypes.c_void_p]
@@ -64,6 +66,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # of the open files and their polls
         self._closed = False
+        self._config: mfusepy.fuse_config | None = None
         self._born = time.time_ns()
 
     def changed(self, path: str) -> None:
@@ -81,8 +84,15 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
     # What FUSE asks
 
+    def init_with_config(self, connection: mfusepy.fuse_conn_info, config: mfusepy.fuse_config | None) -> None:
+        """Both are libfuse's own memory; the configuration is that of the whole time."""
+        connection.want |= connection.capable & ATOMIC_O_TRUNC
+        self._config = config
+
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
         node = self._find(path)
+        if self._config is not None:  # libfuse looks at it after this answer
+            self._config.entry_timeout = NAMES_STAY if isinstance(node, File) or path.endswith("/bonding") else 0.0
         match node:
             case Directory():
                 return self._attributes(stat.S_IFDIR | 0o755, 0)

@@ -1,7 +1,7 @@
 """Carries out a plan on the live host: every value written is read back, and a failure puts back what was there.
 
 Read first: plan.py. An error names the file, what was wanted, what was found, and the driver's log line. Left
-out: what to do (the plan decides), and locks against others who change the same bond at the same time.
+out: what to do (the plan decides).
 """
 
 from __future__ import annotations
@@ -82,6 +82,10 @@ class Executor:
         Refused when a step fails: its text says which one, why, and whether everything was put back. Any other
         exception, Ctrl-C and SIGTERM too, puts back as well and goes on its way.
         """
+        with self.files.alone():
+            return self._apply(plan, watch)
+
+    def _apply(self, plan: Plan, watch: Callable[[Step], None]) -> Done:
         done = Done()
         log = KernelLog()
         try:

@@ -5,7 +5,9 @@ Read first: `wire.ib`. Trains are taken apart, so that a capture shows what a wi
 
 from __future__ import annotations
 
-from ibbond.fabric.packet import Packet, segments
+from collections.abc import Mapping, Sequence
+
+from ibbond.fabric.packet import Packet, segments, train_pieces
 from ibbond.fabric.port import DEFAULT_PKEY
 from ibbond.fabric.reliable_verbs import Kind, ReliableMessage
 from ibbond.fabric.verbs import GSI_QKEY, Datagram
@@ -29,8 +31,17 @@ def frames_of(packet: Packet) -> list[bytes]:
 def _reliable_frames(message: ReliableMessage) -> list[bytes]:
     """A message as the packets that a wire would carry."""
     kinds = {Kind.SEND: SENDS, Kind.WRITE: WRITES, Kind.RESPONSE: RESPONSES}
+    frames: list[bytes] = []
     size = message.mtu_bytes
-    pieces = [message.payload[at : at + size] for at in range(0, len(message.payload), size)] or [b""]
+    for payload in train_pieces(message.payload, message.offload):
+        pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
+        frames += _message_frames(message, kinds, pieces, len(frames))
+    return frames
+
+
+def _message_frames(
+    message: ReliableMessage, kinds: Mapping[Kind, tuple[RcOpcode, ...]], pieces: Sequence[bytes], before: int
+) -> list[bytes]:
     frames = []
     for number, piece in enumerate(pieces):
         if message.kind in kinds:
@@ -44,7 +55,7 @@ def _reliable_frames(message: ReliableMessage) -> list[bytes]:
                 message.destination_lid,
                 message.pkey,
                 message.destination_qpn,
-                message.psn + number & 0xFFFFFF,
+                message.psn + before + number & 0xFFFFFF,
                 opcode,
                 piece,
                 service_level=message.service_level,

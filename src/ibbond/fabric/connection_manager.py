@@ -198,7 +198,7 @@ class ConnectionManager:
         if not isinstance(message, Rep | Rtu | Rej | Dreq | Drep | Mra):
             return []
         one = self._all.get(message.remote_id)
-        if isinstance(message, Rej) and one is None:
+        if isinstance(message, Rej) and one is None and message.local_id:
             one = self._of_peer(message.local_id)
         if one is None:
             return []

@@ -192,4 +192,14 @@ class WorkDone:
     completion: Completion
 
 
-SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone
+@dataclass(frozen=True, slots=True)
+class MessageArrived:
+    """Effect: a message has come to a reliable queue pair of a driver; acknowledged already."""
+
+    port: str
+    qpn: int
+    payload: bytes
+    offload: bytes = b""
+
+
+SubnetEffect = PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone | MessageArrived

@@ -1,7 +1,7 @@
 """A host channel adapter: queue pairs, and which of them an arriving datagram is for.
 
 Read first: InfiniBand Architecture volume 1, 10.2.5 (Q_Keys), 10.5.2 (multicast attach), 9.6.1.4 (checks on receive).
-A queue pair belongs to one port. Left out for now: everything but unreliable datagrams; `kind` keeps the place.
+A queue pair belongs to one port. What those of kind RC do is in `reliable`.
 """
 
 from __future__ import annotations

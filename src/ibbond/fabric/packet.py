@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ibbond.errors import Malformed
-from ibbond.fabric.reliable_verbs import ReliableMessage
+from ibbond.fabric.reliable_verbs import Kind, ReliableMessage
 from ibbond.fabric.verbs import FIRST_MLID, Datagram, ManagementDatagram
 from ibbond.wire.offload import OffloadHeader, largest_segment, segment_count, split
 
 LOCAL_OVERHEAD = 8 + 12 + 8 + 4  # LRH, BTH, DETH, ICRC: what PortXmitData counts beside the payload
 GLOBAL_OVERHEAD = LOCAL_OVERHEAD + 40
+RELIABLE_OVERHEAD = 8 + 12 + 4  # LRH, BTH, ICRC
+RDMA_HEADER_BYTES = 16
+ACK_HEADER_BYTES = 4
 MAD_WORDS = (LOCAL_OVERHEAD + 256) // 4
 MAX_HOPS = 64  # a packet that has gone round in circles for so long is dropped (a switch's lifetime limit)
 MAX_COPIES = 4096
@@ -55,6 +58,29 @@ def datagram_packet(datagram: Datagram) -> Packet:
     return Packet(datagram, datagram.destination_lid, (octets + 3) // 4, count)
 
 
+def message_packet(message: ReliableMessage) -> Packet:
+    """Wrap a message of a reliable connection, counted as the packets that it would be on the wire."""
+    octets = len(message.payload) + message.packets * RELIABLE_OVERHEAD
+    if message.kind in (Kind.WRITE, Kind.READ):
+        octets += RDMA_HEADER_BYTES
+    elif message.kind is not Kind.SEND:
+        octets += ACK_HEADER_BYTES
+    elif message.offload:
+        count = segment_count(message.offload, message.payload, ENCAPSULATION_BYTES)
+        if count > 1:
+            gso_size = OffloadHeader.parse(message.offload).gso_size
+            octets += (count - 1) * (_largest_payload(message.payload, message.offload) - gso_size)
+    return Packet(message, message.destination_lid, (octets + 3) // 4, message.packets)
+
+
+def packets_of(payload: bytes, length: int, offload: bytes, mtu_bytes: int) -> int:
+    """How many packets a message of `length` bytes is; of a train, each segment is a message."""
+    if not any(offload):
+        return max(1, -(-length // mtu_bytes))
+    count = segment_count(offload, payload, ENCAPSULATION_BYTES)
+    return count * -(-_largest_payload(payload, offload) // mtu_bytes)
+
+
 def mad_packet(mad: ManagementDatagram, *, management: bool) -> Packet:
     return Packet(mad, mad.destination_lid, MAD_WORDS, management=management)
 
@@ -67,17 +93,35 @@ def segments(packet: Packet) -> list[Packet]:
     datagram = packet.content
     if not isinstance(datagram, Datagram) or not any(datagram.offload):
         return [packet]
-    head, train = datagram.payload[:ENCAPSULATION_BYTES], datagram.payload[ENCAPSULATION_BYTES:]
     try:
-        pieces = split(datagram.offload, train)
+        pieces = _taken_apart(datagram.payload, datagram.offload)
     except Malformed:
         return [packet]
-    singles = [datagram_packet(replace(datagram, payload=head + piece, offload=b"")) for piece in pieces]
+    singles = [datagram_packet(replace(datagram, payload=piece, offload=b"")) for piece in pieces]
     for single in singles:
         single.hops, single.copies = packet.hops, packet.copies
     return singles
 
 
+def train_pieces(payload: bytes, offload: bytes) -> list[bytes]:
+    """The IPoIB payloads that a train stands for; what is no train, or cannot be read as one, is alone."""
+    if not any(offload):
+        return [payload]
+    try:
+        return _taken_apart(payload, offload)
+    except Malformed:
+        return [payload]
+
+
+def _taken_apart(payload: bytes, offload: bytes) -> list[bytes]:
+    head, train = payload[:ENCAPSULATION_BYTES], payload[ENCAPSULATION_BYTES:]
+    return [head + piece for piece in split(offload, train)]
+
+
 def segment_bytes(datagram: Datagram) -> int:
     """The payload of the largest packet that this datagram becomes."""
-    return ENCAPSULATION_BYTES + largest_segment(datagram.offload, datagram.payload, ENCAPSULATION_BYTES)
+    return _largest_payload(datagram.payload, datagram.offload)
+
+
+def _largest_payload(payload: bytes, offload: bytes) -> int:
+    return ENCAPSULATION_BYTES + largest_segment(offload, payload, ENCAPSULATION_BYTES)

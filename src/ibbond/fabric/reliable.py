@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ibbond.fabric.packet import Packet
+from ibbond.fabric.packet import Packet, message_packet, packets_of
 from ibbond.fabric.port import Port
 from ibbond.fabric.reliable_verbs import (
     Completion,
@@ -33,8 +33,7 @@ from ibbond.machine import MS
 PSN_MASK = 0xFFFFFF
 HALF = 0x800000
 WINDOW = 16  # messages on their way at once
-HEADER_BYTES = 8 + 12 + 4  # LRH, BTH, ICRC
-RDMA_HEADER_BYTES = 16
+QUEUE = 128  # messages that a driver may have posted and not seen through (Linux' IPoIB: ipoib_sendq_size)
 RNR_DELAY = 1 * MS
 FOR_EVER = 7
 
@@ -86,6 +85,7 @@ class ReliablePair:
     qpn: int
     port: Port
     domain: ProtectionDomain
+    hands_up: bool = False  # a driver's: it always has room, and takes messages whole
     state: PairState = PairState.INIT
     peer: Peer | None = None
     send_psn: int = 0
@@ -102,23 +102,28 @@ class ReliablePair:
 
 
 class Reliable:
-    """The reliable queue pairs of all adapters of a subnet. `completed(port, qpn, completion)` hears what is over."""
+    """The reliable queue pairs of all adapters of a subnet. `completed(port, qpn, completion)` hears what is over,
+    `handed_up(port, qpn, payload, offload)` the messages to queue pairs of drivers.
+    """
 
     def __init__(
         self,
         schedule: Schedule,
         send: Callable[[Port, Packet], None],
         completed: Callable[[Port, int, Completion], None],
+        handed_up: Callable[[Port, int, bytes, bytes], None],
     ) -> None:
         self._schedule = schedule
         self._send_packet = send
         self._completed = completed
+        self._handed_up = handed_up
         self._pairs: dict[tuple[str, int], ReliablePair] = {}
 
     # ---- verbs
 
-    def add(self, port: Port, qpn: int, domain: ProtectionDomain) -> None:
-        self._pairs[port.node.name, qpn] = ReliablePair(qpn, port, domain)
+    def add(self, port: Port, qpn: int, domain: ProtectionDomain | None) -> None:
+        """Without a domain it is a driver's: messages are handed up, and nothing of its memory can be touched."""
+        self._pairs[port.node.name, qpn] = ReliablePair(qpn, port, domain or ProtectionDomain(), domain is None)
 
     def get(self, port: Port, qpn: int) -> ReliablePair | None:
         return self._pairs.get((port.node.name, qpn))
@@ -147,8 +152,10 @@ class Reliable:
             self._error(pair, Status.FLUSHED)
 
     def post(self, port: Port, qpn: int, request: Work | Receive) -> None:
-        """Queue a request. To a queue pair in error it is flushed at once."""
-        pair = self._pairs[port.node.name, qpn]
+        """Queue a request. To a queue pair in error it is flushed at once, to one that is gone it is lost."""
+        pair = self.get(port, qpn)
+        if pair is None:
+            return
         if pair.state is PairState.ERROR:
             self._done(pair, request, Status.FLUSHED)
         elif isinstance(request, Receive):
@@ -156,6 +163,23 @@ class Reliable:
         else:
             pair.waiting.append(request)
             self._pump(pair)
+
+    def has_room(self, port: Port, qpn: int) -> bool:
+        """Whether a driver may post one message more."""
+        pair = self.get(port, qpn)
+        return pair is not None and len(pair.under_way) + len(pair.waiting) < QUEUE
+
+    def carries(self, port: Port, qpn: int, there: Port, peer_qpn: int) -> bool:
+        """For flows: a message would go at once from this queue pair to that one, which is a driver's and takes it."""
+        mine, other = self.get(port, qpn), self.get(there, peer_qpn)
+        if mine is None or other is None or mine.under_way or mine.waiting or not other.hands_up:
+            return False
+        if mine.state is not PairState.READY or other.state is not PairState.READY:
+            return False
+        to, back = mine.peer, other.peer
+        if to is None or back is None or mine.port is not port or other.port is not there:
+            return False
+        return (to.lid, to.qpn, back.lid, back.qpn) == (there.lid, peer_qpn, port.lid, qpn) and there.admits(to.pkey)
 
     # ---- sending
 
@@ -167,7 +191,7 @@ class Reliable:
                 return
             work = pair.waiting.popleft()
             length = len(work.inline) if work.inline else work.length
-            packets = max(1, -(-length // peer.mtu_bytes))
+            packets = packets_of(work.inline, length, work.offload, peer.mtu_bytes)
             sent = _Sent(work, pair.send_psn, packets, length)
             pair.send_psn = (pair.send_psn + packets) & PSN_MASK
             pair.under_way.append(sent)
@@ -194,6 +218,7 @@ class Reliable:
             remote_key=work.remote_key,
             remote_offset=work.remote_offset,
             length=sent.length,
+            offload=work.offload,
         )
 
     def _emit(
@@ -208,6 +233,7 @@ class Reliable:
         remote_offset: int = 0,
         length: int = 0,
         syndrome: int = 0,
+        offload: bytes = b"",
     ) -> None:
         peer = pair.peer
         assert peer is not None, "only connected queue pairs speak"
@@ -226,9 +252,9 @@ class Reliable:
             length,
             syndrome,
             peer.service_level,
+            offload,
         )
-        octets = len(payload) + packets * HEADER_BYTES + RDMA_HEADER_BYTES * (kind in (Kind.WRITE, Kind.READ))
-        self._send_packet(pair.port, Packet(message, peer.lid, (octets + 3) // 4, packets))
+        self._send_packet(pair.port, message_packet(message))
 
     def _arm(self, pair: ReliablePair, peer: Peer) -> None:
         """The time until an acknowledgment is missed begins now. One entry in the schedule per queue pair."""
@@ -313,6 +339,9 @@ class Reliable:
                 return False
             memory[:] = message.payload
             return True
+        if pair.hands_up:
+            self._handed_up(pair.port, pair.qpn, message.payload, message.offload)
+            return True
         if not pair.receives:
             self._emit(pair, Kind.NAK, message.psn, syndrome=Nak.RECEIVER_NOT_READY)
             return False
@@ -352,7 +381,8 @@ class Reliable:
             if ((psn - last) & PSN_MASK) >= HALF or sent.work.operation is Operation.READ:
                 break
             pair.under_way.popleft()
-            self._done(pair, sent.work, Status.SUCCESS, sent.length)
+            if sent.work.signaled:
+                self._done(pair, sent.work, Status.SUCCESS, sent.length)
             progress = True
         if progress:
             self._progress(pair)

@@ -33,7 +33,9 @@ class Status(enum.Enum):
 class Work:
     """Something to send, write or read. Local bytes are `length` at `offset` of region `key`, or `inline` itself.
 
-    `number` comes back in the completion. Offsets and lengths are bytes.
+    `number` comes back in the completion; without `signaled` only a failure has one. Offsets and lengths are bytes.
+    `offload` is the virtio-net header of an inline IPoIB train of segments, which travels whole: it stands for as many
+    messages as it has segments.
     """
 
     number: int
@@ -44,6 +46,8 @@ class Work:
     remote_key: int = 0
     remote_offset: int = 0
     inline: bytes = b""
+    offload: bytes = b""
+    signaled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +130,4 @@ class ReliableMessage:
     length: int = 0  # of what a READ asks for
     syndrome: int = 0
     service_level: int = 0
+    offload: bytes = b""

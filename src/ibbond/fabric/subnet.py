@@ -26,6 +26,7 @@ from ibbond.fabric.events import (
     MadArrived,
     MakeLossy,
     Mend,
+    MessageArrived,
     PortEvent,
     Post,
     Reregister,
@@ -89,7 +90,7 @@ class Subnet:
         self._inventory = Inventory()
         self._links = Links(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
-        self._reliable = Reliable(self._schedule, self._transit.send, self._work_done)
+        self._reliable = Reliable(self._schedule, self._transit.send, self._work_done, self._handed_up)
         self._traps = TrapAgent(self._send_mad)
         self._managers = Managers(self._inventory, self.timing, self._send_mad, self._effect)
 
@@ -235,8 +236,11 @@ class Subnet:
         del self._inventory.hca(pair.port).queue_pairs[qpn]
         self._generation.bump()
 
-    def create_reliable(self, port: str, domain: ProtectionDomain) -> int:
-        """A reliable queue pair that may touch the memory of the domain; not connected."""
+    def create_reliable(self, port: str, domain: ProtectionDomain | None) -> int:
+        """A reliable queue pair that may touch the memory of the domain; not connected.
+
+        Without a domain it is a driver's, whose messages come as `MessageArrived` and which posts `SEND`s only.
+        """
         qpn = self.create_queue_pair(port, kind="RC")
         self._reliable.add(self.port(port), qpn, domain)
         return qpn
@@ -244,6 +248,19 @@ class Subnet:
     def connect_reliable(self, port: str, qpn: int, peer: Peer) -> None:
         """INIT to RTS; what was posted goes with the next event or tick."""
         self._reliable.connect(self.port(port), qpn, peer)
+
+    def has_room(self, port: str, qpn: int) -> bool:
+        """Whether a driver may post one message more to its reliable queue pair."""
+        return self._reliable.has_room(self.port(port), qpn)
+
+    def carries(self, port: str, qpn: int, destination: str, peer_qpn: int) -> bool:
+        """For the fast path: a message would go at once, with nothing before it, between these drivers' queue pairs."""
+        return self._reliable.carries(self.port(port), qpn, self.port(destination), peer_qpn)
+
+    def message_mtu(self, port: str, qpn: int) -> int:
+        """Bytes in one packet of a message of this queue pair, at most; 0 before it is connected."""
+        pair = self._reliable.get(self.port(port), qpn)
+        return pair.peer.mtu_bytes if pair is not None and pair.peer is not None else 0
 
     def walk(self, port: str, dlid: int) -> Walk | None:
         """For the fast path: the way of unicast packets now; None when they must go by `SendDatagram`."""
@@ -416,6 +433,9 @@ class Subnet:
 
     def _work_done(self, port: Port, qpn: int, completion: Completion) -> None:
         self._effects.append(WorkDone(port.name, qpn, completion))
+
+    def _handed_up(self, port: Port, qpn: int, payload: bytes, offload: bytes) -> None:
+        self._effects.append(MessageArrived(port.name, qpn, payload, offload))
 
     def _captured(self, port: Port, packet: Packet, sent: bool) -> None:
         self._effects += [Captured(port.name, frame, sent) for frame in frames_of(packet)]

@@ -1,8 +1,10 @@
 """Connected mode: IP packets of up to 65520 bytes over reliable connections, one for each direction.
 
-Read first: RFC 4755 and Linux' `ipoib_cm.c`, whose service ids, timeouts and one-way use of connections are ours. ARP,
-neighbor discovery and groups stay datagrams. Better than Linux: a peer that rejects us is sent datagrams for a while.
-Queue pairs are numbers that the host makes; `ConnectQueuePair` says between which of them a connection exists.
+Read first: RFC 4755 and Linux' `ipoib_cm.c`, whose service ids and one-way use of connections are ours. ARP, neighbor
+discovery and groups stay datagrams. Better than Linux: a peer that rejects us is sent datagrams for a while; a request
+is repeated soon, more than three packets wait for its answer, and a lost message is repeated before it ends the
+connection, so that a failover costs no seconds. Queue pairs are numbers that the host makes; `ConnectQueuePair` says
+between which of them a connection exists.
 Left out: unreliable connections (UC), path migration, shared receive queues.
 """
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.ipoib.events import CloseQueuePair, ConnectQueuePair, EmitMad, EmitMessage, InterfaceEffect, TooLong
-from ibbond.ipoib.outlet import Outlet, Packet
+from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.machine import SECOND
 from ibbond.wire import nd
 from ibbond.wire.cm import CmMad, CmPath, Drep, Dreq, Message, Mra, Rej, Rejected, RejectReason, Rep, Req, Rtu
@@ -23,10 +25,11 @@ from ibbond.wire.offload import largest_segment, segment_count
 from ibbond.wire.sa_records import PathRecord
 from ibbond.wire.service_id import connected_mode, connected_mode_qpn
 
-TIMEOUT_CODE = 20
-RESPONSE_NS = 4096 << TIMEOUT_CODE  # 4.3 s
+TIMEOUT_CODE = 20  # the response time that we grant by our REQ, 4.3 s, as Linux does
 CM_RETRIES = 15
-WAITING_PACKETS = 3
+REPEAT_NS = SECOND // 2  # but nothing forbids asking again before
+WAITING_PACKETS = 64  # Linux has 3
+ACK_TIMEOUT, RETRIES = 12, 3  # 16.8 ms, four times; Linux takes the path's lifetime (seconds), and no retries
 IDLE_NS = 512 * SECOND  # passive connections
 REJECTED_NS = 30 * SECOND  # datagrams only, to a peer that said no
 TRANSACTIONS = 0x8000 << 48
@@ -85,7 +88,7 @@ class Connections:
         return head != ETHERTYPE_IPV6.to_bytes(2) or not nd.is_message(packet.encapsulated[ENCAPSULATION_BYTES:])
 
     def send(self, now: int, address: bytes, record: PathRecord, packet: Packet) -> list[InterfaceEffect]:
-        """Through the connection to this address; the first packet asks for it and waits with two more."""
+        """Through the connection to this address; the first packet asks for it, and waits with others."""
         connection = self._active.get(address)
         effects: list[InterfaceEffect] = []
         if connection is None:
@@ -114,7 +117,7 @@ class Connections:
             case Mra():
                 waiting = self._active_by_id(message.remote_id)
                 if waiting is not None and waiting.due_at is not None:
-                    waiting.due_at = now + RESPONSE_NS + (4096 << message.service_timeout)
+                    waiting.due_at = now + REPEAT_NS + (4096 << message.service_timeout)
                 return []
             case Rej():
                 return self._refused(now, message)
@@ -136,11 +139,25 @@ class Connections:
         """A queue pair gave up: its connection is gone. The address that it led to, for an active one."""
         for connection in self._active.values():
             if connection.qpn == qpn:
-                return connection.address, self._end(connection, "the connection broke")
+                return connection.address, self._part(connection) + self._end(connection, "the connection broke")
         if qpn in self._passive:
             del self._passive[qpn]
             return None, [CloseQueuePair(qpn)]
         return None, []
+
+    def path_to(self, address: bytes) -> Path | None:
+        """The connection to this address, while it is there."""
+        connection = self._active.get(address)
+        if connection is None or not connection.greatest:
+            return None
+        return Path(
+            connection.record.dlid,
+            connection.peer_qpn,
+            qkey=0,
+            sl=connection.record.sl,
+            own_qpn=connection.qpn,
+            greatest=connection.greatest,
+        )
 
     def forget(self, address: bytes) -> list[InterfaceEffect]:
         """Nothing is sent to this address any more."""
@@ -169,7 +186,7 @@ class Connections:
                 effects += self._end(connection, "the peer does not answer")
                 continue
             connection.tries += 1
-            connection.due_at = now + RESPONSE_NS
+            connection.due_at = now + REPEAT_NS
             effects += self._emit(connection.record.dlid, connection.request)
         for one in [each for each in self._passive.values() if each.due_at is not None and each.due_at <= now]:
             if one.tries > CM_RETRIES:
@@ -177,7 +194,7 @@ class Connections:
                 effects.append(CloseQueuePair(one.qpn))
                 continue
             one.tries += 1
-            one.due_at = now + RESPONSE_NS
+            one.due_at = now + REPEAT_NS
             effects += self._emit(one.lid, one.reply)
         for one in [each for each in self._passive.values() if each.used_at + IDLE_NS <= now]:
             del self._passive[one.qpn]
@@ -223,7 +240,7 @@ class Connections:
             private=self._private_data(Req.PRIVATE_BYTES),
         )
         raw = CmMad(TRANSACTIONS | local_id, request).pack()
-        connection = Active(address, qpn, local_id, record, raw, due_at=now + RESPONSE_NS)
+        connection = Active(address, qpn, local_id, record, raw, due_at=now + REPEAT_NS)
         self._active[address] = connection
         return connection
 
@@ -251,6 +268,8 @@ class Connections:
                 psn=_first_psn(connection.qpn),
                 peer_psn=message.psn,
                 mtu=connection.record.mtu,
+                ack_timeout=ACK_TIMEOUT,
+                retries=RETRIES,
             ),
             *ready,
         ]
@@ -301,7 +320,7 @@ class Connections:
         )
         raw = CmMad(transaction, reply).pack()
         self._passive[qpn] = Passive(
-            qpn, local_id, message.local_id, message.ca_guid, message.qpn, lid, raw, now + RESPONSE_NS, used_at=now
+            qpn, local_id, message.local_id, message.ca_guid, message.qpn, lid, raw, now + REPEAT_NS, used_at=now
         )
         return [
             ConnectQueuePair(
@@ -313,6 +332,8 @@ class Connections:
                 psn=_first_psn(qpn),
                 peer_psn=message.psn,
                 mtu=message.path_mtu,
+                ack_timeout=ACK_TIMEOUT,
+                retries=RETRIES,
             ),
             *self._emit(lid, raw),
         ]

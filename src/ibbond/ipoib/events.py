@@ -159,7 +159,11 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class ConnectQueuePair:
-    """A reliable queue pair of ours is connected with the peer's (INIT-RTR-RTS); `mtu` is the standard's code."""
+    """A reliable queue pair of ours is connected with the peer's (INIT-RTR-RTS).
+
+    `mtu` is the standard's code, `ack_timeout` too: 4.096 us x 2^code until an acknowledgment is missed; `retries` such
+    times without one are the end.
+    """
 
     qpn: int
     peer_qpn: int
@@ -169,6 +173,8 @@ class ConnectQueuePair:
     psn: int
     peer_psn: int
     mtu: int
+    ack_timeout: int
+    retries: int
 
 
 @dataclass(frozen=True, slots=True)

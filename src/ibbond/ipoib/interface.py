@@ -217,6 +217,10 @@ class Interface:
             return self.groups.path_to(self._own_mgid(destination))
         return self._paths.path_to(destination, next_hop)
 
+    def carries(self, path: Path) -> int:
+        """The largest IP packet that goes by this path, in bytes."""
+        return path.greatest or self._outlet.mtu
+
     def touch(self, now: int, destination: bytes) -> None:
         """Packets went there by a remembered path: not idle."""
         if destination[GROUP_OCTET] == 0xFF:
@@ -232,6 +236,11 @@ class Interface:
         """What a message at a reliable queue pair brings; None when the queue pair is none of ours."""
         peer = self._connections.peer_of(now, qpn) if self._connections is not None else None
         return self._inlet.read_message(peer, payload, offload) if peer is not None and self._running else None
+
+    def heard(self, now: int, qpn: int) -> None:
+        """Messages have come to a reliable queue pair of ours by a remembered path: not idle."""
+        if self._connections is not None:
+            self._connections.peer_of(now, qpn)
 
     # Make before break
 
@@ -315,7 +324,7 @@ class Interface:
         if connected and self._connections is None:
             raise Refused(
                 f"cannot set {self.device.name} to connected mode",
-                why="its port carries no reliable connections here",
+                why="its driver is built without connected mode",
                 fix="Leave it in datagram mode",
             )
         effects = self._paths.flush()

@@ -18,7 +18,11 @@ from ibbond.wire.offload import largest_segment, segment_count
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """How to reach a queue pair or a group; with a `gid`, packets carry a GRH to it."""
+    """How to reach a queue pair or a group; with a `gid`, packets carry a GRH to it.
+
+    A reliable connection has `own_qpn`, the queue pair that sends, and `greatest`, the largest IP packet that the peer
+    takes (else the broadcast group's MTU counts).
+    """
 
     dlid: int
     qpn: int
@@ -28,6 +32,8 @@ class Path:
     traffic_class: int = 0
     flow_label: int = 0
     hop_limit: int = 0
+    own_qpn: int = 0
+    greatest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

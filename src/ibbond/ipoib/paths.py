@@ -118,7 +118,7 @@ class Paths:
         if neighbour is None or not neighbour.route.valid:  # the next packet asks again
             return None
         if self.connections is not None and address[0] & RC_SUPPORTED:
-            return None  # packets go by connection, each by itself
+            return self.connections.path_to(address)
         return neighbour.path
 
     def touch(self, now: int, address: bytes) -> None:

@@ -50,6 +50,8 @@ class DeviceNotices:
                 host.happened("carrier", name, "on" if device.carrier else "off")
             case Notice.CHANGEADDR:
                 self._readdressed(device)
+            case Notice.CHANGEUPPER if (joined := host.bond_above(device)) is not None:
+                host.later(partial(host.warn_of_mixed_modes, joined))
         host.links.noticed(host.now, notice, device)
         if notice in SHOWN:
             host.outbox.tell(DeviceChanged(host.name, name))

@@ -83,6 +83,14 @@ class SetDeviceMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class SetDeviceMode:
+    """`connected` or `datagram` written to the `mode` file of an IPoIB device."""
+
+    device: str
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CreateBond:
     """`+NAME` written to bonding_masters."""
 
@@ -125,6 +133,7 @@ HostEvent = (
     | GroupLeft
     | SetAdmin
     | SetDeviceMtu
+    | SetDeviceMode
     | CreateBond
     | DeleteBond
     | ToBond

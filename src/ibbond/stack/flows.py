@@ -4,22 +4,36 @@ A flow is made only of decisions that are settled (neighbor and path known, rece
 delay or capture) and holds as long as the world's generation counter stands still; whatever changes a decision bumps
 the counter. Counts are kept in the flow and handed to devices and ports by `settle`. Read first: `fabric/generation`,
 host/pump. Left out: groups and broadcasts, which every receiver must see for itself; packets that the stack itself
-reads (group reports, neighbor discovery), which have no flow.
+reads (group reports, neighbor discovery), which have no flow. Messages of connected mode are remembered while nothing
+waits at their queue pair; neither numbered nor acknowledged then, they are counted as if: a message longer than the
+InfiniBand MTU as packets of that size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from ibbond.fabric.packet import ACK_HEADER_BYTES, RELIABLE_OVERHEAD
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.transit import Walk
 from ibbond.netdev.device import Device
+from ibbond.stack.frames import WayOut
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.ip_layer import destination_of
 from ibbond.wire.group_reports import is_report
 from ibbond.wire.ip import HOP_BY_HOP
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.nd import is_message
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What a flow by a reliable connection counts otherwise: its packets' size, and the way of acknowledgments."""
+
+    mtu_bytes: int
+    back: Walk
+    hears: Callable[[], None]  # the receiving end is not idle
 
 
 class Flow:
@@ -29,6 +43,7 @@ class Flow:
     """
 
     __slots__ = (
+        "_acknowledged",
         "_receiver",
         "_sender",
         "_settled_bytes",
@@ -51,6 +66,7 @@ class Flow:
         sender: Device,
         receiver: Device,
         touch: Callable[[], None],
+        acknowledged: Acknowledged | None = None,
     ) -> None:
         self.generation = generation
         self.target = target
@@ -61,6 +77,7 @@ class Flow:
         self._sender = sender
         self._receiver = receiver
         self._touch = touch
+        self._acknowledged = acknowledged
         self._settled_packets = 0
         self._settled_bytes = 0
 
@@ -76,7 +93,13 @@ class Flow:
         sent.tx_bytes += wire
         received.rx_packets += packets
         received.rx_bytes += octets
-        self._walk.count(packets, wire)
+        connection = self._acknowledged
+        if connection is None:
+            self._walk.count(packets, wire)
+        else:
+            self._walk.count(max(packets, -(-wire // connection.mtu_bytes)), wire, RELIABLE_OVERHEAD)
+            connection.back.count(packets, 0, RELIABLE_OVERHEAD + ACK_HEADER_BYTES)
+            connection.hears()
         self._touch()
 
 
@@ -105,12 +128,26 @@ class Flows:
         if receiver is None or taken is None:
             return None
         upper, lower = taken
-        if not self._subnet.accepts(walk.destination, out.pkey, out.path.qpn, out.path.qkey):
+        acknowledged = None
+        if out.path.own_qpn:
+            acknowledged = self._connection(out, walk, receiver)
+            if acknowledged is None:
+                return None
+        elif not self._subnet.accepts(walk.destination, out.pkey, out.path.qpn, out.path.qkey):
             return None
         upper, lower = taken
-        flow = Flow(generation, (receiver.name, upper.name), out.mtu, walk, out.device, lower, out.touch)
+        target = receiver.name, upper.name
+        flow = Flow(generation, target, out.mtu, walk, out.device, lower, out.touch, acknowledged)
         self._remember((host, device, destination_of(packet) or b""), flow)
         return flow
+
+    def _connection(self, out: WayOut, walk: Walk, receiver: HostStack) -> Acknowledged | None:
+        """The connection by which packets go now; None when something waits there or acknowledgments have no way."""
+        back = self._subnet.walk(walk.destination, self._subnet.port(out.port).lid)
+        if back is None or not self._subnet.carries(out.port, out.path.own_qpn, walk.destination, out.path.qpn):
+            return None
+        mtu_bytes = self._subnet.message_mtu(out.port, out.path.own_qpn)
+        return Acknowledged(mtu_bytes, back, receiver.hears(walk.destination, out.path.qpn))
 
     def settle(self) -> None:
         for flow in self._live.values():

@@ -42,7 +42,7 @@ class WayOut:
     device: Device  # the interface
     path: Path
     pkey: int
-    mtu: int
+    mtu: int  # the largest packet that goes that way, where no train's
     touch: Callable[[], None]
 
 
@@ -88,9 +88,16 @@ class Frames:
     def receive(self, now: int, port: str, qpn: int, datagram: Datagram) -> None:
         """A datagram came in at a queue pair: up to the bond or the device, and to the host."""
         taken = self._links.receive(port, qpn, datagram)
-        if taken is None:
-            return
-        device, frame = taken
+        if taken is not None:
+            self._arrived(now, *taken)
+
+    def receive_message(self, now: int, port: str, qpn: int, payload: bytes, offload: bytes) -> None:
+        """A message came in by a connection."""
+        taken = self._links.receive_message(now, port, qpn, payload, offload)
+        if taken is not None:
+            self._arrived(now, *taken)
+
+    def _arrived(self, now: int, device: Device, frame: Frame) -> None:
         bond = self._host.bond_above(device)
         arp, discovery = self._read(device, frame)
         if bond is None:
@@ -113,9 +120,15 @@ class Frames:
             self._host.outbox.send(Deliver(self._host.name, upper.name, frame.payload, frame.offload, member))
 
     def too_long(self, device: Device, packet: bytes, mtu: int) -> None:
-        """A packet did not fit the link's MTU: its sender is told, as a router on the way would."""
+        """A packet did not fit the link's MTU: its sender is told, as a router on the way would.
+
+        `ipoib_cm_skb_reap`: not about IPv4 groups and broadcasts, as ICMP never is.
+        """
         upper = device.master or device
         layer = self._host.ip[upper.name]
+        destination = destination_of(packet)
+        if destination is None or (len(destination) == 4 and layer.group_destination(destination) is not None):
+            return
         source = layer.source_for(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
         if any(source):
             self._host.outbox.send(Deliver(self._host.name, upper.name, too_big(packet, mtu, source)))
@@ -138,7 +151,8 @@ class Frames:
         if interface is None or path is None or hardware is None:
             return None
         touch = self._toucher(interface.touch, hardware)
-        return WayOut(interface.port.name, interface.device, path, interface.table_key, device.mtu, touch)
+        largest = interface.carries(path)
+        return WayOut(interface.port.name, interface.device, path, interface.table_key, largest, touch)
 
     def way_in(self, port: str, path: Path, pkey: int) -> tuple[Device, Device] | None:
         """The devices (upper, lower) at which packets of this path come out, while their filter stays open."""
@@ -154,6 +168,11 @@ class Frames:
         if bond.values.arp_interval or bond.active != device.name or not bond.accepts(device.name, self._host.now):
             return None  # the ARP monitor counts frames, and a handover ends by itself
         return bond.device, device
+
+    def hears(self, port: str, qpn: int) -> Callable[[], None]:
+        """For flows by a connection: keeps its receiving end from being closed as idle."""
+        interface = self._links.at(port, qpn)
+        return lambda: interface.heard(self._host.now, qpn) if interface is not None else None
 
     def _toucher(self, touch: Callable[[int, bytes], None], hardware: bytes) -> Callable[[], None]:
         return lambda: touch(self._host.now, hardware)

@@ -43,6 +43,7 @@ from ibbond.stack.events import (
     HostEvent,
     RoutesAre,
     SetAdmin,
+    SetDeviceMode,
     SetDeviceMtu,
     ToBond,
     Transmit,
@@ -118,9 +119,9 @@ class HostStack:
 
     # Building
 
-    def add_interface(self, name: str, port: str) -> Device:
-        """An IPoIB device on a port of one of the host's HCAs."""
-        return self.links.add(name, port)
+    def add_interface(self, name: str, port: str, *, connected_mode: bool = True) -> Device:
+        """An IPoIB device on a port of one of the host's HCAs; see `Links.add`."""
+        return self.links.add(name, port, connected_mode=connected_mode)
 
     def add_ethernet(self, name: str, number: int) -> Device:
         device = ethernet_device(name, number)
@@ -172,6 +173,13 @@ class HostStack:
         self._settle()
         return self.outbox.take()
 
+    def receive_message(self, now: int, port: str, qpn: int, payload: bytes, offload: bytes) -> list[HostEffect]:
+        """A message has come in at a reliable queue pair of IPoIB."""
+        self.now = now
+        self.frames.receive_message(now, port, qpn, payload, offload)
+        self._settle()
+        return self.outbox.take()
+
     def mad_arrived(self, now: int, port: str, mad: bytes) -> list[HostEffect]:
         self.now = now
         self.links.mad_arrived(now, port, mad)
@@ -182,7 +190,8 @@ class HostStack:
     def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> list[HostEffect]:
         """A work request of a reliable queue pair is over."""
         self.now = now
-        self.rdma.work_done(now, port, qpn, completion)
+        if not self.links.work_done(now, port, qpn, completion):
+            self.rdma.work_done(now, port, qpn, completion)
         self._settle()
         return self.outbox.take()
 
@@ -254,12 +263,23 @@ class HostStack:
         """For flows: the devices (upper, lower) at which a packet on this path comes out; None when not settled."""
         return self.frames.way_in(port, path, pkey)
 
+    def hears(self, port: str, qpn: int) -> Callable[[], None]:
+        """For flows: to be called while messages come to this end of a connection by one."""
+        return self.frames.hears(port, qpn)
+
     def settle_statistics(self) -> None:
         """Bring the counters of bonds up to date."""
         for bond in self.registry.bonds.values():
             bond.statistics()
 
     # For the other files of this room
+
+    def warn_of_mixed_modes(self, bond: Bond) -> None:
+        """Members in connected and in datagram mode do not carry the same packets: the bond's log says so."""
+        modes = {name: self.links.mode(name) for name in bond.members if self.links.get(name) is not None}
+        if len(set(modes.values())) > 1:
+            text = ", ".join(f"{name} in {mode} mode" for name, mode in modes.items())
+            self.happened("log", bond.name, f"warning: members differ ({text}): large packets vanish after a failover")
 
     def later(self, step: Callable[[], None]) -> None:
         """Do this when what happens now is over."""
@@ -323,6 +343,8 @@ class HostStack:
                 self._set_admin(self.device(name), up)
             case SetDeviceMtu(name, mtu):
                 self._set_mtu(self.device(name), mtu)
+            case SetDeviceMode(name, connected):
+                self._set_mode(self.device(name), connected)
             case CreateBond(name):
                 self._news[self.registry.create(self.now, name).name] = None
             case DeleteBond(name):
@@ -356,6 +378,12 @@ class HostStack:
             self.tell_bond(bond, SetMtu(mtu))
         else:
             device.set_mtu(mtu)
+
+    def _set_mode(self, device: Device, connected: bool) -> None:
+        self.links.set_mode(self.now, device.name, connected=connected)
+        bond = self.bond_above(device)
+        if bond is not None:
+            self.warn_of_mixed_modes(bond)
 
     def _addresses_are(self, device: Device, addresses: tuple[tuple[bytes, int], ...]) -> None:
         self.ip[device.name].set_addresses(addresses)

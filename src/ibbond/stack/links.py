@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 
 from ibbond.errors import Refused
-from ibbond.fabric.events import SendDatagram, SendMad
+from ibbond.fabric.events import Post, SendDatagram, SendMad
 from ibbond.fabric.generation import Generation
+from ibbond.fabric.reliable_verbs import Completion, Operation, Peer, Status, Work
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.verbs import Datagram, PortEventKind
-from ibbond.ipoib.driver import ipoib_device
+from ibbond.ipoib.driver import CONNECTED, DATAGRAM, ipoib_device
 from ibbond.ipoib.events import (
     AddressIs,
     AdminDown,
     AdminUp,
     Attach,
     CarrierIs,
+    CloseQueuePair,
+    ConnectQueuePair,
     Detach,
     Dropped,
     EmitDatagram,
     EmitMad,
+    EmitMessage,
     Frame,
     GroupsChanged,
     InterfaceEffect,
@@ -35,6 +40,8 @@ from ibbond.ipoib.events import (
     MtuIs,
     PathsChanged,
     PortRaised,
+    SendFailed,
+    SetMode,
     SetQkey,
     TooLong,
 )
@@ -46,6 +53,8 @@ from ibbond.stack.agenda import Agenda
 from ibbond.stack.outbox import Outbox
 from ibbond.stack.outgoing import Outgoing
 from ibbond.wire.group_address import FULL_MEMBER
+from ibbond.wire.hwaddr import RC_SUPPORTED
+from ibbond.wire.port_info import MTU_BYTES
 
 NAME_BYTES = 10  # how much of the parent's name is in a child's
 
@@ -83,7 +92,7 @@ class Links:
         self._old_neighbours = old_neighbours
         self._interfaces: dict[str, Interface] = {}
         self._by_port: dict[str, list[Interface]] = {}
-        self._by_queue_pair: dict[tuple[str, int], Interface] = {}
+        self._by_queue_pair: dict[tuple[str, int], Interface] = {}  # port, QPN; those of connections too
         self._parents: dict[str, str] = {}  # child -> parent
         self.lost = 0  # datagrams that no interface took: reflected, for groups just left, of devices that are down
 
@@ -104,12 +113,23 @@ class Links:
         """The device that a partition child was made of; None for a parent."""
         return self._parents.get(name)
 
-    def add(self, name: str, port_name: str, *, pkey: int | None = None) -> Device:
-        """A new interface on a port, down; `pkey` None follows the first key of the port's table."""
+    def add(self, name: str, port_name: str, *, pkey: int | None = None, connected_mode: bool = True) -> Device:
+        """A new interface on a port, down; `pkey` None follows the first key of the port's table.
+
+        Without `connected_mode` its driver has none, and its address says so.
+        """
         port = self._subnet.port(port_name)
         qpn = self._subnet.create_queue_pair(port_name)
-        device = ipoib_device(name, port, qpn, pkey=pkey)
-        interface = Interface(device, port, qpn=qpn, pkey=pkey, old_neighbours=self._old_neighbours)
+        device = ipoib_device(name, port, qpn, pkey=pkey, flags=RC_SUPPORTED if connected_mode else 0)
+        interface = Interface(
+            device,
+            port,
+            qpn=qpn,
+            pkey=pkey,
+            old_neighbours=self._old_neighbours,
+            ca_guid=port.node.guid,
+            new_reliable=partial(self._subnet.create_reliable, port_name, None) if connected_mode else None,
+        )
         self._interfaces[name] = interface
         self._by_port.setdefault(port_name, []).append(interface)
         self._by_queue_pair[port_name, qpn] = interface
@@ -131,7 +151,8 @@ class Links:
                 fix="Use the device that is there",
                 code=errno.ENOTUNIQ,
             )
-        device = self.add(name, above.port.name, pkey=pkey)
+        connected_mode = bool(above.device.address[0] & RC_SUPPORTED)
+        device = self.add(name, above.port.name, pkey=pkey, connected_mode=connected_mode)
         self._parents[name] = parent
         return device
 
@@ -155,6 +176,18 @@ class Links:
         self._agenda.report(interface, None)
         self._subnet.destroy_queue_pair(interface.port.name, interface.qpn)
         self._generation.bump()
+
+    def set_mode(self, now: int, name: str, *, connected: bool) -> None:
+        """`/sys/class/net/NAME/mode`: may be refused."""
+        interface = self._interfaces.get(name)
+        if interface is None:
+            why, fix = "it is no IPoIB device", "Name one such as ib0"
+            raise Refused(f"cannot set the mode of {name}", why=why, fix=fix)
+        self._handle(now, interface, SetMode(connected))
+
+    def mode(self, name: str) -> str:
+        """What the `mode` file says."""
+        return CONNECTED if self._interfaces[name].connected else DATAGRAM
 
     def noticed(self, now: int, notice: Notice, device: Device) -> None:
         """A device of the host changed; those of ours are told."""
@@ -180,6 +213,8 @@ class Links:
         )
         if len(effects) == 1 and isinstance(effects[0], EmitDatagram):  # the usual case changes nothing else
             self._outbox.send(SendDatagram(interface.port.name, effects[0].datagram))
+        elif len(effects) == 1 and isinstance(effects[0], EmitMessage):
+            self._post(interface, effects[0])
         else:
             self._run(now, interface, effects)
 
@@ -191,6 +226,27 @@ class Links:
             self.lost += 1
             return None
         return interface.device, frame
+
+    def receive_message(
+        self, now: int, port: str, qpn: int, payload: bytes, offload: bytes
+    ) -> tuple[Device, Frame] | None:
+        """The same for a message of a reliable connection."""
+        interface = self._by_queue_pair.get((port, qpn))
+        frame = interface.decapsulate_message(now, qpn, payload, offload) if interface is not None else None
+        if interface is None or frame is None:
+            self.lost += 1
+            return None
+        return interface.device, frame
+
+    def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> bool:
+        """A work request is over, with a failure if it is one of ours; whether it is."""
+        interface = self._by_queue_pair.get((port, qpn))
+        if interface is None:
+            return False
+        if completion.status is not Status.SUCCESS:
+            interface.device.statistics.tx_errors += 1
+            self._handle(now, interface, SendFailed(qpn))
+        return True
 
     def at(self, port: str, qpn: int) -> Interface | None:
         """The interface of a queue pair."""
@@ -219,6 +275,30 @@ class Links:
 
     def _handle(self, now: int, interface: Interface, event: InterfaceEvent) -> None:
         self._run(now, interface, interface.handle(now, event))
+
+    def _post(self, interface: Interface, message: EmitMessage) -> None:
+        """Through a connection; unless its send queue is full, when a kernel would stop its transmit queue."""
+        port, qpn = interface.port.name, message.qpn
+        if not self._subnet.has_room(port, qpn):
+            interface.device.statistics.tx_dropped += 1
+            return
+        work = Work(0, Operation.SEND, inline=message.payload, offload=message.offload, signaled=False)
+        self._outbox.send(Post(port, qpn, work))
+
+    def _connect(self, interface: Interface, wish: ConnectQueuePair) -> None:
+        peer = Peer(
+            wish.dlid,
+            wish.peer_qpn,
+            send_psn=wish.psn,
+            receive_psn=wish.peer_psn,
+            mtu_bytes=min(MTU_BYTES.get(wish.mtu, 2048), interface.port.mtu_bytes),
+            timeout=wish.ack_timeout,
+            retry_count=wish.retries,
+            pkey=interface.table_key,
+            service_level=wish.sl,
+        )
+        self._by_queue_pair[interface.port.name, wish.qpn] = interface
+        self._subnet.connect_reliable(interface.port.name, wish.qpn, peer)
 
     def _run(self, now: int, interface: Interface, effects: Iterable[InterfaceEffect]) -> None:
         """Carry out what an interface asks for."""
@@ -249,6 +329,13 @@ class Links:
                     self._generation.bump()
                     device.address = device.permanent_address = address
                     device.tell(Notice.CHANGEADDR)
+                case EmitMessage():
+                    self._post(interface, effect)
+                case ConnectQueuePair():
+                    self._connect(interface, effect)
+                case CloseQueuePair(closed):
+                    self._by_queue_pair.pop((port, closed), None)
+                    self._subnet.destroy_queue_pair(port, closed)
                 case TooLong(packet, mtu):
                     self._too_long(device, packet, mtu)
                 case Dropped():

@@ -16,6 +16,7 @@ from ibbond.fabric.events import (
     DatagramArrived,
     FailQueuePair,
     MadArrived,
+    MessageArrived,
     PortEvent,
     Post,
     SendDatagram,
@@ -34,7 +35,7 @@ from ibbond.topology.model import listed
 
 _SUBNET = ""  # the subnet's key in the agenda; hosts have names
 
-_Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone
+_Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone | MessageArrived
 
 
 class Network:
@@ -131,6 +132,11 @@ class Network:
                     host = self._at_port.get(port)
                     if host is not None:
                         work.extend(host.receive(now, port, qpn, datagram))
+                        keys[host.name] = None
+                case MessageArrived(port, qpn, payload, offload):
+                    host = self._at_port.get(port)
+                    if host is not None:
+                        work.extend(host.receive_message(now, port, qpn, payload, offload))
                         keys[host.name] = None
                 case MadArrived(port, mad):
                     if port in self.outside:

@@ -57,6 +57,24 @@ def test_the_text_names_every_protocol_and_the_verdict() -> None:
         assert word in done.stdout
 
 
+def test_an_rdma_session_stands_beside_the_others(tmp_path: Path) -> None:
+    done = demo("--rounds", "1", "--rdma", "--json", "--report", str(tmp_path))
+    facts = json.loads(done.stdout)
+    assert done.returncode == 0, facts
+    assert set(facts) == {"mode", "rounds", "survived", "events", "protocols", "report", "rdma"}
+    assert set(facts["protocols"]) == PROTOCOLS
+    session = facts["rdma"]
+    assert (session["writes_lost"], session["writes_doubled"], session["verified"]) == (0, 0, True)
+    assert session["sent"] == session["received"] == session["writes"] > 100
+    assert {row["what"] for row in session["failovers"]} >= {"failover", "failback"}
+    for row in session["failovers"]:
+        assert row["sign"] == "ADDR_CHANGE", "every move is one of the initiator's own bond"
+        assert row["failover_ms"] - 20 <= row["addr_change_ms"] <= row["reconnected_ms"] <= row["first_io_ms"]
+    page = Path(facts["report"]).read_text()
+    assert "The RDMA session" in page
+    assert page.count(">rdma<") >= 1, "a lane of its own"
+
+
 @pytest.mark.parametrize(
     ("row", "breaks"),
     [

@@ -2,7 +2,9 @@
 
 import pytest
 
-from ibbond.lab.rdma_session import simulate
+from ibbond.lab.measure import recording_from, summarize
+from ibbond.lab.rdma_session import Beside, simulate
+from ibbond.sim.demo import record
 from ibbond.topology.default import TWO_HOSTS
 
 
@@ -22,3 +24,15 @@ def test_a_block_session_comes_back_with_every_write_done_once(heed: bool) -> No
         assert failover["failover_ms"] <= failover["error_seen_ms"] <= failover["resolved_ms"]
         assert failover["resolved_ms"] <= failover["reconnected_ms"] <= failover["first_io_ms"]
         assert failover["reconnected_ms"] - failover["failover_ms"] < 100
+
+
+def test_beside_the_other_traffic_it_survives_every_move() -> None:
+    summary = summarize(recording_from(record(rounds=1, beside=Beside())))
+    facts = summary.as_json(None)
+    session = facts["rdma"]
+    assert summary.survived
+    assert isinstance(session, dict)
+    assert (session["writes_lost"], session["writes_doubled"], session["verified"]) == (0, 0, True)
+    assert [row["what"] for row in session["failovers"]].count("failback") == 2
+    assert session["failover"]["outage_ms_max"] < 100
+    assert "rdma" not in summarize(recording_from(record(rounds=1))).as_json(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighb
 )
 @click.option("--simulated", is_flag=True, help="Under a virtual clock: needs no namespaces and no TUN.")
 @click.option("--without", type=click.Choice(PATCHES), help="Leave out one of the patches of 2007 and see what breaks.")
+@click.option("--rdma", is_flag=True, help="A block session over RDMA CM beside the other traffic.")
 @json_option
-def demo(rounds: int, report: Path | None, simulated: bool, without: str | None, as_json: bool) -> None:
+def demo(rounds: int, report: Path | None, simulated: bool, without: str | None, rdma: bool, as_json: bool) -> None:
     """Pull cables under real traffic and read what each protocol lost.
 
     Two hosts with a bonded IPoIB address each exchange TCP, UDP, IP multicast and ICMP while their cables are pulled
@@ -36,7 +38,7 @@ def demo(rounds: int, report: Path | None, simulated: bool, without: str | None,
         from ibbond.lab.report import make_directory
 
         make_directory(report)
-    recording = record(rounds, simulated, without, as_json)
+    recording = record(rounds, simulated, without, as_json, rdma=rdma)
     summary = summarize(recording)
     path = None
     if report is not None:
@@ -51,7 +53,7 @@ def demo(rounds: int, report: Path | None, simulated: bool, without: str | None,
     sys.exit(0 if summary.survived else 1)
 
 
-def record(rounds: int, simulated: bool, without: str | None, as_json: bool) -> Recording:
+def record(rounds: int, simulated: bool, without: str | None, as_json: bool, *, rdma: bool = False) -> Recording:
     """Run it live where that is possible, else simulated, and say so."""
     if not simulated:
         from ibbond.lab.able import why_not_live
@@ -62,12 +64,13 @@ def record(rounds: int, simulated: bool, without: str | None, as_json: bool) -> 
             from ibbond.lab.live_view import view
 
             with view(as_json) as seen:
-                return perform(rounds, seen, without)
+                return perform(rounds, seen, without, rdma=rdma)
         click.echo(f"ibbond: no live lab on this machine ({reason}): running the demo simulated instead", err=True)
     from ibbond.lab.measure import recording_from
+    from ibbond.lab.rdma_session import Beside
     from ibbond.sim.demo import record as record_simulated
 
-    return recording_from(record_simulated(rounds=rounds, seed=0, without=without))
+    return recording_from(record_simulated(rounds=rounds, seed=0, without=without, beside=Beside() if rdma else None))
 
 
 def print_summary(summary: Summary, path: str | None, without: str | None) -> None:
@@ -87,6 +90,8 @@ def print_summary(summary: Summary, path: str | None, without: str | None) -> No
         "\nlost: the most that one move cost. ms: lost probes x spacing (udp, multicast 1 ms, icmp 10 ms; the worse\n"
         "direction); for tcp the longest time without new bytes, its retransmission timeout (about 200 ms) included."
     )
+    if recording.session is not None:
+        explain_session(recording.session)
     for note in recording.notes:
         click.echo(note)
     if without:
@@ -96,6 +101,17 @@ def print_summary(summary: Summary, path: str | None, without: str | None) -> No
         "every protocol survived" if good else "not every protocol survived", "green" if good else "red"
     )
     click.echo(verdict + (f"; report: {path}" if path else "; for a report with pictures: ibbond demo --report DIR"))
+
+
+def explain_session(session: Mapping[str, object]) -> None:
+    """What the RDMA session says about itself."""
+    settings = session["settings"]
+    assert isinstance(settings, dict)
+    click.echo(
+        f"rdma: {session['writes_lost']} writes lost, {session['writes_doubled']} done twice; ms: the longest time\n"
+        f"without an answered write, its reconnecting included (ACK timeout {settings['ack_timeout_ms']} ms, "
+        f"{settings['retry_count']} retries)."
+    )
 
 
 def explain(without: str, survived: bool) -> None:

@@ -18,8 +18,9 @@ from ibbond.errors import Refused
 from ibbond.lab.inside import Door, door
 from ibbond.lab.launch import DidNotStart, Running, start, stop
 from ibbond.lab.live_view import SAMPLE_EVERY, View
-from ibbond.lab.measure import Happening, ProbeStream, Recording, Stream
+from ibbond.lab.measure import STREAMS, Happening, ProbeStream, Recording, Stream
 from ibbond.lab.players import Cast, Seat
+from ibbond.lab.rdma_report import session_facts
 from ibbond.lab.state import Wish
 from ibbond.machine import MS
 from ibbond.topology.default import TWO_HOSTS
@@ -66,13 +67,13 @@ class Stage:
         return {protocol: progress.lost for protocol, progress in self.cast.progress().items()}
 
 
-def perform(rounds: int, view: View, without: str | None = None) -> Recording:
+def perform(rounds: int, view: View, without: str | None = None, *, rdma: bool = False) -> Recording:
     """The whole demonstration, live; `Refused` where this machine cannot.
 
     Where a patch is left out and the bonds cannot even be built, the recording holds that refusal and no traffic.
     """
     try:
-        return perform_with_traffic(rounds, view, without)
+        return perform_with_traffic(rounds, view, without, rdma=rdma)
     except Refused as refusal:
         if without is None or isinstance(refusal, DidNotStart):
             raise
@@ -81,7 +82,7 @@ def perform(rounds: int, view: View, without: str | None = None) -> Recording:
         return Recording("live", rounds, now, now, (), (), (f"The hosts could not be built. {refusal}",))
 
 
-def perform_with_traffic(rounds: int, view: View, without: str | None) -> Recording:
+def perform_with_traffic(rounds: int, view: View, without: str | None, *, rdma: bool) -> Recording:
     late = without == LATE
     topology = TWO_HOSTS.replace('members = ["ib0", "ib1"]', "members = []") if late else TWO_HOSTS
     wish = Wish(
@@ -95,7 +96,7 @@ def perform_with_traffic(rounds: int, view: View, without: str | None) -> Record
     with running_lab(wish) as (running, control), seats(control) as (one, two):
         took = running.status.get("ready_ms")
         view.say(f"the lab is up after {took:.0f} ms" if isinstance(took, float) else "the lab is up")
-        cast = Cast(one, two)
+        cast = Cast(one, two, rdma=rdma)
         try:
             if late:
                 view.say("programs join their group on bonds that are up and have no members yet; then members join")
@@ -152,7 +153,8 @@ def play(stage: Stage, rounds: int, patience: float) -> Recording:
         stage.notes.append(f"{' and '.join(silent)} did not get through within {patience:.0f} s of the start")
         stage.view.say(stage.notes[-1])
     else:
-        stage.view.say("TCP, UDP, IP multicast and ICMP flow both ways")
+        beside = ", and a block session over RDMA beside them" if stage.cast.rdma is not None else ""
+        stage.view.say(f"TCP, UDP, IP multicast and ICMP flow both ways{beside}")
     if not stage.cast.system_ping:
         stage.notes.append("This system has no iputils ping; ICMP echo was sent by a program of ours.")
     stage.show()
@@ -176,6 +178,9 @@ def play(stage: Stage, rounds: int, patience: float) -> Recording:
         happenings=tuple(stage.happenings),
         streams=streams,
         notes=(*stage.notes, *too_slow(streams, ended_at - started_at)),
+        session=None
+        if stage.cast.rdma is None
+        else session_facts(stage.happenings, started_at, ended_at, stage.cast.rdma.facts),
     )
 
 
@@ -227,7 +232,7 @@ def step(stage: Stage, host: str, do: str, cable: str, move: str) -> None:
     stage.show()
     stage.wait(SETTLING)
     verb = "pulled" if do == "cut" else "plugged"
-    cost = ", ".join(f"{name} {count - lost[name]}" for name, count in stage.lost().items() if name != "tcp")
+    cost = ", ".join(f"{name} {count - lost[name]}" for name, count in stage.lost().items() if name not in STREAMS)
     took = f" after {(moved_at - at) / MS:.1f} ms" if moved_at else ", and did not move"
     stage.view.say(f"  {verb} {cable}: {detail}{took}; probes lost: {cost}")
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from ibbond.lab.measure import STREAMS
 from ibbond.lab.players import Progress
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 40
-COLORS = {"icmp": "magenta", "udp": "blue", "tcp": "green", "multicast": "yellow"}
+COLORS = {"icmp": "magenta", "udp": "blue", "tcp": "green", "multicast": "yellow", "rdma": "red"}
 SAMPLE_EVERY = 0.1
 
 
@@ -88,7 +89,7 @@ class Drawn:
             flows.add_column(head, justify="right" if head in ("received", "lost") else "left")
         for protocol, now in self.progress.items():
             amount = f"{now.received / 1e6:.1f} MB" if protocol == "tcp" else f"{now.received:,}"
-            lost = "-" if protocol == "tcp" else str(now.lost)
+            lost = "-" if protocol in STREAMS else str(now.lost)
             color = COLORS.get(protocol, "white")
             flows.add_row(f"[{color}]{protocol}", f"[{color}]{self.bars(protocol)}", amount, lost)
         happened = Text("\n".join(self.lines))

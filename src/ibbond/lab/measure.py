@@ -18,6 +18,8 @@ from typing import NamedTuple
 from ibbond.machine import MS
 
 PROTOCOLS = ("icmp", "udp", "tcp", "multicast")
+RDMA = "rdma"  # a block session beside them, where one was asked for
+STREAMS = ("tcp", RDMA)  # lose nothing: their outage is a silence
 KINDS = ("failover", "failback")
 IN_FLIGHT_NS = 50 * MS  # a probe may be this much older than the event that lost it
 ALIVE_NS = 300 * MS  # a stream lives when something of the last moments before the next event arrived
@@ -70,6 +72,7 @@ class ProbeStream:
 class ByteStream:
     """A TCP connection: bytes in and out, whether they were the same bytes, and the silences at the receiver.
 
+    An RDMA session has the same shape: writes in place of bytes, and `intact` when none was lost or done twice.
     `silences` are (start, end) of the longer times without new bytes, in order; shorter ones are not recorded.
     """
 
@@ -108,6 +111,12 @@ class Recording:
     happenings: tuple[Happening, ...]
     streams: tuple[Stream, ...]
     notes: tuple[str, ...] = field(default=())
+    session: Mapping[str, object] | None = None  # of the RDMA session: settings, each recovery, writes
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What ran: the four, and `rdma` where it was asked for."""
+        return PROTOCOLS if self.session is None else (*PROTOCOLS, RDMA)
 
     @property
     def moves(self) -> tuple[Happening, ...]:
@@ -121,7 +130,7 @@ def recording_from(raw: Mapping[str, object]) -> Recording:
     `{"mode", "rounds", "started_at", "ended_at", "happenings": [[at, what, where, detail]],
     "probes": [{"protocol", "direction", "spacing_ns", "sent": [...], "arrived": [...]}],
     "bytes": [{"direction", "sent_bytes", "received_bytes", "intact", "silences": [[since, until]], "last_at"}],
-    "notes": [...]}`
+    "notes": [...], "session": {...}}`
     """
     import msgspec
 
@@ -134,6 +143,7 @@ def recording_from(raw: Mapping[str, object]) -> Recording:
         probes: list[ProbeStream]
         bytes: list[ByteStream]
         notes: list[str] = []
+        session: dict[str, object] | None = None
 
     plain = msgspec.convert(raw, Raw)
     return Recording(
@@ -144,6 +154,7 @@ def recording_from(raw: Mapping[str, object]) -> Recording:
         happenings=tuple(plain.happenings),
         streams=(*plain.probes, *plain.bytes),
         notes=tuple(plain.notes),
+        session=plain.session,
     )
 
 
@@ -175,6 +186,14 @@ class ProtocolSummary:
     survived: bool
     elsewhere: int  # probes lost far from any event
 
+    def as_json(self) -> dict[str, object]:
+        return {
+            "sent": self.sent,
+            "received": self.received,
+            "failover": self.failover.as_json(),
+            "failback": self.failback.as_json(),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -186,7 +205,7 @@ class Summary:
         return all(row.survived for row in self.protocols)
 
     def as_json(self, report: str | None) -> dict[str, object]:
-        """The object that `ibbond demo --json` prints."""
+        """The object that `ibbond demo --json` prints; with an RDMA session it has one key more."""
         start = self.recording.started_at
         return {
             "mode": self.recording.mode,
@@ -196,24 +215,24 @@ class Summary:
                 {"t_ms": round((happening.at_ns - start) / MS, 3), "what": happening.what, "where": happening.where}
                 for happening in self.recording.happenings
             ],
-            "protocols": {
-                row.protocol: {
-                    "sent": row.sent,
-                    "received": row.received,
-                    "failover": row.failover.as_json(),
-                    "failback": row.failback.as_json(),
-                }
-                for row in self.protocols
-            },
+            "protocols": {row.protocol: row.as_json() for row in self.protocols if row.protocol != RDMA},
             "report": report,
+            **self._session_as_json(),
         }
+
+    def _session_as_json(self) -> dict[str, object]:
+        session = self.recording.session
+        if session is None:
+            return {}
+        (row,) = (row for row in self.protocols if row.protocol == RDMA)
+        return {RDMA: {**row.as_json(), **session}}
 
 
 def summarize(recording: Recording) -> Summary:
     """The table: per protocol what each failover and each fail-back cost."""
     rows = [
         _row(protocol, [stream for stream in recording.streams if stream.protocol == protocol], recording)
-        for protocol in PROTOCOLS
+        for protocol in recording.protocols
     ]
     return Summary(recording, tuple(rows))
 
@@ -252,7 +271,7 @@ def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> Prot
         Outages(tuple(lost["failover"]), tuple(outage["failover"]), tuple(silence["failover"])),
         Outages(tuple(lost["failback"]), tuple(outage["failback"]), tuple(silence["failback"])),
         survived=survived and not broken,
-        elsewhere=0 if protocol == "tcp" else sent - received - explained,
+        elsewhere=0 if protocol in STREAMS else sent - received - explained,
     )
 
 

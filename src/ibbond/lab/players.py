@@ -17,20 +17,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ibbond.lab.inside import Door
-from ibbond.lab.measure import ByteStream, ProbeStream, Stream
+from ibbond.lab.measure import RDMA, ByteStream, ProbeStream, Stream
+from ibbond.lab.rdma_report import intact, integer
 from ibbond.machine import MS
 
-PROBE_US, PING_US, TCP_US = 1_000, 10_000, 1_000
+PROBE_US, PING_US, TCP_US, WRITE_US = 1_000, 10_000, 1_000, 10_000
 UDP_PORT, MULTICAST_PORT, TCP_PORT = 7001, 7002, 7003
 GROUP = "239.1.2.3"
 PATIENCE = 25.0
 PRIORITY = -10  # the lab has -15
 PROGRAMS = Path(__file__).with_name("traffic.py")
+RDMA_PROGRAM = ("-m", "ibbond.rdma.program")
 REPLY = re.compile(rb"\[(\d+)\.(\d+)\] .*icmp_seq=(\d+) .*time=([\d.]+) ms")
 TRANSMITTED = re.compile(rb"(\d+) packets transmitted")
 
@@ -62,11 +64,11 @@ class Progress(NamedTuple):
 class Player:
     """One running program; `facts` is its last progress line, `final` its last words."""
 
-    def __init__(self, seat: Seat, words: Sequence[str]) -> None:
+    def __init__(self, seat: Seat, words: Sequence[str], program: Sequence[str] = ("-IS", str(PROGRAMS))) -> None:
         self.facts: dict[str, int] = {}
         self.final: dict[str, object] | None = None
         self.process = seat.door.popen(
-            [sys.executable, "-IS", str(PROGRAMS), *words],
+            [sys.executable, *program, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -183,11 +185,33 @@ def has_usable_ping() -> bool:
     return b"iputils" in said.stdout + said.stderr
 
 
-class Cast:
-    """All programs of one demo between two hosts: UDP and multicast both ways, a TCP stream, ping."""
+class RdmaPair:
+    """A block session of one host with the other: `rdma.program` at both ends."""
 
     def __init__(self, one: Seat, two: Seat) -> None:
+        self.serving = Player(two, ["target"], RDMA_PROGRAM)
+        self.asking = Player(one, ["initiator", two.address, "--progress", "--spacing-us", str(WRITE_US)], RDMA_PROGRAM)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the initiator knows in the end; that nothing is verified where it did not say."""
+        return self.asking.final or {
+            **dict.fromkeys(("writes", "writes_sent", "writes_lost", "writes_doubled", "last_at"), 0),
+            "verified": False,
+            "recoveries": [],
+            "silences": [],
+        }
+
+    def stream(self, direction: str) -> ByteStream:
+        return session_stream(direction, self.facts)
+
+
+class Cast:
+    """All programs of one demo between two hosts: UDP and multicast both ways, a TCP stream, ping; RDMA on request."""
+
+    def __init__(self, one: Seat, two: Seat, *, rdma: bool = False) -> None:
         self.one, self.two = one, two
+        self.rdma = RdmaPair(one, two) if rdma else None
         port, spacing = str(UDP_PORT), str(PROBE_US)
         self.udp = (
             Player(one, ["datagrams", one.address, two.address, port, spacing]),
@@ -224,6 +248,7 @@ class Cast:
             "udp": all(player.facts.get("received", 0) > 0 for player in self.udp),
             "tcp": self.tcp_in.facts.get("received", 0) > 0,
             "multicast": all(player.facts.get("received", 0) > 0 for player in self.multicast),
+            "rdma": self.rdma is None or self.rdma.asking.facts.get("received", 0) > 0,
         }
         return [protocol for protocol, hears in heard.items() if not hears]
 
@@ -236,18 +261,22 @@ class Cast:
                 self.tcp_out.facts.get("sent", 0) if self.tcp_out else 0, self.tcp_in.facts.get("received", 0), 0
             ),
             "multicast": total(*self.multicast),
+            **({"rdma": total(self.rdma.asking)} if self.rdma is not None else {}),
         }
 
     def end(self) -> None:
         """End all programs and wait for what they say."""
         players = self._all()
+        last = [self.rdma.serving] if self.rdma is not None else []
         for player in players:
-            if player is not self.tcp_in:  # it ends when its sender does
+            if player is not self.tcp_in and player not in last:  # they end when their senders do
                 player.ask_to_end()
         until = time.monotonic() + PATIENCE
         if self.tcp_out is None:
             self.tcp_in.ask_to_end()
         for player in players:
+            if player in last:
+                player.ask_to_end()
             player.wait(until)
 
     def kill(self) -> None:
@@ -268,10 +297,13 @@ class Cast:
             probe_stream("multicast", there, self.multicast[0], self.multicast[1]),
             probe_stream("multicast", back, self.multicast[1], self.multicast[0]),
         ]
+        if self.rdma is not None:
+            found.append(self.rdma.stream(there))
         return tuple(cut_to(stream, start, stop) if isinstance(stream, ProbeStream) else stream for stream in found)
 
     def _all(self) -> list[Player | Ping]:
-        return [*self.udp, *self.multicast, self.icmp, *([self.tcp_out] if self.tcp_out else []), self.tcp_in]
+        rdma = [self.rdma.asking, self.rdma.serving] if self.rdma is not None else []
+        return [*self.udp, *self.multicast, self.icmp, *([self.tcp_out] if self.tcp_out else []), self.tcp_in, *rdma]
 
 
 def total(*players: Player | Ping) -> Progress:
@@ -312,15 +344,25 @@ def byte_stream(direction: str, sender: Player | None, receiver: Player) -> Byte
     )
 
 
+def session_stream(direction: str, facts: Mapping[str, object]) -> ByteStream:
+    """The writes of an RDMA session as a stream."""
+    pairs = facts["silences"]
+    return ByteStream(
+        direction,
+        sent_bytes=integer(facts["writes_sent"]),
+        received_bytes=integer(facts["writes"]),
+        intact=intact(facts),
+        silences=[(pair[0], pair[1]) for pair in pairs] if isinstance(pairs, list) else [],
+        last_at=integer(facts["last_at"]),
+        protocol=RDMA,
+    )
+
+
 def cut_to(stream: ProbeStream, start: int, stop: int) -> ProbeStream:
     kept = [(sent, at) for sent, at in zip(stream.sent, stream.arrived, strict=True) if start <= sent < stop]
     return ProbeStream(
         stream.protocol, stream.direction, stream.spacing_ns, [sent for sent, _ in kept], [at for _, at in kept]
     )
-
-
-def integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def integers(value: object) -> list[int]:

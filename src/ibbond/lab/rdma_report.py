@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ibbond.machine import MS
+from ibbond.machine import MS, SECOND
 from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, RESPONSE_TIMEOUT, RETRY_COUNT
 
 Plain = dict[str, object]
@@ -52,6 +52,36 @@ def failover_row(
         "first_io_ms": at(last.get("first_io_at")),
         "attempts": sum(integer(each["attempts"]) for each in found),
     }
+
+
+MOVES = ("failover", "failback", "switch")
+IN_FLIGHT = 20 * MS  # a break may be noticed this much before the time that the move was noted
+
+
+def session_facts(
+    happenings: Sequence[tuple[int, str, str, str]], began: int, ended: int, facts: Mapping[str, object]
+) -> Plain:
+    """What a demo says of the session that ran beside it: a row for each move (`what` says which kind)."""
+    recoveries = facts["recoveries"]
+    assert isinstance(recoveries, list)
+    moves = [(at, what, where.partition("/")[0]) for at, what, where, _ in happenings if what in MOVES]
+    ends = [*(at for at, _, _ in moves), ended + SECOND][1:]
+    rows = [
+        {"what": what, **failover_row(host, began, at - IN_FLIGHT, at, end - IN_FLIGHT, recoveries)}
+        for (at, what, host), end in zip(moves, ends, strict=True)
+    ]
+    for row in rows:
+        del row["cut_ms"]
+    return {
+        "settings": settings(heed_address_change=True),
+        "failovers": rows,
+        **{name: facts[name] for name in ("writes", "writes_lost", "writes_doubled", "verified")},
+    }
+
+
+def intact(facts: Mapping[str, object]) -> bool:
+    """Whether the target was read back and every write is there, done once."""
+    return facts["verified"] is True and (facts["writes_lost"], facts["writes_doubled"]) == (0, 0)
 
 
 def integer(value: object) -> int:

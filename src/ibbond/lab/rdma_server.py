@@ -80,15 +80,20 @@ class RdmaServer:
                 if not raw:
                     self._drop(program)
                     return
-                self._answer(program, parse(raw), descriptors)
+                for request in parse(raw):
+                    self._try(program, request, descriptors)
             except Malformed:
                 self._drop(program)
                 return
-            except Refused as refusal:
-                self._give(program, pack(NotDone(str(refusal), refusal.code)))
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+
+    def _try(self, program: _Program, request: object, descriptors: list[int]) -> None:
+        try:
+            self._answer(program, request, descriptors)
+        except Refused as refusal:
+            self._give(program, pack(NotDone(str(refusal), refusal.code)))
 
     def _answer(self, program: _Program, request: object, descriptors: list[int]) -> None:
         if isinstance(request, Register):

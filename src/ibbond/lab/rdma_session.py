@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
-from ibbond.lab.rdma_report import Plain, failover_row, settings
-from ibbond.machine import MS
+from ibbond.lab.players import WRITE_US, session_stream
+from ibbond.lab.rdma_report import Plain, failover_row, session_facts, settings
+from ibbond.machine import MS, US
+from ibbond.rdma.program import facts
 from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -73,11 +75,7 @@ def simulate(
     began = world.now
     _wait(world, HEALTHY_MS)
     reports = [_fail_over(world, (source, target)[number % 2], initiator, began) for number in range(failovers)]
-    initiator.finish()
-    for _ in range(PATIENCE_MS):
-        if initiator.verified:
-            break
-        _wait(world, 1)
+    _finish(world, initiator)
     return {
         "mode": "simulated",
         "settings": settings(heed_address_change=heed_address_change),
@@ -90,7 +88,47 @@ def simulate(
     }
 
 
-def _begin(world: World, source: str, target: str, heed_address_change: bool) -> tuple[Initiator, Target]:
+@dataclass(slots=True)
+class Beside:
+    """The session as a guest of the simulated demo (`sim.demo.Guest`)."""
+
+    _initiator: Initiator | None = None
+    _hosts: tuple[str, str] = ("h1", "h2")
+
+    def begin(self, world: World) -> None:
+        self._initiator, _ = _begin(world, *self._hosts, heed_address_change=True, spacing_ns=WRITE_US * US)
+
+    def end(self, world: World) -> None:
+        assert self._initiator is not None, "it has begun"
+        _finish(world, self._initiator)
+
+    def add_to(self, recording: Plain) -> None:
+        """One stream more, and what the session says of itself."""
+        assert self._initiator is not None, "it has begun"
+        known = facts(self._initiator)
+        stream = asdict(session_stream(" -> ".join(self._hosts), known))
+        happenings, streams = recording["happenings"], recording["bytes"]
+        assert isinstance(happenings, list)
+        assert isinstance(streams, list)
+        streams.append(stream)
+        began, ended = recording["started_at"], recording["ended_at"]
+        assert isinstance(began, int)
+        assert isinstance(ended, int)
+        recording["session"] = session_facts(happenings, began, ended, known)
+
+
+def _finish(world: World, initiator: Initiator) -> None:
+    """Until the target has been read back."""
+    initiator.finish()
+    for _ in range(PATIENCE_MS):
+        if initiator.verified:
+            break
+        _wait(world, 1)
+
+
+def _begin(
+    world: World, source: str, target: str, heed_address_change: bool, spacing_ns: int = MS
+) -> tuple[Initiator, Target]:
     """The target listens, then the initiator connects to the first address of the target's bond."""
     memories = {name: memoryview(bytearray(MEMORY_BYTES)) for name in USERS}
     keys = {
@@ -103,6 +141,7 @@ def _begin(world: World, source: str, target: str, heed_address_change: bool) ->
         memories["initiator"],
         keys["initiator"],
         bond.addresses[0].ip.packed,
+        spacing_ns=spacing_ns,
         heed_address_change=heed_address_change,
     )
     world.programs.append(SimulatedProgram(target, USERS["target"], serving, _now=world.now))

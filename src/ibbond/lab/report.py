@@ -11,12 +11,19 @@ import json
 from pathlib import Path
 
 from ibbond.errors import Refused
-from ibbond.lab.measure import KINDS, Outages, ProtocolSummary, Summary, windows
+from ibbond.lab.measure import KINDS, STREAMS, Outages, ProtocolSummary, Summary, windows
+from ibbond.lab.rdma_page import rdma_section
 from ibbond.lab.timeline import COLORS, lens, overview
 from ibbond.machine import SECOND
 
-NAMES = {"icmp": "ICMP", "udp": "UDP", "tcp": "TCP", "multicast": "IP multicast"}
-PROBES = {"icmp": "ping every 10 ms", "udp": "1 ms both ways", "tcp": "one stream", "multicast": "1 ms both ways"}
+NAMES = {"icmp": "ICMP", "udp": "UDP", "tcp": "TCP", "multicast": "IP multicast", "rdma": "RDMA"}
+PROBES = {
+    "icmp": "ping every 10 ms",
+    "udp": "1 ms both ways",
+    "tcp": "one stream",
+    "multicast": "1 ms both ways",
+    "rdma": "numbered writes of a block session",
+}
 LENSES = 12
 
 STYLE = """
@@ -99,7 +106,7 @@ def render(summary: Summary, path: str) -> str:
 <div class="verdict {"yes" if summary.survived else "no"}">{verdict}</div>
 <h1>One IPoIB address, {moves} moves between two cables</h1>
 <p class="lead">{_how(summary)} {seconds:.1f} s, {recording.rounds} {_plural(recording.rounds, "round")}. Cables were
-pulled and plugged again while TCP, UDP, IP multicast and ICMP ran between two hosts at the same time.</p>
+pulled and plugged again while {_what_ran(summary)} ran between two hosts at the same time.</p>
 {"".join(f"<p class=lead>{html.escape(note)}</p>" for note in recording.notes)}
 <div class="cards">{"".join(_card(row) for row in summary.protocols)}</div>
 <h2>The whole run</h2>
@@ -117,6 +124,7 @@ Silence is the longest time between two arrivals around a move: what was delayed
 machine's own scheduling adds.</p>
 <h2>Move by move</h2>
 <div class="scroll">{_moves_table(summary)}</div>
+{rdma_section(recording.session) if recording.session is not None else ""}
 <footer>Made by <code>ibbond demo --rounds {recording.rounds} --report DIR</code>.</footer>
 <script type="application/json" id="numbers">{numbers}</script>
 </body>
@@ -130,11 +138,17 @@ def _how(summary: Summary) -> str:
     return "Simulated, under a virtual clock, with the same bonding, IPoIB and subnet code that runs live:"
 
 
+def _what_ran(summary: Summary) -> str:
+    if summary.recording.session is None:
+        return "TCP, UDP, IP multicast and ICMP"
+    return "TCP, UDP, IP multicast, ICMP and a block session over RDMA"
+
+
 def _card(row: ProtocolSummary) -> str:
     cut = row.failover
     median = _ms(cut.as_json()["outage_ms_median"])
-    word = "longest stall" if row.protocol == "tcp" else "outage"
-    lost = "nothing lost" if row.protocol == "tcp" and row.sent == row.received else f"worst lost {_worst(row)}"
+    word = "longest stall" if row.protocol in STREAMS else "outage"
+    lost = "nothing lost" if row.protocol in STREAMS and row.sent == row.received else f"worst lost {_worst(row)}"
     return (
         f'<div class="card"><div class="name" style="color:{COLORS[row.protocol]}">{NAMES[row.protocol]}</div>'
         f'<div class="probe">{PROBES[row.protocol]}</div>'

@@ -8,10 +8,10 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator
 
-from ibbond.lab.measure import PROTOCOLS, ByteStream, Happening, ProbeStream, Recording
+from ibbond.lab.measure import ByteStream, Happening, ProbeStream, Recording
 from ibbond.machine import MS, SECOND
 
-COLORS = {"icmp": "#7a5195", "udp": "#1f77b4", "tcp": "#1b8a5a", "multicast": "#b8690f"}
+COLORS = {"icmp": "#7a5195", "udp": "#1f77b4", "tcp": "#1b8a5a", "multicast": "#b8690f", "rdma": "#a83262"}
 MEMBER_COLORS = ("#8fb8de", "#f0c987", "#b5d99c", "#d9a5c7", "#a9d6d6", "#d8c3a5")
 LOST = "#d5281b"
 INK, FAINT, GRID = "#52606d", "#9aa5b1", "#e4e9ee"
@@ -28,7 +28,7 @@ def overview(recording: Recording) -> str:
     """Bonds and protocols against time, with a mark for every event."""
     bonds = list(dict.fromkeys(h.where for h in recording.happenings if " -> " in h.detail))
     top = 34
-    lanes = [*bonds, *PROTOCOLS]
+    lanes = [*bonds, *recording.protocols]
     bottom = top + LANE * len(lanes)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 30}" role="img" {FONT}>']
     parts.append(f'<title>Time line of the run</title><rect width="{WIDTH}" height="{bottom + 30}" fill="#fff"/>')
@@ -41,7 +41,7 @@ def overview(recording: Recording) -> str:
     parts += _marks(recording, x, top, bottom)
     for row, bond in enumerate(bonds):
         parts += _bond_lane(recording, bond, x, top + LANE * row)
-    for row, protocol in enumerate(PROTOCOLS, len(bonds)):
+    for row, protocol in enumerate(recording.protocols, len(bonds)):
         parts += _protocol_lane(recording, protocol, x, top + LANE * row)
     parts.append("</svg>")
     return "".join(parts)
@@ -133,7 +133,7 @@ def lens(recording: Recording, move: Happening, end: int) -> str:
     """Some milliseconds around one move: a dot per probe, filled where it arrived, red where it was lost."""
     width, left, lane = 480, 108, 22
     before, after = 8 * MS, _shown_after(recording, move, end)
-    streams = sorted(recording.streams, key=lambda stream: PROTOCOLS.index(stream.protocol))
+    streams = sorted(recording.streams, key=lambda stream: recording.protocols.index(stream.protocol))
     bottom = 20 + lane * len(streams)
     start, stop = move.at_ns - before, move.at_ns + after
 
@@ -184,8 +184,9 @@ def _dots(stream: ProbeStream, x: X, start: int, stop: int, y: float) -> Iterato
 
 
 def _bar(stream: ByteStream, x: X, start: int, stop: int, y: float) -> Iterator[str]:
+    color = COLORS[stream.protocol]
     yield (
-        f'<line x1="{x(start):.1f}" y1="{y}" x2="{x(stop):.1f}" y2="{y}" stroke="{COLORS["tcp"]}" stroke-width="5" '
+        f'<line x1="{x(start):.1f}" y1="{y}" x2="{x(stop):.1f}" y2="{y}" stroke="{color}" stroke-width="5" '
         f'stroke-opacity=".8"/>'
     )
     for since, until in stream.silences:

@@ -18,6 +18,7 @@ from ibbond.rdma.messages import SOCKET_NAME, NotDone, Register, Registered, pac
 from ibbond.stack.rdma_events import RdmaNews, RdmaRequest, WorkOver
 
 LARGEST = 1 << 17
+AT_ONCE = 64  # requests in one packet; an inline message of 512 bytes is about 1200 of JSON
 
 
 class Context:
@@ -50,13 +51,14 @@ class Context:
         finally:
             os.close(descriptor)
         while True:
-            answer = self._receive()
-            if isinstance(answer, Registered):
-                return memory, answer.key
+            for answer in self._receive():
+                if isinstance(answer, Registered):
+                    return memory, answer.key
 
-    def ask(self, request: RdmaRequest) -> None:
-        """What is refused raises `Refused` from the next `poll`."""
-        self._sock.send(pack(request))
+    def ask(self, *requests: RdmaRequest) -> None:
+        """In this order; what is refused raises `Refused` from the next `poll`."""
+        for first in range(0, len(requests), AT_ONCE):
+            self._sock.send(pack(*requests[first : first + AT_ONCE]))
 
     def poll(self, timeout: float | None) -> RdmaNews | WorkOver | None:
         """The next event or completion; None when `timeout` seconds have passed without one."""
@@ -66,13 +68,14 @@ class Context:
             self._receive()
         return self._heard.popleft() if self._heard else None
 
-    def _receive(self) -> object:
+    def _receive(self) -> list[object]:
         raw = self._sock.recv(LARGEST)
         if not raw:
             raise Refused("RDMA has gone", why="the lab has ended", fix="Start it again")
-        message = parse(raw)
-        if isinstance(message, NotDone):
-            raise Refused("RDMA request", why=message.text, fix="See docs/rdma.md", code=message.code)
-        if isinstance(message, RdmaNews | WorkOver):
-            self._heard.append(message)
-        return message
+        messages = parse(raw)
+        for message in messages:
+            if isinstance(message, NotDone):
+                raise Refused("RDMA request", why=message.text, fix="See docs/rdma.md", code=message.code)
+            if isinstance(message, RdmaNews | WorkOver):
+                self._heard.append(message)
+        return messages

@@ -55,16 +55,14 @@ def main() -> None:
 
 def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], None] | None = None) -> None:
     """Let one end live until standard input ends, and an initiator until it has read its target back."""
-    for request in end.start(time.monotonic_ns()):
-        context.ask(request)
+    context.ask(*end.start(time.monotonic_ns()))
     print("ready", flush=True)
     input_open, give_up_at, tell_at = True, 0, 0
     while True:
         now = time.monotonic_ns()
         if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at):
             return
-        for request in end.tick(now):
-            context.ask(request)
+        context.ask(*end.tick(now))
         if tell is not None and isinstance(end, Initiator) and now >= tell_at:
             tell(end)
             tell_at = now + PROGRESS_EVERY
@@ -76,8 +74,7 @@ def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], N
             if isinstance(end, Initiator):
                 end.finish()
         while context.fileno() in readable and (news := context.poll(0)) is not None:
-            for request in end.hear(time.monotonic_ns(), news):
-                context.ask(request)
+            context.ask(*end.hear(time.monotonic_ns(), news))
 
 
 def tell_progress(initiator: Initiator) -> None:

@@ -54,7 +54,6 @@ RETRY_COUNT = 7
 RESPONSE_TIMEOUT = 13  # 34 ms until a connection request is repeated
 CM_RETRIES = 3
 AGAIN_AFTER = 5 * MS  # from a failed attempt to the next
-SHORTEST_SILENCE = 5 * MS  # shorter times without an answer are not written down
 
 
 def content(number: int) -> bytes:
@@ -229,7 +228,7 @@ class Initiator:
         """The oldest write is answered."""
         self._open.popleft()
         self.completed += 1
-        if self.answered_at and now - self.answered_at > SHORTEST_SILENCE:
+        if self.answered_at and now - self.answered_at > 1.5 * self.spacing_ns:
             self.silences.append((self.answered_at, now))
         self.answered_at = now
 

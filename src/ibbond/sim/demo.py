@@ -6,6 +6,7 @@ Read first: `lab.demo`, whose plan this follows step by step, and `lab.measure`,
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 from ibbond.bonding.events import AddMember, SetOption
 from ibbond.errors import Refused
@@ -79,7 +80,17 @@ class Performance:
         return None
 
 
-def record(*, rounds: int, seed: int = 0, without: str | None = None) -> Plain:
+class Guest(Protocol):
+    """Other traffic that takes part: begins when the hosts are up, and ends by saying what it was."""
+
+    def begin(self, world: World) -> None: ...
+
+    def end(self, world: World) -> None: ...
+
+    def add_to(self, recording: Plain) -> None: ...
+
+
+def record(*, rounds: int, seed: int = 0, without: str | None = None, beside: Guest | None = None) -> Plain:
     """Perform `rounds` rounds; where the hosts cannot even be built (a patch left out), the notes say why."""
     text = TWO_HOSTS.replace('members = ["ib0", "ib1"]', "members = []") if without == LATE else TWO_HOSTS
     story = Story("demo", parse(text, name="demo"), pairs=((ONE, TWO),))
@@ -95,6 +106,8 @@ def record(*, rounds: int, seed: int = 0, without: str | None = None) -> Plain:
     world.run_until(STARTING_MS * MS)
     world.stream(ONE, TWO)
     world.stream(TWO, ONE)
+    if beside is not None:
+        beside.begin(world)
     started_at = world.now
     performance.wait(SETTLING_MS)
     for number in range(rounds):
@@ -106,7 +119,11 @@ def record(*, rounds: int, seed: int = 0, without: str | None = None) -> Plain:
             performance.prefer(host, member)
             performance.step(host, "cut", member, OnSubnet(Cut(device.port)), "failover")
             performance.step(host, "mend", member, OnSubnet(Mend(device.port)), "failback")
-    return plain(performance, rounds, started_at, notes=[])
+    recording = plain(performance, rounds, started_at, notes=[])
+    if beside is not None:
+        beside.end(world)
+        beside.add_to(recording)
+    return recording
 
 
 def add_members(world: World) -> None:

@@ -1,4 +1,4 @@
-"""How a subnet manager asks many agents at once and waits for all of them: one batch of SMPs at a time.
+"""How a subnet manager asks many agents and waits for all of them: one batch of SMPs at a time, a few on the wire.
 
 A task is a generator that yields batches of `Ask` and is resumed with their answers in the same order, None where
 an agent stayed silent through all tries. So the manager reads like a plain program, and still never blocks.
@@ -6,6 +6,7 @@ an agent stayed silent through all tries. So the manager reads like a plain prog
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -32,13 +33,19 @@ Task = Generator[Sequence[Ask], Answers, None]
 
 
 class Conversation:
-    """Runs one task. `start` and `receive` and `tick` return what to send now."""
+    """Runs one task. `start` and `receive` and `tick` return what to send now.
 
-    def __init__(self, timeout_ns: int, tries: int) -> None:
+    At most `at_once` SMPs wait for an answer (0: a whole batch), which is OpenSM's max_wire_smps: a subnet that moves
+    packets between two of them is never kept long.
+    """
+
+    def __init__(self, timeout_ns: int, tries: int, at_once: int = 0) -> None:
         self._timeout_ns = timeout_ns
         self._tries = tries
+        self._at_once = at_once
         self._task: Task | None = None
         self._waiting: dict[int, tuple[int, bytes]] = {}  # transaction -> (place in the batch, the MAD)
+        self._unsent: deque[tuple[int, Ask]] = deque()  # (place in the batch, what to ask)
         self._answers: list[Smp | None] = []
         self._transaction = TRANSACTION_BASE
         self._round = 0
@@ -64,6 +71,7 @@ class Conversation:
             self._task.close()
         self._task, self._deadline = None, None
         self._waiting.clear()
+        self._unsent.clear()
 
     def receive(self, now: int, smp: Smp) -> list[bytes]:
         """An answer came in; one that nobody waits for is ignored."""
@@ -71,7 +79,7 @@ class Conversation:
         if place is None:
             return []
         self._answers[place[0]] = smp
-        return [] if self._waiting else self._resume(now, self._answers)
+        return self._go_on(now)
 
     def tick(self, now: int) -> list[bytes]:
         if self._deadline is None or now < self._deadline:
@@ -79,7 +87,7 @@ class Conversation:
         self._round += 1
         if self._round >= self._tries:
             self._waiting.clear()
-            return self._resume(now, self._answers)
+            return self._go_on(now)
         self._deadline = now + self._timeout_ns
         self.smps_sent += len(self._waiting)
         return [mad for _, mad in self._waiting.values()]
@@ -98,13 +106,28 @@ class Conversation:
 
     def _send(self, now: int, batch: Sequence[Ask]) -> list[bytes]:
         self._answers = [None] * len(batch)
-        self._round = 0
-        self._deadline = now + self._timeout_ns
-        for place, ask in enumerate(batch):
+        self._unsent.extend(enumerate(batch))
+        return self._send_more(now)
+
+    def _go_on(self, now: int) -> list[bytes]:
+        """With what has not been asked yet, else with what all the answers lead to."""
+        if self._unsent:
+            return self._send_more(now)
+        return [] if self._waiting else self._resume(now, self._answers)
+
+    def _send_more(self, now: int) -> list[bytes]:
+        sent: list[bytes] = []
+        while self._unsent and (len(self._waiting) < self._at_once or not self._at_once):
+            place, ask = self._unsent.popleft()
             self._transaction += 1
-            self._waiting[self._transaction] = (place, _smp(ask, self._transaction).pack())
-        self.smps_sent += len(batch)
-        return [mad for _, mad in self._waiting.values()]
+            mad = _smp(ask, self._transaction).pack()
+            self._waiting[self._transaction] = (place, mad)
+            sent.append(mad)
+        if sent:
+            self._round = 0
+            self._deadline = now + self._timeout_ns
+            self.smps_sent += len(sent)
+        return sent
 
 
 def _smp(ask: Ask, transaction: int) -> Smp:

@@ -70,7 +70,7 @@ class SubnetManager:
         self._watch = StandbyWatch(timing, rank)
         self._poll = 0  # the transaction of the last question to the master
         self._tables = ReliableAnswers()
-        self._conversation = Conversation(timing.smp_timeout_ns, timing.smp_tries)
+        self._conversation = Conversation(timing.smp_timeout_ns, timing.smp_tries, timing.smps_at_once)
         self._jobs: deque[Callable[[], Task]] = deque()
         self._requests: deque[tuple[int, ManagementDatagram, SaMad]] = deque()
         self._out: list[SmEffect] = []

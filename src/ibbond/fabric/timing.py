@@ -1,6 +1,7 @@
-"""How long things take in the subnet: nothing in a live lab, something in the virtual world.
+"""How long things take in the subnet.
 
-All values are nanoseconds. `Timing()` is live; `Timing.simulated()` is what a scenario starts from.
+All times are nanoseconds. With `Timing()` nothing takes time; `Timing.live()` is a lab's, whose packets must not wait
+for a whole sweep; `Timing.simulated()` is what a scenario starts from.
 """
 
 from dataclasses import dataclass
@@ -20,9 +21,14 @@ class Timing:
     light_sweep_ns: int = 10 * SECOND  # how often switches are asked whether something changed; 0 is never
     smp_timeout_ns: int = 20 * MS  # an SMP without an answer is sent again
     smp_tries: int = 4
+    smps_at_once: int = 0  # how many SMPs of a subnet manager are on the wire together; 0 is no limit
     standby_poll_ns: int = 250 * MS  # how often a standby subnet manager asks the master whether it lives
     standby_misses: int = 3  # this many silent polls in a row, and it takes over
 
     @classmethod
+    def live(cls) -> Self:
+        return cls(agent_ns=5 * US, smps_at_once=4)
+
+    @classmethod
     def simulated(cls) -> Self:
-        return cls(hop_ns=US, agent_ns=US, sa_ns=MS)
+        return cls(hop_ns=US, agent_ns=US, sa_ns=MS, smps_at_once=16)

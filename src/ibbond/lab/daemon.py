@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 from ibbond.backend.control_server import ControlServer, encode
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
+from ibbond.fabric.timing import Timing
 from ibbond.host import netns
 from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
@@ -136,6 +137,7 @@ class Lab:
         self.network: Network = build(
             self.topology,
             random=random.Random(),
+            timing=Timing.live(),
             profile=self.wish.profile,
             without=self.wish.without,
             built_in_manager=self.wish.manager != "opensm",

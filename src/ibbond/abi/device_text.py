@@ -1,7 +1,7 @@
 """The texts of the files that every device has in /sys/class/net/DEVICE, rendered and read back.
 
-Read first: `net/core/net-sysfs.c` of Linux. Left out: files of queues and of single drivers; IPoIB's own are with the
-sysfs view, bonding's in `sysfs_text`.
+Read first: `net/core/net-sysfs.c` of Linux. Left out: files of queues and of single drivers; those of IPoIB, but for
+what `mode` takes, are with the sysfs view, bonding's in `sysfs_text`.
 """
 
 from __future__ import annotations
@@ -107,6 +107,17 @@ def parse_number(text: str) -> int:
         raise Refused(f"cannot take {text!r}", why="it is no number", fix="Write a number", code=errno.EINVAL)
     digits = match[1]
     return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
+
+
+def parse_transport_mode(text: str) -> bool:
+    """What is written to an IPoIB device's `mode`, newline included (`ipoib_set_mode`): whether connected."""
+    if text not in ("connected\n", "datagram\n"):
+        raise Refused(
+            f"cannot take {text!r} as an IPoIB mode",
+            why="it takes the words connected and datagram, each with a newline behind it",
+            fix="Write one of them with echo",
+        )
+    return text == "connected\n"
 
 
 def render_address(address: bytes) -> str:

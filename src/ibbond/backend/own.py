@@ -26,6 +26,7 @@ from ibbond.stack.events import (
     DeleteChild,
     HostEvent,
     SetAdmin,
+    SetDeviceMode,
     SetDeviceMtu,
     ToBond,
 )
@@ -158,7 +159,7 @@ class OwnBackend:
         name = interface.device.name
         match file:
             case "mode":
-                return "datagram\n"
+                return f"{self._host.links.mode(name)}\n"
             case "pkey":
                 return f"{interface.pkey:#06x}\n"
             case "umcast":
@@ -201,13 +202,7 @@ class OwnBackend:
             case "delete_child" if self._is_parent(name):
                 self._handle(DeleteChild(name, device_text.parse_number(text)))
             case "mode" if self._host.links.get(name) is not None:
-                if text.strip() != "datagram":
-                    raise Refused(
-                        f"cannot set the mode of {name} to {text.strip()}",
-                        why="this interface carries datagrams only",
-                        fix="Write datagram",
-                        code=errno.EINVAL,
-                    )
+                self._handle(SetDeviceMode(name, device_text.parse_transport_mode(text)))
             case "umcast" if self._host.links.get(name) is not None:
                 if device_text.parse_number(text):
                     raise Refused(

@@ -17,10 +17,10 @@ from ibbond.fabric.partitions import Partition
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.timing import Timing
 from ibbond.netdev.namespace import Namespace
-from ibbond.stack.events import CreateBond, CreateChild, SetAdmin, SetDeviceMtu, ToBond
+from ibbond.stack.events import CreateBond, CreateChild, SetAdmin, SetDeviceMode, SetDeviceMtu, ToBond
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.network import Network
-from ibbond.topology.model import DEFAULT_PKEY, Bond, Host, Topology
+from ibbond.topology.model import CONNECTED, DATAGRAM_ONLY, DEFAULT_PKEY, Bond, Host, Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 
 
@@ -77,9 +77,11 @@ def _build_host(stack: HostStack, host: Host, overrides: Mapping[str, str]) -> N
     members = {member for bond in host.bonds for member in bond.members}
     for device in host.devices:
         if device.parent is None:
-            stack.add_interface(device.name, device.port)
+            stack.add_interface(device.name, device.port, connected_mode=device.mode != DATAGRAM_ONLY)
         else:
             stack.at_start(CreateChild(device.parent, device.pkey))
+        if device.mode == CONNECTED:
+            stack.at_start(SetDeviceMode(device.name, connected=True))
     for bond in host.bonds:
         _build_bond(stack, bond, overrides)
     for device in host.devices:

@@ -7,7 +7,18 @@ options are not known on this floor; whoever builds a world from the topology re
 from collections.abc import Iterable
 
 from ibbond.errors import Refused
-from ibbond.topology.model import DATAGRAM_MTUS, DEFAULT_PKEY, Bond, Host, Interface, Topology, listed
+from ibbond.topology.model import (
+    CONNECTED,
+    CONNECTED_MTU,
+    DATAGRAM_MTUS,
+    DATAGRAM_ONLY,
+    Bond,
+    Host,
+    Interface,
+    IpoibDevice,
+    Topology,
+    listed,
+)
 from ibbond.topology.reader import unknown
 
 SMALLEST_MTU = 1280  # RFC 8200 section 5
@@ -132,7 +143,14 @@ def check_partitions(topology: Topology) -> None:
 
 def check_devices(topology: Topology, host: Host) -> None:
     for device in host.devices:
-        check_mtu(f"{host.name}/{device.name}", device.mtu, topology.mtu_of(device.pkey))
+        check_mtu(f"{host.name}/{device.name}", device.mtu, carried(topology, device))
+        above = host.device(device.parent) if device.parent is not None else None
+        if above is not None and (device.mode == DATAGRAM_ONLY) != (above.mode == DATAGRAM_ONLY):
+            raise Refused(
+                f"{host.name}/{device.name} is {device.mode}, {above.name} is {above.mode}",
+                why="one driver serves both, and it has connected mode or not",
+                fix="Give both the mode datagram-only, or neither",
+            )
         if device.pkey not in topology.pkeys_of(device.port):
             known = [f"{pkey:#06x}" for pkey in topology.pkeys_of(device.port)]
             raise Refused(
@@ -142,16 +160,21 @@ def check_devices(topology: Topology, host: Host) -> None:
             )
 
 
-def check_mtu(what: str, mtu: int, carried: int) -> None:
-    if mtu > carried:
-        raise Refused(
-            f"{what} has MTU {mtu}",
-            why=f"the subnet carries {carried} there (the MTU of the partition's broadcast group minus 4)",
-            fix=f"Use {carried} or less"
-            + (", or mtu = 4092 at the top of the file" if mtu <= DATAGRAM_MTUS[1] else ""),
-        )
+def carried(topology: Topology, device: IpoibDevice) -> int:
+    """The greatest MTU of a device in its mode."""
+    return CONNECTED_MTU if device.mode == CONNECTED else topology.mtu_of(device.pkey)
+
+
+def check_mtu(what: str, mtu: int, greatest: int) -> None:
+    if mtu > greatest:
+        why = f"the subnet carries {greatest} there (the MTU of the partition's broadcast group minus 4)"
+        other = ", or mtu = 4092 at the top of the file" if mtu <= DATAGRAM_MTUS[1] else ', or mode = "connected"'
+        if greatest == CONNECTED_MTU:
+            why, other = f"connected mode carries {greatest}", ""
+        raise Refused(f"{what} has MTU {mtu}", why=why, fix=f"Use {greatest} or less{other}")
     if mtu < SMALLEST_MTU:
-        raise Refused(f"{what} has MTU {mtu}", why=f"IPv6 needs {SMALLEST_MTU}", fix=f"Use {SMALLEST_MTU} to {carried}")
+        fix = f"Use {SMALLEST_MTU} to {greatest}"
+        raise Refused(f"{what} has MTU {mtu}", why=f"IPv6 needs {SMALLEST_MTU}", fix=fix)
 
 
 def check_bonds(topology: Topology, host: Host) -> None:
@@ -177,7 +200,15 @@ def check_bonds(topology: Topology, host: Host) -> None:
                 why=listed(f"{member} has P_Key {pkey:#06x}" for member, pkey in pkeys.items()),
                 fix="Use members of one P_Key, or a bond for each partition",
             )
-        check_mtu(what, bond.mtu, topology.mtu_of(next(iter(pkeys.values()), DEFAULT_PKEY)))
+        members = [device for device in host.devices if device.name in bond.members]
+        if len({device.mode == CONNECTED for device in members}) > 1:
+            raise Refused(
+                f"{what} has members in connected and in datagram mode",
+                why=listed(f"{device.name} is {device.mode}" for device in members)
+                + "; large packets would vanish after a failover",
+                fix="Give them one mode",
+            )
+        check_mtu(what, bond.mtu, min((carried(topology, device) for device in members), default=topology.mtu))
 
 
 def check_loop(host: Host, bond: Bond, path: tuple[str, ...]) -> None:

@@ -14,9 +14,13 @@ from ibbond.topology.check import check
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.fat_tree import expand
 from ibbond.topology.model import (
+    CONNECTED,
+    CONNECTED_MTU,
+    DATAGRAM,
     DEFAULT_PKEY,
     FULL_MEMBER,
     LAB_BOND_OPTIONS,
+    MODES,
     Bond,
     Cable,
     EthernetDevice,
@@ -196,13 +200,16 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     counts: dict[str, int] = {}
     for wish in ports:
         counts[wish.a.partition("/")[0]] = counts.get(wish.a.partition("/")[0], 0) + 1
-    devices = {wish.device: IpoibDevice(wish.device, wish.a, mtu=mtu) for wish in ports}
+    mode = read_mode(table, DATAGRAM)
+    datagram_mtu, mtu = mtu, CONNECTED_MTU if mode == CONNECTED else mtu
+    devices = {wish.device: IpoibDevice(wish.device, wish.a, mtu=mtu, mode=mode) for wish in ports}
     bonds = tuple(read_bond(bond, table, mtu) for bond, table in table.tables("bonds").items())
     details = table.tables("devices")
     for child in (*details, *(member for bond in bonds for member in bond.members)):
         if child not in devices and (parts := CHILD.match(child)) and parts["parent"] in devices:
             parent = devices[parts["parent"]]
-            devices[child] = IpoibDevice(child, parent.port, int(parts["pkey"], 16) | FULL_MEMBER, parent.name, mtu)
+            pkey = int(parts["pkey"], 16) | FULL_MEMBER
+            devices[child] = IpoibDevice(child, parent.port, pkey, parent.name, mtu, mode=mode)
     ethernet = []
     for device in table.texts("ethernet"):
         check_device_name(f"{table.where}.ethernet", device)
@@ -213,7 +220,7 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     for device, detail in details.items():
         if device not in devices:
             raise unknown(f"{detail.where} is no device of {name}", device, devices)
-        devices[device] = read_device(devices[device], detail)
+        devices[device] = read_device(devices[device], detail, datagram_mtu)
     host = Host(
         name,
         hcas=tuple(Hca(hca, count) for hca, count in counts.items()),
@@ -230,12 +237,20 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     return host
 
 
-def read_device(device: IpoibDevice, table: Reader) -> IpoibDevice:
-    mtu = table.take("mtu", int, device.mtu)
+def read_device(device: IpoibDevice, table: Reader, datagram_mtu: int) -> IpoibDevice:
+    mode = read_mode(table, device.mode)
+    mtu = table.take("mtu", int, CONNECTED_MTU if mode == CONNECTED else datagram_mtu)
     addresses = table.interfaces("addresses")
     up = table.take("up", bool, True)
     table.done()
-    return IpoibDevice(device.name, device.port, device.pkey, device.parent, mtu, addresses, up)
+    return IpoibDevice(device.name, device.port, device.pkey, device.parent, mtu, addresses, up, mode)
+
+
+def read_mode(table: Reader, default: str) -> str:
+    mode = table.take("mode", str, default)
+    if mode not in MODES:
+        raise unknown(f"{table.path('mode')} is {mode!r}, which is no IPoIB mode", mode, MODES)
+    return mode
 
 
 def read_bond(name: str, table: Reader, mtu: int) -> Bond:

@@ -23,6 +23,11 @@ DEFAULT_PKEY = 0xFFFF
 FULL_MEMBER = 0x8000
 DATAGRAM_MTUS = (2044, 4092)  # IP MTU of an InfiniBand MTU of 2048 and 4096 (RFC 4391 section 7)
 
+CONNECTED_MTU = 65520  # what connected mode carries, whatever the subnet does (RFC 4755, Linux)
+
+DATAGRAM, CONNECTED, DATAGRAM_ONLY = "datagram", "connected", "datagram-only"
+MODES = (DATAGRAM, CONNECTED, DATAGRAM_ONLY)  # the last is a driver without connected mode, as its address says
+
 LAB_BOND_OPTIONS = (("mode", "active-backup"), ("miimon", "100"), ("num_grat_arp", "3"))
 
 
@@ -65,6 +70,7 @@ class IpoibDevice:
     mtu: int = 2044
     addresses: tuple[Interface, ...] = ()
     up: bool = True
+    mode: str = DATAGRAM
 
 
 @dataclass(frozen=True, slots=True)

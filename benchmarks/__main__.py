@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks import measures
 from benchmarks.milestone import awake
 from benchmarks.paths import CONNECTED_MTU, DPDK_MTU, MTU, PATHS, Built, CannotRun
+from benchmarks.record import keep_main
 from benchmarks.summary import medians, picture, ratios, table
 from ibbond.host.priority import NICE, raise_priority
 
@@ -36,7 +37,7 @@ def main() -> int:
     words = argparse.ArgumentParser(
         prog="./bench", description="What a bond in Python costs, and what it is up against."
     )
-    words.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    words.add_argument("--rounds", type=int, help="interleaved rounds (default 5; 3 with --kernel)")
     words.add_argument("--only", type=lambda text: text.split(","), default=list(PATHS), help=", ".join(PATHS))
     words.add_argument(
         "--quick", action="store_true", help="one round, one second each, four cuts: to see that it runs"
@@ -46,14 +47,13 @@ def main() -> int:
     words.add_argument(
         "--sim", action="store_true", help="the simulator: events per second, memory, cost of a failover"
     )
-    words.add_argument("--kernel", action="store_true", help=argparse.SUPPRESS)
+    words.add_argument(
+        "--kernel", action="store_true", help="the kernel's own bonding beside ours, in a QEMU guest; 3 rounds"
+    )
     words.add_argument("--within", action="store_true", help=argparse.SUPPRESS)  # the second process
     wish = words.parse_args()
     if unknown := [name for name in wish.only if name not in PATHS]:
         words.error(f"unknown: {', '.join(unknown)}. Known: {', '.join(PATHS)}")
-    if wish.kernel:
-        print("./bench --kernel does not exist yet: no comparison with the kernel's own driver.", file=sys.stderr)
-        return 2
     if wish.sim:
         from benchmarks import simulated
 
@@ -66,18 +66,20 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whatever was ignored where we were started
         signal.signal(number, signal.default_int_handler)
     try:
-        result = compare(wish.only, 1 if wish.quick else wish.rounds, quick=wish.quick)
+        if wish.kernel:
+            from benchmarks import kernel
+
+            return kernel.main(rounds=wish.rounds or 3, quick=wish.quick, file=wish.json, keep=wish.keep)
+        result = compare(wish.only, 1 if wish.quick else wish.rounds or 5, quick=wish.quick)
     except KeyboardInterrupt:
         print("interrupted; everything is taken down", file=sys.stderr)
         return 130
     print(table(result))
-    text = json.dumps(result, indent=1) + "\n"
     if wish.json:
-        wish.json.write_text(text)
+        wish.json.write_text(json.dumps(result, indent=1) + "\n")
     if wish.keep:
-        (HERE / "results.json").write_text(text)
+        keep_main(result, about(result) + table(result))
         (HERE / "results.svg").write_text(picture(result))
-        write_docs(result)
     return 0
 
 
@@ -204,18 +206,14 @@ def revision() -> str:
     return said[0] + "+" * bool(said[1]) if said[0] else "unknown"
 
 
-def write_docs(result: dict[str, object]) -> None:
-    """Renew the part of docs/benchmarks.md between its two marks."""
-    file = HERE.parent / "docs" / "benchmarks.md"
-    head, _, rest = file.read_text().partition("<!-- results -->\n")
-    _, _, tail = rest.partition("<!-- end of results -->\n")
+def about(result: dict[str, object]) -> str:
+    """When and where, for the page that shows the results."""
     load: dict[str, float] = result["load"]  # type: ignore[assignment]
-    about = (
+    return (
         f"{result['date']}, commit {result['revision']}, {result['machine']}; "
         f"{result['rounds']} rounds; load when a path began: median "
         f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
     )
-    file.write_text(f"{head}<!-- results -->\n{about}{table(result)}<!-- end of results -->\n{tail}")
 
 
 def say(text: str) -> None:

@@ -2,7 +2,8 @@
 
 Read first: docs/benchmarks.md. Every function takes a built path and gives figures by name. A fail-over is measured by
 probes each 0.2 ms both ways: lost probes times their spacing is the outage, so that it does not depend on when the
-receiver was scheduled; the longest time without a probe is given beside it. Left out: what carries the path (`paths`).
+receiver was scheduled; the longest time without a probe is given beside it. A slow machine is asked at a `Pace` of its
+own. Left out: what carries the path (`paths`).
 """
 
 from __future__ import annotations
@@ -23,16 +24,25 @@ from typing import IO
 
 from benchmarks.paths import Built, CannotRun, Ways
 
-GAP_US = 200
-GAP_MS = GAP_US / 1000
 PACKET = 64
 STEADY_RATE = 20_000
 ROUND_TRIPS = 3000
-SETTLE_S = 0.35  # between two events
-PLUGGED_S = 0.6  # after a return: the subnet sweeps, the bond comes back
 RECORD = struct.Struct("=QQQ")
 
 Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a machine can be asked. An emulated one needs more time."""
+
+    gap_us: int = 200  # between two probes
+    settle_s: float = 0.35  # between two events
+    plugged_s: float = 0.6  # after a return: the subnet sweeps, the bond comes back
+    start_s: float = 0.2  # until a program has started
+
+
+USUAL = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +52,11 @@ class Stream:
     start: int
     sent: int
     arrived: list[tuple[int, int]]
+    gap_us: int = USUAL.gap_us
 
     def lost(self, since: int, until: int) -> int:
         """Of the probes that were due in this time, those that never came. Nanoseconds."""
-        first, last = (max(0, min(self.sent, (at - self.start) // (GAP_US * 1000))) for at in (since, until))
+        first, last = (max(0, min(self.sent, (at - self.start) // (self.gap_us * 1000))) for at in (since, until))
         came = {number for number, _ in self.arrived if first <= number < last}
         return last - first - len(came)
 
@@ -68,12 +79,12 @@ def warm(path: Built) -> None:
     raise CannotRun("the two hosts do not reach each other")
 
 
-def tcp(path: Built, seconds: float, streams: int) -> Figures:
+def tcp(path: Built, seconds: float, streams: int, pace: Pace = USUAL) -> Figures:
     server = path.server.popen(["iperf3", "-s", "-1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        time.sleep(0.25)
+        time.sleep(pace.start_s + 0.05)
         words = ["iperf3", "-c", path.address, "-t", str(math.ceil(seconds)), "-P", str(streams), "-J"]
-        done = path.client.run(words, timeout=seconds + 20)
+        done = path.client.run(words, timeout=seconds + 20 + 20 * pace.start_s)
         found = json.loads(done.stdout)
         if "error" in found:
             raise CannotRun(f"iperf3: {found['error']}")
@@ -82,9 +93,9 @@ def tcp(path: Built, seconds: float, streams: int) -> Figures:
         end(server)
 
 
-def packets(path: Built, tool: str, seconds: float) -> Figures:
+def packets(path: Built, tool: str, seconds: float, pace: Pace = USUAL) -> Figures:
     """64-byte UDP packets per second that arrive when as many are sent as the kernel takes."""
-    _, arrived, took = flood(path, tool, seconds, 0)
+    _, arrived, took = flood(path, tool, seconds, 0, pace)
     return {"pps64": arrived / took if took else 0.0}
 
 
@@ -102,51 +113,51 @@ def cost(path: Built, tool: str, seconds: float) -> Figures:
     }
 
 
-def round_trips(path: Built, tool: str) -> Figures:
+def round_trips(path: Built, tool: str, count: int = ROUND_TRIPS, pace: Pace = USUAL) -> Figures:
     echo = path.server.popen([tool, "echo", path.address, "6002", "60"])
     try:
-        time.sleep(0.2)
-        done = path.client.run([tool, "ping", path.address, "6002", str(PACKET), str(ROUND_TRIPS), "0"])
+        time.sleep(pace.start_s)
+        done = path.client.run([tool, "ping", path.address, "6002", str(PACKET), str(count), "0"])
         _, median, p99, _, _ = map(float, done.stdout.split())
         return {"rtt_us": median, "rtt_p99_us": p99}
     finally:
         end(echo)
 
 
-def breaks(path: Built, tool: str, ways: Ways, cycles: int, name: str) -> dict[str, list[float]]:
+def breaks(path: Built, tool: str, ways: Ways, cycles: int, name: str, pace: Pace = USUAL) -> dict[str, list[float]]:
     """Cut and plug the first link `cycles` times under probes both ways; figures, one value for each time.
 
     Of both directions the worse one counts. `control_*` is the same time before the first cut.
     """
-    length = 0.6 + SETTLE_S + cycles * (SETTLE_S + PLUGGED_S)
+    length = 0.4 + pace.start_s + pace.settle_s + cycles * (pace.settle_s + pace.plugged_s)
     ends = [(path.client, path.server, path.address, "6003"), (path.server, path.client, path.client_address, "6004")]
     logs = [tempfile.TemporaryFile() for _ in ends]  # noqa: SIM115 - a pipe would fill up and stop the receiver
     receivers = [
-        to.popen([tool, "record", address, port, str(length + 0.8)], stdout=log)
+        to.popen([tool, "record", address, port, str(length + 4 * pace.start_s)], stdout=log)
         for (_, to, address, port), log in zip(ends, logs, strict=True)
     ]
-    time.sleep(0.1)
+    time.sleep(pace.start_s / 2)
     senders = [
-        at.popen([tool, "stream", address, port, str(length), str(GAP_US)], stdout=subprocess.PIPE)
+        at.popen([tool, "stream", address, port, str(length), str(pace.gap_us)], stdout=subprocess.PIPE)
         for at, _, address, port in ends
     ]
     moments: list[tuple[str, int]] = []
     try:
-        time.sleep(0.4)
+        time.sleep(0.2 + pace.start_s)
         moments.append(("control", time.monotonic_ns()))
-        time.sleep(SETTLE_S)
+        time.sleep(pace.settle_s)
         for _ in range(cycles):
             moments.append(("cut", ways.cut()))
-            time.sleep(SETTLE_S)
+            time.sleep(pace.settle_s)
             moments.append(("return", ways.mend()))
-            time.sleep(PLUGGED_S)
-        streams = [read_stream(*each) for each in zip(senders, receivers, logs, strict=True)]
+            time.sleep(pace.plugged_s)
+        streams = [read_stream(*each, pace.gap_us) for each in zip(senders, receivers, logs, strict=True)]
     finally:
         for each in (*senders, *receivers):
             end(each)
         for log in logs:
             log.close()
-    moments.append(("end", moments[-1][1] + int(PLUGGED_S * 1e9)))
+    moments.append(("end", moments[-1][1] + int(pace.plugged_s * 1e9)))
     return evaluate(streams, moments, path.events(), name)
 
 
@@ -163,7 +174,7 @@ def evaluate(
     for (what, since), (_, until) in pairwise(moments):
         lost = max(stream.lost(since, until) for stream in streams)
         note(f"{what}_lost", lost)
-        note(f"{what}_outage_ms", lost * GAP_MS)
+        note(f"{what}_outage_ms", lost * streams[0].gap_us / 1000)
         note(f"{what}_gap_ms", max(stream.longest_gap_ms(since, until) for stream in streams))
         decided = next((at for at in decisions if since <= at < until), None)
         if what == "cut" and decided is not None:
@@ -174,19 +185,23 @@ def evaluate(
     return found
 
 
-def read_stream(sender: subprocess.Popen[bytes], receiver: subprocess.Popen[bytes], log: IO[bytes]) -> Stream:
+def read_stream(
+    sender: subprocess.Popen[bytes], receiver: subprocess.Popen[bytes], log: IO[bytes], gap_us: int
+) -> Stream:
     receiver.wait()
     log.seek(0)
     raw = log.read()
     sent, start = map(int, sender.communicate()[0].split())
-    return Stream(start, sent, [(number, arrived) for number, _, arrived in RECORD.iter_unpack(raw)])
+    return Stream(start, sent, [(number, arrived) for number, _, arrived in RECORD.iter_unpack(raw)], gap_us)
 
 
-def flood(path: Built, tool: str, seconds: float, rate: int) -> tuple[int, int, float]:
+def flood(path: Built, tool: str, seconds: float, rate: int, pace: Pace = USUAL) -> tuple[int, int, float]:
     """Packets sent, packets that arrived, seconds between the first and the last arrival."""
-    sink = path.server.popen([tool, "sink", path.address, "6001", str(seconds + 0.6)], stdout=subprocess.PIPE)
+    sink = path.server.popen(
+        [tool, "sink", path.address, "6001", str(seconds + 0.2 + 2 * pace.start_s)], stdout=subprocess.PIPE
+    )
     try:
-        time.sleep(0.2)
+        time.sleep(pace.start_s)
         words = [tool, "flood", path.address, "6001", str(PACKET), str(seconds), *([str(rate)] if rate else [])]
         sent = int(path.client.run(words).stdout)
         arrived, took = sink.communicate()[0].split()

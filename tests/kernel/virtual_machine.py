@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,13 +80,15 @@ class Result:
 class VirtualMachine:
     """Boots at construction; `close` ends it. One request at a time."""
 
-    def __init__(self, root: Path, *, memory_mib: int = 768, boot_seconds: float = 240) -> None:
+    def __init__(
+        self, root: Path, *, memory_mib: int = 768, boot_seconds: float = 240, modules: Sequence[str] = ()
+    ) -> None:
         self.root = root
         self.directory = Path(tempfile.mkdtemp(prefix="ibbond-kernel-"))
         self.release = next((root / "tree/lib/modules").iterdir()).name
         self.names = itertools.count(1)
         initramfs = self.directory / "initramfs"
-        initramfs.write_bytes(build_initramfs(root))
+        initramfs.write_bytes(build_initramfs(root, modules))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self.directory / "line"))
         listener.listen(1)
@@ -243,12 +246,12 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def build_initramfs(root: Path) -> bytes:
-    """An archive with busybox, the kernel modules in load order, and the script that mounts the rest."""
+def build_initramfs(root: Path, modules: Sequence[str] = ()) -> bytes:
+    """An archive with busybox, the kernel modules (with these besides) in load order, and the script for the rest."""
     tree = ModuleTree(root / "tree/lib/modules")
     tree.files["lookib"] = root / "lookib.ko"
     words: dict[str, str] = {}
-    for wanted in (*MODULES, "lookib"):
+    for wanted in (*MODULES, *modules, "lookib"):
         name, _, parameters = wanted.partition(" ")
         words[name.replace("-", "_")] = parameters
         tree.add(name)

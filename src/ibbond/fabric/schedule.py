@@ -28,13 +28,12 @@ class Schedule:
         heapq.heappush(self._heap, entry)
 
     def run(self, now: int) -> None:
-        """Do everything that is due, and what that makes due at once."""
+        """Do everything that is due, and what that makes due at once. Who comes late does not catch up with delays."""
         heap = self._heap
-        while heap and heap[0][0] <= now:
-            at, _, action, args = heapq.heappop(heap)
-            self.now = max(self.now, at)
-            action(*args)
         self.now = max(self.now, now)
+        while heap and heap[0][0] <= now:
+            _, _, action, args = heapq.heappop(heap)
+            action(*args)
 
     def deadline(self) -> int | None:
         return self._heap[0][0] if self._heap else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
@@ -20,7 +21,7 @@ from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import NetworkEffect, NetworkEvent, OnHost, OnSubnet
-from ibbond.stack.rdma_events import RdmaCall, RdmaEvent, RdmaNews, WorkOver
+from ibbond.stack.rdma_events import RdmaCall, RdmaEvent, RdmaNews, RdmaRequest, WorkOver
 from ibbond.topology.load import parse
 
 STARTING_MS = 1000
@@ -29,13 +30,25 @@ PATIENCE_MS = 20_000  # for one recovery
 USERS = {"initiator": 1, "target": 2}
 
 
+class End(Protocol):
+    """A program that is a machine: one end of the session, or any other user of RDMA CM."""
+
+    def start(self, now: int) -> list[RdmaRequest]: ...
+
+    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]: ...
+
+    def tick(self, now: int) -> list[RdmaRequest]: ...
+
+    def deadline(self) -> int | None: ...
+
+
 @dataclass(slots=True)
 class SimulatedProgram:
-    """Runs one end of the session on a host of the virtual world."""
+    """Runs such a program on a host of the virtual world."""
 
     host: str
     user: int
-    end: Initiator | Target
+    end: End
     heard: deque[RdmaNews | WorkOver] = field(default_factory=deque)
     _now: int = 0
     _begun: bool = False

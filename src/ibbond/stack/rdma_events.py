@@ -124,7 +124,8 @@ class RdmaKind(enum.Enum):
 class RdmaNews:
     """What a program hears of an id. `status` is an errno or, when REJECTED, the reason of the REJ.
 
-    For a CONNECT_REQUEST `id` is new and `listener` is the id that listens; `private` are the peer's bytes.
+    For a CONNECT_REQUEST `id` is new and `listener` is the id that listens; `private` are the peer's bytes and `detail`
+    is its IP address.
     """
 
     id: int

@@ -12,6 +12,7 @@ import enum
 import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, assert_never
 
 from ibbond.errors import Malformed, Refused
@@ -490,7 +491,8 @@ class RdmaUsers:
         )
         self._by_local[local_id] = one
         private = request.private[RdmaIpHeader.LAYOUT.size :]
-        self._tell(one, RdmaKind.CONNECT_REQUEST, private=private, listener=listener.number)
+        peer = str(ip_address(header.source))
+        self._tell(one, RdmaKind.CONNECT_REQUEST, private=private, listener=listener.number, detail=peer)
 
     def _destination(self, port: str, request: Req) -> tuple[RdmaId, Device, RdmaIpHeader] | None:
         service = rdma_cm_port(request.service_id)

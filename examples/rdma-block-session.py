@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""A block session as iSER has it, over ibbond: log in, a queue of numbered writes, reconnect and replay, read back.
+
+In a lab: ibbond lab exec h2 -- examples/rdma-block-session.py, then, in another terminal,
+ibbond lab exec h1 -- examples/rdma-block-session.py 10.0.0.2, and pull cables meanwhile: ibbond lab cut h1/ib0.
+Ctrl-D ends each; the initiator then reads the target's disk and ledger back by RDMA and compares every block. Exit 0
+only if no write is missing, wrong or done twice. The session itself is ibbond.rdma.session, which both ends run.
+"""
+
+import sys
+from ipaddress import ip_address
+
+from ibbond.machine import MS
+from ibbond.rdma.client import Context
+from ibbond.rdma.program import run
+from ibbond.rdma.session import MEMORY_BYTES, Initiator, Recovery, Target
+
+
+def serve() -> None:
+    context = Context()
+    run(context, Target(*context.register(MEMORY_BYTES)))
+
+
+def write(address: str) -> int:
+    context = Context()
+    initiator = Initiator(*context.register(MEMORY_BYTES), ip_address(address).packed)
+    told = 0
+
+    def tell(one: Initiator) -> None:
+        nonlocal told
+        for recovery in one.recoveries[told:]:
+            if recovery.first_io_at is not None:
+                told += 1
+                print(describe(recovery), flush=True)
+
+    run(context, initiator, tell)
+    tell(initiator)
+    print(f"{initiator.completed} writes, {initiator.lost} lost, {initiator.doubled} done twice")
+    if not initiator.verified:
+        print("the session did not come back: nothing was compared")
+    return int(not initiator.verified or initiator.lost > 0 or initiator.doubled > 0)
+
+
+def describe(recovery: Recovery) -> str:
+    def after(at: int | None) -> str:
+        return "-" if at is None else f"{(at - recovery.seen_at) / MS:.1f} ms"
+
+    return (
+        f"{recovery.sign}: resolved after {after(recovery.resolved_at)}, reconnected after "
+        f"{after(recovery.reconnected_at)}, writing again after {after(recovery.first_io_at)}"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(write(sys.argv[1]))
+    serve()

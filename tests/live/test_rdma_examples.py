@@ -1,0 +1,82 @@
+"""The examples as separate processes inside lab hosts, with a failover in the middle."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+IBBOND = str(Path(sys.executable).parent / "ibbond")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def ibbond(*words: str) -> str:
+    done = subprocess.run([IBBOND, *words], text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def name(lab: str) -> Iterator[str]:
+    ibbond("lab", "up", "--name", lab)
+    yield lab
+    ibbond("lab", "down", "--name", lab)
+
+
+def begin(name: str, host: str, example: str, *words: str) -> subprocess.Popen[str]:
+    """Start an example in a host; it says `ready` first where it takes part in something that lasts."""
+    command = [IBBOND, "lab", "exec", "--name", name, host, "--", sys.executable, str(EXAMPLES / example), *words]
+    return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, out + errors
+    return out
+
+
+def fail_over(name: str, host: str) -> None:
+    ibbond("lab", "cut", "--name", name, f"{host}/ib0")
+    time.sleep(0.5)
+    ibbond("lab", "mend", "--name", name, f"{host}/ib0")
+
+
+def test_a_block_session_survives_a_failover_of_either_end(name: str) -> None:
+    target = begin(name, "h2", "rdma-block-session.py")
+    time.sleep(1)
+    initiator = begin(name, "h1", "rdma-block-session.py", "10.0.0.2")
+    time.sleep(2)
+    for host in ("h1", "h2"):
+        fail_over(name, host)
+        time.sleep(0.5)
+    said = end(initiator)
+    end(target)
+    assert "ADDR_CHANGE: resolved after" in said
+    assert said.rstrip().endswith("writes, 0 lost, 0 done twice")
+    assert int(said.rstrip().splitlines()[-1].split()[0]) > 500
+
+
+def test_reliable_datagrams_survive_a_failover_of_either_end(name: str) -> None:
+    receiver = begin(name, "h2", "rdma-datagram.py")
+    time.sleep(1)
+    sender = begin(name, "h1", "rdma-datagram.py", "10.0.0.2")
+    time.sleep(2)
+    for host in ("h1", "h2"):
+        fail_over(name, host)
+        time.sleep(0.5)
+    sent = json.loads(end(sender).splitlines()[-1])
+    got = json.loads(end(receiver).splitlines()[-1])
+    assert sent["sent"] == sent["acknowledged"] == got["received"]["10.0.0.1"] > 500
+    assert got["out_of_order"] == 0
+    assert len(sent["reconnects_ms"]) >= 2
+
+
+def test_rping_gets_its_bytes_back(name: str) -> None:
+    server = begin(name, "h2", "rdma-rping.py")
+    time.sleep(1)
+    said = end(begin(name, "h1", "rdma-rping.py", "10.0.0.2"))
+    assert said.count("4096 bytes there and back") == 10
+    end(server)

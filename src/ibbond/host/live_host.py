@@ -55,6 +55,7 @@ class LiveHost:
         self._addresses: dict[str, tuple[tuple[bytes, int], ...]] = {}
         self._routes: tuple[RouteEntry, ...] = ()
         self._groups: dict[str, tuple[bytes, ...]] = {}
+        self._up: dict[int, bool] = {}  # of every link, when its routes and groups were last read
         self.listener = space.within(RouteListener)  # before the first read of what it watches
         self.kernel = space.within(RouteSocket)
         self._group_files = GroupFiles(space)
@@ -132,13 +133,15 @@ class LiveHost:
                 raise
             return self.everything()  # messages were lost
         events: list[HostEvent] = []
+        were_up = self._up
         if kinds & LINK_MESSAGES:
             events += self._link_changes()
+        silently = self._up != were_up  # no message tells of the routes and groups that go with a link
         if kinds & ADDRESS_MESSAGES:
             events += self._address_changes()
-        if kinds & ROUTE_MESSAGES or kinds & LINK_MESSAGES:
+        if kinds & ROUTE_MESSAGES or silently:
             events += self._route_changes()
-        if kinds & GROUP_MESSAGES or kinds & LINK_MESSAGES:
+        if kinds & GROUP_MESSAGES or silently:
             events += self.group_changes()
         return events
 
@@ -185,6 +188,7 @@ class LiveHost:
     def _link_changes(self) -> list[HostEvent]:
         """Admin states and MTUs that users gave TUNs, and TUNs that they deleted."""
         found = {link.index: link for link in self.kernel.links()}
+        self._up = {index: link.up for index, link in found.items()}
         self.deleted = [name for name, tun in self.tuns.items() if tun.index not in found]
         events: list[HostEvent] = []
         for name, tun in self.tuns.items():

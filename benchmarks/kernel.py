@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.kernel_paths import EMULATED, MIIMON_MS, PATHS
+from benchmarks.kernel_paths import MIIMON_MS, PACES, PATHS
 from benchmarks.summary import BREAK_FIGURES, FIGURES, divided, medians, short, spread
 from ibbond.host.priority import raise_priority
 
@@ -24,7 +24,7 @@ GUEST_TESTS = HERE.parent / "tests" / "kernel"
 MEMORY_MIB = 2048
 MODULES = ("tun", "fuse")
 PATIENCE_S = 400
-CYCLES = 4  # cuts and returns of each kind, in each round
+CYCLES = 5  # cuts and returns of each kind, in each round
 SHOWN = ("tcp1_gbps", "pps64", "rtt_us", "rtt_p99_us")
 GOAL = {"must": 0.2, "aim": 0.05}  # outage_vs_kernel_miimon100
 
@@ -63,13 +63,14 @@ def compare(guest, tool: Path, rounds: int, cycles: int) -> dict[str, object]:  
     missing: dict[str, str] = {}
     loads = []
     host = guest.host()
+    accelerator = "kvm" if os.environ.get("IBBOND_KERNEL_ACCELERATOR", "").startswith("kvm") else "tcg"
     for number in range(rounds):
         for name in list(PATHS)[:: 1 if number % 2 == 0 else -1]:
             if name in missing:
                 continue
             loads.append(os.getloadavg()[0])
             say(f"round {number + 1} of {rounds}: {name}")
-            words = [sys.executable, "-m", "benchmarks.kernel_paths", name, str(tool), str(cycles)]
+            words = [sys.executable, "-m", "benchmarks.kernel_paths", name, str(tool), str(cycles), accelerator]
             done = host.try_run("setsid", "-w", *words, patience=PATIENCE_S, PYTHONPATH=str(HERE.parent / "src"))
             if done.code:
                 missing[name] = (done.err.strip().splitlines() or [f"it ended with {done.code}"])[-1]
@@ -81,12 +82,12 @@ def compare(guest, tool: Path, rounds: int, cycles: int) -> dict[str, object]:  
     from benchmarks.__main__ import machine, revision
 
     return {
-        "machine": f"QEMU, software emulation, 2 virtual cores, on {machine()}",
+        "machine": f"QEMU ({accelerator}), 2 virtual cores, on {machine()}",
         "kernel": guest.release,
         "revision": revision(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds,
-        "probe_gap_ms": EMULATED.gap_us / 1000,
+        "probe_gap_ms": PACES[accelerator].gap_us / 1000,
         "load": {"median": statistics.median(loads), "max": max(loads)},
         "variants": medians(values),
         "ratios": ratios(values),

@@ -1,6 +1,6 @@
 """The paths of `./bench --kernel`: inside the guest, the kernel's own bonding driver beside plain veth and a lab.
 
-    python -m benchmarks.kernel_paths PATH TOOL CYCLES      in the guest: measures one path once, prints figures as JSON
+    python -m benchmarks.kernel_paths PATH TOOL CYCLES PACE     in the guest: measures one path once, prints JSON
 
 Read first: docs/benchmarks.md, Documentation/networking/bonding.rst, tests/kernel/lookib (the IPoIB look-alike). Left
 out: booting the guest and what becomes of the figures (`kernel`).
@@ -17,13 +17,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from benchmarks import measures
-from benchmarks.measures import Pace
+from benchmarks.measures import USUAL, Pace
 from benchmarks.paths import MTU, Built, Ways, by_netlink, ip, ours, spaces, veth, wired
 from ibbond.host.netns import Space
 from ibbond.host.priority import raise_priority
 
 MIIMON_MS = (1, 10, 100)
-EMULATED = Pace(gap_us=1000, settle_s=0.6, plugged_s=1.5, start_s=1.5)
+PACES = {  # by QEMU's accelerator; an interpreter is emulated at a thirtieth of its speed
+    "tcg": Pace(gap_us=5000, settle_s=1.0, plugged_s=2.0, start_s=1.5),
+    "kvm": USUAL,
+}
 ROUND_TRIPS = 300
 TCP_S = 2
 FLOOD_S = 1.0
@@ -82,21 +85,21 @@ PATHS: dict[str, Callable[[str], contextlib.AbstractContextManager[Built]]] = {
 }
 
 
-def measured(name: str, tool: str, cycles: int) -> dict[str, list[float]]:
+def measured(name: str, tool: str, cycles: int, pace: Pace) -> dict[str, list[float]]:
     """One path, built anew: figures, one value for each time."""
     with PATHS[name](f"bench{os.getpid()}") as path:
         measures.warm(path)
         figures = {
-            **measures.tcp(path, TCP_S, 1, EMULATED),
-            **measures.packets(path, tool, FLOOD_S, EMULATED),
-            **measures.round_trips(path, tool, ROUND_TRIPS, EMULATED),
+            **measures.tcp(path, TCP_S, 1, pace),
+            **measures.packets(path, tool, FLOOD_S, pace),
+            **measures.round_trips(path, tool, ROUND_TRIPS, pace),
         }
         found = {figure: [value] for figure, value in figures.items()}
         for kind, ways in path.breaks.items():
-            found |= measures.breaks(path, tool, ways, cycles, kind, EMULATED)
+            found |= measures.breaks(path, tool, ways, cycles, kind, pace)
     return found
 
 
 if __name__ == "__main__":
     raise_priority()
-    print(json.dumps(measured(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(measured(sys.argv[1], sys.argv[2], int(sys.argv[3]), PACES[sys.argv[4]])))

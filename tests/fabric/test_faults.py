@@ -25,7 +25,7 @@ from ibbond.wire.sa_records import McMemberRecord
 ALL = ["h1/1", "h1/2", "h2/1", "h2/2"]
 
 
-@pytest.fixture(params=[Timing(), Timing.simulated()], ids=["live", "simulated"])
+@pytest.fixture(params=[Timing(), Timing.live(), Timing.simulated()], ids=["at-once", "live", "simulated"])
 def lab(request: pytest.FixtureRequest) -> Lab:
     return two_switches(Lab(timing=request.param)).start()
 
@@ -336,6 +336,24 @@ def test_a_very_lossy_link_does_not_stop_the_manager(lab: Lab) -> None:
     assert lab.subnet.port("h1/1").state == PortState.ACTIVE
     lab.after(MakeLossy("s1/7", 0.0), ms=10_000)
     assert lab.reachable() == pairs(ALL)
+
+
+def test_a_join_that_a_switch_did_not_hear_of_is_made_true_later(lab: Lab) -> None:
+    """The write for one group is lost, and with it what is known of the switch: all other groups must stay."""
+    for port in ALL:
+        lab.listen(port)
+        assert isinstance(lab.join(port), McMemberRecord)
+    other, third = (bytes.fromhex(f"ff12401bffff0000000000000a0b0c{last}") for last in ("0d", "0e"))
+    lab.create("h1/2", other)
+    for link in ("s1/7", "s1/8"):
+        lab.do(MakeLossy(link, 1.0))
+    lab.join("h1/1", other, ms=95)  # four tries of 20 ms; nobody is given up yet
+    for link in ("s1/7", "s1/8"):
+        lab.do(MakeLossy(link, 0.0))
+    lab.create("h1/1", third)
+    lab.settle(2000)
+    lab.multicast("h1/1")
+    assert set(lab.arrivals()) >= {"h2/1", "h1/2", "h2/2"}
 
 
 def test_quiet_means_quiet(lab: Lab) -> None:

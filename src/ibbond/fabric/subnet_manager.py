@@ -236,6 +236,10 @@ class SubnetManager:
         at = self._now + (self._timing.sweep_hold_off_ns if delay is None else delay)
         self._sweep_at = at if self._sweep_at is None else min(at, self._sweep_at)
 
+    def _sweep_again(self) -> None:
+        """Somebody was silent: try it again, and not at once."""
+        self._schedule_sweep(self._timing.sweep_hold_off_ns + self._patience * self._timing.smp_timeout_ns)
+
     def _sweep(self) -> Task:
         sent, began = self._conversation.smps_sent, self._now
         change = yield from self.sweeper.sweep()
@@ -258,7 +262,7 @@ class SubnetManager:
         )
         self._patience = min(self._patience * 2, MOST_PATIENCE) if change.again else 1
         if change.again:
-            self._schedule_sweep(self._timing.sweep_hold_off_ns + self._patience * self._timing.smp_timeout_ns)
+            self._sweep_again()
         if self._timing.light_sweep_ns:
             self._light_at = self._now + self._timing.light_sweep_ns
 
@@ -283,6 +287,8 @@ class SubnetManager:
         answer = self.administrator.answer(self._now, request, mad.source_lid)
         if answer.groups:
             yield from self.sweeper.write_groups(answer.groups)
+            if self.sweeper.failed:
+                self._sweep_again()
         self._send_answer(mad, request, answer)
         for mgid in answer.created:
             self._notify(TRAP_GROUP_CREATED, mgid)

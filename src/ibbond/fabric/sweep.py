@@ -62,6 +62,11 @@ class Sweeper:
         self._failed = False  # a table could not be written
         self._register_all = False
 
+    @property
+    def failed(self) -> bool:
+        """Something could not be written since the last sweep began: only another one makes it true."""
+        return self._failed
+
     def begin_anew(self) -> None:
         """Trust nothing that was written before, but keep LIDs; every port is asked to register."""
         self._linear.clear()
@@ -278,8 +283,12 @@ class Sweeper:
         """Write the multicast tables for these groups; one that has ended is taken out.
 
         A tree that must change is first cut down to what the old and the new one share: a packet on its way never
-        sees a mixture that has a ring in it, and nobody receives it twice.
+        sees a mixture that has a ring in it, and nobody receives it twice. A switch whose tables are not known gets all
+        groups, for what it has is overwritten in whole blocks.
         """
+        if any(node.guid not in self._masks for node in self._switches):
+            ended = [group for group in groups if group.mgid not in self._groups.by_mgid]
+            groups = [*self._groups.by_mgid.values(), *ended]
         shared: dict[int, dict[int, int]] = {}
         wanted: dict[int, dict[int, int]] = {}  # MLID -> switch -> mask
         alive = {group.mlid for group in self._groups.by_mgid.values()}

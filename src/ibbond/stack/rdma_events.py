@@ -118,6 +118,7 @@ class RdmaKind(enum.Enum):
     UNREACHABLE = "unreachable"
     DISCONNECTED = "disconnected"
     ADDR_CHANGE = "addr_change"
+    DEVICE_REMOVAL = "device_removal"
 
 
 @dataclass(frozen=True, slots=True)

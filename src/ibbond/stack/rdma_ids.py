@@ -1,0 +1,164 @@
+"""The RDMA CM ids of one host: what each is about, how it is found, and how its program hears of it.
+
+Read first: of Linux `core/cma.c`, `struct rdma_id_private`. What is done with them is in `rdma_resolving` and
+`rdma_connecting`; who asks for it in `rdma_users`.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ibbond.errors import Refused
+from ibbond.fabric.reliable import ProtectionDomain
+from ibbond.fabric.subnet import Subnet
+from ibbond.stack.rdma_events import ARRIVED_IDS, Connect, RdmaEvent, RdmaKind, RdmaNews
+from ibbond.wire.cm import Req
+from ibbond.wire.sa_records import PathRecord
+
+if TYPE_CHECKING:
+    from ibbond.stack.host_stack import HostStack
+
+
+class IdState(enum.Enum):
+    IDLE = enum.auto()
+    LISTENING = enum.auto()
+    RESOLVING_ADDRESS = enum.auto()
+    ADDRESS_RESOLVED = enum.auto()
+    RESOLVING_ROUTE = enum.auto()
+    ROUTE_RESOLVED = enum.auto()
+    CONNECTING = enum.auto()
+    CONNECTED = enum.auto()
+    DISCONNECTED = enum.auto()
+    REMOVED = enum.auto()  # its adapter has gone: it can only be destroyed
+
+
+@dataclass(eq=False, slots=True)
+class RdmaId:
+    """An id of a program. `source_address` and `neighbor_address` are the 20 bytes of the time of resolving."""
+
+    user: int
+    number: int
+    state: IdState = IdState.IDLE
+    service_port: int = 0
+    device: str = ""
+    source: bytes = b""
+    destination: bytes = b""
+    next_hop: bytes = b""
+    source_address: bytes = b""
+    neighbor_address: bytes = b""
+    port: str = ""
+    pkey: int = 0xFFFF
+    record: PathRecord | None = None
+    qpn: int | None = None
+    psn: int = 0
+    local_id: int | None = None
+    request: Req | None = None  # of a peer
+    settings: Connect | None = None
+    due_at: int | None = None  # of giving up resolving
+    ask_at: int | None = None  # of the next path query
+    query: int = 0
+
+
+class RdmaIds:
+    """By program and number, by queue pair, by the communication manager's number."""
+
+    def __init__(self, host: HostStack, subnet: Subnet) -> None:
+        self._host = host
+        self._subnet = subnet
+        self._all: dict[tuple[int, int], RdmaId] = {}
+        self._by_pair: dict[tuple[str, int], RdmaId] = {}  # adapter, QPN
+        self._by_local: dict[int, RdmaId] = {}
+        self._domains: dict[int, ProtectionDomain] = {}
+        self._next_arrived = ARRIVED_IDS
+
+    def __iter__(self) -> Iterator[RdmaId]:
+        return iter(tuple(self._all.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def new(self, user: int, number: int) -> RdmaId:
+        if (user, number) in self._all or not 0 <= number < ARRIVED_IDS:
+            raise Refused(f"no new id {number}", why="the number is taken", fix="Take another", code=errno.EEXIST)
+        one = self._all[user, number] = RdmaId(user, number)
+        return one
+
+    def arrived(self, user: int) -> RdmaId:
+        """A new id for a connection request; we number it."""
+        one = self._all[user, self._next_arrived] = RdmaId(user, self._next_arrived)
+        self._next_arrived += 1
+        return one
+
+    def find(self, user: int, number: int) -> RdmaId | None:
+        return self._all.get((user, number))
+
+    def get(self, user: int, number: int) -> RdmaId:
+        one = self._all.get((user, number))
+        if one is None:
+            why = "this program has none of this number"
+            raise Refused(f"no id {number}", why=why, fix="Resolve an address first", code=errno.ENOENT)
+        return one
+
+    def forget(self, one: RdmaId) -> None:
+        self._all.pop((one.user, one.number), None)
+        if one.local_id is not None:
+            self._by_local.pop(one.local_id, None)
+        if one.qpn is not None:
+            self._by_pair.pop((self.adapter(one.port), one.qpn), None)
+
+    def of_local(self, local_id: int) -> RdmaId | None:
+        return self._by_local.get(local_id)
+
+    def has_local(self, one: RdmaId, local_id: int) -> None:
+        """The communication manager calls it by this number."""
+        one.local_id = local_id
+        self._by_local[local_id] = one
+
+    def of_pair(self, port: str, qpn: int) -> RdmaId | None:
+        return self._by_pair.get((self.adapter(port), qpn))
+
+    def make_queue_pair(self, one: RdmaId) -> None:
+        if not one.port or one.qpn is not None:
+            raise refused(one, "it has no port yet" if not one.port else "it has one already", errno.EINVAL)
+        one.qpn = self._subnet.create_reliable(one.port, self.domain(one.user))
+        one.psn = one.qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
+        self._by_pair[self.adapter(one.port), one.qpn] = one
+
+    def domain(self, user: int) -> ProtectionDomain:
+        return self._domains.setdefault(user, ProtectionDomain())
+
+    def forget_domain(self, user: int) -> None:
+        self._domains.pop(user, None)
+
+    def adapter(self, port: str) -> str:
+        return self._subnet.port(port).node.name
+
+    def tell(
+        self,
+        one: RdmaId,
+        kind: RdmaKind,
+        status: int = 0,
+        private: bytes = b"",
+        *,
+        listener: int = -1,
+        detail: str = "",
+    ) -> None:
+        """The id's program hears this."""
+        news = RdmaNews(one.number, kind, status, private, listener, detail)
+        self._host.outbox.tell(RdmaEvent(self._host.name, one.user, news))
+
+
+def need(one: RdmaId, *states: IdState) -> RdmaId:
+    """The id, when it is in one of these states; else `Refused`."""
+    if one.state not in states:
+        raise refused(one, f"it is {one.state.name.lower().replace('_', ' ')}", errno.EINVAL)
+    return one
+
+
+def refused(one: RdmaId, why: str, code: int) -> Refused:
+    fix = "Follow the order of rdma_cm(7)"
+    return Refused(f"id {one.number} cannot do this", why=why, fix=fix, code=code)

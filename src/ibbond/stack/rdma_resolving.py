@@ -1,0 +1,158 @@
+"""Resolving of RDMA CM: which port leads to an IP address, where the neighbor is, and the path to it.
+
+Read first: of Linux `core/addr.c` and `core/cma.c` (names of functions are given where they are followed). The port
+comes from the device's address of the moment, which on a bond is that of its active member: so a program that resolves
+the same IP again after a failover gets the new one. Left out: the kernel's own cache of resolved addresses.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from ibbond.fabric.events import SendMad
+from ibbond.fabric.subnet import Subnet
+from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram, PortState
+from ibbond.machine import MS
+from ibbond.stack.rdma_events import RdmaKind, ResolveAddress
+from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds
+from ibbond.wire.mad import Method
+from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
+from ibbond.wire.sa_records import PathMask, PathRecord
+
+if TYPE_CHECKING:
+    from ibbond.stack.host_stack import HostStack
+
+QUERIES = 0x8002 << 48  # transaction ids of our path queries
+ASK_AGAIN = 200 * MS
+QUESTION = PathMask.DGID | PathMask.SGID | PathMask.REVERSIBLE | PathMask.NUMB_PATH | PathMask.PKEY
+
+
+class Resolving:
+    """Looks for addresses and paths of a host's ids."""
+
+    def __init__(self, host: HostStack, subnet: Subnet, ids: RdmaIds) -> None:
+        self._host = host
+        self._subnet = subnet
+        self._ids = ids
+        self._next_query = 0
+        self._changes: dict[str, int] = {}  # of neighbors, as seen last
+
+    def address(self, now: int, one: RdmaId, wish: ResolveAddress) -> None:
+        host, destination = self._host, wish.destination
+        name = host.next_hops.device_for(destination)
+        device = host.namespace.get(name) if name is not None else None
+        one.service_port, one.destination, one.record = wish.port, destination, None
+        if device is None or not device.usable or len(device.address) != 20:
+            one.state = IdState.IDLE
+            self._ids.tell(one, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
+            return
+        layer = host.ip[device.name]
+        one.device, one.source = device.name, layer.source_for(destination)
+        one.state = IdState.RESOLVING_ADDRESS
+        if layer.owns(destination):
+            self._address_resolved(one, device.address)
+            return
+        one.next_hop = layer.next_hop(destination)
+        entry = layer.neighbors.get(one.next_hop)
+        known = entry.hardware if entry is not None else b""
+        one.due_at = now + wish.timeout_ms * MS
+        host.frames.send_all(now, layer, layer.resolve(now, one.next_hop))
+        if known:
+            self._address_resolved(one, known)
+
+    def route(self, now: int, one: RdmaId, timeout_ms: int) -> None:
+        one.state, one.due_at = IdState.RESOLVING_ROUTE, now + timeout_ms * MS
+        self._ask_path(now, one)
+
+    def path_answered(self, answer: SaMad) -> None:
+        for one in self._ids:
+            if one.query == answer.transaction_id and one.state is IdState.RESOLVING_ROUTE:
+                one.due_at = one.ask_at = None
+                record = PathRecord.parse(answer.data)
+                if answer.status != SaStatus.OK or not record.dlid:
+                    one.state = IdState.ADDRESS_RESOLVED
+                    self._ids.tell(one, RdmaKind.ROUTE_ERROR, errno.EHOSTUNREACH)
+                    return
+                one.record, one.state = record, IdState.ROUTE_RESOLVED
+                self._ids.tell(one, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
+
+    def settle(self, now: int) -> None:
+        """Something has happened on the host: a neighbor that somebody waits for or relies on may have moved."""
+        if not self._ids:
+            return
+        moved = set()
+        for name in dict.fromkeys(one.device for one in self._ids if one.device):
+            layer = self._host.ip.get(name)
+            if layer is not None and self._changes.get(name) != layer.neighbors.changes:
+                self._changes[name] = layer.neighbors.changes
+                moved.add(name)
+        for one in self._ids:
+            if one.device not in moved:
+                continue
+            entry = self._host.ip[one.device].neighbors.get(one.next_hop)
+            if entry is None or not entry.hardware:
+                continue
+            if one.state is IdState.RESOLVING_ADDRESS:
+                self._address_resolved(one, entry.hardware)
+            elif one.state in (IdState.CONNECTING, IdState.CONNECTED) and one.neighbor_address not in (
+                b"",
+                entry.hardware,
+            ):
+                one.neighbor_address = entry.hardware  # `cma_netevent_callback`: once per move
+                self._ids.tell(one, RdmaKind.UNREACHABLE, errno.ETIMEDOUT, detail="the neighbor is at another address")
+
+    def tick(self, now: int) -> None:
+        for one in self._ids:
+            if one.due_at is not None and one.due_at <= now:
+                one.due_at = one.ask_at = None
+                route = one.state is IdState.RESOLVING_ROUTE
+                one.state = IdState.ADDRESS_RESOLVED if route else IdState.IDLE
+                self._ids.tell(one, RdmaKind.ROUTE_ERROR if route else RdmaKind.ADDR_ERROR, errno.ETIMEDOUT)
+            elif one.ask_at is not None and one.ask_at <= now:
+                self._ask_path(now, one)
+
+    def deadline(self) -> int | None:
+        return min((at for one in self._ids for at in (one.due_at, one.ask_at) if at is not None), default=None)
+
+    def _address_resolved(self, one: RdmaId, neighbor: bytes) -> None:
+        """`cma_acquire_dev_by_src_ip`: the device's address of now says which port."""
+        device = self._host.device(one.device)
+        one.due_at = None
+        one.neighbor_address, one.source_address = neighbor, device.address
+        one.pkey = int.from_bytes(device.broadcast[8:10])
+        port = self._port_of(device.address[4:])
+        if port is None:
+            one.state = IdState.IDLE
+            self._ids.tell(one, RdmaKind.ADDR_ERROR, errno.ENODEV)
+            return
+        one.port, one.state = port, IdState.ADDRESS_RESOLVED
+        self._ids.tell(one, RdmaKind.ADDR_RESOLVED, detail=port)
+
+    def _ask_path(self, now: int, one: RdmaId) -> None:
+        """`cma_query_ib_route`. The administrator may be silent while it sweeps; it is asked again."""
+        self._next_query += 1
+        one.query = QUERIES | self._next_query
+        one.ask_at = now + ASK_AGAIN
+        question = PathRecord(
+            dgid=one.neighbor_address[4:],
+            sgid=one.source_address[4:],
+            pkey=one.pkey,
+            numb_path=1,
+            reversible=True,
+        )
+        port = self._subnet.port(one.port)
+        if port.state == PortState.ACTIVE and port.sm_lid:
+            mad = SaMad(
+                Method.GET,
+                SaAttribute.PATH_RECORD,
+                component_mask=QUESTION,
+                data=question.pack(),
+                transaction_id=one.query,
+            )
+            self._host.outbox.send(
+                SendMad(one.port, ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, mad.pack()))
+            )
+
+    def _port_of(self, gid: bytes) -> str | None:
+        return next((name for name in self._host.ports if self._subnet.port(name).gid == gid), None)

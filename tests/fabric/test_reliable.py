@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from ibbond.fabric.events import Cut, MakeLossy, Mend, Post, SubnetEffect, WorkDone
+from ibbond.fabric.events import Cut, MakeLossy, Mend, MessageArrived, Post, SubnetEffect, WorkDone
 from ibbond.fabric.generation import Generation
-from ibbond.fabric.reliable import ProtectionDomain
+from ibbond.fabric.reliable import QUEUE, ProtectionDomain
 from ibbond.fabric.reliable_verbs import Completion, Operation, Peer, Receive, Status, Work
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.timing import Timing
@@ -26,11 +26,14 @@ class Two:
     key: dict[str, int] = field(default_factory=dict)
     qpn: dict[str, int] = field(default_factory=dict)
     done: dict[str, list[Completion]] = field(default_factory=lambda: {A: [], B: []})
+    handed: dict[str, list[bytes]] = field(default_factory=lambda: {A: [], B: []})
 
     def take(self, effects: list[SubnetEffect]) -> None:
         for effect in effects:
             if isinstance(effect, WorkDone):
                 self.done[effect.port].append(effect.completion)
+            elif isinstance(effect, MessageArrived):
+                self.handed[effect.port].append(effect.payload)
 
     def post(self, port: str, request: Work | Receive) -> None:
         self.take(self.subnet.handle(self.now, Post(port, self.qpn[port], request)))
@@ -143,3 +146,65 @@ def test_a_receiver_that_is_not_ready_is_waited_for_as_often_as_was_said() -> No
     patient.post(B, Receive(1, patient.key[B], 0, 8))
     patient.run(5)
     assert [each.status for each in patient.done[A]] == [Status.SUCCESS]
+
+
+def driven(**settings: int) -> Two:
+    """Both queue pairs are a driver's, as IPoIB's are: no memory, messages handed up."""
+    pair = two(**settings)
+    for port in (A, B):
+        pair.subnet.destroy_queue_pair(port, pair.qpn[port])
+        pair.qpn[port] = pair.subnet.create_reliable(port, None)
+    for port, other in ((A, B), (B, A)):
+        lid = pair.subnet.port(other).lid
+        peer = Peer(lid, pair.qpn[other], 5, 5, 2048, 11, settings.get("retry_count", 2))
+        pair.subnet.connect_reliable(port, pair.qpn[port], peer)
+    return pair
+
+
+def message(payload: bytes) -> Work:
+    return Work(0, Operation.SEND, inline=payload, signaled=False)
+
+
+def test_a_drivers_messages_are_handed_up_whole_and_success_is_not_told() -> None:
+    pair = driven()
+    for payload in (b"small", bytes(65524)):
+        pair.post(A, message(payload))
+    pair.run(1)
+    assert pair.handed[B] == [b"small", bytes(65524)]
+    assert pair.done == {A: [], B: []}
+    assert pair.subnet.carries(A, pair.qpn[A], B, pair.qpn[B])
+    assert not pair.subnet.carries(A, pair.qpn[A], B, pair.qpn[B] + 1)
+
+
+def test_a_drivers_memory_cannot_be_written() -> None:
+    pair = driven()
+    pair.post(A, Work(1, Operation.WRITE, inline=b"x", remote_key=0x1300))
+    pair.run(1)
+    assert [each.status for each in pair.done[A]] == [Status.REMOTE_ACCESS]
+    assert pair.handed[B] == []
+
+
+def test_a_driver_hears_of_every_message_that_was_lost_and_of_no_room() -> None:
+    pair = driven(retry_count=0)
+    pair.take(pair.subnet.handle(pair.now, Cut(B)))
+    posted = 0
+    while pair.subnet.has_room(A, pair.qpn[A]):
+        pair.post(A, message(b"x"))
+        posted += 1
+    assert posted == QUEUE
+    assert not pair.subnet.carries(A, pair.qpn[A], B, pair.qpn[B]), "a flow would overtake what waits"
+    pair.run(100)
+    assert [each.status for each in pair.done[A]] == [Status.RETRY_EXCEEDED] + [Status.FLUSHED] * (QUEUE - 1)
+    pair.subnet.destroy_queue_pair(A, pair.qpn[A])
+    pair.post(A, message(b"late"))
+    assert not pair.subnet.has_room(A, pair.qpn[A])
+
+
+def test_repeated_messages_are_handed_up_once() -> None:
+    pair = driven(retry_count=7)
+    pair.take(pair.subnet.handle(pair.now, MakeLossy(A, 0.2)))
+    sent = [number.to_bytes(4) for number in range(100)]
+    for payload in sent:
+        pair.post(A, message(payload))
+    pair.run(5000)
+    assert pair.handed[B] == sent

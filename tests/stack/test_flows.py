@@ -49,6 +49,9 @@ mtu = 2044
 options = { mode = "active-backup", miimon = 50, num_grat_arp = 2 }
 """
 )
+CONNECTED_HOSTS = THREE_HOSTS
+for connected in ("[hosts.h1]", "[hosts.h2]"):
+    CONNECTED_HOSTS = CONNECTED_HOSTS.replace(connected, f'{connected}\nmode = "connected"')
 CHAT = ip("239.1.2.3")
 PORTS = [f"h{host}/{port}" for host in (1, 2, 3) for port in (1, 2)]
 
@@ -260,8 +263,18 @@ def _do(world: SmallWorld, change: Callable[[SmallWorld], None]) -> str:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_fast_and_slow_path_agree_packet_by_packet(seed: int) -> None:
+    _race(THREE_HOSTS, seed)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_they_agree_in_connected_mode(seed: int) -> None:
+    """h3 stays in datagram mode: it is sent messages and answers with datagrams."""
+    _race(CONNECTED_HOSTS, seed)
+
+
+def _race(topology: str, seed: int) -> None:
     random = Random(seed)
-    slow, fast = world_of(THREE_HOSTS), world_of(THREE_HOSTS)
+    slow, fast = world_of(topology), world_of(topology)
     pump = Pumped(fast)
     story: list[str] = []
     for number in range(250):

@@ -81,11 +81,12 @@ class DeliveryChecker:
     last_active: dict[str, tuple[str | None, str | None, int]] = field(default_factory=dict)
 
     def follow(self, world: "World") -> None:
-        """Remember, per bond, the active member, the one before it, and when that changed."""
+        """Remember, per bond, the active member, the one before it, and when that one ceased to be (none is no one)."""
         for name, bond in bonds(world):
-            active, _, _ = self.last_active.get(name, (None, None, 0))
-            if active != bond.active:
-                self.last_active[name] = (bond.active, active, world.now)
+            active, before, since = self.last_active.get(name, (None, None, 0))
+            if active is not None and active != bond.active:
+                before, since = active, world.now
+            self.last_active[name] = (bond.active, before, since)
 
     def delivered(self, world: "World", effect: Deliver) -> None:
         """A packet reached a host's IP stack through a member of a bond."""

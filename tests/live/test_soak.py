@@ -1,0 +1,82 @@
+"""Many failovers of a live lab, with programs that talk all the time: nothing grows in its process, nobody is lost.
+
+`IBBOND_SOAK=500` has five hundred of them (a few minutes); otherwise they are few.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from view_lab import ViewLab, unique, view_lab
+
+from ibbond.backend.control_socket import Control
+
+FAILOVERS = int(os.environ.get("IBBOND_SOAK", "30"))
+WARM = FAILOVERS // 3
+GROWTH_KB = 2048  # of resident memory after WARM: allocators breathe
+TWO_HOSTS = """
+[switches]
+s1 = {}
+s2 = {}
+[[links]]
+between = ["s1", "s2"]
+[hosts.h1]
+ports = { ib0 = "s1", ib1 = "s2" }
+bonds.bond0 = { members = ["ib0", "ib1"], addresses = ["10.0.0.1/24"] }
+[hosts.h2]
+ports = { ib0 = "s1", ib1 = "s2" }
+bonds.bond0 = { members = ["ib0", "ib1"], addresses = ["10.0.0.2/24"] }
+"""
+
+
+def occupied(pid: int) -> tuple[int, int, int]:
+    """Resident kB, open descriptors, threads."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]), len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"])
+
+
+def fail_over(lab: ViewLab, control: Control) -> None:
+    """Cut the cable in use, wait for the other one to be used and for the first to be back."""
+    active = lab_active(control)
+    control.ask("cut", cables=[f"h1/{active}"])
+    wait_for(lambda: lab_active(control) not in (active, ""))
+    control.ask("mend", cables=[f"h1/{active}"])
+    wait_for(lambda: control.ask("read", host="h1", path=f"{active}/bonding_slave/mii_status") == "up\n")
+
+
+def lab_active(control: Control) -> str:
+    return str(control.ask("read", host="h1", path="bond0/bonding/active_slave")).strip()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_many_failovers_live(tmp_path: Path) -> None:
+    with view_lab(unique("soak"), TWO_HOSTS, tmp_path) as lab, Control.of(lab.name) as control:
+        status = control.ask("status")
+        assert isinstance(status, dict)
+        ping = lab.popen("ping", "-i", "0.02", "-q", "10.0.0.2")
+        warm = (0, 0, 0)
+        for number in range(FAILOVERS):
+            if number == WARM:
+                time.sleep(0.5)
+                warm = occupied(status["pid"])
+            fail_over(lab, control)
+        time.sleep(0.5)
+        end = occupied(status["pid"])
+        ping.send_signal(signal.SIGINT)
+        said = ping.communicate(timeout=10)[0].decode()
+        print(f"kB, descriptors, threads after {WARM}: {warm}; after {FAILOVERS}: {end}; {said.splitlines()[-2:]}")
+        assert end[0] - warm[0] < GROWTH_KB
+        assert end[1:] == warm[1:]
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        assert found, said
+        sent, received = map(int, found.groups())
+        assert sent - received <= max(2, FAILOVERS // 50)

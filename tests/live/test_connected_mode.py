@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from view_lab import IBBOND, NO_VIEW, ViewLab, unique, view_lab
+
+from ibbond.topology.default import TWO_HOSTS
 
 pytestmark = pytest.mark.skipif(NO_VIEW is not None, reason=str(NO_VIEW))
 
@@ -151,6 +154,19 @@ def test_the_mode_file(lab: ViewLab) -> None:
     for asked in (2045, 4093):  # what the group carries, and more than the port does
         lab.bash(f"ip link set ib0 mtu {asked}", host="h4")
         assert lab.bash("sleep 0.2; cat ib0/mtu", host="h4").stdout == "2044\n"
+
+
+def test_the_mode_outlives_a_lab_that_was_killed(tmp_path: Path) -> None:
+    with view_lab(unique("revived"), TWO_HOSTS, tmp_path) as lab:
+        for host in ("h1", "h2"):
+            lab.bash("for ib in ib0 ib1; do echo connected > $ib/mode; done; ip link set bond0 mtu 65520", host=host)
+        time.sleep(0.5)  # what must be remembered is written down a little later
+        os.kill(int(json.loads(lab.ibbond("lab", "status", "--json").stdout)["pid"]), signal.SIGKILL)
+        lab.ibbond("lab", "up", "--resume")
+        for name in ("ib0", "ib1"):
+            assert lab.bash(f"cat {name}/mode {name}/mtu").stdout == "connected\n65520\n"
+        answered, said = ping(lab, "10.0.0.2", "-M", "do", "-s", "65492")
+        assert answered >= 9, said
 
 
 def test_a_bond_of_both_modes_is_told_by_check(lab: ViewLab) -> None:

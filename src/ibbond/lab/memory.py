@@ -6,15 +6,15 @@ order. What the kernel remembers by itself (addresses, routes, groups, programs)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ibbond.bonding.option import Kind, Option
 from ibbond.bonding.options import OPTIONS
+from ibbond.topology.model import CONNECTED, DATAGRAM, DATAGRAM_ONLY, Host, IpoibDevice, Topology
 from ibbond.topology.model import Bond as BondPlan
-from ibbond.topology.model import Host, IpoibDevice, Topology
 
 if TYPE_CHECKING:
     from ibbond.bonding.bond import Bond
@@ -48,6 +48,7 @@ class HostMemory:
     bonds: tuple[BondMemory, ...] = ()
     children: tuple[tuple[str, str, int], ...] = ()  # name, parent, P_Key
     devices: tuple[DeviceMemory, ...] = ()
+    connected: tuple[str, ...] | None = None  # IPoIB devices in connected mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def remember(network: Network, cut: Iterable[str]) -> Memory:
             tuple(remember_bond(bond) for bond in host.registry.bonds.values()),
             children,
             tuple(DeviceMemory(device.name, device.up, device.mtu) for device in free),
+            tuple(interface.device.name for interface in host.links if interface.connected),
         )
     return Memory(hosts, tuple(cut))
 
@@ -124,6 +126,11 @@ def recalled_host(host: Host, memory: HostMemory | None) -> Host:
     children = [
         known.get(name) or IpoibDevice(name, ports[parent], pkey, parent) for name, parent, pkey in memory.children
     ]
+    if memory.connected is not None:
+        parents, children = (
+            [replace(device, mode=recalled_mode(device, memory.connected)) for device in devices]
+            for devices in (parents, children)
+        )
     states = {device.name: device for device in memory.devices}
     devices = [
         replace(device, up=state.up, mtu=state.mtu) if (state := states.get(device.name)) else device
@@ -131,3 +138,10 @@ def recalled_host(host: Host, memory: HostMemory | None) -> Host:
     ]
     bonds = tuple(BondPlan(bond.name, bond.members, bond.options, bond.mtu, up=bond.up) for bond in memory.bonds)
     return replace(host, devices=tuple(devices), bonds=bonds)
+
+
+def recalled_mode(device: IpoibDevice, connected: Collection[str]) -> str:
+    """The mode of a device that its file had set; what the driver can do stays."""
+    if device.mode == DATAGRAM_ONLY:
+        return device.mode
+    return CONNECTED if device.name in connected else DATAGRAM

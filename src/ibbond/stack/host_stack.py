@@ -32,6 +32,7 @@ from ibbond.stack.device_notices import DeviceNotices
 from ibbond.stack.ethernet import ethernet_device
 from ibbond.stack.events import (
     AddressesAre,
+    AttributeChanged,
     CreateBond,
     CreateChild,
     DeleteBond,
@@ -198,7 +199,10 @@ class HostStack:
     def port_raised(self, now: int, port: str, kind: PortEventKind) -> list[HostEffect]:
         self.now = now
         self.generation.bump()
-        self.links.port_raised(now, port, kind)
+        if kind is PortEventKind.DEVICE_FATAL:
+            self.rdma.device_removed(port)
+        else:
+            self.links.port_raised(now, port, kind)
         self._settle()
         return self.outbox.take()
 
@@ -381,6 +385,7 @@ class HostStack:
 
     def _set_mode(self, device: Device, connected: bool) -> None:
         self.links.set_mode(self.now, device.name, connected=connected)
+        self.outbox.tell(AttributeChanged(self.name, f"{device.name}/mode"))
         bond = self.bond_above(device)
         if bond is not None:
             self.warn_of_mixed_modes(bond)

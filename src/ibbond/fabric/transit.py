@@ -25,6 +25,9 @@ DR_SLID, DR_DLID = 32, 34
 MOST_DIRECTED_HOPS = 63
 
 
+Arrival = tuple[Port, Packet, int]  # a packet on the cable to this port, of this epoch of the cable
+
+
 @dataclass(frozen=True, slots=True)
 class Walk:
     """A way through the subnet that a flow remembers until the generation changes: where it ends, whom to count."""
@@ -96,30 +99,41 @@ class Transit:
 
     def _transmit(self, port: Port, packet: Packet) -> None:
         """Put a packet onto the cable at `port`, or count why not."""
+        for each in self._put(port, packet):
+            self._schedule.after(self._hop_ns, self._arrive, *each)
+
+    def _put(self, port: Port, packet: Packet) -> tuple[Arrival, ...]:
+        """What is on the cable now and will arrive at its other end."""
         peer, cable = port.peer, port.cable
         counters = port.counters
         packet.hops += 1
         if peer is None or cable is None or packet.hops > MAX_HOPS or not _open(port, peer, packet):
             counters.transmit_discards += packet.count
-            return
+            return ()
         if isinstance(packet.content, Datagram) and segment_bytes(packet.content) > port.mtu_bytes:
             counters.transmit_discards += packet.count
-            return
+            return ()
         counters.transmit_packets += packet.count
         counters.transmit_words += packet.words
         if packet.multicast:
             counters.transmit_multicast += packet.count
         if port.tapped:
             self._capture(port, packet, True)
-        if cable.loss:
-            for single in segments(packet):
-                if self._random.random() < _lost(cable.loss, single.count):
-                    peer.counters.symbol_errors += 1
-                    peer.counters.receive_errors += 1
-                else:
-                    self._schedule.after(self._hop_ns, self._arrive, peer, single, cable.epoch)
-        else:
-            self._schedule.after(self._hop_ns, self._arrive, peer, packet, cable.epoch)
+        if not cable.loss:
+            return ((peer, packet, cable.epoch),)
+        arriving = []
+        for single in segments(packet):
+            if self._random.random() < _lost(cable.loss, single.count):
+                peer.counters.symbol_errors += 1
+                peer.counters.receive_errors += 1
+            else:
+                arriving.append((peer, single, cable.epoch))
+        return tuple(arriving)
+
+    def _arrive_all(self, arriving: list[Arrival]) -> None:
+        """The copies of a multicast, which are on their cables since one moment, in their order."""
+        for port, packet, epoch in arriving:
+            self._arrive(port, packet, epoch)
 
     def _arrive(self, port: Port, packet: Packet, epoch: int) -> None:
         cable = port.cable
@@ -159,13 +173,16 @@ class Transit:
         if mask & 1:
             self._deliver(switch.management_port, packet.copy())
             mask &= ~1
+        leaving: list[Arrival] = []
         while mask and copies[0] < MAX_COPIES:
             number = (mask & -mask).bit_length() - 1
             mask &= mask - 1
             egress = switch.ports.get(number)
             if egress is not None:
                 copies[0] += 1
-                self._transmit(egress, packet.copy())
+                leaving += self._put(egress, packet.copy())
+        if leaving:
+            self._schedule.after(self._hop_ns, self._arrive_all, leaving)
 
     def _send_directed(self, port: Port, packet: Packet) -> None:
         """14.2.2: the sender of a request or of an answer puts the hop pointer where its way begins."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ibbond.bonding.bond import Bond
@@ -31,6 +32,9 @@ from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
 
+# A group's thousand members read the same bytes: what they say is worked out once.
+_arp = lru_cache(maxsize=64)(Arp.parse)
+_discovery = lru_cache(maxsize=64)(nd.parse)
 TO_KERNEL = (nd.RouterSolicitation, nd.RouterAdvertisement, nd.Redirect)  # discovery that is the kernel's business too
 
 
@@ -181,9 +185,9 @@ class Frames:
         """A frame as ARP or neighbor discovery, when it is one of these and can be read."""
         try:
             if frame.ethertype == ETHERTYPE_ARP:
-                return Arp.parse(frame.payload), None
+                return _arp(frame.payload), None
             if frame.ethertype == ETHERTYPE_IPV6 and nd.is_message(frame.payload):
-                return None, nd.parse(frame.payload)
+                return None, _discovery(frame.payload)
         except Malformed:
             device.statistics.rx_errors += 1
             self._host.ip[device.name].counts.malformed += 1

@@ -240,6 +240,8 @@ class ConnectionManager:
         return effects
 
     def deadline(self) -> int | None:
+        if not self._all:
+            return None
         return min((one.due_at for one in self._all.values() if one.due_at is not None), default=None)
 
     # ---- inside

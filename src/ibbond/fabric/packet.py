@@ -45,8 +45,15 @@ class Packet:
     def copy(self) -> Packet:
         """One copy of a multicast; fields by place, since a group of a thousand takes a thousand."""
         return Packet(
-            *(self.content, self.destination_lid, self.words, self.count),
-            *(self.management, self.directed, self.hops, self.copies, self.frames),
+            self.content,
+            self.destination_lid,
+            self.words,
+            self.count,
+            self.management,
+            self.directed,
+            self.hops,
+            self.copies,
+            self.frames,
         )
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from ibbond.fabric.conversation import Answers, Ask, Task
 from ibbond.fabric.directory import Directory, EndPort
 from ibbond.fabric.discovery import PortKey, SeenNode, SeenPort, SubnetMap, asked, discover
-from ibbond.fabric.groups import RECEIVING_STATES, Group, Groups
+from ibbond.fabric.groups import Group, Groups
 from ibbond.fabric.port import DEFAULT_GID_PREFIX, DEFAULT_PKEY
 from ibbond.fabric.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
+from ibbond.fabric.seats import Seats
 from ibbond.fabric.switch import MLIDS_PER_BLOCK, PORTS_PER_POSITION
 from ibbond.fabric.verbs import FIRST_MLID, PortState
 from ibbond.wire.port_info import Capability, PhysicalState, PortInfo
@@ -58,6 +59,7 @@ class Sweeper:
         self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
         self._masks: dict[int, dict[int, int]] = {}  # switch -> MLID -> what was written
         self._trees: dict[int, Tree] = {}
+        self._seats: dict[int, Seats] = {}  # by MLID
         self._trusted = SubnetMap()  # the last map, where it is known to be complete
         self._failed = False  # a table could not be written
         self._register_all = False
@@ -291,10 +293,9 @@ class Sweeper:
             groups = [*self._groups.by_mgid.values(), *ended]
         shared: dict[int, dict[int, int]] = {}
         wanted: dict[int, dict[int, int]] = {}  # MLID -> switch -> mask
-        alive = {group.mlid for group in self._groups.by_mgid.values()}
         for group in groups:
             old_tree = self._trees.get(group.mlid)
-            masks = self._group_masks(group) if group.mlid in alive else {}
+            masks = self._group_masks(group) if self._groups.by_mgid.get(group.mgid) is group else {}
             wanted[group.mlid] = masks
             if old_tree is not None and old_tree != self._trees.get(group.mlid):
                 old = {switch: known.get(group.mlid, 0) for switch, known in self._masks.items()}
@@ -304,20 +305,22 @@ class Sweeper:
         yield from self._write(self._mask_asks(wanted))
 
     def _group_masks(self, group: Group) -> dict[int, int]:
-        ends = self._directory.ends
-        members = [(ends[guid].home, state) for guid, state in group.members.items() if guid in ends]
-        homes = [(home, state) for home, state in members if home is not None and home[0] in self._graph]
-        switches = [home[0] for home, _ in homes]
-        if not switches:
+        seats = self._seats.get(group.mlid)
+        if seats is None or seats.ends is not self._directory.ends or seats.switches is not self._graph:
+            seats = self._seats[group.mlid] = Seats(self._directory.ends, self._graph)
+        seats.update(group.members)
+        if not seats.counts:
             self._trees.pop(group.mlid, None)
             return {}
         tree = self._trees.get(group.mlid)
-        if tree is None or not tree.holds(self._graph, switches):
-            root = choose_root(self._graph, switches, group.mlid - FIRST_MLID)
+        if tree is None or not tree.holds(self._graph, seats.counts):
+            root = choose_root(self._graph, seats.counts, group.mlid - FIRST_MLID)
             assert root is not None, "a group with members has a root"
             tree = self._trees[group.mlid] = spanning_tree(self._graph, root)
-        receivers = [home for home, state in homes if state & RECEIVING_STATES]
-        return multicast_masks(tree, receivers, switches)
+        masks = multicast_masks(tree, (), seats.counts)
+        for switch, mask in seats.masks.items():
+            masks[switch] = masks.get(switch, 0) | mask
+        return masks
 
     def _mask_asks(self, wanted: dict[int, dict[int, int]]) -> list[Ask]:
         """The block writes that make these masks true, remembered as done."""

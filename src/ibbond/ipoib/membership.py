@@ -58,7 +58,10 @@ class Group:
     @property
     def settled(self) -> bool:
         """Joined as wanted, and attached when it is to be received."""
-        return self.wanted & self.held == self.wanted and (self.attached or self.wanted != JoinState.FULL)
+        wanted = self.wanted
+        if wanted is not self.held and int.__and__(wanted, self.held) != wanted:  # asked often: not by way of IntFlag
+            return False
+        return self.attached or wanted != JoinState.FULL
 
 
 class Membership:

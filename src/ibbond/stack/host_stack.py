@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import BondEffect
@@ -60,16 +60,16 @@ from ibbond.stack.standby import Standby
 from ibbond.topology.model import listed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Bond:
-    """A bond's key in the agenda."""
+    """A bond's key in the agenda; one for each name, so that keys are told apart by what they are."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Layer:
-    """The key of a device's IP side."""
+    """The key of a device's IP side, likewise."""
 
     name: str
 
@@ -113,6 +113,8 @@ class HostStack:
         self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
         self._news: dict[str, None] = {}  # bonds that have heard something
         self._preparing: dict[str, str] = {}  # member -> bond that waits for it
+        self._bond_key = lru_cache(maxsize=None)(_Bond)
+        self._layer_key = lru_cache(maxsize=None)(_Layer)
         self._touched_layers: dict[str, None] = {}  # their deadline may be another one
         self._touched_bonds: dict[str, None] = {}
         self._on_start: list[Callable[[], None]] = []
@@ -422,19 +424,23 @@ class HostStack:
         self._report_deadlines()
 
     def _report_deadlines(self) -> None:
-        touched, self._touched_bonds = self._touched_bonds, {}
-        for name in touched:
-            bond = self.registry.bonds.get(name)
-            self._agenda.report(_Bond(name), bond.deadline() if bond is not None else None)
-        touched, self._touched_layers = self._touched_layers, {}
-        for name in touched:
-            layer = self.ip.get(name)
-            self._agenda.report(_Layer(name), layer.deadline() if layer is not None else None)
-            if self.standby is not None and layer is not None:
-                self.standby.neighbors_changed(name, layer.neighbors.changes)
+        if self._touched_bonds or self._touched_layers:
+            self._report_touched()
         self._agenda.report(self.rdma, self.rdma.deadline())
         if self.standby is not None:
             self._agenda.report(self.standby, self.standby.deadline())
+
+    def _report_touched(self) -> None:
+        touched, self._touched_bonds = self._touched_bonds, {}
+        for name in touched:
+            bond = self.registry.bonds.get(name)
+            self._agenda.report(self._bond_key(name), bond.deadline() if bond is not None else None)
+        touched, self._touched_layers = self._touched_layers, {}
+        for name in touched:
+            layer = self.ip.get(name)
+            self._agenda.report(self._layer_key(name), layer.deadline() if layer is not None else None)
+            if self.standby is not None and layer is not None:
+                self.standby.neighbors_changed(name, layer.neighbors.changes)
 
     def _too_long(self, device: Device, packet: bytes, mtu: int) -> None:
         self.frames.too_long(device, packet, mtu)

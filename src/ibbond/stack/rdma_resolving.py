@@ -113,6 +113,8 @@ class Resolving:
                 self._ask_path(now, one)
 
     def deadline(self) -> int | None:
+        if not self._ids:  # on most hosts, after every packet
+            return None
         return min((at for one in self._ids for at in (one.due_at, one.ask_at) if at is not None), default=None)
 
     def _address_resolved(self, one: RdmaId, neighbor: bytes) -> None:

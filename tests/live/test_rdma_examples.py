@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ibbond.topology.default import TWO_HOSTS
+
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
 
 
 def ibbond(*words: str) -> str:
@@ -80,3 +83,24 @@ def test_rping_gets_its_bytes_back(name: str) -> None:
     said = end(begin(name, "h1", "rdma-rping.py", "10.0.0.2"))
     assert said.count("4096 bytes there and back") == 10
     end(server)
+
+
+def test_a_block_session_goes_on_by_the_other_adapter(lab: str, tmp_path: Path) -> None:
+    topology = tmp_path / "two-adapters.toml"
+    topology.write_text(TWO_ADAPTERS)
+    ibbond("lab", "up", "--name", lab, str(topology))
+    try:
+        target = begin(lab, "h2", "rdma-block-session.py")
+        time.sleep(1)
+        initiator = begin(lab, "h1", "rdma-block-session.py", "10.0.0.2")
+        time.sleep(2)
+        ibbond("lab", "kill", "--name", lab, "h1")
+        time.sleep(1)
+        ibbond("lab", "revive", "--name", lab, "h1")
+        time.sleep(0.5)
+        said = end(initiator)
+        end(target)
+        assert "DEVICE_REMOVAL: resolved after" in said
+        assert said.rstrip().endswith("writes, 0 lost, 0 done twice")
+    finally:
+        ibbond("lab", "down", "--name", lab)

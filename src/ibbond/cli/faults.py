@@ -7,7 +7,7 @@ import click
 from ibbond.cli.output import as_dict, done, json_option, name_option
 from ibbond.errors import Refused
 
-NODES = click.argument("nodes", nargs=-1, required=True, metavar="SWITCH|sm...")
+NODES = click.argument("nodes", nargs=-1, required=True, metavar="SWITCH|HCA|sm...")
 PORT = click.argument("port", metavar="HOST/DEV")
 
 
@@ -26,7 +26,7 @@ def lose(lab_name: str, cables: tuple[str, ...], percent: float, as_json: bool) 
 @NODES
 @json_option
 def kill(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
-    """Switch off switches, or the subnet manager (sm): ibbond lab kill s1"""
+    """Switch off switches or the subnet manager (sm), or pull out a host's HCA: ibbond lab kill s1"""
     ask(lab_name, as_json, f"killed {', '.join(nodes)}", "kill", nodes=list(nodes))
 
 
@@ -35,7 +35,7 @@ def kill(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
 @NODES
 @json_option
 def revive(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
-    """Switch on what was killed; switches come back with empty tables: ibbond lab revive s1 sm"""
+    """Undo `kill`; switches come back with empty tables: ibbond lab revive s1 sm h1"""
     ask(lab_name, as_json, f"revived {', '.join(nodes)}", "revive", nodes=list(nodes))
 
 

@@ -46,6 +46,20 @@ class ReviveSwitch:
 
 
 @dataclass(frozen=True, slots=True)
+class KillAdapter:
+    """A host channel adapter is pulled out of its slot: DEVICE_FATAL at each port, then all its links go down."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviveAdapter:
+    """It is plugged in again: its links train to Init. Its GUIDs and the queue pairs of drivers are as before."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class KillSubnetManager:
     """The built-in subnet manager and administrator stop answering."""
 
@@ -125,6 +139,8 @@ SubnetEvent = (
     | MakeLossy
     | KillSwitch
     | ReviveSwitch
+    | KillAdapter
+    | ReviveAdapter
     | KillSubnetManager
     | ReviveSubnetManager
     | SetPkeys

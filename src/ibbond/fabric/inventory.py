@@ -115,6 +115,13 @@ class Inventory:
             raise Refused(f"no queue pairs at {port.name}", why="it is a switch port", fix="Name a host's port")
         return port.node
 
+    def adapter(self, name: str) -> Hca:
+        node = self.node(name)
+        if not isinstance(node, Hca):
+            known = _listed([hca.name for hca in self.hcas()])
+            raise Refused(f"{name} is no adapter", why=f"the adapters are {known}", fix="Name one of these")
+        return node
+
     def queue_pair(self, port_name: str, qpn: int) -> QueuePair:
         port = self.port(port_name)
         pair = self.hca(port).queue_pairs.get(qpn)

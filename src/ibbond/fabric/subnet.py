@@ -21,6 +21,7 @@ from ibbond.fabric.events import (
     Cut,
     DatagramArrived,
     FailQueuePair,
+    KillAdapter,
     KillSubnetManager,
     KillSwitch,
     MadArrived,
@@ -30,6 +31,7 @@ from ibbond.fabric.events import (
     PortEvent,
     Post,
     Reregister,
+    ReviveAdapter,
     ReviveSubnetManager,
     ReviveSwitch,
     SendDatagram,
@@ -149,6 +151,10 @@ class Subnet:
                 self._kill_switch(self._inventory.switch(node))
             case ReviveSwitch(node):
                 self._revive_switch(self._inventory.switch(node))
+            case KillAdapter(node):
+                self._power_adapter(self._inventory.adapter(node), False)
+            case ReviveAdapter(node):
+                self._power_adapter(self._inventory.adapter(node), True)
             case KillSubnetManager():
                 self._managers.kill()
             case ReviveSubnetManager():
@@ -352,6 +358,15 @@ class Subnet:
             self._effects.append(SubnetLog("switch revived", switch.name))
             self._links.power(switch, True)
             self._managers.switch_booted(self._schedule.now)
+
+    def _power_adapter(self, hca: Hca, on: bool) -> None:
+        """A manager on the adapter has no port then; it goes on when that is back, as OpenSM does."""
+        if hca.alive is on:
+            return
+        self._effects.append(SubnetLog("adapter is back" if on else "adapter has gone", hca.name))
+        for port in hca.ports.values() if not on else ():
+            self.port_event(port, PortEventKind.DEVICE_FATAL)
+        self._links.power(hca, on)
 
     # ---- packets
 

@@ -32,6 +32,7 @@ class PortEventKind(enum.Enum):
     SM_CHANGE = enum.auto()
     CLIENT_REREGISTER = enum.auto()
     GID_CHANGE = enum.auto()
+    DEVICE_FATAL = enum.auto()  # of the whole adapter, raised at each of its ports
 
 
 @dataclass(frozen=True, slots=True)

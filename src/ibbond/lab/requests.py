@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_interface
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ibbond.backend.control_server import Feed, Handler, Lease, WithDescriptors
 from ibbond.backend.own import OwnBackend
@@ -18,11 +18,13 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import (
     ChangeLid,
     Cut,
+    KillAdapter,
     KillSubnetManager,
     KillSwitch,
     MakeLossy,
     Mend,
     Reregister,
+    ReviveAdapter,
     ReviveSubnetManager,
     ReviveSwitch,
     SetPkeys,
@@ -44,6 +46,18 @@ T = TypeVar("T")
 MANAGER = "sm"
 
 
+class _NodeChange(NamedTuple):
+    """What `kill` or `revive` means for each kind of node."""
+
+    switch: Callable[[str], SubnetEvent]
+    adapter: Callable[[str], SubnetEvent]
+    manager: SubnetEvent
+
+
+KILLS = _NodeChange(KillSwitch, KillAdapter, KillSubnetManager())
+REVIVALS = _NodeChange(ReviveSwitch, ReviveAdapter, ReviveSubnetManager())
+
+
 class Requests:
     """The handlers of one lab, and the surroundings of its backends (`backend.own.World`)."""
 
@@ -61,8 +75,8 @@ class Requests:
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
             "mend": lambda cables: self.run(lambda: self.cables("mend", Mend, cables)),
             "lose": lambda cables, percent: self.run(lambda: self.lose(cables, percent)),
-            "kill": lambda nodes: self.run(lambda: self.nodes("kill", KillSwitch, KillSubnetManager(), nodes)),
-            "revive": lambda nodes: self.run(lambda: self.nodes("revive", ReviveSwitch, ReviveSubnetManager(), nodes)),
+            "kill": lambda nodes: self.run(lambda: self.nodes("kill", KILLS, nodes)),
+            "revive": lambda nodes: self.run(lambda: self.nodes("revive", REVIVALS, nodes)),
             "pkeys": lambda port, pkeys: self.run(lambda: self.manage("pkeys", port, SetPkeys, tuple(pkeys))),
             "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
@@ -242,21 +256,22 @@ class Requests:
             self._lab.loop.handle(OnSubnet(MakeLossy(port, percent / 100)))
         return {"lossy": names, "percent": percent}
 
-    def nodes(
-        self, what: str, change: Callable[[str], SubnetEvent], of_manager: SubnetEvent, names: list[str]
-    ) -> dict[str, object]:
-        """Kill or revive switches, or the subnet manager by the name `sm`."""
-        switches = [switch.name for switch in self._lab.topology.switches]
+    def nodes(self, what: str, change: _NodeChange, names: list[str]) -> dict[str, object]:
+        """Kill or revive switches, hosts' adapters (`h1`, `h1-2`), or the subnet manager by the name `sm`."""
+        topology = self._lab.topology
+        events = {switch.name: change.switch(switch.name) for switch in topology.switches}
+        events |= {hca.name: change.adapter(hca.name) for host in topology.hosts for hca in host.hcas}
+        events[MANAGER] = change.manager
         for name in names:
-            if name != MANAGER and name not in switches:
-                raise unknown(f"cannot {what} {name}", name, [*switches, MANAGER])
+            if name not in events:
+                raise unknown(f"cannot {what} {name}", name, events)
         at = self._lab.loop.now()
         for name in names:
             self._lab.journal.note(at, what, name)
             if name == MANAGER and self._lab.opensm is not None:
                 self._lab.opensm.kill() if what == "kill" else self._lab.opensm.start()
                 continue
-            self._lab.loop.handle(OnSubnet(of_manager if name == MANAGER else change(name)))
+            self._lab.loop.handle(OnSubnet(events[name]))
         return {what: names, "at_ns": at}
 
     def manage(self, what: str, name: str, change: Callable[..., SubnetEvent], *values: object) -> dict[str, object]:

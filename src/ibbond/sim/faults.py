@@ -11,11 +11,13 @@ from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
     Cut,
+    KillAdapter,
     KillSubnetManager,
     KillSwitch,
     MakeLossy,
     Mend,
     Reregister,
+    ReviveAdapter,
     ReviveSubnetManager,
     ReviveSwitch,
 )
@@ -87,6 +89,10 @@ def switches(topology: Topology) -> list[str]:
     return [switch.name for switch in topology.switches]
 
 
+def adapters(topology: Topology) -> list[str]:
+    return [hca.name for host in topology.hosts for hca in host.hcas]
+
+
 def member_devices(topology: Topology) -> list[str]:
     return [f"{host.name}/{name}" for host in topology.hosts for bond in host.bonds for name in bond.members]
 
@@ -119,6 +125,10 @@ def switch_death(fault: Fault) -> list[Moment]:
     return [(0, OnSubnet(KillSwitch(fault.where))), (fault.lasting_ms, OnSubnet(ReviveSwitch(fault.where)))]
 
 
+def adapter_removal(fault: Fault) -> list[Moment]:
+    return [(0, OnSubnet(KillAdapter(fault.where))), (fault.lasting_ms, OnSubnet(ReviveAdapter(fault.where)))]
+
+
 def manager_outage(_fault: Fault) -> list[Moment]:
     return [(0, OnSubnet(KillSubnetManager())), (_fault.lasting_ms, OnSubnet(ReviveSubnetManager()))]
 
@@ -147,6 +157,7 @@ KINDS = {
     "flap": Kind("a host's cable is pulled and plugged every 30 ms", host_cables, flap),
     "lossy": Kind("a cable loses a share of its packets", cables, lossy),
     "switch_death": Kind("a switch dies, and comes back with empty tables", switches, switch_death),
+    "adapter_removal": Kind("a host's adapter is pulled out, and plugged in again", adapters, adapter_removal),
     "manager_outage": Kind("the subnet manager stops answering for a while", lambda _: [""], manager_outage),
     "admin_down": Kind("`ip link set DEVICE down` on a member, and up again", member_devices, admin_down),
     "reregister": Kind("the subnet manager asks a port to register anew", host_cables, reregister),

@@ -1,0 +1,107 @@
+"""An adapter is pulled out: its ids hear DEVICE_REMOVAL and can only be destroyed; the session goes on elsewhere."""
+
+import errno
+
+import pytest
+
+from ibbond.errors import Refused
+from ibbond.fabric.events import KillAdapter, ReviveAdapter
+from ibbond.lab import rdma_session
+from ibbond.lab.rdma_session import SimulatedProgram
+from ibbond.machine import MS
+from ibbond.rdma.session import Initiator, Target
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
+from ibbond.stack.events import OnHost, OnSubnet
+from ibbond.stack.rdma_events import Listen, MakeQueuePair, RdmaCall, RdmaKind, RdmaNews, WorkOver
+from ibbond.topology.default import TWO_HOSTS
+from ibbond.topology.load import parse
+
+TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
+
+
+def begin(text: str, seed: int = 0) -> tuple[World, Initiator, Target, list[RdmaNews]]:
+    """A session under way, and everything that its initiator hears besides completions."""
+    world = World(Story("removal", parse(text, name="removal"), pairs=(("h1", "h2"),)), seed, checked=False)
+    world.begin()
+    world.run_until(1000 * MS)
+    initiator, target = rdma_session._begin(world, "h1", "h2", True)
+    heard: list[RdmaNews] = []
+    (program,) = (each for each in world.programs if isinstance(each, SimulatedProgram) and each.end is initiator)
+    hear = initiator.hear
+
+    class Listening:
+        start, tick, deadline = initiator.start, initiator.tick, initiator.deadline
+
+        def hear(self, now: int, news: RdmaNews | WorkOver) -> list[object]:
+            if isinstance(news, RdmaNews):
+                heard.append(news)
+            return list(hear(now, news))
+
+    program.end = Listening()  # type: ignore[assignment]
+    world.run_until(1300 * MS)
+    return world, initiator, target, heard
+
+
+def finish(world: World, initiator: Initiator) -> None:
+    rdma_session._finish(world, initiator)
+    assert initiator.verified
+    assert (initiator.lost, initiator.doubled) == (0, 0)
+
+
+def test_the_session_goes_on_by_the_second_adapter() -> None:
+    world, initiator, _, heard = begin(TWO_ADAPTERS)
+    assert world.network.hosts["h1"].registry.bonds["bond0"].active == "ib0"
+    heard.clear()
+    world.feed(OnSubnet(KillAdapter("h1")))
+    world.run_until(1600 * MS)
+    first = heard[0]
+    assert (first.kind, first.detail) == (RdmaKind.DEVICE_REMOVAL, "h1/1")
+    assert RdmaKind.ADDR_CHANGE not in [news.kind for news in heard], "what was removed hears of no failover"
+    (recovery,) = initiator.recoveries
+    assert recovery.sign == "DEVICE_REMOVAL"
+    assert recovery.first_io_at is not None
+    assert recovery.first_io_at - recovery.seen_at < 100 * MS
+    assert [one.port for one in world.network.hosts["h1"].rdma.ids()] == ["h1-2/1"]
+    finish(world, initiator)
+
+
+def test_with_one_adapter_it_waits_until_that_is_back() -> None:
+    world, initiator, _, heard = begin(TWO_HOSTS)
+    heard.clear()
+    world.feed(OnSubnet(KillAdapter("h1")))
+    assert not world.network.subnet.node("h1").alive
+    world.run_until(2000 * MS)
+    assert [news.kind for news in heard[:1]] == [RdmaKind.DEVICE_REMOVAL]
+    assert RdmaKind.ADDR_ERROR in [news.kind for news in heard], "there is no way meanwhile"
+    assert initiator.recoveries[-1].first_io_at is None
+    world.feed(OnSubnet(ReviveAdapter("h1")))
+    world.run_until(2600 * MS)
+    assert initiator.recoveries[-1].first_io_at is not None
+    finish(world, initiator)
+
+
+def test_a_removed_id_can_only_be_destroyed_and_listeners_stay() -> None:
+    world, _, target, _ = begin(TWO_HOSTS)
+    (arrived,) = (one for one in world.network.hosts["h2"].rdma.ids() if one.port)
+    world.programs.clear()  # nobody reacts
+    world.network.handle(world.now, OnSubnet(KillAdapter("h2")))
+    with pytest.raises(Refused) as refused:
+        world.network.handle(world.now, OnHost("h2", RdmaCall(arrived.user, MakeQueuePair(arrived.number))))
+    assert refused.value.code == errno.ENODEV
+    (listener,) = (one for one in world.network.hosts["h2"].rdma.ids() if not one.port)
+    with pytest.raises(Refused) as taken:
+        world.network.handle(world.now, OnHost("h2", RdmaCall(77, Listen(0, listener.service_port))))
+    assert taken.value.code == errno.EADDRINUSE
+    assert target.expected > 0
+
+
+def test_killing_twice_says_it_once_and_a_switch_is_no_adapter() -> None:
+    world, _, _, heard = begin(TWO_ADAPTERS)
+    heard.clear()
+    world.feed(OnSubnet(KillAdapter("h1")))
+    world.feed(OnSubnet(KillAdapter("h1")))
+    world.run_until(1400 * MS)
+    assert [news.kind for news in heard].count(RdmaKind.DEVICE_REMOVAL) == 1
+    with pytest.raises(Refused, match="s1 is no adapter"):
+        world.network.handle(world.now, OnSubnet(KillAdapter("s1")))

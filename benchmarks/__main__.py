@@ -57,7 +57,7 @@ def main() -> int:
     if wish.sim:
         from benchmarks import simulated
 
-        return simulated.main(quick=wish.quick, file=wish.json)
+        return simulated.main(quick=wish.quick, file=wish.json, keep=wish.keep)
     if os.geteuid():
         print("./bench needs root: it builds network namespaces and raises its priority.", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ def broken(name: str, seeds: range) -> list[str]:
     text = (SCENARIOS / f"{name}.toml").read_text()
     return [
         f"{verdict.broken}; replay: ibbond sim run scenarios/{name}.toml --seed {verdict.seed}"
-        for verdict in explore(text, name, seeds, workers=0)
+        for verdict in explore(text, name, seeds, count=0)
         if verdict.broken
     ]
 

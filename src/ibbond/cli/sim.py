@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PROFILES = click.Choice(["default", "kernel-6.1", "linux-2.6.19"])
 STORY = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+ON = click.option("--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")
 
 
 @click.group()
@@ -49,8 +50,9 @@ def run(file: Path, seed: int, profile: str, as_json: bool) -> None:
 @click.option("--seeds", default="0..100", show_default=True, help="A..B: from A up to but not including B.")
 @click.option("--profile", type=PROFILES, default="default", show_default=True, help="Whose behaviour the bonds have.")
 @click.option("--workers", type=click.IntRange(0), help="Processes; all cores when not given.")
+@ON
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def explore(file: Path, seeds: str, profile: str, workers: int | None, as_json: bool) -> None:
+def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str | None, as_json: bool) -> None:
     """Run many seeds of the story in FILE. Exit 1 when one of them breaks a promise; prints the line to replay it."""
     from ibbond.sim.explore import explore as explore_seeds
     from ibbond.sim.explore import read_story
@@ -61,7 +63,7 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, as_json: 
     broken: list[Verdict] = []
     done = 0
     with progress_bar(file.stem, len(wanted)) as step:
-        for verdict in explore_seeds(text, file.stem, wanted, profile=profile, workers=workers):
+        for verdict in explore_seeds(text, file.stem, wanted, profile=profile, count=workers, on=on):
             done += 1
             if verdict.broken is not None:
                 broken.append(verdict)
@@ -86,6 +88,7 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, as_json: 
 @click.option("--seeds", default=20, show_default=True, type=click.IntRange(1), help="Runs for each combination.")
 @click.option("--profile", type=PROFILES, default="kernel-6.1", show_default=True, help="Whose behaviour bonds have.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; all cores when not given.")
+@ON
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an SVG picture to this file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def sweep(
@@ -94,16 +97,15 @@ def sweep(
     seeds: int,
     profile: str,
     workers: int | None,
+    on: str | None,
     picture: Path | None,
     as_json: bool,
 ) -> None:
     """Outage against bond options: run the story in FILE with each combination of --over, many seeds each."""
-    import os
-    from concurrent.futures import ProcessPoolExecutor
-
     from ibbond.sim.explore import read_story
     from ibbond.sim.sweep import Axis, Cell, combinations
     from ibbond.sim.sweep import sweep as run_sweep
+    from ibbond.sim.workers import workers as open_workers
     from ibbond.sim.world import World
 
     wanted = [Axis.parse(axis) for axis in axes]
@@ -114,7 +116,7 @@ def sweep(
         World(story, 0, profile, overrides=dict(settings)).begin()
     cells: list[Cell] = []
     with (
-        ProcessPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool,
+        open_workers(workers, on) as pool,
         progress_bar(file.stem, len(order)) as step,
     ):
         for cell in run_sweep(pool, text, file.stem, wanted, seeds, profile=profile):

@@ -3,14 +3,16 @@
 The story travels to the workers as its file's text, so that a worker (or another machine) needs nothing else.
 """
 
-import os
 import tomllib
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 
 from ibbond.sim.story import Story, parse
+from ibbond.sim.workers import workers
 from ibbond.sim.world import Outcome, World
+
+CHUNK = 32  # seeds of one job, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,25 @@ def run_chunk(text: str, name: str, seeds: list[int], profile: str) -> list[Verd
 
 
 def explore(
-    text: str, name: str, seeds: range, *, profile: str = "default", workers: int | None = None
+    text: str,
+    name: str,
+    seeds: range,
+    *,
+    profile: str = "default",
+    count: int | None = None,
+    on: str | None = None,
 ) -> Iterator[Verdict]:
-    """Verdicts as they come, in no order. `workers` are processes (all cores when None, none at all when 0)."""
-    if workers == 0 or len(seeds) == 1:
+    """Verdicts as they come, in no order. `count` processes (all cores when None, none at all when 0), or a cluster."""
+    if on is None and (count == 0 or len(seeds) == 1):
         for seed in seeds:
             yield from run_chunk(text, name, [seed], profile)
         return
-    cores = workers or len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores) as pool:
-        yield from _collect(pool, text, name, seeds, profile, cores)
+    with workers(count, on) as pool:
+        yield from _collect(pool, text, name, seeds, profile)
 
 
-def _collect(pool: Executor, text: str, name: str, seeds: range, profile: str, cores: int) -> Iterator[Verdict]:
-    size = max(1, min(32, len(seeds) // (cores * 8) or 1))
+def _collect(pool: Executor, text: str, name: str, seeds: range, profile: str) -> Iterator[Verdict]:
+    size = max(1, min(CHUNK, len(seeds) // 16))
     chunks = [list(seeds[i : i + size]) for i in range(0, len(seeds), size)]
     jobs = [pool.submit(run_chunk, text, name, chunk, profile) for chunk in chunks]
     try:

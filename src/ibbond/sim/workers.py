@@ -1,0 +1,46 @@
+"""Who runs the seeds: the cores of this machine, or a Dask cluster; the results are the same for the same seeds.
+
+Read first: concurrent.futures; distributed's `Client.get_executor`, which is one of its executors. The workers of a
+cluster need ibbond in the version of whoever asks; stories travel to them as text. Left out: what is run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+
+from ibbond.errors import Refused
+
+CONNECT_SECONDS = 10
+
+
+@contextmanager
+def workers(count: int | None = None, on: str | None = None) -> Iterator[Executor]:
+    """Processes on this machine (all cores without a count), or the Dask scheduler at an address `tcp://HOST:PORT`.
+
+    Refused where Dask is not installed or nobody answers at the address.
+    """
+    if on is None:
+        with ProcessPoolExecutor(count or len(os.sched_getaffinity(0))) as pool:
+            yield pool
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise Refused(
+            f"cannot run on {on}",
+            why="Dask distributed is not installed",
+            fix="Install the extra: pip install 'ibbond[sweep]'",
+        ) from None
+    try:
+        client = Client(on, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"cannot run on {on}",
+            why=str(error) or "no scheduler answers there",
+            fix="Start one with `dask scheduler`, and workers with `dask worker`",
+        ) from None
+    with client, client.get_executor() as pool:
+        yield pool

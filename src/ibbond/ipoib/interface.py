@@ -383,6 +383,8 @@ class Interface:
     def _port_event(self, now: int, kind: PortEventKind) -> list[InterfaceEffect]:
         if kind is PortEventKind.SM_CHANGE:
             return list(self._queries.repeat(now))  # the flushes stay away, only our questions move
+        if kind not in FLUSH_LEVELS:
+            return []  # DEVICE_FATAL is for users of the adapter; PORT_ERR follows
         level = FLUSH_LEVELS[kind]
         effects: list[InterfaceEffect] = []
         if kind is PortEventKind.GID_CHANGE:

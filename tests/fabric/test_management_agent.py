@@ -365,6 +365,29 @@ def test_a_new_manager_is_told_by_trap_144(lab: Lab) -> None:
     assert any(isinstance(effect, MadArrived) and effect.port == "h2/1" for effect in lab.seen)
 
 
+@pytest.mark.parametrize("version", [{"base_version": 2}, {"class_version": 2}])
+def test_another_version_is_said_to_be_one(lab: Lab, version: dict[str, int]) -> None:
+    before = lab.subnet.port("h2/2").info
+    wanted = port_info(lab, TO_H2).changed(subnet_timeout=3)
+    answer = send(lab, by_route(TO_H2, SmpAttribute.PORT_INFO, 2, method=Method.SET, data=wanted.pack(), **version))
+    assert answer is not None
+    assert answer.status == Status.BAD_VERSION
+    assert lab.subnet.port("h2/2").info == before
+
+
+@pytest.mark.parametrize("kind", [0x02, 0x05, 0x06, 0x08, 0x09, 0x10, 0x21, 0x30, 0x4F, 0xFF])
+def test_a_class_that_nobody_serves_is_dropped(lab: Lab, kind: int) -> None:
+    """At QP1 of a host, a switch and the manager: no answer, and nothing has changed."""
+    mad = bytes([1, kind, 1, Method.SET]) + bytes(12) + b"\0\x15" + bytes(238)
+    before = [lab.subnet.port(name).info for name in ("h2/2", "s1/0", "s2/0")]
+    lab.seen.clear()
+    for name in ("h2/2", "s1/0", "s2/0"):
+        own, lid = lab.subnet.port("h1/1").lid, lab.subnet.port(name).lid
+        lab.do(SendMad("h1/1", ManagementDatagram(own, lid, 1, 1, mad)))
+    assert [effect for effect in lab.seen if isinstance(effect, MadArrived) and effect.port == "h1/1"] == []
+    assert [lab.subnet.port(name).info for name in ("h2/2", "s1/0", "s2/0")] == before
+
+
 @pytest.mark.parametrize("mad", [b"", bytes(255), bytes(257), bytes(256), b"\xff" * 256, b"\1\x81" + b"\xff" * 254])
 def test_bytes_that_are_no_mad(lab: Lab, mad: bytes) -> None:
     lab.seen.clear()

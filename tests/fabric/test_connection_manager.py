@@ -1,0 +1,405 @@
+"""The communication manager alone: two of them and a wire that may lose, repeat and delay what they say."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibbond.fabric.connection_manager import (
+    TIMEWAIT,
+    Accepted,
+    CmEffect,
+    CmState,
+    ConnectionManager,
+    Established,
+    NoAnswer,
+    Parted,
+    Refusal,
+    Requested,
+    timeout_ns,
+)
+from ibbond.fabric.events import SendMad
+from ibbond.machine import MS
+from ibbond.wire.cm import CmMad, CmPath, Drep, Dreq, Message, Mra, Rej, Rejected, RejectReason, Rep, Req, Rtu
+
+CODE = 13  # 34 ms
+WAIT = timeout_ns(CODE)
+RETRIES = 3
+
+
+def req(qpn: int = 0x50, guid: int = 0xA) -> Req:
+    return Req(
+        local_id=0,
+        service_id=0x1_0000,
+        ca_guid=guid,
+        qpn=qpn,
+        psn=1,
+        primary=CmPath(local_lid=4, remote_lid=5),
+        remote_timeout=CODE,
+        local_timeout=CODE,
+        max_cm_retries=RETRIES,
+    )
+
+
+def rep(qpn: int = 0x60) -> Rep:
+    return Rep(local_id=0, remote_id=0, qpn=qpn, psn=2, ca_guid=0xB)
+
+
+@dataclass
+class Pair:
+    """An active and a passive manager. `deliver` moves everything that is on the wire, `lose` takes it away."""
+
+    active: ConnectionManager = field(default_factory=ConnectionManager)
+    passive: ConnectionManager = field(default_factory=ConnectionManager)
+    now: int = 0
+    to_active: deque[bytes] = field(default_factory=deque)
+    to_passive: deque[bytes] = field(default_factory=deque)
+    heard: dict[str, list[object]] = field(default_factory=lambda: {"active": [], "passive": []})
+    local: int = -1
+    remote: int = -1
+
+    def take(self, side: str, effects: list[CmEffect]) -> None:
+        wire = self.to_passive if side == "active" else self.to_active
+        for effect in effects:
+            if isinstance(effect, SendMad):
+                wire.append(effect.mad.mad)
+            else:
+                self.heard[side].append(effect)
+                if isinstance(effect, Requested):
+                    self.remote = effect.local_id
+
+    def connect(self, request: Req | None = None) -> None:
+        self.local, effects = self.active.connect(self.now, "h1/1", request or req())
+        self.take("active", effects)
+
+    def deliver(self, copies: Callable[[], int] = lambda: 1) -> list[str]:
+        """The names of the messages that arrived, each so many times."""
+        names = []
+        while self.to_active or self.to_passive:
+            for side, wire, manager in (
+                ("passive", self.to_passive, self.passive),
+                ("active", self.to_active, self.active),
+            ):
+                while wire:
+                    mad = CmMad.parse(wire.popleft())
+                    for _ in range(copies()):
+                        names.append(type(mad.message).__name__)
+                        self.take(side, manager.handle(self.now, "h2/1" if side == "passive" else "h1/1", mad))
+        return names
+
+    def lose(self) -> list[str]:
+        lost = [type(CmMad.parse(raw).message).__name__ for raw in (*self.to_passive, *self.to_active)]
+        self.to_active.clear()
+        self.to_passive.clear()
+        return lost
+
+    def wait(self, ns: int) -> None:
+        self.now += ns
+        self.take("active", self.active.tick(self.now))
+        self.take("passive", self.passive.tick(self.now))
+
+    def accept(self) -> None:
+        self.take("passive", self.passive.accept(self.now, self.remote, rep()))
+
+    def ready(self) -> None:
+        self.take("active", self.active.ready(self.now, self.local))
+
+    def kinds(self, side: str) -> list[type]:
+        return [type(each) for each in self.heard[side]]
+
+    def states(self) -> tuple[CmState | None, CmState | None]:
+        return self.active.state(self.local), self.passive.state(self.remote)
+
+
+def connected() -> Pair:
+    pair = Pair()
+    pair.connect()
+    pair.deliver()
+    pair.accept()
+    pair.deliver()
+    pair.ready()
+    assert pair.deliver() == ["Rtu"]
+    assert pair.states() == (CmState.ESTABLISHED, CmState.ESTABLISHED)
+    return pair
+
+
+class TestConnecting:
+    def test_three_messages(self) -> None:
+        pair = Pair()
+        pair.connect()
+        assert pair.deliver() == ["Req"]
+        pair.accept()
+        assert pair.deliver() == ["Rep"]
+        assert pair.kinds("active") == [Accepted]
+        pair.ready()
+        assert pair.deliver() == ["Rtu"]
+        assert pair.kinds("passive") == [Requested, Established]
+        assert pair.active.deadline() is pair.passive.deadline() is None
+
+    def test_each_message_lost_once(self) -> None:
+        pair = Pair()
+        pair.connect()
+        assert pair.lose() == ["Req"]
+        pair.wait(WAIT)
+        assert pair.deliver() == ["Req"]
+        pair.accept()
+        assert pair.lose() == ["Rep"]
+        pair.wait(WAIT)  # both sides repeat; the repeated REQ is answered by the REP again
+        assert pair.deliver().count("Rep") >= 1
+        pair.ready()
+        assert pair.lose() == ["Rtu"]
+        pair.wait(WAIT)
+        assert pair.deliver() == ["Rep", "Rtu"]
+        assert pair.states() == (CmState.ESTABLISHED, CmState.ESTABLISHED)
+        assert pair.kinds("active") == [Accepted]
+        assert pair.kinds("passive") == [Requested, Established], "nobody heard anything twice"
+
+    def test_data_are_as_good_as_an_rtu(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.accept()
+        pair.deliver()
+        pair.ready()
+        pair.lose()
+        pair.take("passive", pair.passive.heard_data(0x60))
+        assert pair.kinds("passive") == [Requested, Established]
+        assert pair.passive.heard_data(0x60) == []
+        assert pair.passive.heard_data(0x61) == []
+
+    def test_a_repeated_request_makes_no_second_connection(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.to_passive.append(pair.to_passive[0])
+        assert pair.deliver() == ["Req", "Req"]
+        assert pair.kinds("passive") == [Requested]
+
+    def test_nobody_answers(self) -> None:
+        pair = Pair()
+        pair.connect()
+        sent = pair.lose()
+        while not pair.heard["active"]:
+            pair.wait(WAIT)
+            sent += pair.lose()
+        assert sent == ["Req"] * (1 + RETRIES) + ["Rej"]
+        assert pair.heard["active"] == [NoAnswer(pair.local)]
+        assert pair.now == WAIT * (1 + RETRIES)
+
+    def test_the_active_side_dies_after_its_request(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.accept()
+        sent = pair.lose()
+        while NoAnswer not in pair.kinds("passive"):
+            pair.now += WAIT
+            pair.take("passive", pair.passive.tick(pair.now))
+            sent += pair.lose()
+        assert sent == ["Rep"] * (1 + RETRIES) + ["Rej"]
+
+    def test_mra_asks_for_patience(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.lose()
+        patience = 16
+        pair.take("active", pair.active.handle(pair.now, "h1/1", CmMad(9, Mra(77, pair.local, Rejected.REQ, patience))))
+        pair.wait(WAIT)
+        assert pair.lose() == []
+        pair.wait(timeout_ns(patience))
+        assert pair.lose() == ["Req"]
+
+    def test_two_connections_do_not_meet(self) -> None:
+        pair = connected()
+        first = pair.local, pair.remote
+        pair.connect(req(qpn=0x51))
+        pair.deliver()
+        pair.accept()
+        pair.deliver()
+        pair.ready()
+        pair.deliver()
+        assert (pair.local, pair.remote) != first
+        assert pair.active.state(first[0]) is pair.passive.state(first[1]) is CmState.ESTABLISHED
+
+
+class TestRejecting:
+    def test_a_request(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.take("passive", pair.passive.reject(pair.now, pair.remote, RejectReason.CONSUMER, b"no"))
+        assert pair.deliver() == ["Rej"]
+        (refusal,) = pair.heard["active"]
+        assert isinstance(refusal, Refusal)
+        assert (refusal.reason, refusal.private[:2]) == (RejectReason.CONSUMER, b"no")
+        assert pair.states() == (CmState.TIMEWAIT, CmState.TIMEWAIT)
+
+    def test_the_rejection_is_lost_and_told_again(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.take("passive", pair.passive.reject(pair.now, pair.remote, RejectReason.CONSUMER))
+        assert pair.lose() == ["Rej"]
+        pair.wait(WAIT)
+        assert pair.deliver() == ["Req", "Rej"]
+        assert pair.kinds("active") == [Refusal]
+
+    def test_a_reply(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.accept()
+        pair.deliver()
+        pair.take("active", pair.active.reject(pair.now, pair.local, RejectReason.CONSUMER))
+        assert pair.deliver() == ["Rej"]
+        assert pair.kinds("passive") == [Requested, Refusal]
+
+    def test_giving_up_a_request_before_the_peers_id_is_known(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        assert pair.deliver() == ["Rej"]
+        assert pair.kinds("passive") == [Requested, Refusal]
+        assert pair.passive.accept(pair.now, pair.remote, rep()) == [], "there is nothing to accept any more"
+
+    def test_a_queue_pair_that_is_used_anew_ends_the_old_connection(self) -> None:
+        pair = connected()
+        old = pair.remote
+        again, effects = pair.active.connect(pair.now, "h1/1", req())  # the same QPN, another id
+        pair.take("active", effects)
+        assert pair.deliver() == ["Req", "Rej"]
+        assert Parted(old) in pair.heard["passive"]
+        refusal = pair.heard["active"][-1]
+        assert isinstance(refusal, Refusal)
+        assert (refusal.local_id, refusal.reason) == (again, RejectReason.STALE_CONNECTION)
+
+
+class TestParting:
+    @pytest.mark.parametrize("side", ["active", "passive"])
+    def test_two_messages(self, side: str) -> None:
+        pair = connected()
+        manager, number = (pair.active, pair.local) if side == "active" else (pair.passive, pair.remote)
+        pair.take(side, manager.disconnect(pair.now, number))
+        assert pair.deliver() == ["Dreq", "Drep"]
+        assert pair.kinds("active")[-1] is pair.kinds("passive")[-1] is Parted
+        assert pair.states() == (CmState.TIMEWAIT, CmState.TIMEWAIT)
+        pair.wait(TIMEWAIT)
+        assert pair.states() == (None, None)
+
+    def test_both_at_once(self) -> None:
+        pair = connected()
+        pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        pair.take("passive", pair.passive.disconnect(pair.now, pair.remote))
+        pair.deliver()
+        for side in ("active", "passive"):
+            assert pair.kinds(side).count(Parted) == 1
+
+    def test_a_lost_drep_is_said_again(self) -> None:
+        pair = connected()
+        pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        assert pair.deliver() == ["Dreq", "Drep"]
+        pair.take("passive", pair.passive.handle(pair.now, "h2/1", CmMad(5, Dreq(pair.local, pair.remote, 0x60))))
+        assert pair.lose() == ["Drep"]
+        assert pair.kinds("passive").count(Parted) == 1
+
+    def test_without_an_answer_it_is_over_too(self) -> None:
+        pair = connected()
+        pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        for _ in range(RETRIES + 2):
+            pair.lose()
+            pair.wait(WAIT)
+        assert pair.kinds("active")[-1] is Parted
+        assert pair.active.disconnect(pair.now, pair.local) == []
+
+
+STALE: list[Callable[[int], Message]] = [
+    lambda number: replace(rep(), local_id=3, remote_id=number),
+    lambda number: Rtu(3, number),
+    lambda number: Rej(3, number, Rejected.REP, RejectReason.CONSUMER),
+    lambda number: Dreq(3, number, 0x60),
+    lambda number: Drep(3, number),
+    lambda number: Mra(3, number, Rejected.REP, 20),
+]
+
+
+@pytest.mark.parametrize("message", STALE)
+def test_messages_about_ids_that_are_not_there_change_nothing(message: Callable[[int], Message]) -> None:
+    pair = connected()
+    before = pair.states()
+    for manager in (pair.active, pair.passive):
+        assert manager.handle(pair.now, "h1/1", CmMad(1, message(0xDEAD))) == []
+    assert pair.states() == before
+
+
+@pytest.mark.parametrize("message", [STALE[1], STALE[2], STALE[4], STALE[5]])
+def test_messages_that_come_too_late_change_nothing(message: Callable[[int], Message]) -> None:
+    pair = connected()
+    before = pair.states()
+    assert pair.active.handle(pair.now, "h1/1", CmMad(1, message(pair.local))) == []
+    assert pair.states() == before
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_the_wire_does_both_agree_in_the_end(seed: int) -> None:
+    """Messages are lost or doubled for a while; the user accepts, and parts when the connection stands."""
+    random, pair = Random(seed), Pair()
+    arrived: list[str] = []
+    pair.connect()
+    for step in range(200):
+        some = (0, 0, 1, 2) if step < 100 else (1,)
+        arrived += pair.deliver(functools.partial(random.choice, some))
+        if pair.passive.state(pair.remote) is CmState.REQ_RECEIVED:
+            pair.accept()
+        if Accepted in pair.kinds("active") and pair.active.state(pair.local) is CmState.REQ_SENT:
+            pair.ready()
+        if pair.active.state(pair.local) is CmState.ESTABLISHED and random.random() < 0.1:
+            pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        pair.wait(5 * MS)
+    for _ in range(200):
+        arrived += pair.deliver()
+        pair.wait(20 * MS)
+    half_open = pair.states() == (None, CmState.ESTABLISHED) and "Dreq" not in arrived  # the transport will notice
+    assert half_open or pair.states() in ((None, None), (CmState.ESTABLISHED,) * 2), f"seed {seed}: {arrived}"
+    for side in ("active", "passive"):
+        ends = [kind for kind in pair.kinds(side) if kind in (Parted, NoAnswer, Refusal)]
+        assert len(ends) <= 1, f"seed {seed}: {pair.kinds(side)}"
+
+
+numbers = st.integers(0, 2**32 - 1)
+
+
+@given(st.data())
+def test_any_message_in_any_state_is_survived(data: st.DataObject) -> None:
+    pair = connected() if data.draw(st.booleans()) else Pair()
+    if pair.local < 0:
+        pair.connect()
+    for _ in range(10):
+        known = st.sampled_from([pair.local, pair.remote & 0xFFFFFFFF, 0]) | numbers
+        a, b = data.draw(known) & 0xFFFFFFFF, data.draw(known) & 0xFFFFFFFF
+        message: Message = data.draw(
+            st.sampled_from(
+                [
+                    replace(req(), local_id=a),
+                    replace(rep(), local_id=a, remote_id=b),
+                    Rtu(a, b),
+                    Rej(a, b, Rejected.OTHER, RejectReason.TIMEOUT),
+                    Dreq(a, b, 0x60),
+                    Drep(a, b),
+                    Mra(a, b, Rejected.REQ, 31),
+                ]
+            )
+        )
+        for manager in (pair.active, pair.passive):
+            for effect in manager.handle(pair.now, "h1/1", CmMad(7, message)):
+                if isinstance(effect, SendMad):
+                    CmMad.parse(effect.mad.mad)
+        pair.now += data.draw(st.integers(0, 10**9))
+        pair.active.tick(pair.now)
+        pair.passive.tick(pair.now)

@@ -122,7 +122,35 @@ def test_the_story_of_a_scenario_is_left_to_its_reader() -> None:
     assert parse(PAIR + "\n[story]\nseconds = 3", others=("story",)).hosts
 
 
+def test_a_hosts_mode_is_that_of_its_devices_and_bonds() -> None:
+    """65520 bytes where no MTU is said; a device's own table wins; children follow their host."""
+    text = PAIR.replace("[hosts.h1]", '[hosts.h1]\nmode = "connected"').replace('"ib1"]', '"ib1"]\nmtu = 4000')
+    host = parse(text).host("h1")
+    assert [(device.mode, device.mtu) for device in host.devices] == [("connected", 65520)] * 2
+    assert host.bonds[0].mtu == 4000
+    own = parse(PAIR + '\n[hosts.h2.devices.ib0]\nmode = "connected"').host("h2")
+    assert (own.devices[0].mode, own.devices[0].mtu) == ("connected", 65520)
+    plain = parse(text + '\n[hosts.h1.devices."ib0.8001"]\nmode = "datagram"\n' + BLUE).host("h1")
+    child = plain.device("ib0.8001")
+    assert child is not None
+    assert (child.mode, child.mtu) == ("datagram", 2044)
+
+
+BLUE = '[partitions.blue]\npkey = 0x8001\nmembers = ["h1"]'
 REFUSED = {
+    "unknown mode": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nmode = "conected"'), "Did you mean connected"),
+    "bond of both modes": (
+        PAIR.replace("[hosts.h1]", '[hosts.h1]\nmode = "connected"') + '\n[hosts.h1.devices.ib1]\nmode = "datagram"',
+        "ib0 is connected and ib1 is datagram",
+    ),
+    "child of another driver": (
+        PAIR + '\n[hosts.h1.devices."ib0.8001"]\nmode = "datagram-only"\n' + BLUE,
+        "one driver serves both",
+    ),
+    "MTU beyond connected mode": (
+        PAIR.replace("[hosts.h1]", '[hosts.h1]\nmode = "connected"').replace("members =", "mtu = 65521\nmembers ="),
+        "connected mode carries 65520",
+    ),
     "not TOML": ("hosts = [", "not TOML"),
     "no hosts": ("mtu = 2044", "no hosts"),
     "unknown key": (PAIR.replace("members", "member"), "Did you mean members"),

@@ -100,8 +100,6 @@ class _Question:
 def answer(now: int, node: Node, port: Port, smp: Smp, listener: Listener) -> Smp | None:
     """The GetResp to a Get or Set that reached `node` by `port`; None when the M_Key forbids an answer."""
     question = _Question(now, node, port, smp, listener)
-    if (smp.base_version, smp.class_version) != (1, 1):
-        return smp.answer(smp.data, Status.BAD_VERSION)
     if smp.method not in (Method.GET, Method.SET):
         return smp.answer(smp.data, Status.BAD_METHOD)
     if not _m_key_allows(question):

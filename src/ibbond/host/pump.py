@@ -1,9 +1,9 @@
 """The fast path: packets from one TUN to another by remembered decisions, everything else to the slow path.
 
 Read first: docs/architecture.md on the data path. A flow is the memory of one decision of `stack`; it holds while the
-world's generation counter stands still. Nothing is decided here, and no object is made per packet: packets are read
-into one buffer, behind their virtio-net header in another, and written from there. A train of segments travels whole
-and counts as its packets. Left out: multicast, first packets, captures, lossy cables: all of these have no flow.
+world's generation counter stands still. Nothing is decided here, and no packet is copied into an object: each is read
+into one buffer, with its virtio-net header in front, and written from there. A train of segments travels whole and
+counts as its packets. Left out: multicast, first packets, captures, lossy cables: all of these have no flow.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ ALONE: Final = 4  # wake-ups with one packet each, after which it looks for a se
 FLOWS: Final = 4_096  # destinations that one TUN remembers
 
 NO_BUFFER = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
-IPV4_DESTINATION = struct.Struct("=16xI")
-IPV6_DESTINATION = struct.Struct("24x16s")
+IP_AT: Final = 16  # in the buffer, so that the kernel copies from and to aligned places
+OFFLOAD_AT: Final = IP_AT - OFFLOAD_BYTES
+IPV4_BYTES: Final = OFFLOAD_BYTES + 20
+IPV6_BYTES: Final = OFFLOAD_BYTES + 40
+IPV4_DESTINATION = struct.Struct(f"={IP_AT + 16}xI")
+IPV6_DESTINATION = struct.Struct(f"{IP_AT + 24}x16s")
 
 
 class Flow(Protocol):
@@ -114,10 +118,10 @@ class Pump:
         takes up to `BATCH`.
         """
         fd, flows, generation, drops = self.fd, self.flows, self._generation, self.drops
-        offload, body = bytearray(OFFLOAD_BYTES), bytearray(PACKET_BYTES)
-        view = memoryview(body)
-        vectors = [offload, body]
-        readv, writev = os.readv, os.writev
+        buffer = bytearray(IP_AT + PACKET_BYTES)
+        view = memoryview(buffer)[OFFLOAD_AT:]
+        vectors = [view]
+        readv, write = os.readv, os.write
         remembered = flows.get
         ipv4_destination, ipv6_destination = IPV4_DESTINATION.unpack_from, IPV6_DESTINATION.unpack_from
         learn, slow = self._learn, self._slow
@@ -127,29 +131,32 @@ class Pump:
             nonlocal turns, alone
             for turn in range(turns):
                 try:
-                    size = readv(fd, vectors) - OFFLOAD_BYTES
+                    size = readv(fd, vectors)
                 except OSError:  # EAGAIN: nothing more; EBADFD: somebody deleted the device, netlink will say so
                     if turn <= 1:
                         turns, alone = 1, 0
                     return
-                if size < 40 and (size < 20 or body[0] >= 0x60):  # no whole header: what follows is of an older packet
-                    slow(bytes(view[:size]), bytes(offload))
+                is_ipv4 = buffer[IP_AT] < 0x60
+                if size < IPV6_BYTES and (size < IPV4_BYTES or not is_ipv4):  # what follows is of an older packet
+                    slow(bytes(view[OFFLOAD_BYTES:size]), bytes(view[:OFFLOAD_BYTES]))
                     continue
-                (key,) = ipv4_destination(body) if body[0] < 0x60 else ipv6_destination(body)
+                (key,) = ipv4_destination(buffer) if is_ipv4 else ipv6_destination(buffer)
                 known = remembered(key) if generation.value == self._learnt_at else None
                 if known is None:
-                    known = learn(key, bytes(view[:size]))
+                    packet = bytes(view[OFFLOAD_BYTES:size])
+                    known = learn(key, packet)
                     if known is None:
-                        slow(bytes(view[:size]), bytes(offload))
+                        slow(packet, bytes(view[:OFFLOAD_BYTES]))
                         continue
                 flow, out = known
                 try:
-                    writev(out, (offload, view[:size]))
+                    write(out, view[:size])
                 except OSError as problem:
                     drops.count(problem)
                     continue
-                flow.packets += segment_count(offload, view[:size]) if offload[1] else 1
-                flow.bytes += size
+                is_train = buffer[OFFLOAD_AT + 1]
+                flow.packets += segment_count(bytes(view[:OFFLOAD_BYTES]), view[OFFLOAD_BYTES:size]) if is_train else 1
+                flow.bytes += size - OFFLOAD_BYTES
             if turns == 1:
                 alone += 1
                 if alone > ALONE:

@@ -1,5 +1,7 @@
 """The CRCs of InfiniBand packets, against the architecture's own sample packet (ICRC) and their algebra (VCRC)."""
 
+from random import Random
+
 import pytest
 
 from ibbond.errors import Malformed
@@ -32,6 +34,23 @@ def test_vcrc_has_one_residue() -> None:
     """Over a packet and its own VCRC a CRC leaves a constant, whatever the packet."""
     residues = {vcrc(packet + vcrc(packet)) for packet in (SAMPLE, b"", b"\0", SAMPLE[::-1])}
     assert len(residues) == 1
+
+
+def by_definition(packet: bytes) -> bytes:
+    """Bit by bit, as a shift register: polynomial 0x100b, reflected, ones at the beginning and the end."""
+    register = 0xFFFF
+    for octet in packet:
+        register ^= octet
+        for _ in range(8):
+            register = register >> 1 ^ (0xD008 if register & 1 else 0)
+    return (register ^ 0xFFFF).to_bytes(2, "little")
+
+
+def test_vcrc_is_its_definition() -> None:
+    noise = Random(7).randbytes(5000)
+    for size in (*range(70), 127, 128, 129, 255, 256, 257, 1023, 1024, 2048, 2094, 4096, 4180, 5000):
+        assert vcrc(noise[:size]) == by_definition(noise[:size]), size
+        assert vcrc(bytes(size)) == by_definition(bytes(size)), size
 
 
 @pytest.mark.parametrize("at", [0, 9, 20, -7, -1])

@@ -237,10 +237,19 @@ def vcrc(packet: bytes) -> bytes:
 
     Not held against any published vector, as none was found; analyzers do not check it.
     """
-    register = 0xFFFF
-    for octet in packet:
-        register = register >> 8 ^ _VCRC_TABLE[(register ^ octet) & 0xFF]
-    return (register ^ 0xFFFF).to_bytes(2, "little")
+    message = int.from_bytes(packet.translate(_REVERSED)) << 16 ^ 0xFFFF << len(packet) * 8
+    bits = message.bit_length()
+    while bits > _SMALL:
+        # What lies above bit k is worth as much times the remainder of x^k, and is added to what lies below.
+        place, mask, shifts = _FOLDS[(bits - 1).bit_length() - 1]
+        high, message = message >> place, message & mask
+        for shift in shifts:
+            message ^= high << shift
+        bits = message.bit_length()
+    rest = 0
+    for octet in message.to_bytes(_SMALL // 8):
+        rest = (rest << 8 & 0xFFFF | octet) ^ _VCRC_TABLE[rest >> 8]
+    return (rest ^ 0xFFFF).to_bytes(2).translate(_REVERSED)
 
 
 def with_crcs(packet: bytes, *, has_grh: bool) -> bytes:
@@ -248,18 +257,32 @@ def with_crcs(packet: bytes, *, has_grh: bool) -> bytes:
     return invariant + vcrc(invariant)
 
 
-def _vcrc_table() -> tuple[int, ...]:
-    reflected = int(f"{0x100B:016b}"[::-1], 2)
-    table = []
-    for octet in range(256):
-        register = octet
-        for _ in range(8):
-            register = register >> 1 ^ (reflected if register & 1 else 0)
-        table.append(register)
-    return tuple(table)
+def _remainder(message: int) -> int:
+    """Of a polynomial (bit n is x^n) divided by the VCRC's."""
+    for bit in range(message.bit_length() - 1, 15, -1):
+        if message >> bit & 1:
+            message ^= _VCRC_POLYNOMIAL << bit - 16
+    return message
 
 
-_VCRC_TABLE = _vcrc_table()
+def _folds() -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+    """For messages of n bits, by the length of n - 1: k = about half of them, a mask of k bits, the shifts of x^k's
+    remainder. A long number is halved by a few shifts of all its bits at once; a loop over bytes takes far longer.
+    """
+    folds = []
+    remainder = _remainder(1 << 16)  # of x^16, then of its square ...
+    for place in range(4, 21):
+        shifts = tuple(shift for shift in range(16) if remainder >> shift & 1)
+        folds.append((1 << place, (1 << (1 << place)) - 1, shifts))
+        remainder = _remainder(sum(1 << 2 * shift for shift in shifts))
+    return (*folds[:1] * 4, *folds)
+
+
+_VCRC_POLYNOMIAL = 0x1100B
+_VCRC_TABLE = tuple(_remainder(octet << 16) for octet in range(256))
+_REVERSED = bytes(int(f"{octet:08b}"[::-1], 2) for octet in range(256))
+_SMALL = 128  # bits that are divided byte by byte
+_FOLDS = _folds()
 
 
 def _need(layout: struct.Struct, raw: bytes, name: str) -> None:

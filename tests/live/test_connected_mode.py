@@ -202,3 +202,16 @@ def test_a_capture_shows_request_reply_and_large_packets(lab: ViewLab, tmp_path:
     retries, gid = asked[0x10 << 56 | qpn]
     assert int(retries, 16) == 15
     assert gid.startswith("fe80::2:c903:10:1"), "an HCA port of h2"
+
+
+@needs("tshark")
+def test_a_capture_of_the_bond_shows_whole_ip_packets(lab: ViewLab, tmp_path: Path) -> None:
+    file = tmp_path / "bond.pcap"
+    words = [IBBOND, "lab", "capture", "--name", lab.name, "h1/bond0", str(file), "--seconds", "3"]
+    with subprocess.Popen(words) as capture:
+        time.sleep(1)
+        lab.run("ping", "-c", "2", "-i", "0.2", "-M", "do", "-s", "9000", "10.0.0.2")
+        assert capture.wait(30) == 0
+    words = ["tshark", "-r", str(file), "-T", "fields", "-Y", "icmp", "-e", "icmp.type", "-e", "ip.len"]
+    shown = subprocess.run(words, text=True, capture_output=True, timeout=60).stdout
+    assert shown.split("\n")[:4] == ["8\t9028", "0\t9028"] * 2

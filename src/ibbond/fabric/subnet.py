@@ -263,6 +263,11 @@ class Subnet:
         """For the fast path: a message would go at once, with nothing before it, between these drivers' queue pairs."""
         return self._reliable.carries(self.port(port), qpn, self.port(destination), peer_qpn)
 
+    def peer_of(self, port: str, qpn: int) -> int | None:
+        """The queue pair that a reliable one is connected with."""
+        pair = self._reliable.get(self.port(port), qpn)
+        return pair.peer.qpn if pair is not None and pair.peer is not None else None
+
     def message_mtu(self, port: str, qpn: int) -> int:
         """Bytes in one packet of a message of this queue pair, at most; 0 before it is connected."""
         pair = self._reliable.get(self.port(port), qpn)

@@ -2,7 +2,8 @@
 
 Read first: `wire.pcap` on the two formats; `stack.events.FrameCaptured`. A tapped port takes no fast path, so a capture
 misses nothing; trains of segments come as the packets that a wire would carry. A bond's capture is that of its members,
-without what a backup member hears and the bond drops. Left out: filters, rotation.
+without what a backup member hears and the bond drops; messages of connected mode are put together. Left out: filters,
+rotation.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ibbond.stack.network import Network
 from ibbond.wire.hwaddr import ADDRESS_BYTES
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.pcap import LINKTYPE_ERF, LINKTYPE_IPOIB, FileHeader, erf_record, group_destination, ipoib_record
+from ibbond.wire.rc import RcPacket, SentMessages
 
 MULTICAST_QPN = 0xFFFFFF
 
@@ -78,6 +80,7 @@ class DeviceCapture(Capture):
         self._network = network
         self._host = host
         self._device = device
+        self._messages: dict[tuple[str, bool], SentMessages] = {}  # by port, and whether they leave it
         super().__init__(descriptor, tuple(interface.port.name for interface in self._interfaces()))
         if not self.ports:
             raise Refused(
@@ -90,7 +93,7 @@ class DeviceCapture(Capture):
         try:
             packet = UdPacket.parse(captured.frame)
         except Malformed:
-            return b""  # connected mode and management have formats of their own
+            return self._record_message(at, captured)
         for interface in self._interfaces():
             if interface.port.name == captured.port:
                 ours = packet.source_qpn == interface.qpn if captured.sent else self._takes(interface, packet)
@@ -98,6 +101,35 @@ class DeviceCapture(Capture):
                     source = self._address(packet.source_lid, packet.source_qpn)
                     return ipoib_record(at, self._destination(packet), packet.payload, source)
         return b""
+
+    def _record_message(self, at: int, captured: FrameCaptured) -> bytes:
+        """The record of a message of connected mode, when this frame is its last; other frames have none."""
+        try:
+            packet = RcPacket.parse(captured.frame)
+        except Malformed:
+            return b""
+        message = self._messages.setdefault((captured.port, captured.sent), SentMessages()).take(packet)
+        if message is None:
+            return b""
+        there = self._interface(packet.destination_lid, packet.destination_qpn)
+        sender_qpn = (
+            self._network.subnet.peer_of(there.port.name, packet.destination_qpn) if there is not None else None
+        )
+        here = self._interface(packet.source_lid, sender_qpn) if sender_qpn is not None else None
+        if there is None or here is None:
+            return b""  # of an RDMA user, or of a connection that is gone already
+        ours = here if captured.sent else there
+        if ours not in self._interfaces() or not (captured.sent or self._lets_in(ours, unicast=True)):
+            return b""
+        return ipoib_record(at, _address_of(there), message, _address_of(here))
+
+    def _interface(self, lid: int, qpn: int) -> Interface | None:
+        """The interface with this queue pair, or whose connection has it."""
+        for stack in self._network.hosts.values():
+            for interface in stack.links:
+                if interface.port.lid == lid:
+                    return stack.links.at(interface.port.name, qpn)
+        return None
 
     def _interfaces(self) -> list[Interface]:
         stack = self._network.host(self._host)
@@ -112,8 +144,11 @@ class DeviceCapture(Capture):
             return False
         if group and interface.device.broadcast[8:10] != packet.destination_gid[4:6]:
             return False  # of another partition
+        return self._lets_in(interface, unicast=not group)
+
+    def _lets_in(self, interface: Interface, *, unicast: bool) -> bool:
         bond = self._network.hosts[self._host].registry.bonds.get(self._device)
-        return bond is None or bond.accepts(interface.device.name, time.monotonic_ns(), not group)
+        return bond is None or bond.accepts(interface.device.name, time.monotonic_ns(), unicast)
 
     def _destination(self, packet: UdPacket) -> bytes:
         if packet.destination_qpn == MULTICAST_QPN:
@@ -122,11 +157,12 @@ class DeviceCapture(Capture):
 
     def _address(self, lid: int, qpn: int) -> bytes:
         """The link-layer address of a queue pair in this subnet; zeros when no port has the LID."""
-        for stack in self._network.hosts.values():
-            for interface in stack.links:
-                if interface.port.lid == lid and interface.qpn == qpn:
-                    return interface.device.permanent_address or interface.device.address
-        return bytes(ADDRESS_BYTES)
+        interface = self._interface(lid, qpn)
+        return _address_of(interface) if interface is not None else bytes(ADDRESS_BYTES)
+
+
+def _address_of(interface: Interface) -> bytes:
+    return interface.device.permanent_address or interface.device.address
 
 
 class Captures:

@@ -1,15 +1,17 @@
 """InfiniBand packets of reliable connections byte by byte, as captures show them.
 
 Read first: InfiniBand Architecture volume 1, 9.2 to 9.3 (BTH opcodes, RETH, AETH) and `wire.ib`, the like of
-datagrams. Left out: reading them (the subnet carries `fabric.reliable_verbs`, these bytes exist for taps),
-atomics and immediate data.
+datagrams. The subnet carries `fabric.reliable_verbs`, these bytes exist for taps. Left out: atomics and immediate data;
+reading global routes.
 """
 
 import enum
 import struct
 from dataclasses import dataclass
+from typing import Self
 
-from ibbond.wire.ib import BaseTransportHeader, LocalRouteHeader, with_crcs
+from ibbond.errors import Malformed
+from ibbond.wire.ib import LNH_LOCAL, BaseTransportHeader, LocalRouteHeader, with_crcs
 
 
 class RcOpcode(enum.IntEnum):
@@ -38,6 +40,7 @@ RESPONSES = (
     RcOpcode.READ_RESPONSE_LAST,
     RcOpcode.READ_RESPONSE_ONLY,
 )
+ICRC_BYTES, VCRC_BYTES = 4, 2
 RETH = struct.Struct("!QII")  # address, key, length
 AETH = struct.Struct("!I")  # syndrome:8 msn:24
 RDMA_HEADED = {RcOpcode.WRITE_FIRST, RcOpcode.WRITE_ONLY, RcOpcode.READ_REQUEST}
@@ -62,6 +65,45 @@ class RcPacket:
     syndrome: int = 0
     sequence: int = 0  # message sequence number of an AETH
 
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """CRCs are not checked. Raises `Malformed` for packets of other services too."""
+        lrh = LocalRouteHeader.parse(raw)
+        at = LocalRouteHeader.LAYOUT.size
+        if lrh.next_header != LNH_LOCAL or lrh.words * 4 + VCRC_BYTES != len(raw):
+            raise Malformed("no local packet of the length that its LRH says")
+        bth = BaseTransportHeader.parse(raw[at:])
+        at += BaseTransportHeader.LAYOUT.size
+        try:
+            opcode = RcOpcode(bth.opcode)
+        except ValueError:
+            raise Malformed(f"opcode 0x{bth.opcode:02x} is none of reliable connections here") from None
+        address = key = length = syndrome = sequence = 0
+        end = len(raw) - ICRC_BYTES - VCRC_BYTES - bth.pad
+        extended = RETH.size if opcode in RDMA_HEADED else AETH.size if opcode in ACK_HEADED else 0
+        if end < at + extended:
+            raise Malformed("RC packet is cut short")
+        if opcode in RDMA_HEADED:
+            address, key, length = RETH.unpack_from(raw, at)
+        elif opcode in ACK_HEADED:
+            (word,) = AETH.unpack_from(raw, at)
+            syndrome, sequence = word >> 24, word & 0xFFFFFF
+        return cls(
+            lrh.source_lid,
+            lrh.destination_lid,
+            bth.pkey,
+            bth.destination_qpn,
+            bth.psn,
+            opcode,
+            raw[at + extended : end],
+            service_level=lrh.service_level,
+            remote_address=address,
+            remote_key=key,
+            length=length,
+            syndrome=syndrome,
+            sequence=sequence,
+        )
+
     def pack(self) -> bytes:
         pad = -len(self.payload) % 4
         asks = self.opcode not in ACK_HEADED and self.opcode != RcOpcode.READ_RESPONSE_MIDDLE
@@ -77,3 +119,27 @@ class RcPacket:
         words = (LocalRouteHeader.LAYOUT.size + len(transport) + 4) // 4
         lrh = LocalRouteHeader(self.destination_lid, self.source_lid, words, service_level=self.service_level)
         return with_crcs(lrh.pack() + transport, has_grh=False)
+
+
+class SentMessages:
+    """Puts the messages of SENDs together from their packets, as a capture sees them."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[int, int], tuple[int, bytes]] = {}  # LID, QPN: the next PSN, what there is
+
+    def take(self, packet: RcPacket) -> bytes | None:
+        """The message that this packet ends; None while it does not, and for what is no SEND or has lost its start."""
+        key = packet.destination_lid, packet.destination_qpn
+        if packet.opcode not in SENDS:
+            return None
+        first, _, last, only = SENDS
+        before = b""
+        if packet.opcode not in (first, only):
+            expected, before = self._parts.pop(key, (-1, b""))
+            if expected != packet.psn:
+                return None
+        if packet.opcode in (last, only):
+            self._parts.pop(key, None)
+            return before + packet.payload
+        self._parts[key] = packet.psn + 1 & 0xFFFFFF, before + packet.payload
+        return None

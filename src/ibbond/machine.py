@@ -35,4 +35,9 @@ class Waiting(Protocol):
 
 def earliest(machines: Iterable[Waiting]) -> int | None:
     """The earliest deadline of many machines, or None when none of them waits."""
-    return min((at for machine in machines if (at := machine.deadline()) is not None), default=None)
+    first = None
+    for machine in machines:
+        at = machine.deadline()
+        if at is not None and (first is None or at < first):
+            first = at
+    return first

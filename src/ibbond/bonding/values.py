@@ -13,6 +13,9 @@ from ibbond.bonding.quirks import Rules
 TICKS = frozenset({"updelay", "downdelay", "peer_notif_delay"})
 
 
+MODES = {int(mode): mode for mode in Mode}
+
+
 @dataclass(slots=True)
 class Values:
     """One field per number of the table, under its `key`; then what is no number."""
@@ -54,7 +57,7 @@ class Values:
 
     @property
     def kind(self) -> Mode:
-        return Mode(self.mode)
+        return MODES[self.mode]
 
     @property
     def uses_primary(self) -> bool:

@@ -91,9 +91,13 @@ class SubnetManager:
         return self.state == SmState.MASTER
 
     def deadline(self) -> int | None:
-        request_at = self._requests[0][0] if self._requests else None
-        times = (self._sweep_at, self._light_at, request_at, self._conversation.deadline(), self._watch.deadline())
-        return min((at for at in times if at is not None), default=None)
+        first = self._watch.deadline()
+        for at in (self._sweep_at, self._light_at, self._conversation.deadline()):
+            if at is not None and (first is None or at < first):
+                first = at
+        if self._requests and (first is None or self._requests[0][0] < first):
+            first = self._requests[0][0]
+        return first
 
     def start(self, now: int) -> list[SmEffect]:
         """Become master, knowing nothing of members and services: sweep, and have every port register anew."""

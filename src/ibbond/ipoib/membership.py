@@ -302,5 +302,5 @@ class Membership:
         return self._outlet.drop(why, packets)
 
 
-def _request(method: Method, mask: McMemberMask, record: McMemberRecord) -> SaMad:
+def _request(method: Method, mask: int, record: McMemberRecord) -> SaMad:
     return SaMad(method, SaAttribute.MC_MEMBER_RECORD, component_mask=mask, data=record.pack())

@@ -31,7 +31,7 @@ class Selector(enum.IntEnum):
     LARGEST = 3
 
 
-class McMemberMask(enum.IntFlag):
+class McMemberMask(enum.IntEnum):
     MGID = 1 << 0
     PORT_GID = 1 << 1
     QKEY = 1 << 2
@@ -122,7 +122,7 @@ class McMemberRecord:
         )
 
 
-class PathMask(enum.IntFlag):
+class PathMask(enum.IntEnum):
     SERVICE_ID_HIGH = 1 << 0
     SERVICE_ID_LOW = 1 << 1
     DGID = 1 << 2
@@ -223,7 +223,7 @@ class PathRecord:
         )
 
 
-class ServiceMask(enum.IntFlag):
+class ServiceMask(enum.IntEnum):
     SERVICE_ID = 1 << 0
     GID = 1 << 1
     PKEY = 1 << 2
@@ -308,7 +308,7 @@ class InformInfo:
         )
 
 
-class NodeRecordMask(enum.IntFlag):
+class NodeRecordMask(enum.IntEnum):
     LID = 1 << 0
     NODE_TYPE = 1 << 4
     NUM_PORTS = 1 << 5
@@ -338,7 +338,7 @@ class NodeRecord:
         return self.LAYOUT.pack(self.lid, 0, self.info.pack(), self.description.pack())
 
 
-class PortInfoRecordMask(enum.IntFlag):
+class PortInfoRecordMask(enum.IntEnum):
     LID = 1 << 0
     PORT = 1 << 1
     CAPABILITY_MASK = 1 << 7
@@ -364,7 +364,7 @@ class PortInfoRecord:
         return self.LAYOUT.pack(self.lid, self.port, 0, self.info.pack())
 
 
-class LinkRecordMask(enum.IntFlag):
+class LinkRecordMask(enum.IntEnum):
     FROM_LID = 1 << 0
     FROM_PORT = 1 << 1
     TO_PORT = 1 << 2

@@ -38,14 +38,14 @@ class SeenNode:
     description: str = ""
     switch: SwitchInfo | None = None
     ports: dict[int, SeenPort] = field(default_factory=dict)
+    is_switch: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_switch = self.info.node_type == NodeType.SWITCH
 
     @property
     def guid(self) -> int:
         return self.info.node_guid
-
-    @property
-    def is_switch(self) -> bool:
-        return self.info.node_type == NodeType.SWITCH
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from heapq import heapreplace
 
 Graph = Mapping[int, tuple[tuple[int, int, int], ...]]  # switch -> (own port, neighbor switch, its port)...
 FAR = 1 << 30
@@ -29,39 +28,25 @@ def distances(graph: Graph, root: int) -> dict[int, int]:
 def linear_tables(graph: Graph, homes: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, int]]:
     """For every switch, LID -> port. `homes` says at which (switch, port) each LID lives; port 0 is the switch.
 
-    Among equally short ways the one that carries the fewest LIDs so far is taken, then the lowest port number.
+    The LIDs of one switch share the equally short ways to it by the ports at which they live, so that a host that
+    comes or goes moves nobody else.
     """
     hops = {switch: distances(graph, switch) for switch in graph}
-    tables: dict[int, dict[int, int]] = {switch: {} for switch in graph}
-    load: dict[tuple[int, int], int] = {}
-    ways: dict[tuple[int, int], tuple[int, ...]] = {}  # (switch, home switch) -> ports on a shortest way
-    queues: dict[
-        tuple[int, tuple[int, ...]], list[tuple[int, int]]
-    ] = {}  # such ports by load, which may be out of date
-    for lid in sorted(homes):
-        home, port = homes[lid]
-        for switch, table in tables.items():
+    tables: dict[int, dict[int, int]] = {}
+    for switch, links in graph.items():
+        table = tables[switch] = {}
+        ways: dict[int, tuple[int, ...]] = {}  # home switch -> ports on a shortest way
+        for lid, (home, port) in homes.items():
             if switch == home:
                 table[lid] = port
                 continue
-            candidates = ways.get((switch, home))
+            candidates = ways.get(home)
             if candidates is None:
                 there = hops[home]
                 nearer = there.get(switch, FAR) - 1
-                candidates = tuple(own for own, peer, _ in graph[switch] if there.get(peer, FAR) == nearer)
-                ways[switch, home] = candidates
-            if not candidates:
-                continue
-            queue = queues.get((switch, candidates))
-            if queue is None:
-                queue = queues[switch, candidates] = sorted((load.get((switch, own), 0), own) for own in candidates)
-            carried, best = queue[0]
-            while carried != load.get((switch, best), 0):  # it got more by another set of ports; loads only grow
-                heapreplace(queue, (load[switch, best], best))
-                carried, best = queue[0]
-            load[switch, best] = carried + 1
-            heapreplace(queue, (carried + 1, best))
-            table[lid] = best
+                candidates = ways[home] = tuple(own for own, peer, _ in links if there.get(peer, FAR) == nearer)
+            if candidates:
+                table[lid] = candidates[port % len(candidates)]
     return tables
 
 

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibbond.fabric.directory import EndPort
 from ibbond.fabric.routing import (
     choose_root,
     distances,
@@ -10,6 +11,7 @@ from ibbond.fabric.routing import (
     multicast_masks,
     spanning_tree,
 )
+from ibbond.fabric.seats import Seats
 
 Edges = dict[int, list[tuple[int, int, int]]]
 
@@ -136,3 +138,33 @@ def test_a_tree_holds_as_long_as_its_cables() -> None:
     assert not tree.holds(without, [1])
     del without[2]
     assert not tree.holds(without, [1])
+
+
+def test_a_host_that_goes_moves_nobody_else() -> None:
+    graph = line(3, parallel=3)
+    places = {lid: (3, 10 + lid) for lid in range(1, 20)}
+    before = linear_tables(graph, places)
+    after = linear_tables(graph, {lid: home for lid, home in places.items() if lid != 5})
+    for switch, table in before.items():
+        assert after[switch] == {lid: port for lid, port in table.items() if lid != 5}
+
+
+PORTS = {guid: EndPort(guid, b"", guid, (guid, 1), (), 5, (1 + guid % 3, guid)) for guid in range(1, 9)}
+
+
+@given(st.lists(st.dictionaries(st.integers(1, 10), st.sampled_from([1, 2, 4, 5]), max_size=8), min_size=1))
+def test_seats_are_kept_as_if_counted_anew(histories: list[dict[int, int]]) -> None:
+    """Members come, go and change how they joined; unknown ones (9, 10) and ones at dead switches (3) do not count."""
+    kept = Seats(PORTS, {1: (), 2: ()})
+    for members in histories:
+        kept.update(members)
+    fresh = Seats(PORTS, {1: (), 2: ()})
+    fresh.update(histories[-1])
+    assert kept.counts == fresh.counts
+    assert {switch: mask for switch, mask in kept.masks.items() if mask} == fresh.masks
+    expected: dict[int, int] = {}
+    for guid, state in histories[-1].items():
+        home = PORTS[guid].home if guid in PORTS else None
+        if home is not None and home[0] != 3 and state & (1 | 2):  # full members and non-members hear
+            expected[home[0]] = expected.get(home[0], 0) | 1 << home[1]
+    assert fresh.masks == expected

@@ -2,8 +2,8 @@
 
 Read first: docs/simulator.md, ibbond.sim.world. Every world is built in a process of its own, so that its memory is
 its own. One failover is all that a second of virtual time takes in which h1's first cable is cut; `calm` is such a
-second without a cut. Times are on a CPU, and the least of five, so that other work on the machine counts little; a run has one thread. Left
-out: labs, which `./bench` measures.
+second without a cut. Times are on a CPU, and the least of five, so that other work on the machine counts little; a run
+has one thread. Left out: labs, which `./bench` measures.
 """
 
 from __future__ import annotations

@@ -393,9 +393,16 @@ class Connections:
         return next((each for each in self._passive.values() if each.local_id == local_id), None)
 
     def _new_id(self) -> int:
-        """Communication ids of this interface: the low bits of its queue pair's number, and a count."""
-        self._next_id = self._next_id + 1 & 0xFFFF
-        return (self._outlet.qpn & 0xFFFF) << 16 | self._next_id
+        """Communication ids of this interface: the low bits of its queue pair's number, and a count.
+
+        Below those of RDMA users (`fabric.connection_manager`), who hear the same port.
+        """
+        used = {each.local_id for each in (*self._active.values(), *self._passive.values())}
+        while True:
+            self._next_id = self._next_id + 1 & 0xFFFF
+            local_id = (self._outlet.qpn & 0x7FFF) << 16 | self._next_id
+            if local_id not in used:
+                return local_id
 
     def _private_data(self, size: int) -> bytes:
         return ConnectedModeData(self._outlet.qpn).pack().ljust(size, b"\0")

@@ -155,11 +155,11 @@ PORTS = {guid: EndPort(guid, b"", guid, (guid, 1), (), 5, (1 + guid % 3, guid)) 
 @given(st.lists(st.dictionaries(st.integers(1, 10), st.sampled_from([1, 2, 4, 5]), max_size=8), min_size=1))
 def test_seats_are_kept_as_if_counted_anew(histories: list[dict[int, int]]) -> None:
     """Members come, go and change how they joined; unknown ones (9, 10) and ones at dead switches (3) do not count."""
-    kept = Seats(PORTS, {1: (), 2: ()})
+    switches = {1: (), 2: ()}
+    kept, fresh = Seats(), Seats()
     for members in histories:
-        kept.update(members)
-    fresh = Seats(PORTS, {1: (), 2: ()})
-    fresh.update(histories[-1])
+        kept.update(members, PORTS, switches)
+    fresh.update(histories[-1], PORTS, switches)
     assert kept.counts == fresh.counts
     assert {switch: mask for switch, mask in kept.masks.items() if mask} == fresh.masks
     expected: dict[int, int] = {}

@@ -8,35 +8,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ibbond.fabric.directory import EndPort
+from ibbond.fabric.discovery import PortKey
 from ibbond.fabric.groups import RECEIVING_STATES
 
 _RECEIVING = int(RECEIVING_STATES)
 
 
 class Seats:
-    """Of one group, as long as end ports and switches stay what they are."""
+    """Of one group, as long as nobody moves to another port and the switches stay the same."""
 
-    def __init__(self, ends: Mapping[int, EndPort], switches: Mapping[int, object]) -> None:
-        self.ends = ends
-        self.switches = switches
+    def __init__(self) -> None:
         self.masks: dict[int, int] = {}  # switch -> the ports at which somebody receives
         self.counts: dict[int, int] = {}  # switch -> how many members it has
         self._members: dict[int, int] = {}  # port GUID -> join state, as seen last
+        self._homes: dict[int, PortKey] = {}  # of those that hang at a switch
 
-    def update(self, members: Mapping[int, int]) -> None:
-        """The group's members (port GUID -> join state) are these now."""
+    def update(self, members: Mapping[int, int], ends: Mapping[int, EndPort], switches: Mapping[int, object]) -> None:
+        """The group's members (port GUID -> join state) are these now; `ends` knows where the new ones are."""
         for guid, state in sorted(self._members.items() - members.items()):
-            self._count(guid, state, -1)
             del self._members[guid]
+            if guid in self._homes:
+                self._count(self._homes.pop(guid), state, -1)
         for guid, state in sorted(members.items() - self._members.items()):
-            self._count(guid, state, 1)
             self._members[guid] = state
+            home = ends[guid].home if guid in ends else None
+            if home is not None and home[0] in switches:
+                self._homes[guid] = home
+                self._count(home, state, 1)
 
-    def _count(self, guid: int, state: int, by: int) -> None:
-        end = self.ends.get(guid)
-        if end is None or end.home is None or end.home[0] not in self.switches:
-            return
-        switch, port = end.home
+    def _count(self, home: PortKey, state: int, by: int) -> None:
+        switch, port = home
         self.counts[switch] = self.counts.get(switch, 0) + by
         if not self.counts[switch]:
             del self.counts[switch]

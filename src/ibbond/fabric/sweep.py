@@ -91,7 +91,10 @@ class Sweeper:
         yield from self._configure(found)
         change = self._publish(found)
         self._switches = found.switches()
-        self._graph = _graph(found)
+        graph = _graph(found)
+        if graph.keys() != self._graph.keys():
+            self._seats.clear()
+        self._graph = graph
         yield from self._open(found, [key for key in found.links if _joins_switches(found, key)])
         yield from self._write_linear()
         yield from self.write_groups(list(self._groups.by_mgid.values()))
@@ -235,6 +238,8 @@ class Sweeper:
         before, directory = self._directory.ends, self._directory
         directory.ends, directory.map = ends, found
         directory.by_lid = {end.lid: end for end in ends.values()}
+        if any(guid not in before or before[guid].home != end.home for guid, end in ends.items()):
+            self._seats.clear()  # somebody has come, or moved: a group may have had it as a member that is nowhere
         change = Change(
             arrived=[end for guid, end in ends.items() if guid not in before],
             gone=[end for guid, end in before.items() if guid not in ends],
@@ -306,9 +311,9 @@ class Sweeper:
 
     def _group_masks(self, group: Group) -> dict[int, int]:
         seats = self._seats.get(group.mlid)
-        if seats is None or seats.ends is not self._directory.ends or seats.switches is not self._graph:
-            seats = self._seats[group.mlid] = Seats(self._directory.ends, self._graph)
-        seats.update(group.members)
+        if seats is None:
+            seats = self._seats[group.mlid] = Seats()
+        seats.update(group.members, self._directory.ends, self._graph)
         if not seats.counts:
             self._trees.pop(group.mlid, None)
             return {}

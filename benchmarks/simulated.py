@@ -42,7 +42,6 @@ SUBNETS = {  # name: hosts, leaves, spines
     "16 HCAs, 6 switches": (16, 4, 2),
     "128 HCAs, 10 switches": (128, 8, 2),
 }
-GOALS = {"failover_all_learn_s": (2.0, 0.5)}  # 1,024 hosts: must, aim
 
 
 def main(*, quick: bool, file: Path | None, keep: bool = False) -> int:
@@ -114,8 +113,8 @@ def one_world(*, hosts: int, members: int, spines: int, known: int, groups: int,
     run(world, SECOND_MS)
     found["calm_s"] = min(calm(world) for _ in range(TIMES))
     took = [failover(world, known) for _ in range(TIMES)]
+    found["failover_first_s"], found["failover_first_wall_s"] = took[0]
     found["failover_all_learn_s"] = min(cpu for cpu, _ in took)
-    found["failover_all_learn_wall_s"] = min(wall for _, wall in took)
     return found
 
 
@@ -270,13 +269,14 @@ def swept(subnet, sweeps: int) -> int:  # type: ignore[no-untyped-def]
 
 def hosts_table(rows: list[Row]) -> str:
     lines = ["| hosts | switches | start, s | memory of a host, KB | events/s | a calm second, s | failover, s |"]
-    lines[0] += " that all others learn, s | (by the wall, s) |"
-    lines.append("| ---: " * 9 + "|")
+    lines[0] += " that all learn, first time, s | (by the wall, s) | again, s |"
+    lines.append("| ---: " * 10 + "|")
     for row in rows:
         lines.append(
             f"| {row['hosts']:,} | {row['switches']} | {row['start_s']:.2f} | {row['kb_per_host']:.0f} "
             f"| {row['events_per_s']:,.0f} | {row['calm_s']:.4f} | {row['failover_s']:.4f} "
-            f"| {row['failover_all_learn_s']:.4f} | {row['failover_all_learn_wall_s']:.4f} |"
+            f"| {row['failover_first_s']:.4f} | {row['failover_first_wall_s']:.4f} "
+            f"| {row['failover_all_learn_s']:.4f} |"
         )
     return "\n".join(lines) + "\n"
 

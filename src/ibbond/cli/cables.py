@@ -87,7 +87,8 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
         with contextlib.suppress(KeyboardInterrupt):
             time.sleep(seconds if seconds else 10**9)
         facts = as_dict(control.ask("capture_end", file=str(file.absolute())))
-    done(as_json, f"{facts['packets']} packets in {file}", {"device": device, "file": str(file), **facts})
+    missed = f", {facts['missed']} missed" if facts["missed"] else ""
+    done(as_json, f"{facts['packets']} packets in {file}{missed}", {"device": device, "file": str(file), **facts})
 
 
 @click.command()

@@ -273,9 +273,12 @@ class Subnet:
         pair = self._reliable.get(self.port(port), qpn)
         return pair.peer.mtu_bytes if pair is not None and pair.peer is not None else 0
 
-    def walk(self, port: str, dlid: int) -> Walk | None:
-        """For the fast path: the way of unicast packets now; None when they must go by `SendDatagram`."""
-        return self._transit.walk(self.port(port), dlid)
+    def walk(self, port: str, dlid: int, *, tapped: bool = False) -> Walk | None:
+        """For the fast path: the way of unicast packets now; None when they must go by `SendDatagram`.
+
+        With `tapped` taps on the way are no hindrance: whoever goes it shows them what passes.
+        """
+        return self._transit.walk(self.port(port), dlid, tapped=tapped)
 
     def accepts(self, port: str, pkey: int, qpn: int, qkey: int) -> bool:
         """A datagram that arrives at this port would pass the checks of `DatagramArrived` (nothing is counted)."""

@@ -34,6 +34,7 @@ class Walk:
 
     destination: str
     links: tuple[tuple[Port, Port], ...]
+    taps: tuple[tuple[str, bool], ...] = ()  # tapped ports on the way, and whether packets leave there
 
     def count(self, packets: int, octets: int, overhead: int = 32) -> None:
         """Count what went this way unseen; `octets` are UD payload, `overhead` the headers of each packet."""
@@ -76,24 +77,29 @@ class Transit:
                 self._schedule.after(0, self._deliver, port, packet.copy())  # other queue pairs of the port
             self._transmit(port, packet)
 
-    def walk(self, port: Port, lid: int) -> Walk | None:
-        """The way a unicast packet goes now; None when there is none, or it must not be taken unseen."""
+    def walk(self, port: Port, lid: int, *, tapped: bool = False) -> Walk | None:
+        """The way a unicast packet goes now; None when there is none, or it must not be taken unseen.
+
+        With `tapped` taps on the way are no hindrance: whoever goes it shows them what passes.
+        """
         if self._hop_ns or port.state != PortState.ACTIVE:
             return None
         if lid == port.lid:
             return None if port.tapped else Walk(port.name, ())
         links: list[tuple[Port, Port]] = []
+        taps: list[tuple[str, bool]] = []
         here: Port | None = port
         while here is not None and here.number and here.state == PortState.ACTIVE and len(links) < MAX_HOPS:
             there = here.peer
             cable = here.cable
             if there is None or cable is None or there.state != PortState.ACTIVE:
                 return None
-            if cable.loss or here.tapped or there.tapped:
+            if cable.loss or ((here.tapped or there.tapped) and not tapped):
                 return None
             links.append((here, there))
+            taps += [(end.name, end is here) for end in (here, there) if end.tapped]
             if not isinstance(there.node, Switch):
-                return Walk(there.name, tuple(links)) if there.lid == lid else None
+                return Walk(there.name, tuple(links), tuple(taps)) if there.lid == lid else None
             here = there.node.egress(lid)
         return None
 

@@ -1,9 +1,9 @@
 """Captures of a running lab: what passes a port, as ERF, or what one device sends and receives, as IPoIB frames.
 
-Read first: `wire.pcap` on the two formats; `stack.events.FrameCaptured`. A tapped port takes no fast path, so a capture
-misses nothing; trains of segments come as the packets that a wire would carry. A bond's capture is that of its members,
-without what a backup member hears and the bond drops; messages of connected mode are put together. Left out: filters,
-rotation.
+Read first: `wire.pcap` on the two formats; `stack.events.FrameCaptured`. What flows carry past a tap waits in a
+`Backlog`, and may be missed there when it is too much, which is counted. Trains of segments come as the packets that a
+wire would carry. A bond's capture is that of its members, without what a backup member hears and the bond drops;
+messages of connected mode are put together. Left out: filters, rotation.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import time
 from abc import ABC, abstractmethod
 
 from ibbond.errors import Malformed, Refused
+from ibbond.host.capture_backlog import Backlog
 from ibbond.host.loop import LiveLoop
 from ibbond.ipoib.interface import Interface
+from ibbond.machine import SECOND
 from ibbond.stack.events import FrameCaptured, NetworkEffect
 from ibbond.stack.network import Network
 from ibbond.wire.hwaddr import ADDRESS_BYTES
@@ -23,13 +25,14 @@ from ibbond.wire.pcap import LINKTYPE_ERF, LINKTYPE_IPOIB, FileHeader, erf_recor
 from ibbond.wire.rc import RcPacket, SentMessages
 
 MULTICAST_QPN = 0xFFFFFF
+FLUSHING = 2 * SECOND  # to make records of what waits when a capture ends at once
 
 
 class Capture(ABC):
     """Writes records to a descriptor that somebody else opened; the head of the file is written at once.
 
-    `frames` counts records. When a write fails (disk full, the reader of a pipe has gone) `problem` says why, and
-    nothing more is written.
+    `frames` counts records, `missed` frames that there was no room for. When a write fails (disk full, the reader of a
+    pipe has gone) `problem` says why, and nothing more is written.
     """
 
     linktype: int
@@ -37,6 +40,7 @@ class Capture(ABC):
     def __init__(self, descriptor: int, ports: tuple[str, ...]) -> None:
         self.ports = ports
         self.frames = 0
+        self.missed = 0
         self.problem: OSError | None = None
         self._descriptor = descriptor
         self._epoch = time.time_ns() - time.monotonic_ns()
@@ -171,6 +175,9 @@ class Captures:
     def __init__(self, loop: LiveLoop) -> None:
         self._loop = loop
         self._running: list[Capture] = []
+        self._backlog = Backlog(loop, self._give, self._missed)
+        loop.recorder = self._backlog.take
+        loop.network.record_flows()
         loop.listeners.append(self._hear)
 
     def start_port(self, port: str, descriptor: int) -> Capture:
@@ -182,11 +189,20 @@ class Captures:
         return self._start(DeviceCapture(descriptor, self._loop.network, host, device))
 
     def stop(self, capture: Capture) -> None:
-        """End a capture; its descriptor stays open with its owner."""
+        """End a capture; its descriptor stays open with its owner. What waits for it still is made into records."""
+        self.untap(capture)
+        self.work(FLUSHING)
         self._running.remove(capture)
+
+    def untap(self, capture: Capture) -> None:
+        """Nothing new for this capture."""
         for port in capture.ports:
-            if not any(port in other.ports for other in self._running):
+            if not any(port in other.ports for other in self._running if other is not capture):
                 self._loop.network.subnet.tap(port, False)
+
+    def work(self, ns: int) -> bool:
+        """Make records of what waits, for so long; whether something waits still."""
+        return self._backlog.work(ns)
 
     def _start(self, capture: Capture) -> Capture:
         for port in capture.ports:
@@ -196,6 +212,14 @@ class Captures:
 
     def _hear(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, FrameCaptured):
-            for capture in self._running:
-                if effect.port in capture.ports:
-                    capture.hear(now, effect)
+            self._backlog.hear(now, effect)
+
+    def _give(self, now: int, captured: FrameCaptured) -> None:
+        for capture in self._running:
+            if captured.port in capture.ports:
+                capture.hear(now, captured)
+
+    def _missed(self, port: str, count: int) -> None:
+        for capture in self._running:
+            if port in capture.ports:
+                capture.missed += count

@@ -50,7 +50,7 @@ from ibbond.stack.events import (
     SetDeviceMtu,
     Transmit,
 )
-from ibbond.stack.flows import Flow
+from ibbond.stack.flows import Flow, Tap
 from ibbond.stack.network import Network
 from ibbond.stack.rdma_events import RdmaEvent
 
@@ -71,6 +71,7 @@ class LiveLoop:
         self.network = network
         self.listeners: list[Listener] = []
         self.hosts: dict[str, LiveHost] = {}
+        self.recorder: Callable[[Tap, memoryview], None] | None = None  # of what flows carry past taps
         self.drops = Drops()  # of packets on the slow path; those of the fast path are in the pumps
         self.pumps: dict[tuple[str, str], Pump] = {}
         self._spaces = spaces
@@ -340,6 +341,7 @@ class LiveLoop:
             find=functools.partial(self._flow, live.name, device),
             descriptor=self._fds.get,
             slow=functools.partial(self._slow, live, device.name),
+            record=self._record,
         )
         self._register(tun.fd, pump.drain)
 
@@ -355,6 +357,10 @@ class LiveLoop:
         """A flow that takes whatever the device lets pass; where the way is narrower, packets go one by one."""
         flow = self.network.flow_for(self.now(), host, device.name, packet)
         return flow if flow is not None and flow.mtu >= device.mtu else None
+
+    def _record(self, tap: Tap, packet: memoryview) -> None:
+        if self.recorder is not None:
+            self.recorder(tap, packet)
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
         self._worked += 1

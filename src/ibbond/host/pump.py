@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from ibbond.fabric.generation import Generation
 from ibbond.host.tun import OFFLOAD_BYTES
+from ibbond.stack.flows import Tap
 from ibbond.wire.offload import segment_count
 
 PACKET_BYTES: Final = 65_536 + 64  # the largest train with its headers
@@ -42,6 +43,9 @@ class Flow(Protocol):
     target: tuple[str, str]
     packets: int
     bytes: int
+
+    @property
+    def tap(self) -> Tap | None: ...
 
 
 @dataclass(slots=True)
@@ -74,7 +78,8 @@ class Pump:
     """The reading side of one TUN.
 
     `find` gives the flow of a packet or None; `descriptor` the open TUN of a flow's target, or None when there is none;
-    `slow` takes a packet (bytes, with its 10-byte offload header) that has no flow.
+    `slow` takes a packet (bytes, with its 10-byte offload header) that has no flow, `record` what a tapped flow has
+    carried (a view that lasts as long as the call).
     """
 
     def __init__(
@@ -85,18 +90,20 @@ class Pump:
         find: Callable[[bytes], Flow | None],
         descriptor: Callable[[tuple[str, str]], int | None],
         slow: Callable[[bytes, bytes], None],
+        record: Callable[[Tap, memoryview], None] | None = None,
     ) -> None:
         self.fd = fd
         self.drops = Drops()
-        self.flows: dict[int | bytes, tuple[Flow, int]] = {}
+        self.flows: dict[int | bytes, tuple[Flow, int, Tap | None]] = {}
         self._generation = generation
         self._learnt_at = generation.value
         self._find = find
         self._descriptor = descriptor
         self._slow = slow
+        self._record = record
         self.drain = self._made_drain()
 
-    def _learn(self, key: int | bytes, packet: bytes) -> tuple[Flow, int] | None:
+    def _learn(self, key: int | bytes, packet: bytes) -> tuple[Flow, int, Tap | None] | None:
         if len(self.flows) >= FLOWS:
             self._generation.bump()  # who made the flows lets go of them as well
         if self._generation.value != self._learnt_at:
@@ -108,8 +115,8 @@ class Pump:
         out = self._descriptor(flow.target)
         if out is None:
             return None
-        self.flows[key] = flow, out
-        return flow, out
+        self.flows[key] = known = flow, out, flow.tap if self._record is not None else None
+        return known
 
     def _made_drain(self) -> Callable[[], None]:
         """Build the function that moves waiting packets; everything it touches is a local name.
@@ -124,7 +131,7 @@ class Pump:
         readv, write = os.readv, os.write
         remembered = flows.get
         ipv4_destination, ipv6_destination = IPV4_DESTINATION.unpack_from, IPV6_DESTINATION.unpack_from
-        learn, slow = self._learn, self._slow
+        learn, slow, record = self._learn, self._slow, self._record
         turns, alone = BATCH, 0
 
         def drain() -> None:
@@ -148,12 +155,14 @@ class Pump:
                     if known is None:
                         slow(packet, bytes(view[:OFFLOAD_BYTES]))
                         continue
-                flow, out = known
+                flow, out, tap = known
                 try:
                     write(out, view[:size])
                 except OSError as problem:
                     drops.count(problem)
                     continue
+                if tap is not None and record is not None:
+                    record(tap, view[:size])
                 is_train = buffer[OFFLOAD_AT + 1]
                 flow.packets += segment_count(bytes(view[:OFFLOAD_BYTES]), view[OFFLOAD_BYTES:size]) if is_train else 1
                 flow.bytes += size - OFFLOAD_BYTES

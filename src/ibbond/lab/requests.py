@@ -7,6 +7,7 @@ refused has changed nothing. Left out: the words on the wire.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_interface
 from queue import SimpleQueue
@@ -34,6 +35,7 @@ from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
 from ibbond.lab.journal import Item
 from ibbond.lab.subnet_tables import TABLES, Row
+from ibbond.machine import MS, SECOND
 from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MANAGER = "sm"
+WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 
 
 class _NodeChange(NamedTuple):
@@ -305,17 +308,20 @@ class Requests:
         return self._lab.captures.start_port(self._lab.topology.port_of(device), descriptor)
 
     def capture_end(self, file: str) -> dict[str, object]:
-        frames = self._stop_capture(file)
-        if frames is None:
+        capture = self._stop_capture(file)
+        if capture is None:
             raise Refused(f"no capture writes {file}", why="it has ended", fix="Start one")
-        return {"packets": frames}
+        return {"packets": capture.frames, "missed": capture.missed}
 
-    def _stop_capture(self, file: str) -> int | None:
-        """End a capture; its number of packets, None when it has ended before."""
+    def _stop_capture(self, file: str) -> Capture | None:
+        """End a capture; None when it has ended before. What waits for it is made into records bit by bit."""
         found = self._captures.pop(file, None)
         if found is None:
             return None
         capture, descriptor = found
+        self.run(lambda: self._lab.captures.untap(capture))
+        while self.run(lambda: self._lab.captures.work(WORK)):
+            time.sleep(WORK / SECOND)
         self.run(lambda: self._lab.captures.stop(capture))
         os.close(descriptor)
         if capture.problem is not None:
@@ -324,7 +330,7 @@ class Requests:
                 why=capture.problem.strerror or str(capture.problem),
                 fix="Make room for it, or name another file",
             )
-        return capture.frames
+        return capture
 
     def events(self, past: bool = True) -> Feed:
         return Feed(self.run(lambda: list(self._lab.journal.items)) if past else [])

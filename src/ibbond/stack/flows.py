@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ibbond.fabric.packet import ACK_HEADER_BYTES, RELIABLE_OVERHEAD
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.transit import Walk
+from ibbond.fabric.verbs import Datagram
 from ibbond.netdev.device import Device
 from ibbond.stack.frames import WayOut
 from ibbond.stack.host_stack import HostStack
@@ -34,6 +35,14 @@ class Acknowledged:
     mtu_bytes: int
     back: Walk
     hears: Callable[[], None]  # the receiving end is not idle
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Captures on a flow's way: the ports (and whether packets leave there), and its packets but for their payload."""
+
+    ports: tuple[tuple[str, bool], ...]
+    datagram: Datagram
 
 
 class Flow:
@@ -54,6 +63,7 @@ class Flow:
         "generation",
         "mtu",
         "packets",
+        "tap",
         "target",
     )
 
@@ -67,10 +77,12 @@ class Flow:
         receiver: Device,
         touch: Callable[[], None],
         acknowledged: Acknowledged | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.generation = generation
         self.target = target
         self.mtu = mtu
+        self.tap = tap
         self.packets = 0
         self.bytes = 0
         self._walk = walk
@@ -112,6 +124,7 @@ class Flows:
         self._at_port = at_port
         self._live: dict[tuple[str, str, bytes], Flow] = {}
         self._generation = -1
+        self.recorded = False  # whoever uses flows shows taps what they carry; else what a tap sees has no flow
 
     def find(self, now: int, host: str, device: str, packet: bytes, generation: int) -> Flow | None:
         """The flow of packets like this one; None when they must take the slow path."""
@@ -120,8 +133,8 @@ class Flows:
         out = self._hosts[host].way_out(device, packet)
         if out is None:
             return None
-        walk = self._subnet.walk(out.port, out.path.dlid)
-        if walk is None:
+        walk = self._subnet.walk(out.port, out.path.dlid, tapped=self.recorded)
+        if walk is None or (walk.taps and out.path.own_qpn):
             return None
         receiver = self._at_port.get(walk.destination)
         taken = receiver.way_in(walk.destination, out.path, out.pkey) if receiver is not None else None
@@ -137,9 +150,30 @@ class Flows:
             return None
         upper, lower = taken
         target = receiver.name, upper.name
-        flow = Flow(generation, target, out.mtu, walk, out.device, lower, out.touch, acknowledged)
+        flow = Flow(generation, target, out.mtu, walk, out.device, lower, out.touch, acknowledged, self._tap(out, walk))
         self._remember((host, device, destination_of(packet) or b""), flow)
         return flow
+
+    def _tap(self, out: WayOut, walk: Walk) -> Tap | None:
+        if not walk.taps:
+            return None
+        port, path = self._subnet.port(out.port), out.path
+        datagram = Datagram(
+            source_lid=port.lid,
+            destination_lid=path.dlid,
+            pkey=out.pkey,
+            source_qpn=int.from_bytes(out.device.address[1:4]),
+            destination_qpn=path.qpn,
+            qkey=path.qkey,
+            payload=b"",
+            service_level=path.sl,
+            source_gid=port.gid if path.gid else None,
+            destination_gid=path.gid or None,
+            traffic_class=path.traffic_class,
+            flow_label=path.flow_label,
+            hop_limit=path.hop_limit,
+        )
+        return Tap(walk.taps, datagram)
 
     def _connection(self, out: WayOut, walk: Walk, receiver: HostStack) -> Acknowledged | None:
         """The connection by which packets go now; None when something waits there or acknowledgments have no way."""

@@ -98,6 +98,11 @@ class Network:
             raise Refused(f"no host {name}", why=f"there are {listed(self.hosts)}", fix="Name one of these")
         return self.hosts[name]
 
+    def record_flows(self) -> None:
+        """From now on whoever uses flows shows taps what they carry (`Flow.tap`)."""
+        self._flows.recorded = True
+        self.generation.bump()
+
     def flow_for(self, now: int, host: str, device: str, packet: bytes) -> Flow | None:
         """What the fast path may remember about packets like this one (same device, same destination), if anything."""
         return self._flows.find(now, host, device, packet, self.generation.value)

@@ -1,0 +1,91 @@
+"""What flows carried past a tap: kept in order, made into frames when there is time, counted when there is no room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from ibbond.fabric.verbs import Datagram
+from ibbond.host.capture_backlog import ROOM, Backlog
+from ibbond.host.loop import LiveLoop
+from ibbond.machine import SECOND
+from ibbond.stack.events import FrameCaptured
+from ibbond.stack.flows import Tap
+from ibbond.wire.ib import UdPacket
+from ibbond.wire.icmp import Echo
+
+TAP = Tap((("h1/1", True), ("s1/1", False)), Datagram(1, 2, 0xFFFF, 0x48, 0x49, 7, b""))
+PACKET = Echo(bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2)), identifier=1, sequence=1, data=bytes(1000)).pack()
+RAW = memoryview(bytes(10) + PACKET)
+
+
+class Clock:
+    """A loop's time and agenda."""
+
+    def __init__(self) -> None:
+        self.time = 0
+        self.agenda: list[tuple[int, Callable[[], object]]] = []
+
+    def now(self) -> int:
+        return self.time
+
+    def call_at(self, at: int, call: Callable[[], object]) -> None:
+        self.agenda.append((at, call))
+
+    def run(self) -> None:
+        """Until nothing is wanted any more."""
+        while self.agenda:
+            self.time, call = self.agenda.pop(0)
+            call()
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.frames: list[tuple[int, FrameCaptured]] = []
+        self.missed: dict[str, int] = {}
+        self.backlog = Backlog(
+            cast("LiveLoop", self.clock), lambda at, frame: self.frames.append((at, frame)), self.miss
+        )
+
+    def miss(self, port: str, count: int) -> None:
+        self.missed[port] = self.missed.get(port, 0) + count
+
+
+def test_a_packet_is_a_frame_at_every_tap() -> None:
+    heard = Heard()
+    heard.backlog.take(TAP, RAW)
+    assert heard.frames == []
+    heard.clock.run()
+    assert [(frame.port, frame.sent) for _, frame in heard.frames] == [("h1/1", True), ("s1/1", False)]
+    packet = UdPacket.parse(heard.frames[0][1].frame)
+    assert (packet.source_lid, packet.destination_lid, packet.source_qpn, packet.destination_qpn) == (1, 2, 0x48, 0x49)
+    assert packet.payload == b"\x08\0\0\0" + PACKET
+    assert heard.missed == {}
+
+
+def test_times_only_grow() -> None:
+    heard = Heard()
+    slow = FrameCaptured("h1/1", b"x", True)
+    heard.backlog.hear(0, slow)
+    assert heard.frames == [(0, slow)], "nothing waits before it"
+    heard.clock.time = 5
+    heard.backlog.take(TAP, RAW)
+    heard.backlog.hear(6, slow)
+    heard.clock.run()
+    assert [at for at, _ in heard.frames] == [0, 5, 5, 6]
+
+
+def test_what_does_not_fit_is_counted_at_every_tap() -> None:
+    heard = Heard()
+    count = ROOM // len(RAW) + 100
+    for _ in range(count):
+        heard.backlog.take(TAP, RAW)
+    while heard.backlog.work(SECOND):
+        pass
+    kept = ROOM // len(RAW)
+    assert len(heard.frames) == 2 * kept
+    assert heard.missed == {"h1/1": 100, "s1/1": 100}
+    heard.backlog.take(TAP, RAW)
+    assert not heard.backlog.work(SECOND)
+    assert len(heard.frames) == 2 * kept + 2, "there is room again"

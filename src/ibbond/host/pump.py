@@ -3,7 +3,7 @@
 Read first: docs/architecture.md on the data path. A flow is the memory of one decision of `stack`; it holds while the
 world's generation counter stands still. Nothing is decided here, and no packet is copied into an object: each is read
 into one buffer, with its virtio-net header in front, and written from there. A train of segments travels whole and
-counts as its packets. Left out: multicast, first packets, captures, lossy cables: all of these have no flow.
+counts as its packets. Left out: multicast, first packets, lossy cables: all of these have no flow.
 """
 
 from __future__ import annotations

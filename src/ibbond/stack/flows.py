@@ -1,12 +1,12 @@
 """What the fast path remembers: where packets of one device to one destination come out, and whom to count.
 
-A flow is made only of decisions that are settled (neighbor and path known, receive filter open, a way without loss,
-delay or capture) and holds as long as the world's generation counter stands still; whatever changes a decision bumps
-the counter. Counts are kept in the flow and handed to devices and ports by `settle`. Read first: `fabric/generation`,
-host/pump. Left out: groups and broadcasts, which every receiver must see for itself; packets that the stack itself
-reads (group reports, neighbor discovery), which have no flow. Messages of connected mode are remembered while nothing
-waits at their queue pair; neither numbered nor acknowledged then, they are counted as if: a message longer than the
-InfiniBand MTU as packets of that size.
+A flow is made only of decisions that are settled (neighbor and path known, receive filter open, a way without loss or
+delay, and without a capture but where the user of flows shows it what passes) and holds as long as the world's
+generation counter stands still; whatever changes a decision bumps the counter. Counts are kept in the flow and handed
+to devices and ports by `settle`. Read first: `fabric/generation`, host/pump. Left out: groups and broadcasts, which
+every receiver must see for itself; packets that the stack itself reads (group reports, neighbor discovery), which have
+no flow. Messages of connected mode are remembered while nothing waits at their queue pair; neither numbered nor
+acknowledged then, they are counted as if: a message longer than the InfiniBand MTU as packets of that size.
 """
 
 from __future__ import annotations

@@ -45,10 +45,10 @@ def test_the_kernels_table_names_what_is_missing() -> None:
 
 def test_a_growing_cost_is_put_on_a_line() -> None:
     rows = [
-        {"hosts": hosts, "switches": 4, "failover_all_learn_s": 0.01 + 0.002 * hosts, "calm_s": 0.01}
+        {"hosts": hosts, "switches": 4, "failover_all_learn_s": 0.01, "failover_calls": 5000 + 2000 * hosts}
         for hosts in (1, 2, 4)
     ]
-    assert "0.0 ms + 2.000 ms for each of the hosts." in simulated.grown_table("hosts", "hosts", rows)
+    assert "5.0 + 2.000 thousand calls for each of the hosts." in simulated.grown_table("hosts", "hosts", rows)
 
 
 def test_keeping_one_result_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -397,7 +397,7 @@ class Connections:
 
         Below those of RDMA users (`fabric.connection_manager`), who hear the same port.
         """
-        used = {each.local_id for each in (*self._active.values(), *self._passive.values())}
+        used = {a.local_id for a in self._active.values()} | {p.local_id for p in self._passive.values()}
         while True:
             self._next_id = self._next_id + 1 & 0xFFFF
             local_id = (self._outlet.qpn & 0x7FFF) << 16 | self._next_id

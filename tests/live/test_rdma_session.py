@@ -13,7 +13,7 @@ IBBOND = str(Path(sys.executable).parent / "ibbond")
 def test_every_write_is_done_once_through_a_failover_of_either_end() -> None:
     command = [IBBOND, "lab", "rdma-session", "h1", "h2", "--failovers", "2", "--json"]
     done = subprocess.run(command, text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert (report["mode"], report["verified"]) == ("live", True)
     assert (report["writes_lost"], report["writes_doubled"]) == (0, 0)
@@ -50,5 +50,5 @@ def test_a_host_that_is_not_there_is_refused_and_no_lab_stays() -> None:
 
 def run(*words: str) -> str:
     done = subprocess.run([IBBOND, *words], text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

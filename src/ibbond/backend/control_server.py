@@ -71,10 +71,19 @@ class ControlServer:
     def start(self) -> None:
         self._thread.start()
 
+    def lay_out(self, item: object) -> None:
+        """Have an item ready for everybody who follows, once `ring` is called; from any thread."""
+        self._published.append(item)
+
+    def ring(self) -> None:
+        """What was laid out is to be handed out. Wakes nobody when nobody is there."""
+        if self._published and self._clients:
+            os.eventfd_write(self._wake, 1)
+
     def publish(self, item: object) -> None:
         """Give an item to everybody who follows; from any thread."""
-        self._published.append(item)
-        os.eventfd_write(self._wake, 1)
+        self.lay_out(item)
+        self.ring()
 
     def close(self) -> None:
         """Stop serving; the socket's name is gone first, so that nobody connects to an ending lab."""
@@ -122,6 +131,7 @@ class ControlServer:
 
     def _answer(self, client: Client, line: bytes) -> None:
         descriptors: Sequence[int] = ()
+        self._hand_out()  # what is older than this request is not for who follows from now on
         try:
             request = json.loads(line)
             handler = self._handlers.get(request["do"])

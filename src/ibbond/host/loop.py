@@ -64,12 +64,14 @@ SETTLE_EVERY = 200 * MS  # flows hand their counts to the counters
 class LiveLoop:
     """Drives a network whose hosts are the namespaces of `spaces`, by host name.
 
-    `listeners` hear every effect but packets, with its time, on the loop's thread.
+    `listeners` hear every effect but packets, with its time, on the loop's thread; `before_rest` is called when all
+    that happened together has been dealt with.
     """
 
     def __init__(self, network: Network, spaces: Mapping[str, Space], *, persist: bool = False) -> None:
         self.network = network
         self.listeners: list[Listener] = []
+        self.before_rest: list[Callable[[], object]] = []
         self.hosts: dict[str, LiveHost] = {}
         self.recorder: Callable[[Tap, memoryview], None] | None = None  # of what flows carry past taps
         self.drops = Drops()  # of packets on the slow path; those of the fast path are in the pumps
@@ -262,6 +264,8 @@ class LiveLoop:
     def _rearmed(self) -> list[tuple[int, int]]:
         """Wait, with the timer set to what the network and the agenda want now."""
         self._moved = False
+        for call in self.before_rest:
+            call()
         wanted = [
             at for at in (self.network.deadline(), self._agenda[0][0] if self._agenda else None) if at is not None
         ]

@@ -45,10 +45,6 @@ class World(Protocol):
         """Make a call on the loop's thread and wait for its result."""
         ...
 
-    def look(self, host: str, call: Callable[[], T]) -> T:
-        """Make a call that only reads, on whichever thread; it sees what users did in this host before."""
-        ...
-
     def handle(self, host: str, event: HostEvent) -> None:
         """Tell the network of an event of this host (on the loop's thread); may raise `Refused`."""
         ...
@@ -81,13 +77,13 @@ class OwnBackend:
     def read(self, path: str) -> str:
         if "/statistics/" in path:
             return self._ask(lambda: self._read_statistic(path))
-        return self._world.look(self.where, lambda: self._read(path))
+        return self._ask(lambda: self._read(path))
 
     def write(self, path: str, text: str) -> None:
         self._ask(lambda: self._write(path, text))
 
     def entries(self, path: str) -> list[str]:
-        return self._world.look(self.where, lambda: sorted(self._entries(path)))
+        return self._ask(lambda: sorted(self._entries(path)))
 
     def set_admin(self, device: str, up: bool) -> None:
         self._ask(lambda: self._set_admin(device, up))
@@ -111,7 +107,7 @@ class OwnBackend:
         )
 
     def snapshot(self, bond: str) -> BondSnapshot:
-        return self._world.look(self.where, lambda: self._host.bond(bond).snapshot())
+        return self._ask(lambda: self._host.bond(bond).snapshot())
 
     def proc(self, bond: str) -> str:
         return procfs_text.render(self.snapshot(bond))

@@ -2,7 +2,8 @@
 
 Read first: docs/architecture.md; `stack.network` for what is driven. The loop hands facts to the network, executes
 its effects in their order, and waits until the next deadline. It has no opinion. Other threads (FUSE, control socket)
-reach the network only by `post`. Left out: who starts it, and what a lab is.
+reach the network only by `ask`: one has the turn at a time, and the loop gives it away while it waits. "On the loop's
+thread" means: by whoever has the turn. Left out: who starts it, and what a lab is.
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ class LiveLoop:
         self._posted: deque[Callable[[], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._moved = True  # the network was told something: its deadline may be another one
-        self._worked = 0  # odd while the network may be half-way from one state to another
+        self._turn = threading.Lock()
+        self._turn.acquire()  # until `run` waits
         self._stopping = False
-        self.add_reader(self._timer.fileno(), self._tick)
+        self.add_reader(self._timer.fileno(), self._rang)
         self.add_reader(self._bell, self._answer)
 
     def open(self) -> None:
@@ -117,8 +119,14 @@ class LiveLoop:
         """Move packets and time until `stop`."""
         avoid_pauses()
         handlers, wait = self._handlers, self._waiter.wait
+        turn = self._turn
         while not self._stopping:
-            for fd, _ in wait() if not self._moved else self._rearmed():
+            if self._moved:
+                self._rest()
+            turn.release()
+            ready = wait()
+            turn.acquire()
+            for fd, _ in ready:
                 handler = handlers.get(fd)
                 if handler is not None:  # else removed by a handler before it
                     handler()
@@ -171,7 +179,24 @@ class LiveLoop:
         return future
 
     def ask(self, call: Callable[[], Result], timeout: float = 10.0) -> Result:
-        """`post` and wait for the result (seconds; TimeoutError). Not on the loop's own thread."""
+        """Make this call between two of the loop's, and wait for its result (seconds; TimeoutError); not on its thread.
+
+        Who finds the loop at rest makes the call himself: nobody has to be woken, which takes longer than most calls.
+        Else it is posted.
+        """
+        if not self._turn.acquire(blocking=False):
+            return self._post_and_wait(call, timeout)
+        try:
+            result = call()
+        finally:
+            try:
+                self._tick()  # what the call made due at once
+                self._rest()
+            finally:
+                self._turn.release()
+        return result
+
+    def _post_and_wait(self, call: Callable[[], Result], timeout: float) -> Result:
         results: list[Result] = []
         problems: list[BaseException] = []
         done = threading.Lock()  # quicker than a future, and every read of the sysfs view comes by here
@@ -192,26 +217,6 @@ class LiveLoop:
             raise problems[0]
         return results[0]
 
-    def look(self, host: str, call: Callable[[], Result]) -> Result:
-        """Make a call that only reads: at once where nothing happens meanwhile, else by `ask`; from another thread.
-
-        It sees whatever users did in this host by `ip` before. As a seqlock's reader: what was read while the loop was
-        at work is thrown away.
-        """
-
-        def heard() -> Result:
-            self.hear(host)
-            return call()
-
-        before = self._worked
-        if before & 1 or self._posted or self.hosts[host].listener.waiting():
-            return self.ask(heard)
-        try:
-            found = call()
-        except Exception:  # of a half-way state, or a refusal: which of them is told by the loop's own answer
-            return self.ask(heard)
-        return found if self._worked == before else self.ask(heard)
-
     def hear(self, host: str) -> None:
         """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""
         self._kernel_spoke(self.hosts[host])
@@ -229,18 +234,8 @@ class LiveLoop:
 
     def add_reader(self, fd: int, handler: Callable[[], object]) -> None:
         """Call `handler` on the loop's thread whenever `fd` is readable (level-triggered)."""
-        self._register(fd, functools.partial(self._work, handler))
-
-    def _register(self, fd: int, handler: Callable[[], object]) -> None:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
-
-    def _work(self, handler: Callable[[], object]) -> None:
-        self._worked += 1
-        try:
-            handler()
-        finally:
-            self._worked += 1
 
     def remove_reader(self, fd: int) -> None:
         if self._handlers.pop(fd, None) is not None:
@@ -261,8 +256,8 @@ class LiveLoop:
         """Bring all counters up to date that the fast path has gathered."""
         self.network.settle(self.now())
 
-    def _rearmed(self) -> list[tuple[int, int]]:
-        """Wait, with the timer set to what the network and the agenda want now."""
+    def _rest(self) -> None:
+        """All that happened together has been dealt with: the timer is set to what network and agenda want now."""
         self._moved = False
         for call in self.before_rest:
             call()
@@ -270,10 +265,12 @@ class LiveLoop:
             at for at in (self.network.deadline(), self._agenda[0][0] if self._agenda else None) if at is not None
         ]
         self._timer.set(min(wanted, default=None))
-        return self._waiter.wait()
+
+    def _rang(self) -> None:
+        self._timer.rang()
+        self._tick()
 
     def _tick(self) -> None:
-        self._timer.rang()
         self._moved = True
         now = self.now()
         while self._agenda and self._agenda[0][0] <= now:
@@ -347,7 +344,7 @@ class LiveLoop:
             slow=functools.partial(self._slow, live, device.name),
             record=self._record,
         )
-        self._register(tun.fd, pump.drain)
+        self.add_reader(tun.fd, pump.drain)
 
     def _close_device(self, host: str, name: str) -> None:
         fd = self._fds.pop((host, name), None)
@@ -367,13 +364,9 @@ class LiveLoop:
             self.recorder(tap, packet)
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
-        self._worked += 1
-        try:
-            if is_report(packet):
-                self._tell(live, live.group_changes())
-            self.handle(OnHost(live.name, Transmit(device, packet, offload)))
-        finally:
-            self._worked += 1
+        if is_report(packet):
+            self._tell(live, live.group_changes())
+        self.handle(OnHost(live.name, Transmit(device, packet, offload)))
 
     def _kernel_spoke(self, live: LiveHost) -> None:
         self._tell(live, live.changes())

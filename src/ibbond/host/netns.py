@@ -68,7 +68,7 @@ class Space:
         """Make a call in the host's mount namespace, for what is mounted there; the network stays the caller's."""
 
         def go() -> None:
-            unshare_files()
+            own_directory()
             setns(self.mount, CLONE_NEWNS)
 
         return self._visited(go, call)
@@ -218,7 +218,7 @@ def setns(descriptor: int, kind: int) -> None:
         raise OSError(code, f"setns: {os.strerror(code)}")
 
 
-def unshare_files() -> None:
+def own_directory() -> None:
     """Give this thread a working directory and a root of its own, without which it may not change mounts."""
     if _libc.unshare(CLONE_FS):
         code = ctypes.get_errno()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 import struct
 import sys
@@ -286,12 +285,6 @@ class RouteListener:
 
     def close(self) -> None:
         self._socket.close()
-
-    def waiting(self) -> bool:
-        """Whether `receive` would find something; from any thread."""
-        looking = select.poll()
-        looking.register(self._socket, select.POLLIN)
-        return bool(looking.poll(0))
 
     def receive(self) -> list[Message]:
         """What has come since the last call; empty when nothing did."""

@@ -113,9 +113,6 @@ class Requests:
     def run(self, call: Callable[[], T]) -> T:
         return self._lab.loop.ask(call)
 
-    def look(self, host: str, call: Callable[[], T]) -> T:
-        return self._lab.loop.look(host, call)
-
     def handle(self, host: str, event: HostEvent) -> None:
         self._lab.loop.handle(OnHost(host, event))
 

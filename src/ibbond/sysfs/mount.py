@@ -147,7 +147,7 @@ def _serve(view: View, descriptor: int) -> None:
     """Until the connection ends. libfuse changes the working directory and closes the descriptor."""
     import mfusepy
 
-    netns.unshare_files()
+    netns.own_directory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mfusepy.FUSE(

@@ -18,6 +18,7 @@ from ibbond.fabric.events import (
     SetPkeys,
     SubnetLog,
 )
+from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import PortEventKind, PortState
 from ibbond.wire.sa_records import McMemberRecord
@@ -354,6 +355,19 @@ def test_a_join_that_a_switch_did_not_hear_of_is_made_true_later(lab: Lab) -> No
     lab.settle(2000)
     lab.multicast("h1/1")
     assert set(lab.arrivals()) >= {"h2/1", "h1/2", "h2/2"}
+
+
+def test_a_new_manager_clears_what_the_last_one_wrote(lab: Lab) -> None:
+    """Groups that nobody registers again: no switch may go on copying to them."""
+    mgid = bytes.fromhex("ff12401bffff0000000000000a0b0c0d")
+    record = lab.create("h1/1", mgid)
+    assert isinstance(record, McMemberRecord)
+    lab.join("h2/2", mgid)
+    switches = [node for node in lab.subnet.nodes.values() if isinstance(node, Switch)]
+    assert all(switch.masks[record.mlid] for switch in switches)
+    lab.after(KillSubnetManager())
+    lab.after(ReviveSubnetManager(), ms=500)
+    assert not any(mask for switch in switches for mask in switch.masks.values())
 
 
 def test_quiet_means_quiet(lab: Lab) -> None:

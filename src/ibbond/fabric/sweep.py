@@ -63,6 +63,7 @@ class Sweeper:
         self._trusted = SubnetMap()  # the last map, where it is known to be complete
         self._failed = False  # a table could not be written
         self._register_all = False
+        self._to_register: dict[int, None] = {}  # GUIDs that did not answer when asked to register
 
     @property
     def failed(self) -> bool:
@@ -162,6 +163,8 @@ class Sweeper:
             wanted = self._wanted(found, node, port)
             if wanted is not None:
                 ports.append((port, _set_port(port, wanted)))
+                if wanted.client_reregister:
+                    self._to_register[port.guid] = None
             if not node.is_switch:
                 others += self._pkey_asks(port)
         for node in found.switches():
@@ -171,6 +174,7 @@ class Sweeper:
             data = asked(answer)
             if data is not None:
                 port.info = PortInfo.parse(data)
+                self._to_register.pop(port.guid, None)
         self._failed = any(asked(answer) is None for answer in answers)
 
     def _distrust(self, node: SeenNode) -> None:
@@ -182,11 +186,13 @@ class Sweeper:
     def _switch_asks(self, node: SeenNode) -> list[Ask]:
         if node.switch is None:
             return []
-        groups = [group.mlid for group in self._groups.by_mgid.values()]
+        used = [group.mlid for group in self._groups.by_mgid.values()]
+        if node.guid not in self._masks:
+            used.append(node.switch.multicast_top)  # so far it is to be cleared yet
         info = replace(
             node.switch,
             linear_top=max(self._lids.values(), default=0),
-            multicast_top=max(groups, default=FIRST_MLID),
+            multicast_top=max(used, default=FIRST_MLID),
             lifetime=SUBNET_TIMEOUT,
         )
         if info == node.switch:
@@ -200,7 +206,7 @@ class Sweeper:
         lid, sm_lid = self._lids[port.guid], self._lids.get(self._guid, 0)
         mtu = _link_mtu(found, (node.guid, port.number))
         new = info.state == PortState.INIT or port.guid not in self._directory.ends
-        register = not node.is_switch and (new or self._register_all)
+        register = not node.is_switch and (new or self._register_all or port.guid in self._to_register)
         as_wanted = (info.lid, info.sm_lid, info.neighbor_mtu, info.subnet_timeout, info.gid_prefix) == (
             *(lid, sm_lid, mtu, SUBNET_TIMEOUT, DEFAULT_GID_PREFIX),
         )
@@ -296,6 +302,7 @@ class Sweeper:
         if any(node.guid not in self._masks for node in self._switches):
             ended = [group for group in groups if group.mgid not in self._groups.by_mgid]
             groups = [*self._groups.by_mgid.values(), *ended]
+        yield from self._write(self._raised_tops())
         shared: dict[int, dict[int, int]] = {}
         wanted: dict[int, dict[int, int]] = {}  # MLID -> switch -> mask
         for group in groups:
@@ -308,6 +315,12 @@ class Sweeper:
         if shared:
             yield from self._write(self._mask_asks(shared))
         yield from self._write(self._mask_asks(wanted))
+
+    def _raised_tops(self) -> list[Ask]:
+        """Switches know how far their tables are used before they are: the next manager clears what it finds there."""
+        top = max((group.mlid for group in self._groups.by_mgid.values()), default=0)
+        short = [node for node in self._switches if node.switch is not None and node.switch.multicast_top < top]
+        return [ask for node in short for ask in self._switch_asks(node)]
 
     def _group_masks(self, group: Group) -> dict[int, int]:
         seats = self._seats.get(group.mlid)

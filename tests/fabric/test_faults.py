@@ -359,8 +359,9 @@ def test_a_join_that_a_switch_did_not_hear_of_is_made_true_later(lab: Lab) -> No
 
 def test_a_new_manager_clears_what_the_last_one_wrote(lab: Lab) -> None:
     """Groups that nobody registers again: no switch may go on copying to them."""
-    mgid = bytes.fromhex("ff12401bffff0000000000000a0b0c0d")
-    record = lab.create("h1/1", mgid)
+    for number in range(40):  # more than one block of a table
+        mgid = bytes.fromhex(f"ff12401bffff0000000000000a0b0c{number:02x}")
+        record = lab.create("h1/1", mgid)
     assert isinstance(record, McMemberRecord)
     lab.join("h2/2", mgid)
     switches = [node for node in lab.subnet.nodes.values() if isinstance(node, Switch)]

@@ -191,6 +191,7 @@ class _Search:
             text, data = asked(description), asked(info)
             node.description = _text(text) if text is not None else ""
             node.switch = SwitchInfo.parse(data) if data is not None else None
+            self.found.incomplete = self.found.incomplete or data is None
         changed = [node for node in switches if node.switch is not None and node.switch.port_state_change]
         yield [Ask(node.path, SmpAttribute.SWITCH_INFO, 0, node.switch.pack()) for node in changed if node.switch]
         for node in changed:
@@ -207,7 +208,9 @@ class _Search:
             node.ports = {}
             for number in range(node.info.port_count + 1):
                 data = asked(next(infos))
-                if data is not None:
+                if data is None:
+                    self.found.incomplete = True
+                else:
                     node.ports[number] = SeenPort(number, node.info.port_guid, node.path, PortInfo.parse(data))
 
     def _link(self, step: _Step, here: PortKey) -> None:

@@ -24,11 +24,13 @@ from ibbond.fabric.subnet_administrator import Answer, SubnetAdministrator
 from ibbond.fabric.sweep import Sweeper
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
+from ibbond.machine import SECOND
 from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, Status, gid_details
 from ibbond.wire.sa import SA_DATA_BYTES, SINGLE, RmppType, SaAttribute, SaMad
 from ibbond.wire.smp import SmInfo, Smp, SmpAttribute, SmState
 
 MOST_PATIENCE = 256
+RIVALRY_NS = SECOND  # after which another manager that wrote here has found out that it must yield
 TRAP_GID_IN_SERVICE, TRAP_GID_OUT_OF_SERVICE = 64, 65
 TRAP_GROUP_CREATED, TRAP_GROUP_DELETED = 66, 67
 
@@ -78,6 +80,7 @@ class SubnetManager:
         self._light_at: int | None = None
         self._patience = 1  # how many SMP timeouts to wait before a sweep that found silence is done again
         self._yielding = False
+        self._rival_until: int | None = None  # until then sweeps trust nothing: another manager has written here
         self._activity = 0
         self._transaction = TRANSACTION_BASE | 1 << 40
         self._now = 0
@@ -171,7 +174,7 @@ class SubnetManager:
         """Another manager wrote its LID to our port: look at everything, and find out who has to yield."""
         if self.is_master:
             self._now = now
-            self.sweeper.look_afresh()
+            self._rival_until = now + RIVALRY_NS
             self._schedule_sweep()
 
     def sweep_now(self, now: int) -> list[SmEffect]:
@@ -246,6 +249,10 @@ class SubnetManager:
 
     def _sweep(self) -> Task:
         sent, began = self._conversation.smps_sent, self._now
+        if self._rival_until is not None:
+            self.sweeper.overruled()
+            if began >= self._rival_until:
+                self._rival_until = None
         change = yield from self.sweeper.sweep()
         self.sweeps += 1
         if change.better_master:
@@ -267,6 +274,8 @@ class SubnetManager:
         self._patience = min(self._patience * 2, MOST_PATIENCE) if change.again else 1
         if change.again:
             self._sweep_again()
+        if self._rival_until is not None:  # the other one may still be writing
+            self._schedule_sweep(max(self._timing.sweep_hold_off_ns, self._rival_until - self._now))
         if self._timing.light_sweep_ns:
             self._light_at = self._now + self._timing.light_sweep_ns
 

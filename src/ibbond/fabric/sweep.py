@@ -82,6 +82,12 @@ class Sweeper:
         """The next sweep reads everything again."""
         self._trusted = SubnetMap()
 
+    def overruled(self) -> None:
+        """Somebody else has written switches: the next sweep reads everything again and writes all tables."""
+        self.look_afresh()
+        for node in self._switches:
+            self._distrust(node)
+
     def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()

@@ -65,7 +65,7 @@ def find(name: str) -> Option:
     raise Refused(
         f"cannot explain {name}",
         why="no bonding option has that name",
-        fix=f"Did you mean {' or '.join(near)}?" if near else "See all of them: ibbond options",
+        fix=f"Perhaps {' or '.join(near)}: ibbond options {near[0]}" if near else "See all of them: ibbond options",
     )
 
 

@@ -67,7 +67,12 @@ def keeps_groups_of_the_old_type(host: Host) -> bool:
     return bytes.fromhex("01005e000001") in bond.device.multicast
 
 
-for row in ("ipoib_neighbour", "neighbors_flushed", "cold_standby"):  # the stack honours these, and tests them
+for row in (
+    "ipoib_neighbour",
+    "neighbors_flushed",
+    "cold_standby",
+    "late_answers",
+):  # the stack honours these, and tests them
     SHOWS[row] = lambda host, row=row: host.registry.rules.kernel(row)  # type: ignore[misc]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ibbond.fabric.verbs import Datagram, PortEventKind
-from ibbond.ipoib.outlet import Path
+from ibbond.ipoib.outlet import SUPERSEDED, Path
 from ibbond.ipoib.paths import WAITING_PACKETS
 from ibbond.machine import SECOND
 from ibbond.wire import offload
@@ -19,7 +19,7 @@ MC, PATH = SaAttribute.MC_MEMBER_RECORD, SaAttribute.PATH_RECORD
 BROADCAST = broadcast_address(0xFFFF)
 GROUP = group_address(bytes((239, 1, 2, 3)), BROADCAST)
 MGID = GROUP[4:]
-ARP, IPV4 = 0x0806, 0x0800
+ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
 
 
 def test_a_unicast_packet_asks_for_its_path_and_waits() -> None:
@@ -91,6 +91,26 @@ def test_unicast_arp_uses_the_path_and_makes_no_neighbour() -> None:
     bench.send(again, ARP)
     assert bench.sent[-1].destination_qpn == 0x99
     assert bench.sa.count(PATH, Method.GET, PEER_GID) == 1
+
+
+def test_what_names_the_old_member_does_not_leave_after_the_failover() -> None:
+    """Else it would be the last that the peer hears (seed 6787 of two_hosts)."""
+    bench = Bench().up()
+    bench.sa.silent = True
+    advertisement = bytes(6) + b"\x3a\xff" + PEER_GID + PEER_GID + b"\x88\0"
+    report = bytes(6) + b"\x3a\xff" + PEER_GID + PEER_GID + b"\x8f\0"
+    for destination in (PEER, GROUP):
+        bench.send(destination, ARP)
+        bench.send(destination, IPV6, advertisement)
+        bench.send(destination, IPV6, report)
+        bench.send(destination)
+    bench.run(bench.interface.superseded())
+    assert bench.drops == [SUPERSEDED] * 4
+    bench.sa.silent = False
+    bench.wait(ms=2000)
+    assert [each.payload[:2].hex() for each in bench.sent] == ["86dd", "0800"] * 2
+    bench.send(PEER, ARP)
+    assert bench.sent[-1].payload[:2] == b"\x08\x06", "what comes later is the caller's business"
 
 
 def test_two_queue_pairs_behind_one_gid_share_the_path() -> None:

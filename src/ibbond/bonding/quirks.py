@@ -104,6 +104,12 @@ _DEFECTS = (
         why="until the subnet administrator has answered, multicast is lost and packets wait",
     ),
     Quirk(
+        "late_answers",
+        kernel="ARP and ND that wait for a path at the old member leave after the failover, with the old address",
+        ours="they are dropped at the failover",
+        why="neighbors believe what they heard last, and send to the old member until they ask again",
+    ),
+    Quirk(
         "no_handover",
         kernel="frames that are on their way to the old member at a switch are dropped on arrival",
         ours="the old member still receives unicast frames for handover_ms",

@@ -260,6 +260,12 @@ class Interface:
             effects += self._paths.learn(now, neighbor)
         return effects
 
+    def superseded(self) -> list[InterfaceEffect]:
+        """Another interface carries the traffic from now on. What waits here and names this one's address is dropped:
+        sent later, it would be the last word that the others hear.
+        """
+        return self._paths.superseded() + self.groups.superseded()
+
     def ready(self) -> bool:
         """Whether what was prepared is done: joined or refused, found or not to be found."""
         return self._carrier and self._preparation.done()

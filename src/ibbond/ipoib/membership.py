@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ibbond.fabric.verbs import FIRST_MLID, MULTICAST_QPN, PortState
 from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
-from ibbond.ipoib.outlet import Outlet, Packet, Path
+from ibbond.ipoib.outlet import SUPERSEDED, Outlet, Packet, Path
 from ibbond.ipoib.queries import Join, Leave, Queries
 from ibbond.machine import SECOND
 from ibbond.wire.mad import Method
@@ -295,6 +295,15 @@ class Membership:
             mine = McMemberRecord(mgid=group.mgid, port_gid=self._outlet.port.gid, pkey=key, join_state=states)
             effects += self._queries.ask(now, Leave(group.mgid), _request(Method.DELETE, IDENTITY, mine))
         return effects
+
+    def superseded(self) -> list[InterfaceEffect]:
+        """Drop what waits and would tell others to send to this interface."""
+        lost = 0
+        for group in self._groups.values():
+            kept = [packet for packet in group.waiting if not packet.names_sender]
+            lost += len(group.waiting) - len(kept)
+            group.waiting = kept
+        return self._outlet.drop(SUPERSEDED, lost)
 
     def _purge(self, group: Group, why: str) -> list[InterfaceEffect]:
         packets = len(group.waiting)

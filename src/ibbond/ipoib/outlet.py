@@ -12,8 +12,13 @@ from ibbond.fabric.verbs import Datagram
 from ibbond.ipoib.events import Dropped, EmitDatagram, InterfaceEffect, PortFacts, TooLong
 from ibbond.ipoib.partition import Partition
 from ibbond.netdev.device import Device
-from ibbond.wire.ipoib import ENCAPSULATION_BYTES
+from ibbond.wire.ipoib import ENCAPSULATION_BYTES, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_RARP
 from ibbond.wire.offload import largest_segment, segment_count
+
+SUPERSEDED = "another member has taken over; it names this one's address"
+_NEXT_HEADER = ENCAPSULATION_BYTES + 6
+_ICMP_TYPE = ENCAPSULATION_BYTES + 40
+_DISCOVERY = tuple(bytes([kind]) for kind in range(133, 138))  # router and neighbor, each asked and told; redirect
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,15 @@ class Packet:
 
     encapsulated: bytes
     offload: bytes = b""
+
+    @property
+    def names_sender(self) -> bool:
+        """Whether its readers learn from it which link-layer address we have: ARP, or neighbor discovery."""
+        data = self.encapsulated
+        ethertype = int.from_bytes(data[:2])
+        if ethertype == ETHERTYPE_IPV6:
+            return data[_NEXT_HEADER : _NEXT_HEADER + 1] == b"\x3a" and data[_ICMP_TYPE : _ICMP_TYPE + 1] in _DISCOVERY
+        return ethertype in (ETHERTYPE_ARP, ETHERTYPE_RARP)
 
 
 class Outlet:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ibbond.ipoib.connected import Connections
 from ibbond.ipoib.events import InterfaceEffect, PathsChanged
 from ibbond.ipoib.membership import Membership
-from ibbond.ipoib.outlet import Outlet, Packet, Path
+from ibbond.ipoib.outlet import SUPERSEDED, Outlet, Packet, Path
 from ibbond.ipoib.queries import AskPath, Queries
 from ibbond.machine import SECOND
 from ibbond.wire.hwaddr import RC_SUPPORTED
@@ -197,6 +197,18 @@ class Paths:
             for hop in mine:
                 del self._old[hop]
         return self._outlet.drop("the paths were flushed", lost)
+
+    def superseded(self) -> list[InterfaceEffect]:
+        """Drop what waits and would tell others to send to this interface."""
+        lost = 0
+        for route in self._routes.values():
+            lost += len(route.waiting)
+            route.waiting.clear()
+        for neighbour in self._neighbours.values():
+            kept = [packet for packet in neighbour.waiting if not packet.names_sender]
+            lost += len(neighbour.waiting) - len(kept)
+            neighbour.waiting = kept
+        return self._outlet.drop(SUPERSEDED, lost)
 
     def tick(self, now: int) -> list[InterfaceEffect]:
         """Let idle neighbours and groups that were only sent to go."""

@@ -18,6 +18,7 @@ UNSEEN = {
     "refusal_undresses_bond": "it shows when a first member is refused; ibbond's own requests put the bond back",
     "cleared_active_drops": "it shows when active_slave is cleared, which ibbond's own requests do not do",
     "promiscuity_forgotten": "it shows when a capture is running while the last member leaves",
+    "late_answers": "it shows when a switch is made while the subnet administrator does not answer",
     "first_run_locked_out": "it lasts four milliseconds",
     "pending_run_kept": "it shows once, when the interval is shortened",
 }

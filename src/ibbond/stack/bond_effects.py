@@ -48,6 +48,8 @@ class BondEffects:
         match effect:
             case FailedOver(old, new):
                 self._generation.bump()
+                if old and not host.registry.rules.kernel("late_answers"):
+                    host.links.superseded(host.now, old)
                 host.happened("failover", name, f"{old or 'none'} -> {new}")
             case NotifyPeers():
                 self._announce(bond)

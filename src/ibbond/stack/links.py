@@ -261,6 +261,12 @@ class Links:
         interface = self._interfaces.get(name)
         return interface is None or interface.ready()
 
+    def superseded(self, now: int, name: str) -> None:
+        """Another member carries the bond's traffic from now on."""
+        interface = self._interfaces.get(name)
+        if interface is not None:
+            self._run(now, interface, interface.superseded())
+
     def tick(self, now: int, interface: Interface) -> None:
         """The time has come that this interface had in the agenda."""
         self._run(now, interface, interface.tick(now))

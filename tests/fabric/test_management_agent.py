@@ -9,7 +9,9 @@ from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.fabric.verbs import ManagementDatagram, PortEventKind, PortState
 from ibbond.machine import SECOND
 from ibbond.wire.mad import MadHeader, Method, Notice, Status
+from ibbond.wire.perf import PerfAttribute, PerfMad
 from ibbond.wire.port_info import Capability, PhysicalState, PortInfo
+from ibbond.wire.sa import SaAttribute, SaMad
 from ibbond.wire.smp import (
     Block16,
     GuidInfo,
@@ -162,6 +164,35 @@ def test_wrong_questions(
         assert (answer.method, answer.status) == (Method.GET_RESP, status)
         assert answer.data == b"\1" * 64
     assert lab.reachable() == pairs(["h1/1", "h1/2", "h2/1", "h2/2"])
+
+
+@pytest.mark.parametrize("octet", [0, 2], ids=["base", "class"])
+@pytest.mark.parametrize("kind", ["by route", "by LID", "performance", "subnet administration"])
+def test_another_version(lab: Lab, kind: str, octet: int) -> None:
+    """Requests get status 0x04; what asks for no answer is counted and dropped."""
+    source, target = lab.subnet.port("h1/1").lid, lab.subnet.port("s1/0").lid
+    qpn = 0
+    match kind:
+        case "by route":
+            source = target = PERMISSIVE
+            request = by_route(TO_S1, SmpAttribute.NODE_INFO).pack()
+        case "by LID":
+            request = Smp(Method.GET, SmpAttribute.NODE_INFO).pack()
+        case "performance":
+            qpn, request = 1, PerfMad(Method.GET, PerfAttribute.PORT_COUNTERS).pack()
+        case _:
+            qpn, request = 1, SaMad(Method.GET, SaAttribute.CLASS_PORT_INFO).pack()
+    for method, refused in ((Method.GET, True), (Method.SEND, False), (Method.GET_RESP, False)):
+        mad = bytearray(request)
+        mad[octet], mad[3] = 9, method
+        lab.seen.clear()
+        lab.do(SendMad("h1/1", ManagementDatagram(source, target, qpn, qpn, bytes(mad))))
+        answers = [effect.mad.mad for effect in lab.seen if isinstance(effect, MadArrived)]
+        assert len(answers) == refused
+        for answer in answers:
+            assert answer[octet] == request[octet], "our own version"
+            assert (answer[3], answer[4] & 0x7F, answer[5]) == (Method.GET_RESP, 0, Status.BAD_VERSION)
+    assert lab.subnet.malformed == 2
 
 
 def test_every_attribute_of_the_table_can_be_read(lab: Lab) -> None:
@@ -365,14 +396,13 @@ def test_a_new_manager_is_told_by_trap_144(lab: Lab) -> None:
     assert any(isinstance(effect, MadArrived) and effect.port == "h2/1" for effect in lab.seen)
 
 
-def test_another_version_is_not_read(lab: Lab) -> None:
-    """Base version 2 is no MAD that we know: dropped, and nothing has changed."""
+def test_another_version_changes_nothing(lab: Lab) -> None:
     before = lab.subnet.port("h2/2").info
     wanted = port_info(lab, TO_H2).changed(subnet_timeout=3)
     raw = by_route(TO_H2, SmpAttribute.PORT_INFO, 2, method=Method.SET, data=wanted.pack()).pack()
     lab.seen.clear()
     lab.do(SendMad("h1/1", ManagementDatagram(PERMISSIVE, PERMISSIVE, 0, 0, b"\2" + raw[1:])))
-    assert [effect for effect in lab.seen if isinstance(effect, MadArrived)] == []
+    assert [effect.mad.mad[5] for effect in lab.seen if isinstance(effect, MadArrived)] == [Status.BAD_VERSION]
     assert lab.subnet.port("h2/2").info == before
 
 

@@ -57,11 +57,17 @@ def main() -> None:
 
 
 def warm_up() -> None:
-    """Import what the commands need, once; a module that does not import fails in its own test."""
+    """Import what the commands need, once; a module that does not import fails in its own test.
+
+    A test that has become another user (`os.setuid`) may not be able to read the checkout any more.
+    """
     names = ["json", "ipaddress", "tarfile", "tempfile", "subprocess"]
     names += [f"ibbond.cli.{name}" for name in ("main", "bond", "kernel_bond", "check", "watch", "ib_bond", "collect")]
     names += [f"ibbond.ops.{name}" for name in ("check", "collect", "read_facts")]
-    names += ["ibbond.backend.kernel.requests", "ibbond.backend.kernel.watch", "ibbond.topology.model"]
+    names += [
+        f"ibbond.backend.kernel.{name}" for name in ("apply", "log", "plan", "refusals", "requests", "state", "watch")
+    ]
+    names += ["ibbond.topology.model"]
     for name in names:
         try:
             importlib.import_module(name)

@@ -11,8 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ibbond.errors import Malformed, Refused
-from ibbond.fabric import management_agent, performance_agent
+from ibbond.errors import Refused
 from ibbond.fabric.cable import Cable
 from ibbond.fabric.capture import frames_of
 from ibbond.fabric.events import (
@@ -24,7 +23,6 @@ from ibbond.fabric.events import (
     KillAdapter,
     KillSubnetManager,
     KillSwitch,
-    MadArrived,
     MakeLossy,
     Mend,
     MessageArrived,
@@ -47,9 +45,10 @@ from ibbond.fabric.generation import Generation
 from ibbond.fabric.hca import Hca
 from ibbond.fabric.inventory import Inventory
 from ibbond.fabric.links import Links
-from ibbond.fabric.managers import SUBNET_CLASSES, Managers, set_is_sm
+from ibbond.fabric.management_interfaces import ManagementInterfaces, end_port
+from ibbond.fabric.managers import set_is_sm
 from ibbond.fabric.node import Node
-from ibbond.fabric.packet import Packet, datagram_packet, mad_packet
+from ibbond.fabric.packet import Packet, datagram_packet
 from ibbond.fabric.partitions import Partition
 from ibbond.fabric.port import Port, PortCounters
 from ibbond.fabric.reliable import ProtectionDomain, Reliable
@@ -59,13 +58,9 @@ from ibbond.fabric.subnet_manager import Plan, SubnetManager
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.transit import Transit, Walk
-from ibbond.fabric.trap_agent import TrapAgent
-from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind
+from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.machine import Waiting, earliest
-from ibbond.wire.mad import BASE_VERSION, ManagementClass, Method, is_answer
-from ibbond.wire.perf import PerfMad
-from ibbond.wire.port_info import Capability
-from ibbond.wire.smp import Smp, SmpAttribute
+from ibbond.wire.smp import Smp
 
 
 class Subnet:
@@ -84,7 +79,6 @@ class Subnet:
         built_in_manager: bool = True,
     ) -> None:
         self.timing = timing if timing is not None else Timing()
-        self.malformed = 0  # MADs that could not be read
         self._generation = generation
         self._built_in = built_in_manager
         self._effects: list[SubnetEffect] = []
@@ -93,8 +87,11 @@ class Subnet:
         self._links = Links(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
         self._reliable = Reliable(self._schedule, self._transit.send, self._work_done, self._handed_up)
-        self._traps = TrapAgent(self._send_mad)
-        self._managers = Managers(self._inventory, self.timing, self._send_mad, self._effect)
+        self._management = ManagementInterfaces(
+            self._schedule, self.timing, self._transit, self._inventory, self, self._effect
+        )
+        self._traps = self._management.traps
+        self._managers = self._management.managers
 
     # ---- building
 
@@ -136,7 +133,7 @@ class Subnet:
             case SendDatagram(port, datagram):
                 self._send_datagram(self.port(port), datagram)
             case SendMad(port, mad):
-                self._send_mad(self.port(port), mad)
+                self._management.send(self.port(port), mad)
             case Post(port, qpn, request):
                 self._reliable.post(self.port(port), qpn, request)
             case FailQueuePair(port, qpn):
@@ -181,6 +178,11 @@ class Subnet:
         return earliest(waiting)
 
     # ---- facts
+
+    @property
+    def malformed(self) -> int:
+        """MADs that could not be read."""
+        return self._management.malformed
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -300,7 +302,7 @@ class Subnet:
             self._managers.sm_lid_changed(self._schedule.now, port)
 
     def link_changed(self, port: Port) -> None:
-        own = _end_port(port)
+        own = end_port(port)
         if isinstance(port.node, Switch) and port.node.alive:
             port.node.set_port_state_change(True)
             self._traps.link_state(self._schedule.now, own)
@@ -387,15 +389,6 @@ class Subnet:
             datagram = replace(datagram, pkey=keys[0])  # the packet carries the table's own form of the key
         self._transit.send(port, datagram_packet(datagram))
 
-    def _send_mad(self, port: Port, mad: ManagementDatagram) -> None:
-        if len(mad.mad) != 256:
-            self.malformed += 1
-            return
-        packet = mad_packet(mad, management=mad.mad[1] in SUBNET_CLASSES)
-        if mad.mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
-            packet.directed = bytearray(mad.mad)
-        self._transit.send(port, packet)
-
     def _deliver(self, port: Port, packet: Packet) -> None:
         """A packet has reached an end port."""
         content = packet.content
@@ -407,52 +400,7 @@ class Subnet:
                 for qpn in port.node.receivers(port, content):
                     self._effects.append(DatagramArrived(port.name, content, qpn))
             return
-        raw = bytes(packet.directed) if packet.directed is not None else content.mad
-        try:
-            if raw[0] != BASE_VERSION:
-                raise Malformed(f"MAD base version {raw[0]}")
-            if raw[1] in SUBNET_CLASSES:
-                self._deliver_smp(port, packet, content, raw)
-            elif raw[1] == ManagementClass.PERFORMANCE and not is_answer(raw):
-                self._reply(port, content, performance_agent.answer(port.node, PerfMad.parse(raw)).pack())
-            else:
-                self._to_software(port, content, raw)
-        except Malformed:
-            self.malformed += 1
-
-    def _deliver_smp(self, port: Port, packet: Packet, content: ManagementDatagram, raw: bytes) -> None:
-        if raw[3] == Method.TRAP_REPRESS:
-            self._traps.repress(port, Smp.parse(raw))
-        elif is_answer(raw) or raw[3] == Method.TRAP:
-            self._to_software(port, content, raw)
-        elif packet.directed is None and raw[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
-            self._transit.start_directed(port, packet, bytearray(raw))
-        else:
-            smp = Smp.parse(raw)
-            if self._asks_manager(port, smp):
-                self._to_software(port, content, raw)
-                return
-            answer = management_agent.answer(self._schedule.now, port.node, port, smp, self)
-            if answer is not None:
-                self._reply(port, content, answer.pack())
-
-    def _asks_manager(self, port: Port, smp: Smp) -> bool:
-        """SMInfo is answered by the manager at the port; where there is none, the agent says that it knows none."""
-        managed = bool(_end_port(port).info.capability_mask & Capability.IS_SM)
-        return smp.attribute == SmpAttribute.SM_INFO and managed
-
-    def _reply(self, port: Port, request: ManagementDatagram, mad: bytes) -> None:
-        reply = ManagementDatagram(
-            request.destination_lid, request.source_lid, request.destination_qpn, request.source_qpn, mad
-        )
-        self._schedule.after(self.timing.agent_ns, self._send_mad, port, reply)
-
-    def _to_software(self, port: Port, content: ManagementDatagram, raw: bytes) -> None:
-        """A MAD that no agent answers: for the built-in manager here, else for programs at the port."""
-        end = _end_port(port)
-        mad = content if content.mad is raw else replace(content, mad=raw)
-        if not self._managers.take(self._schedule.now, end, mad):
-            self._effects.append(MadArrived(end.name, mad))
+        self._management.arrived(port, packet, content)
 
     def _work_done(self, port: Port, qpn: int, completion: Completion) -> None:
         self._effects.append(WorkDone(port.name, qpn, completion))
@@ -462,8 +410,3 @@ class Subnet:
 
     def _captured(self, port: Port, packet: Packet, sent: bool) -> None:
         self._effects += [Captured(port.name, frame, sent) for frame in frames_of(packet)]
-
-
-def _end_port(port: Port) -> Port:
-    """The port whose LID reaches this one: of a switch its port 0."""
-    return port.node.ports[0] if isinstance(port.node, Switch) else port

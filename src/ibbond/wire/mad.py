@@ -27,7 +27,10 @@ class ManagementClass(enum.IntEnum):
     SUBNET_DIRECTED_ROUTE = 0x81
 
 
-CLASS_VERSION = {ManagementClass.SUBNET_ADMINISTRATION: 2, ManagementClass.COMMUNICATION: 2}  # every other class: 1
+CLASS_VERSION: dict[int, int] = {  # of every other class: 1
+    ManagementClass.SUBNET_ADMINISTRATION: 2,
+    ManagementClass.COMMUNICATION: 2,
+}
 
 
 class Method(enum.IntEnum):
@@ -123,6 +126,14 @@ def is_answer(mad: bytes) -> bool:
     """By its bytes alone: the method of an answer, or a directed route that is on its way back."""
     returning = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE and mad[4] & 0x80
     return bool(mad[3] & RESPONSE or returning) or mad[3] == Method.TRAP_REPRESS
+
+
+def version_refused(mad: bytes) -> bytes:
+    """The answer to a request whose base or class version is not known: its bytes, our version, status 0x04 (13.4.7)."""
+    kind = mad[1]
+    status = Status.BAD_VERSION | (0x8000 if kind == ManagementClass.SUBNET_DIRECTED_ROUTE else 0)
+    head = (BASE_VERSION, kind, CLASS_VERSION.get(kind, 1), mad[3] | RESPONSE)
+    return bytes(head) + status.to_bytes(2) + mad[6:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""Queue pairs 0 and 1 of every port, the SMI and the GSI: MADs leave by them, and whoever must answer is asked.
+
+Read first: InfiniBand Architecture volume 1, 13.5 (which agent gets a MAD) and 13.4.7 (status). Subnet and performance
+management are answered by the node itself, SMInfo and the rest by the built-in manager at the port or by software.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ibbond.errors import Malformed
+from ibbond.fabric import management_agent, performance_agent
+from ibbond.fabric.events import MadArrived, SubnetEffect
+from ibbond.fabric.inventory import Inventory
+from ibbond.fabric.managers import SUBNET_CLASSES, Managers
+from ibbond.fabric.packet import Packet, mad_packet
+from ibbond.fabric.port import Port
+from ibbond.fabric.schedule import Schedule
+from ibbond.fabric.switch import Switch
+from ibbond.fabric.timing import Timing
+from ibbond.fabric.transit import Transit
+from ibbond.fabric.trap_agent import TrapAgent
+from ibbond.fabric.verbs import ManagementDatagram
+from ibbond.wire.mad import (
+    BASE_VERSION,
+    CLASS_VERSION,
+    MAD_BYTES,
+    ManagementClass,
+    Method,
+    is_answer,
+    version_refused,
+)
+from ibbond.wire.perf import PerfMad
+from ibbond.wire.port_info import Capability
+from ibbond.wire.smp import Smp, SmpAttribute
+
+# Whose requests are answered even when their version is another one. Others may know versions that we do not.
+VERSIONED = (*SUBNET_CLASSES, ManagementClass.PERFORMANCE, ManagementClass.SUBNET_ADMINISTRATION)
+UNANSWERED = (Method.SEND, Method.TRAP, Method.REPORT)
+
+
+class ManagementInterfaces:
+    """Those of all ports of a subnet, with the agents behind them. `tell` hears of MADs for software at a port."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        timing: Timing,
+        transit: Transit,
+        inventory: Inventory,
+        listener: management_agent.Listener,
+        tell: Callable[[SubnetEffect], None],
+    ) -> None:
+        self.malformed = 0  # MADs that could not be read
+        self.traps = TrapAgent(self.send)
+        self.managers = Managers(inventory, timing, self.send, tell)
+        self._schedule = schedule
+        self._timing = timing
+        self._transit = transit
+        self._listener = listener
+        self._tell = tell
+
+    def send(self, port: Port, mad: ManagementDatagram) -> None:
+        """A MAD leaves from a port; counted and dropped when it has not 256 bytes."""
+        if len(mad.mad) != MAD_BYTES:
+            self.malformed += 1
+            return
+        packet = mad_packet(mad, management=mad.mad[1] in SUBNET_CLASSES)
+        if mad.mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
+            packet.directed = bytearray(mad.mad)
+        self._transit.send(port, packet)
+
+    def arrived(self, port: Port, packet: Packet, content: ManagementDatagram) -> None:
+        """A packet with a MAD has reached the port; what cannot be read is counted and dropped."""
+        raw = bytes(packet.directed) if packet.directed is not None else content.mad
+        try:
+            if raw[0] != BASE_VERSION or (raw[1] in VERSIONED and raw[2] != CLASS_VERSION.get(raw[1], 1)):
+                self._other_version(port, content, raw)
+            elif raw[1] in SUBNET_CLASSES:
+                self._subnet_management(port, packet, content, raw)
+            elif raw[1] == ManagementClass.PERFORMANCE and not is_answer(raw):
+                self._reply(port, content, performance_agent.answer(port.node, PerfMad.parse(raw)).pack())
+            else:
+                self._to_software(port, content, raw)
+        except Malformed:
+            self.malformed += 1
+
+    def _other_version(self, port: Port, content: ManagementDatagram, raw: bytes) -> None:
+        if raw[1] not in VERSIONED or is_answer(raw) or raw[3] in UNANSWERED:
+            raise Malformed(f"MAD base version {raw[0]}, class version {raw[2]} of class {raw[1]:#04x}")
+        self._reply(port, content, version_refused(raw))
+
+    def _subnet_management(self, port: Port, packet: Packet, content: ManagementDatagram, raw: bytes) -> None:
+        if raw[3] == Method.TRAP_REPRESS:
+            self.traps.repress(port, Smp.parse(raw))
+        elif is_answer(raw) or raw[3] == Method.TRAP:
+            self._to_software(port, content, raw)
+        elif packet.directed is None and raw[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
+            self._transit.start_directed(port, packet, bytearray(raw))
+        else:
+            smp = Smp.parse(raw)
+            if self._asks_manager(port, smp):
+                self._to_software(port, content, raw)
+                return
+            answer = management_agent.answer(self._schedule.now, port.node, port, smp, self._listener)
+            if answer is not None:
+                self._reply(port, content, answer.pack())
+
+    def _asks_manager(self, port: Port, smp: Smp) -> bool:
+        """SMInfo is answered by the manager at the port; where there is none, the agent says that it knows none."""
+        managed = bool(end_port(port).info.capability_mask & Capability.IS_SM)
+        return smp.attribute == SmpAttribute.SM_INFO and managed
+
+    def _reply(self, port: Port, request: ManagementDatagram, mad: bytes) -> None:
+        reply = ManagementDatagram(
+            request.destination_lid, request.source_lid, request.destination_qpn, request.source_qpn, mad
+        )
+        self._schedule.after(self._timing.agent_ns, self.send, port, reply)
+
+    def _to_software(self, port: Port, content: ManagementDatagram, raw: bytes) -> None:
+        """A MAD that no agent answers: for the built-in manager here, else for programs at the port."""
+        end = end_port(port)
+        mad = content if content.mad is raw else replace(content, mad=raw)
+        if not self.managers.take(self._schedule.now, end, mad):
+            self._tell(MadArrived(end.name, mad))
+
+
+def end_port(port: Port) -> Port:
+    """The port whose LID reaches this one: of a switch its port 0."""
+    return port.node.ports[0] if isinstance(port.node, Switch) else port

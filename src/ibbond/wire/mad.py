@@ -129,7 +129,7 @@ def is_answer(mad: bytes) -> bool:
 
 
 def version_refused(mad: bytes) -> bytes:
-    """The answer to a request whose base or class version is not known: its bytes, our version, status 0x04 (13.4.7)."""
+    """The answer to a request whose base or class version is not known (13.4.7): its bytes, our version, the status."""
     kind = mad[1]
     status = Status.BAD_VERSION | (0x8000 if kind == ManagementClass.SUBNET_DIRECTED_ROUTE else 0)
     head = (BASE_VERSION, kind, CLASS_VERSION.get(kind, 1), mad[3] | RESPONSE)

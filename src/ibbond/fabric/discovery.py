@@ -222,6 +222,8 @@ class _Search:
 
     def _lead_on(self, node: SeenNode) -> None:
         """The ports of a new node that have light and are not linked yet. Adapters lead on only from here."""
+        if not node.is_switch and node.guid != self.found.own[0]:
+            return
         for port in node.ports.values():
             key = (node.guid, port.number)
             lit = port.info.physical_state == PhysicalState.LINK_UP and port.number

@@ -31,22 +31,20 @@ def linear_tables(graph: Graph, homes: Mapping[int, tuple[int, int]]) -> dict[in
     The LIDs of one switch share the equally short ways to it by the ports at which they live, so that a host that
     comes or goes moves nobody else.
     """
-    hops = {switch: distances(graph, switch) for switch in graph}
-    tables: dict[int, dict[int, int]] = {}
-    for switch, links in graph.items():
-        table = tables[switch] = {}
-        ways: dict[int, tuple[int, ...]] = {}  # home switch -> ports on a shortest way
-        for lid, (home, port) in homes.items():
+    living: dict[int, list[tuple[int, int]]] = {}  # home switch -> (LID, port)...
+    for lid, (home, port) in homes.items():
+        living.setdefault(home, []).append((lid, port))
+    tables: dict[int, dict[int, int]] = {switch: {} for switch in graph}
+    for home, lids in living.items():
+        hops = distances(graph, home)
+        for switch, links in graph.items():
             if switch == home:
-                table[lid] = port
+                tables[switch].update(lids)
                 continue
-            candidates = ways.get(home)
-            if candidates is None:
-                there = hops[home]
-                nearer = there.get(switch, FAR) - 1
-                candidates = ways[home] = tuple(own for own, peer, _ in links if there.get(peer, FAR) == nearer)
-            if candidates:
-                table[lid] = candidates[port % len(candidates)]
+            nearer = hops.get(switch, FAR) - 1
+            ways = [own for own, peer, _ in links if hops.get(peer, FAR) == nearer]
+            if ways:
+                tables[switch].update([(lid, ways[port % len(ways)]) for lid, port in lids])
     return tables
 
 

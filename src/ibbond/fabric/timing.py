@@ -17,7 +17,7 @@ class Timing:
     hop_ns: int = 0  # one cable with the port behind it
     agent_ns: int = 0  # an agent of a node thinks about an SMP or a performance query
     sa_ns: int = 0  # the subnet administrator thinks about a request
-    sweep_hold_off_ns: int = 2 * MS  # from a trap to the sweep, so that one cut is one sweep
+    sweep_hold_off_ns: int = 1 * MS  # from a trap to the sweep, so that one cut is one sweep
     light_sweep_ns: int = 10 * SECOND  # how often switches are asked whether something changed; 0 is never
     smp_timeout_ns: int = 20 * MS  # an SMP without an answer is sent again
     smp_tries: int = 4

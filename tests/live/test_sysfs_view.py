@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import EXAMPLES, NO_VIEW, ViewLab, ibbond, judge_speed, unique, view_lab
+from view_lab import EXAMPLES, NO_VIEW, ViewLab, cores_awake, ibbond, judge_speed, unique, view_lab
 
 from ibbond.abi.sysfs_text import BOND_FILES
 from ibbond.backend.control_socket import Control
@@ -221,11 +221,12 @@ print(cycle(bond + "slaves", None), cycle(bond + "miimon", b"100\\n"))
 def test_a_cycle_takes_less_than_150_microseconds(two: ViewLab) -> None:
     """The median of open, read or write, close; the best of several rounds, for the machine may be busy."""
     rounds = []
-    for _ in range(5):
-        rounds.append([float(word) for word in two.run(sys.executable, "-c", CYCLES).stdout.split()])
-        if max(rounds[-1]) < 150:
-            break
-    judge_speed(max(rounds[-1]) < 150, f"microseconds of reading and writing: {rounds}")
+    with cores_awake() as cores:
+        for _ in range(5):
+            rounds.append([float(word) for word in two.run(sys.executable, "-c", CYCLES).stdout.split()])
+            if max(rounds[-1]) < 150:
+                break
+    judge_speed(max(rounds[-1]) < 150, f"microseconds of reading and writing, {cores}: {rounds}")
 
 
 def test_64_bonds_in_a_host(free: ViewLab) -> None:

@@ -280,6 +280,8 @@ def test_another_lid(lab: Lab) -> None:
         lab.join(port)
     lab.after(ChangeLid("h1/1", 0x1234))
     assert lab.events("h1/1") == [PortEventKind.LID_CHANGE]
+    for other in ALL[1:]:  # they may know a path to the old one
+        assert lab.events(other) == [PortEventKind.CLIENT_REREGISTER]
     assert lab.subnet.port("h1/1").lid == 0x1234
     assert lab.reachable() == pairs(ALL)
     lab.after(Cut("h1/1"))

@@ -40,6 +40,11 @@ def test_seeds_that_once_found_something(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, 60, CHUNK))
+def test_managed_changes(first: int) -> None:
+    assert not broken("managed_changes", range(first, first + CHUNK))
+
+
+@pytest.mark.parametrize("first", range(0, 60, CHUNK))
 def test_three_members(first: int) -> None:
     assert not broken("three_members", range(first, first + CHUNK))
 

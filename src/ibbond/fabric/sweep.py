@@ -40,6 +40,7 @@ class Change:
 
     arrived: list[EndPort] = field(default_factory=list)
     gone: list[EndPort] = field(default_factory=list)
+    moved: set[int] = field(default_factory=set)  # GUIDs of adapter ports that have another LID
     groups_ended: list[bytes] = field(default_factory=list)
     again: bool = False
     better_master: int = 0  # the GUID of a manager to which this one must yield; nothing was written then
@@ -107,6 +108,8 @@ class Sweeper:
         yield from self.write_groups(list(self._groups.by_mgid.values()))
         yield from self._open(found, [key for key in found.links if not _joins_switches(found, key)])
         self._register_all = False
+        if change.moved:
+            yield from self._tell_of_moves(found, change.moved)
         change.again = self._failed or found.incomplete
         self._trusted = SubnetMap() if change.again else found
         return change
@@ -255,6 +258,11 @@ class Sweeper:
         change = Change(
             arrived=[end for guid, end in ends.items() if guid not in before],
             gone=[end for guid, end in before.items() if guid not in ends],
+            moved={
+                guid
+                for guid, end in ends.items()
+                if not found.nodes[end.key[0]].is_switch and guid in before and before[guid].lid != end.lid
+            },
         )
         for end in change.gone:
             ended = [group for group, is_over in self._groups.forget(end.guid) if is_over]
@@ -277,6 +285,17 @@ class Sweeper:
                     data = asked(answer)
                     if data is not None:
                         port.info = PortInfo.parse(data)
+
+    def _tell_of_moves(self, found: SubnetMap, moved: set[int]) -> Task:
+        """Others hold paths to a LID that is no more: when they register anew they ask for these again."""
+        ports = [port for node, port in found.end_ports() if not node.is_switch and port.guid not in moved]
+        self._to_register |= dict.fromkeys(port.guid for port in ports)
+        answers = yield [_set_port(port, _unchanged(port.info).changed(client_reregister=True)) for port in ports]
+        for port, answer in zip(ports, answers, strict=True):
+            if asked(answer) is None:
+                self._failed = True
+            else:
+                self._to_register.pop(port.guid)
 
     def _write_linear(self) -> Task:
         """Write those blocks of the linear tables that are not as they should be."""

@@ -10,6 +10,7 @@ from random import Random
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
+    ChangeLid,
     Cut,
     KillAdapter,
     KillSubnetManager,
@@ -20,11 +21,15 @@ from ibbond.fabric.events import (
     ReviveAdapter,
     ReviveSubnetManager,
     ReviveSwitch,
+    SetPkeys,
 )
+from ibbond.fabric.port import DEFAULT_PKEY
 from ibbond.stack.events import NetworkEvent, OnHost, OnSubnet, SetAdmin, ToBond
 from ibbond.topology.model import Topology, listed
 
 FLAP_MS = 30  # between two changes of a flapping cable
+OTHER_PKEY = 0x8001  # all that a port has for a while
+NEW_LIDS = range(200, 700)  # beyond those that a manager gives by itself in worlds of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,11 @@ def cables(topology: Topology) -> list[str]:
 def host_cables(topology: Topology) -> list[str]:
     switches = {switch.name for switch in topology.switches}
     return [cable.a for cable in topology.cables if cable.a.partition("/")[0] not in switches]
+
+
+def plain_ports(topology: Topology) -> list[str]:
+    """Those of hosts that are in the default partition only."""
+    return [port for port in host_cables(topology) if topology.pkeys_of(port) == (DEFAULT_PKEY,)]
 
 
 def switches(topology: Topology) -> list[str]:
@@ -145,6 +155,17 @@ def reregister(fault: Fault) -> list[Moment]:
     return [(0, OnSubnet(Reregister(fault.where)))]
 
 
+def pkey_removal(fault: Fault) -> list[Moment]:
+    return [
+        (0, OnSubnet(SetPkeys(fault.where, (OTHER_PKEY,)))),
+        (fault.lasting_ms, OnSubnet(SetPkeys(fault.where, (DEFAULT_PKEY,)))),
+    ]
+
+
+def lid_change(fault: Fault) -> list[Moment]:
+    return [(0, OnSubnet(ChangeLid(fault.where, NEW_LIDS[fault.at_ms % len(NEW_LIDS)])))]
+
+
 def manual_switch(fault: Fault) -> list[Moment]:
     target, _, member = fault.where.partition("=")
     host, _, bond = target.partition("/")
@@ -161,6 +182,10 @@ KINDS = {
     "manager_outage": Kind("the subnet manager stops answering for a while", lambda _: [""], manager_outage),
     "admin_down": Kind("`ip link set DEVICE down` on a member, and up again", member_devices, admin_down),
     "reregister": Kind("the subnet manager asks a port to register anew", host_cables, reregister),
+    "pkey_removal": Kind(
+        "the subnet manager takes the default P_Key off a port, and puts it back", plain_ports, pkey_removal
+    ),
+    "lid_change": Kind("the subnet manager gives a port another LID", host_cables, lid_change),
     "manual_switch": Kind("an operator writes active_slave", manual_switches, manual_switch),
 }
 

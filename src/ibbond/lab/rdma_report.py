@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ibbond.machine import MS, SECOND
-from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, RESPONSE_TIMEOUT, RETRY_COUNT
+from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, NOP_AFTER, RESPONSE_TIMEOUT, RETRY_COUNT
 
 Plain = dict[str, object]
 
@@ -20,6 +20,7 @@ def settings(*, heed_address_change: bool) -> Plain:
         "retry_count": RETRY_COUNT,
         "response_timeout_ms": round((4096 << RESPONSE_TIMEOUT) / MS, 1),
         "cm_retries": CM_RETRIES,
+        "nop_after_ms": NOP_AFTER // MS,
         "heed_address_change": heed_address_change,
     }
 

@@ -3,7 +3,8 @@
 Read first: RFC 7145 (iSER) for the exchange, docs/rdma.md for what happens at a failover. Both ends are pure: news and
 time go in, requests of `stack.rdma_events` come out, so the simulator and separate processes run the same code. Each
 write carries its number; the target executes in order and keeps, next to the disk, a ledger of how often each number
-was executed, and says at log-in which number it wants next. Left out: SCSI, several connections in a session,
+was executed, and says at log-in which number it wants next. An initiator that only waits sends NOP-Out (RFC 7143,
+11.18): what is sent meets a dead path, what is awaited does not. Left out: SCSI, several connections in a session,
 authentication, the 56 bytes that a REQ has left for the program.
 """
 
@@ -40,7 +41,7 @@ BLOCKS = 4096
 LEDGER = 1 << 18  # numbers of writes that are counted
 MESSAGE = struct.Struct("!IIQIIII")  # kind, key, number, offset, length, crc, extra
 MESSAGE_BYTES = 64
-LOGIN, LOGGED_IN, WRITE, WRITTEN = range(1, 5)
+LOGIN, LOGGED_IN, WRITE, WRITTEN, NOP = range(1, 6)
 
 COMMANDS = 0  # where things are in the memory of both
 ANSWERS = COMMANDS + 2 * DEPTH * MESSAGE_BYTES
@@ -53,6 +54,7 @@ ACK_TIMEOUT = 11  # 8.4 ms; eight times without an acknowledgment is 67 ms
 RETRY_COUNT = 7
 RESPONSE_TIMEOUT = 13  # 34 ms until a connection request is repeated
 CM_RETRIES = 3
+NOP_AFTER = 20 * MS  # of waiting for the target, and again each time
 AGAIN_AFTER = 5 * MS  # from a failed attempt to the next
 
 
@@ -104,6 +106,7 @@ class Initiator:
     _open: deque[int] = field(default_factory=deque)  # numbers without an answer, in order
     _next_at: int = 0
     _again_at: int | None = None
+    _nop_at: int | None = None  # while connected
     _recovery: Recovery | None = None
     _slot: int = 0
 
@@ -141,6 +144,7 @@ class Initiator:
             case RdmaKind.ESTABLISHED:
                 if recovery is not None:
                     recovery.reconnected_at = now
+                self._nop_at = now + NOP_AFTER
                 return [self._message(LOGIN, 0, key=self.key)]
             case RdmaKind.ADDR_CHANGE:
                 if not self.heed_address_change:
@@ -163,10 +167,14 @@ class Initiator:
                 self._open.append(number)
                 if self._ready:
                     requests.append(self._write(number))
+        if self._nop_at is not None and self._nop_at <= now:
+            self._nop_at = now + NOP_AFTER
+            if self._open or not self._ready:
+                requests.append(self._message(NOP, 0))
         return requests + self._read_back()
 
     def deadline(self) -> int | None:
-        waits = [self._again_at, self._next_at if self.writing else None]
+        waits = [self._again_at, self._nop_at, self._next_at if self.writing else None]
         return min((at for at in waits if at is not None), default=None)
 
     # --- inside
@@ -195,6 +203,7 @@ class Initiator:
             if sign == "ADDR_CHANGE":
                 recovery.addr_change_at = now
         self._ready = self._reading = False
+        self._nop_at = None
         gone: list[RdmaRequest] = [Disconnect(self._id), Destroy(self._id)]
         if first:
             return gone + self._resolve()
@@ -210,6 +219,7 @@ class Initiator:
             self._compare()
         if done.operation is not Operation.RECEIVE:
             return []
+        self._nop_at = now + NOP_AFTER
         slot = done.number
         kind, key, number, _, _, _, _ = MESSAGE.unpack_from(self.memory, ANSWERS + slot * MESSAGE_BYTES)
         requests: list[RdmaRequest] = [self._receive(slot)]
@@ -330,6 +340,8 @@ class Target:
         kind, key, number, offset, length, crc, _ = MESSAGE.unpack_from(self.memory, COMMANDS + slot * MESSAGE_BYTES)
         if kind == LOGIN:
             return [self._receive(login.id, slot), self._answer(login, LOGGED_IN, self.expected)]
+        if kind == NOP:
+            return [self._receive(login.id, slot)]
         if kind != WRITE or length != BLOCK:
             return self._drop(login)
         login.waiting.append((number, key, offset, crc, slot))

@@ -24,7 +24,7 @@ from benchmarks import measures
 from benchmarks.milestone import awake
 from benchmarks.paths import CONNECTED_MTU, DPDK_MTU, MTU, PATHS, Built, CannotRun
 from benchmarks.record import keep_main
-from benchmarks.summary import medians, picture, ratios, table
+from benchmarks.summary import medians, picture, ratios, round_by_round, table
 from ibbond.host.priority import NICE, raise_priority
 
 HERE = Path(__file__).parent
@@ -133,6 +133,7 @@ def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
         },
         "variants": medians(values),
         "ratios": ratios(values),
+        "ratios_by_round": round_by_round(values),
         "missing": missing,
     }
 

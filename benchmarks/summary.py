@@ -89,6 +89,25 @@ def ratios(values: Values) -> dict[str, float | None]:
     return found
 
 
+def round_by_round(values: Values) -> dict[str, dict[str, float]]:
+    """Median, least and greatest of the ratios of single rounds; not those of cuts, which rounds share out."""
+    count = len(values.get("ours", {}).get("tcp1_gbps", ()))
+    rounds = [
+        {
+            path: {figure: [each[number]] for figure, each in figures.items() if len(each) == count}
+            for path, figures in values.items()
+        }
+        for number in range(count)
+    ]
+    each_round = [ratios(one) for one in rounds]
+    found = {}
+    for name in (*RATIOS, "bond_vs_no_bond"):
+        known = [value for one in each_round if (value := one[name]) is not None]
+        if known:
+            found[name] = {"median": statistics.median(known), "min": min(known), "max": max(known), "n": len(known)}
+    return found
+
+
 def divided(values: Values, path: str, figure: str, by: str) -> float | None:
     above, below = (values.get(each, {}).get(figure) for each in (path, by))
     if not above or not below or not statistics.median(below):
@@ -116,13 +135,16 @@ def table(result: Mapping[str, object]) -> str:
         cells = [spread(variants[name].get(figure)) for name in names]
         if any(cells):
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    lines += ["", "| ratio | value | must | aim | |", "| --- | ---: | ---: | ---: | --- |"]
+    lines += ["", "| ratio | value | round by round | must | aim | |", "| --- | ---: | ---: | ---: | ---: | --- |"]
+    single: dict[str, dict[str, float]] = result["ratios_by_round"]  # type: ignore[assignment]
     found: dict[str, float | None] = result["ratios"]  # type: ignore[assignment]
     for name, value in found.items():
         better, must, aim = GOALS.get(name, ("", "", ""))
         goal = [f"{better} {limit}" if limit != "" else "" for limit in (must, aim)]
         shown = "-" if value is None else f"{value:.3g}"
-        lines.append(f"| {name} | {shown} | {goal[0]} | {goal[1]} | {verdict(name, value)} |")
+        lines.append(
+            f"| {name} | {shown} | {spread(single.get(name))} | {goal[0]} | {goal[1]} | {verdict(name, value)} |"
+        )
     missing: dict[str, str] = result["missing"]  # type: ignore[assignment]
     lines += ["", *(f"Missing: {path}: {reason}" for path, reason in missing.items())]
     return "\n".join(lines).rstrip() + "\n"

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.measures import Stream, evaluate
-from benchmarks.summary import GOALS, RATIOS, medians, picture, ratios, spread, table, verdict
+from benchmarks.summary import GOALS, RATIOS, medians, picture, ratios, round_by_round, spread, table, verdict
 
 MS = 1_000_000
 VALUES = {
@@ -26,6 +26,7 @@ def result() -> dict[str, object]:
         "date": "2026-01-01",
         "variants": medians(VALUES),
         "ratios": ratios(VALUES),
+        "ratios_by_round": round_by_round(VALUES),
         "missing": {"dpdk": "dpdk-testpmd is not installed"},
     }
 
@@ -42,6 +43,12 @@ def test_ratios_are_of_medians() -> None:
     assert found["pps64_vs_raw"] == pytest.approx(0.9)
     assert found["outage_ms_median"] == 0.4
     assert found["outage_ms_max"] == 3.0
+
+
+def test_rounds_by_themselves() -> None:
+    found = round_by_round(VALUES)
+    assert found["tcp_2044_vs_raw"] == pytest.approx({"median": 0.75, "min": 0.5, "max": 0.8, "n": 3})
+    assert "pps64_vs_raw" not in found, "another number of values"
 
 
 def test_a_slower_round_trip_counts_against_the_bond() -> None:

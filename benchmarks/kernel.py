@@ -25,7 +25,7 @@ MEMORY_MIB = 2048
 MODULES = ("tun", "fuse")
 PATIENCE_S = 400
 CYCLES = 5  # cuts and returns of each kind, in each round
-SHOWN = ("tcp1_gbps", "pps64", "rtt_us", "rtt_p99_us")
+SHOWN = ("tcp1_gbps", "tcp8_gbps", "pps64", "rtt_us", "rtt_p99_us", "cpu_us_per_packet", "memory_mb")
 GOAL = {"must": 0.2, "aim": 0.05}  # outage_vs_kernel_miimon100
 
 
@@ -87,6 +87,7 @@ def compare(guest, tool: Path, rounds: int, cycles: int) -> dict[str, object]:  
         "revision": revision(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds,
+        "steady_rate": PACES[accelerator].steady_rate,
         "probe_gap_ms": PACES[accelerator].gap_us / 1000,
         "load": {"median": statistics.median(loads), "max": max(loads)},
         "variants": medians(values),
@@ -116,7 +117,8 @@ def table(result: dict[str, object]) -> str:
     """Markdown: figures of every path, then what is lost at cuts of both kinds, then the ratios of outages."""
     variants: dict[str, dict[str, dict[str, float]]] = result["variants"]  # type: ignore[assignment]
     found: dict[str, float | None] = result["ratios"]  # type: ignore[assignment]
-    lines = ["| path | " + " | ".join(FIGURES[each] for each in SHOWN) + " | TCP, packets, RTT / veth |"]
+    labels = FIGURES | {"cpu_us_per_packet": "own CPU per packet, us"}
+    lines = ["| path | " + " | ".join(labels[each] for each in SHOWN) + " | TCP, packets, RTT / veth |"]
     lines.append("| --- |" + " ---: |" * (len(SHOWN) + 1))
     for name, figures in variants.items():
         cells = [spread(figures.get(each)) for each in SHOWN]
@@ -143,7 +145,9 @@ def about(result: dict[str, object]) -> str:
     load: dict[str, float] = result["load"]  # type: ignore[assignment]
     return (
         f"{result['date']}, commit {result['revision']}, Linux {result['kernel']} in {result['machine']}; "
-        f"{result['rounds']} rounds; probes each {result['probe_gap_ms']:g} ms; load outside when a path began: median "
+        f"{result['rounds']} rounds; probes each {result['probe_gap_ms']:g} ms; own CPU at "
+        f"{result.get('steady_rate', 0):,} packets a second, the kernel's drivers have none; load outside when a path "
+        "began: median "
         f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
     )
 

@@ -24,7 +24,7 @@ from ibbond.host.priority import raise_priority
 
 MIIMON_MS = (1, 10, 100)
 PACES = {  # by QEMU's accelerator; an interpreter is emulated at a thirtieth of its speed
-    "tcg": Pace(gap_us=5000, settle_s=1.0, plugged_s=2.0, start_s=1.5),
+    "tcg": Pace(gap_us=5000, settle_s=1.0, plugged_s=2.0, start_s=1.5, steady_rate=1000),
     "kvm": USUAL,
 }
 ROUND_TRIPS = 300
@@ -91,8 +91,10 @@ def measured(name: str, tool: str, cycles: int, pace: Pace) -> dict[str, list[fl
         measures.warm(path)
         figures = {
             **measures.tcp(path, TCP_S, 1, pace),
+            **measures.tcp(path, TCP_S, 8, pace),
             **measures.packets(path, tool, FLOOD_S, pace),
             **measures.round_trips(path, tool, ROUND_TRIPS, pace),
+            **measures.cost(path, tool, FLOOD_S, pace),
         }
         found = {figure: [value] for figure, value in figures.items()}
         for kind, ways in path.breaks.items():

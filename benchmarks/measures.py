@@ -25,7 +25,6 @@ from typing import IO
 from benchmarks.paths import Built, CannotRun, Ways
 
 PACKET = 64
-STEADY_RATE = 20_000
 ROUND_TRIPS = 3000
 RECORD = struct.Struct("=QQQ")
 
@@ -40,6 +39,7 @@ class Pace:
     settle_s: float = 0.35  # between two events
     plugged_s: float = 0.6  # after a return: the subnet sweeps, the bond comes back
     start_s: float = 0.2  # until a program has started
+    steady_rate: int = 20_000  # packets a second at which CPU time is counted
 
 
 USUAL = Pace()
@@ -99,12 +99,12 @@ def packets(path: Built, tool: str, seconds: float, pace: Pace = USUAL) -> Figur
     return {"pps64": arrived / took if took else 0.0}
 
 
-def cost(path: Built, tool: str, seconds: float) -> Figures:
-    """CPU time of the programs that carry the packets, for each of 20,000 packets a second, and what they occupy."""
+def cost(path: Built, tool: str, seconds: float, pace: Pace = USUAL) -> Figures:
+    """CPU time of the programs that carry the packets, for each packet at a steady rate, and what they occupy."""
     if not path.owners:
         return {"cpu_us_per_packet": 0.0, "memory_mb": 0.0}
     before = cpu_ns(path.owners)
-    sent, arrived, _ = flood(path, tool, seconds, STEADY_RATE)
+    sent, arrived, _ = flood(path, tool, seconds, pace.steady_rate, pace)
     used = cpu_ns(path.owners) - before
     return {
         "cpu_us_per_packet": used / 1e3 / max(1, arrived),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from ibbond.cli.bond import option_and_value
 from ibbond.cli.main import COMMANDS, ibbond, run
 
 HEAVY = ("rich", "pyroute2", "msgspec", "asyncio", "mfusepy", "ibbond.stack", "ibbond.fabric")
@@ -65,6 +66,7 @@ BAD = {
     "rounds of nothing": ["demo", "--rounds", "0"],
     "unknown patch": ["demo", "--without", "everything"],
     "missing argument": ["lab", "cut"],
+    "an option without a value": ["bond", "set", "h1/bond0", "miimon"],
 }
 
 
@@ -96,6 +98,12 @@ def runtime() -> Path:
     from ibbond.backend.control_socket import runtime_directory
 
     return runtime_directory()
+
+
+def test_an_option_and_its_value() -> None:
+    assert option_and_value("bond0", "miimon", "50") == option_and_value("bond0", "miimon=50", None) == ("miimon", "50")
+    assert option_and_value("bond0", "primary=", None) == option_and_value("bond0", "primary", "") == ("primary", "")
+    assert option_and_value("bond0", "arp_ip_target", "-10.0.0.1") == ("arp_ip_target", "-10.0.0.1")
 
 
 def test_topology_prints_the_default_and_checks_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -207,12 +207,15 @@ def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as
 @name_option
 @BOND
 @click.argument("option")
-@click.argument("value")
+@click.argument("value", required=False)
 @DRY_RUN
 @INTERRUPT
 @json_option
-def set_(lab_name: str, bond: str, option: str, value: str, dry_run: bool, interrupt: bool, as_json: bool) -> None:
-    """Set an OPTION of a bond: bond set h1/bond0 primary ib0"""
+def set_(
+    lab_name: str, bond: str, option: str, value: str | None, dry_run: bool, interrupt: bool, as_json: bool
+) -> None:
+    """Set an OPTION of a bond: bond set h1/bond0 primary ib0 (or primary=ib0)"""
+    option, value = option_and_value(bond, option, value)
     if (ours := own_host(bond)) is not None:
         from ibbond.cli import kernel_bond
 
@@ -222,6 +225,19 @@ def set_(lab_name: str, bond: str, option: str, value: str, dry_run: bool, inter
     check_option(option)
     backend.write(f"{name.device}/bonding/{option}", f"{value}\n")
     done(as_json, f"set {option} of {name} to {value or '(nothing)'}", facts_of(backend, name.device))
+
+
+def option_and_value(bond: str, option: str, value: str | None) -> tuple[str, str]:
+    """`OPTION VALUE` or `OPTION=VALUE`, where VALUE may be empty."""
+    if value is None:
+        option, equals, value = option.partition("=")
+        if not equals:
+            raise Refused(
+                f"no value for {option}",
+                why="an option is set to a value",
+                fix=f"Say ibbond bond set {bond} {option} VALUE; ibbond options {option} tells which there are",
+            )
+    return option, value
 
 
 def check_option(option: str) -> None:

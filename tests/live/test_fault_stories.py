@@ -18,7 +18,7 @@ from ibbond.sim.faults import KINDS
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "rdma-block-session.py")
 NAME = f"faults{os.getpid()}"
-LASTING_S = 0.6
+LASTING_S = 0.5
 Commands = tuple[str, ...]
 
 STORIES: dict[str, tuple[Commands, Commands]] = {  # each is one fault and its end, in words of `ibbond`
@@ -82,17 +82,17 @@ def test_every_kind_has_a_story() -> None:
 @pytest.mark.parametrize("kind", STORIES)
 def test_nothing_is_lost_and_ping_goes_on(kind: str) -> None:
     target = begin("h2", sys.executable, EXAMPLE)
-    time.sleep(0.7)
+    time.sleep(0.4)
     initiator = begin("h1", sys.executable, EXAMPLE, "10.0.0.2")
-    ping = begin("h1", "ping", "-n", "-q", "-i", "0.01", "-w", "4", "10.0.0.2")
-    time.sleep(0.7)
+    ping = begin("h1", "ping", "-n", "-q", "-i", "0.01", "-w", "3", "10.0.0.2")
+    time.sleep(0.6)
     fault, mending = STORIES[kind]
     for words in fault:
         ibbond(words)
     time.sleep(LASTING_S)
     for words in mending:
         ibbond(words)
-    time.sleep(0.7)
+    time.sleep(0.5)
     said = end(initiator)
     end(target)
     assert said.rstrip().endswith("writes, 0 lost, 0 done twice"), said

@@ -24,12 +24,14 @@ from benchmarks import measures
 from benchmarks.milestone import awake
 from benchmarks.paths import CONNECTED_MTU, DPDK_MTU, MTU, PATHS, Built, CannotRun
 from benchmarks.record import keep_main
-from benchmarks.summary import medians, picture, ratios, round_by_round, table
+from benchmarks.summary import bond_cost, medians, picture, ratios, round_by_round, table
 from ibbond.host.priority import NICE, raise_priority
 
 HERE = Path(__file__).parent
 TIMES = 20  # cuts and returns in all
 BREAKING = ("ovs", "dpdk", "ours")  # paths that have something to fail over to; userspace-tso is the same bond as ovs
+PAIR = ("ours", "ours-no-bond")
+PAIRS = 3  # in each round: they differ by less than rounds do
 MOST_DPDK = 3  # cuts of a bond that was never seen to fail over
 
 
@@ -101,6 +103,7 @@ def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     missing: dict[str, str] = {}
     loads: list[float] = []
+    pairs: list[float] = []
     raise_priority()
     with tempfile.TemporaryDirectory() as place, awake(True), weighty_softirqs():
         os.chmod(place, 0o755)
@@ -119,6 +122,9 @@ def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
                 except (CannotRun, OSError, subprocess.SubprocessError, ValueError) as problem:
                     missing[name] = f"{problem}"
                     say(f"{name}: {problem}")
+            if set(PAIR) <= set(names) - set(missing):
+                say(f"round {number + 1} of {rounds}: with a bond and without, {PAIRS} times")
+                pairs += [one_pair(tool, number + turn, quick=quick) for turn in range(PAIRS)]
         if "ours" in names and not quick:
             values["ours"]["memory32_mb"] = [memory_of_a_lab(32)]
     values = {name: figures for name, figures in values.items() if figures}
@@ -132,8 +138,8 @@ def compare(names: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
             name: DPDK_MTU if name == "dpdk" else CONNECTED_MTU if name == "ours-65520" else MTU for name in values
         },
         "variants": medians(values),
-        "ratios": ratios(values),
-        "ratios_by_round": round_by_round(values),
+        "ratios": ratios(values, pairs),
+        "ratios_by_round": round_by_round(values, pairs),
         "missing": missing,
     }
 
@@ -156,6 +162,20 @@ def one_round(path: Built, name: str, tool: str, rounds: int, number: int, *, qu
         for kind, ways in path.breaks.items():
             found |= measures.breaks(path, tool, ways, times, kind)
     return found
+
+
+def one_pair(tool: str, turn: int, *, quick: bool) -> float:
+    """The two paths one right after the other, in changing order: what the bond leaves of the other's speed."""
+    found = {}
+    for name in PAIR[:: 1 if turn % 2 == 0 else -1]:
+        with PATHS[name](f"bench{os.getpid()}") as path:
+            measures.warm(path)
+            found[name] = {
+                **measures.tcp(path, 1 if quick else 2, 1),
+                **measures.packets(path, tool, 0.5 if quick else 1),
+                **measures.round_trips(path, tool),
+            }
+    return bond_cost(*(found[name] for name in PAIR))
 
 
 def memory_of_a_lab(hosts: int) -> float:

@@ -77,19 +77,22 @@ def medians(values: Values) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def ratios(values: Values) -> dict[str, float | None]:
-    """Ratios of medians of this run; None where one of the two was not measured."""
+def ratios(values: Values, pairs: Sequence[float] = ()) -> dict[str, float | None]:
+    """Ratios of medians of this run, and the median of `pairs`; None where one of the two was not measured."""
     found = {name: divided(values, *words) for name, words in RATIOS.items()}
     outages = values.get("ours", {}).get("cut cut_outage_ms")
     found["outage_ms_median"] = statistics.median(outages) if outages else None
     found["outage_ms_max"] = max(outages) if outages else None
-    parts = [(divided(values, "ours", figure, "ours-no-bond"), power) for figure, power in BOND_COST.items()]
-    known = [part**power for part, power in parts if part]
-    found["bond_vs_no_bond"] = math.prod(known) ** (1 / len(known)) if len(known) == len(parts) else None
+    found["bond_vs_no_bond"] = statistics.median(pairs) if pairs else None
     return found
 
 
-def round_by_round(values: Values) -> dict[str, dict[str, float]]:
+def bond_cost(bonded: Mapping[str, float], plain: Mapping[str, float]) -> float:
+    """What a bond in the path leaves, of two paths measured one after the other: a geometric mean."""
+    return math.prod((bonded[name] / plain[name]) ** power for name, power in BOND_COST.items()) ** (1 / len(BOND_COST))
+
+
+def round_by_round(values: Values, pairs: Sequence[float] = ()) -> dict[str, dict[str, float]]:
     """Median, least and greatest of the ratios of single rounds; not those of cuts, which rounds share out."""
     count = len(values.get("ours", {}).get("tcp1_gbps", ()))
     rounds = [
@@ -100,12 +103,13 @@ def round_by_round(values: Values) -> dict[str, dict[str, float]]:
         for number in range(count)
     ]
     each_round = [ratios(one) for one in rounds]
-    found = {}
-    for name in (*RATIOS, "bond_vs_no_bond"):
-        known = [value for one in each_round if (value := one[name]) is not None]
-        if known:
-            found[name] = {"median": statistics.median(known), "min": min(known), "max": max(known), "n": len(known)}
-    return found
+    known = {name: [value for one in each_round if (value := one[name]) is not None] for name in RATIOS}
+    known["bond_vs_no_bond"] = list(pairs)
+    return {
+        name: {"median": statistics.median(each), "min": min(each), "max": max(each), "n": len(each)}
+        for name, each in known.items()
+        if each
+    }
 
 
 def divided(values: Values, path: str, figure: str, by: str) -> float | None:

@@ -268,3 +268,16 @@ def test_balanced_modes_are_monitored_too(mode: int) -> None:
     lan.run(500)
     assert bond.members["eth1"].link is Link.UP
     assert bond.snapshot().members[0].state == "active"
+
+
+@pytest.mark.parametrize(("file", "value"), [("arp_interval", "0"), ("miimon", "100")])
+def test_without_the_monitor_carriers_count_again(file: str, value: str) -> None:
+    """No target answers, then nobody asks any more: the bond carries traffic, and nobody is on trial."""
+    host, bond, lan = net()
+    lan.dead = {"ib1", "ib2"}
+    lan.run(10 * T)
+    assert bond.active is None
+    host.set(bond, file, value)
+    assert bond.active is not None
+    assert [name for name, member in bond.members.items() if not member.backup] == [bond.active]
+    assert bond.device.carrier

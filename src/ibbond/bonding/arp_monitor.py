@@ -66,6 +66,13 @@ def carrier_changed(state: State) -> None:
         failover.set_carrier(state)
 
 
+def end_trial(state: State) -> None:
+    """Nobody is tried while none is active."""
+    if state.arp_member is not None and state.arp_member is not state.active_member:
+        failover.set_inactive(state, state.arp_member)
+    state.arp_member = None
+
+
 def _inspect(state: State) -> bool:
     missed = state.values.arp_missed_max
     for member in state.members.values():

@@ -8,7 +8,7 @@ import errno
 import re
 from collections.abc import Callable
 
-from ibbond.bonding import addresses, admission, departure, failover, selection
+from ibbond.bonding import addresses, admission, arp_monitor, departure, failover, miimon, selection
 from ibbond.bonding.member import MAX_TARGETS, Link, Member
 from ibbond.bonding.option import (
     NAME_CHARACTERS,
@@ -129,13 +129,16 @@ def _set_mode(state: State, number: int) -> None:
 def _set_miimon(state: State, number: int) -> None:
     values = state.values
     values.miimon = number
-    if number and values.arp_interval:
+    probed = number and values.arp_interval
+    if probed:
         values.arp_interval = 0
         values.arp_validate = 0
     if not state.running:
         return
     if number:
         state.arp_at = None
+        if probed:
+            _trust_carriers(state)
         if state.monitor_at is None or not state.rules.kernel("pending_run_kept"):
             state.run_monitor_now()
     else:
@@ -160,6 +163,18 @@ def _set_arp_interval(state: State, number: int) -> None:
         state.arp_at = None
         if values.arp_validate:
             state.probing = False
+        if not values.miimon:
+            _trust_carriers(state)
+
+
+def _trust_carriers(state: State) -> None:
+    """The ARP monitor is off: who was on trial is not any more, and with `link_events` the carriers count at once.
+
+    Else a bond whose targets did not answer stays without an active member until a miimon is set (row `polled_links`).
+    """
+    if state.values.link_events:
+        arp_monitor.end_trial(state)
+        miimon.carrier_changed(state)
 
 
 def _delay_setter(name: str) -> Callable[[State, int], None]:

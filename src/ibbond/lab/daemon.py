@@ -134,15 +134,16 @@ class Lab:
         self.memory = (self.files.read_memory() if self.wish.resume else None) or Memory()
         if self.memory.hosts:
             self.topology = recalled(self.topology, self.memory)
+        built_in = self.wish.manager != "opensm"
         self.network: Network = build(
             self.topology,
             random=random.Random(),
-            timing=Timing.live(),
+            timing=Timing.live(built_in_manager=built_in),
             profile=self.wish.profile,
             without=self.wish.without,
-            built_in_manager=self.wish.manager != "opensm",
+            built_in_manager=built_in,
         )
-        if self.wish.manager == "opensm":
+        if not built_in:
             attach_manager(self.network.subnet, self.topology)
         self._open_spaces()
         self._note()

@@ -135,7 +135,7 @@ def take_down(name: str = DEFAULT_LAB) -> str:
         raise Refused(
             f"no lab {name} runs",
             why="nothing of that name was started, or it is down already",
-            fix="See what runs with: ibbond lab status",
+            fix="See what runs with: ibbond lab list",
         )
     lock = files.hold()
     try:

@@ -111,7 +111,8 @@ class Bond:
         state = self._state
         if state.effects or self._carriers_changed:
             return state.now
-        waiting = [
+        earliest = None
+        for at in (
             state.monitor_at,
             state.arp_at,
             state.reports_at,
@@ -120,8 +121,10 @@ class Bond:
             announcements.deadline(state),
             miimon.delay_deadline(state) if state.running else None,
             state.preparation.until if state.preparation is not None else None,
-        ]
-        return min((at for at in waiting if at is not None), default=None)
+        ):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def route(self, queue: int = 0) -> str | None:
         """The name of the member that sends a frame (of transmit queue `queue`), or None: drop it."""

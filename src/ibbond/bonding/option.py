@@ -6,6 +6,7 @@ Left out: what a write does besides storing the value (`setters`).
 
 import enum
 import errno
+import re
 from dataclasses import dataclass
 
 from ibbond.errors import Refused
@@ -14,6 +15,8 @@ Version = tuple[int, ...]
 INT_MAX = 2**31 - 1
 BLANKS = " \t\n\v\f\r"
 NAME_CHARACTERS = 15  # IFNAMSIZ - 1
+
+_WORD = re.compile(f"[^{BLANKS}]+")
 
 
 class Mode(enum.IntEnum):
@@ -131,7 +134,7 @@ def check_dependencies(option: Option, mode: Mode, has_members: bool, is_up: boo
 def parse_value(option: Option, text: str, kernel: Version) -> int:
     """The number that a word or number stands for, as `bond_opt_parse` reads it. Raises `Rejected` (EINVAL)."""
     line = text.split("\n", 1)[0]
-    words = [word for word in option.words if word.since <= kernel]
+    words = [word for word in option.words if word.since <= kernel] if option.words else ()
     if line.strip(BLANKS + "0123456789"):
         asked = first_word(line)[:32]
         if asked == "default" and option.default_word is not None:
@@ -151,9 +154,8 @@ def parse_value(option: Option, text: str, kernel: Version) -> int:
 
 def first_word(text: str) -> str:
     """What `sscanf("%s")` reads: up to the first of the kernel's blanks, which are ASCII's; may be empty."""
-    word = text.lstrip(BLANKS)
-    end = next((place for place, character in enumerate(word) if character in BLANKS), len(word))
-    return word[:end]
+    found = _WORD.search(text)
+    return found.group() if found is not None else ""
 
 
 def describe(option: Option, kernel: Version) -> str:

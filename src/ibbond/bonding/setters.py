@@ -26,6 +26,7 @@ from ibbond.bonding.options import ARP_MODES, OPTIONS
 from ibbond.bonding.state import State
 from ibbond.bonding.values import TICKS
 from ibbond.errors import Refused
+from ibbond.machine import MS
 from ibbond.netdev.device import Device
 
 DEFAULT_MIIMON = 100  # for modes that must have one
@@ -139,7 +140,9 @@ def _set_miimon(state: State, number: int) -> None:
         state.arp_at = None
         if probed:
             _trust_carriers(state)
-        if state.monitor_at is None or not state.rules.kernel("pending_run_kept"):
+        if values.link_events:  # carriers count when they change: nothing waits for a run
+            state.monitor_at = state.now + number * MS
+        elif state.monitor_at is None or not state.rules.kernel("pending_run_kept"):
             state.run_monitor_now()
     else:
         state.monitor_at = None

@@ -303,8 +303,9 @@ class HostStack:
         """Hand an event to a bond and carry out what it asks for; the bond may refuse a request."""
         try:
             effects = bond.handle(self.now, event)
-        finally:
-            self._news[bond.name] = None  # a refusal may have left words behind
+        except Refused:
+            self._news[bond.name] = None  # what it said before comes with the next call
+            raise
         self._execute(bond, effects)
 
     def prepare(self, bond: Bond, member: str) -> None:

@@ -136,8 +136,8 @@ def replies() -> st.SearchStrategy[tuple[int, Callable[[int], bytes]]]:
         NodeInfo, st.sampled_from(NodeType), st.integers(0, 3), guid, guid, guid, st.integers(0, 4), st.just(64)
     )
     port = st.builds(
-        PortInfo, lid=st.integers(0, 0xFFFF), state=st.integers(0, 15), physical_state=st.sampled_from([2, 5, 5]),
-        neighbor_mtu=st.integers(0, 15), mtu_cap=st.integers(0, 15), capability_mask=st.sampled_from([0, 2]),
+        PortInfo().changed, lid=st.integers(0, 0xFFFF), state=st.integers(0, 15),
+        physical_state=st.sampled_from([2, 5, 5]), neighbor_mtu=st.integers(0, 15), mtu_cap=st.integers(0, 15), capability_mask=st.sampled_from([0, 2]),
     )  # fmt: skip
     switch = st.builds(SwitchInfo, st.just(0xBFFF), st.just(64), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
     noise = st.binary(min_size=64, max_size=64)

@@ -7,18 +7,20 @@ refused (bad method, attribute or value) changes nothing. Left out: vendor attri
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from ibbond.errors import Malformed
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import GUIDS_PER_PORT, PKEYS_PER_PORT, Port
 from ibbond.fabric.switch import LINEAR_CAP, MLIDS_PER_BLOCK, MULTICAST_CAP, PORTS_PER_POSITION, Switch
 from ibbond.fabric.verbs import FIRST_MLID, PortEventKind, PortState
 from ibbond.machine import SECOND
-from ibbond.wire.mad import Method, Status
-from ibbond.wire.port_info import MTU_BYTES, PhysicalState, PortInfo
-from ibbond.wire.smp import Block16, GuidInfo, NodeType, SlToVl, Smp, SmpAttribute, SwitchInfo, VlArbitration
+from ibbond.wire.mad import ManagementClass, Method, Status
+from ibbond.wire.port_info import MTU_BYTES, PhysicalState, PortInfo, seen_through
+from ibbond.wire.smp import MAX_HOPS, Block16, GuidInfo, NodeType, SlToVl, SmpAttribute, SwitchInfo, VlArbitration
 
 SETTABLE_STATES = {  # (state now, state asked for) that PortInfo Set may ask; Down retrains the link
     (PortState.INIT, PortState.ARMED),
@@ -30,6 +32,8 @@ SETTABLE_STATES = {  # (state now, state asked for) that PortInfo Set may ask; D
     (PortState.ARMED, PortState.DOWN),
     (PortState.ACTIVE, PortState.DOWN),
 }
+_REQUEST = struct.Struct("!3xB12xH2xIQ")  # method, attribute, modifier, M_Key
+RETURNING = 0x8000  # the D bit, in the word of the status
 DEFAULT_LANES = SlToVl((0, 1, 2, 3, 4, 5, 6, 7) * 2).pack()
 EMPTY = bytes(64)
 
@@ -51,7 +55,7 @@ class Listener(Protocol):
         """The link goes down and stays so until it is enabled."""
         ...
 
-    def m_key_violated(self, port: Port, smp: Smp) -> None: ...
+    def m_key_violated(self, port: Port, mad: bytes) -> None: ...
 
 
 class _Wrong(Exception):
@@ -61,17 +65,16 @@ class _Wrong(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Question:
     now: int
     node: Node
     port: Port  # the port that the SMP came in by; port 0 when it was sent from the node itself
-    smp: Smp
     listener: Listener
-
-    @property
-    def sets(self) -> bool:
-        return self.smp.method == Method.SET
+    sets: bool
+    modifier: int
+    m_key: int
+    data: bytes
 
     @property
     def end_port(self) -> Port:
@@ -97,21 +100,34 @@ class _Question:
             raise _Wrong(Status.BAD_METHOD)
 
 
-def answer(now: int, node: Node, port: Port, smp: Smp, listener: Listener) -> Smp | None:
-    """The GetResp to a Get or Set that reached `node` by `port`; None when the M_Key forbids an answer."""
-    question = _Question(now, node, port, smp, listener)
-    if smp.method not in (Method.GET, Method.SET):
-        return smp.answer(smp.data, Status.BAD_METHOD)
+def answer(now: int, node: Node, port: Port, mad: bytes, listener: Listener) -> bytes | None:
+    """The GetResp to a Get or Set that reached `node` by `port`; None when the M_Key forbids an answer.
+
+    Both are the 256 bytes of the MAD, for a sweep is thousands of them: of the request all is kept but method, status
+    and data. `Malformed` when the hops do not fit the path.
+    """
+    directed = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE
+    if directed and (mad[7] > MAX_HOPS or mad[6] > mad[7] + 1):
+        raise Malformed(f"a directed route has at most {MAX_HOPS} hops: pointer {mad[6]}, count {mad[7]}")
+    method, attribute, modifier, m_key = _REQUEST.unpack_from(mad)
+    question = _Question(now, node, port, listener, method == Method.SET, modifier, m_key, mad[64:128])
+    if method not in (Method.GET, Method.SET):
+        return _response(mad, directed, question.data, Status.BAD_METHOD)
     if not _m_key_allows(question):
-        listener.m_key_violated(question.end_port, smp)
+        listener.m_key_violated(question.end_port, mad)
         return None
-    attribute = ATTRIBUTES.get(smp.attribute)
-    if attribute is None:
-        return smp.answer(smp.data, Status.BAD_ATTRIBUTE)
+    carry_out = ATTRIBUTES.get(attribute)
+    if carry_out is None:
+        return _response(mad, directed, question.data, Status.BAD_ATTRIBUTE)
     try:
-        return smp.answer(attribute(question), Status.OK)
+        return _response(mad, directed, carry_out(question), Status.OK)
     except _Wrong as wrong:
-        return smp.answer(smp.data, wrong.status)
+        return _response(mad, directed, question.data, wrong.status)
+
+
+def _response(mad: bytes, directed: bool, data: bytes, status: int) -> bytes:
+    word = (status | RETURNING if directed else status).to_bytes(2)
+    return b"%b%c%b%b%b%b" % (mad[:3], Method.GET_RESP, word, mad[6:64], data, mad[128:])
 
 
 def _m_key_allows(question: _Question) -> bool:
@@ -120,13 +136,13 @@ def _m_key_allows(question: _Question) -> bool:
     The lease starts with the first violation, and anyone who knows the key stops it.
     """
     port = question.end_port
-    if port.info.m_key in (0, question.smp.m_key):
+    if port.info.m_key in (0, question.m_key):
         port.m_key_expires_at = None
         return True
     if port.m_key_expires_at is not None and question.now >= port.m_key_expires_at:
         port.m_key_expires_at = None
         port.change(m_key_protect=0)
-    if question.smp.method == Method.GET and port.info.m_key_protect < 2:
+    if not question.sets and port.info.m_key_protect < 2:
         return True
     if port.m_key_expires_at is None and port.info.m_key_lease and port.info.m_key_protect:
         port.m_key_expires_at = question.now + port.info.m_key_lease * SECOND
@@ -147,7 +163,7 @@ def _node_info(question: _Question) -> bytes:
 def _switch_info(question: _Question) -> bytes:
     switch = question.switch()
     if question.sets:
-        asked = SwitchInfo.parse(question.smp.data)
+        asked = SwitchInfo.parse(question.data)
         if asked.linear_top > LINEAR_CAP:
             raise _Wrong(Status.BAD_VALUE)
         change = switch.info.port_state_change and not asked.port_state_change
@@ -168,25 +184,22 @@ def _switch_info(question: _Question) -> bytes:
 
 
 def _guid_info(question: _Question) -> bytes:
-    if question.smp.modifier != 0:
+    if question.modifier != 0:
         raise _Wrong(Status.BAD_VALUE)
     port = question.end_port
     if question.sets:
-        guids = GuidInfo.parse(question.smp.data).guids
+        guids = GuidInfo.parse(question.data).guids
         port.guids[1:GUIDS_PER_PORT] = guids[1:]
     return GuidInfo(tuple(port.guids)).pack()
 
 
 def _port_info(question: _Question) -> bytes:
-    port = question.numbered(question.smp.modifier & 0xFF)
+    port = question.numbered(question.modifier & 0xFF)
     if question.sets:
-        set_port_info(port, PortInfo.parse(question.smp.data), question.listener)
+        set_port_info(port, PortInfo.parse(question.data), question.listener)
     info = port.info
-    if info.local_port != question.port.number:
-        info = info.changed(local_port=question.port.number)
-    if question.smp.m_key != info.m_key and info.m_key_protect == 1:
-        info = info.changed(m_key=0)
-    return info.pack()
+    hides_key = question.m_key != info.m_key and info.m_key_protect == 1
+    return seen_through(port.packed_info(), question.port.number, hides_key=hides_key)
 
 
 def set_port_info(port: Port, asked: PortInfo, listener: Listener) -> None:
@@ -271,14 +284,14 @@ def _set_link_state(port: Port, old: PortState, asked: PortInfo, listener: Liste
 
 
 def _pkey_table(question: _Question) -> bytes:
-    block, number = question.smp.modifier & 0xFFFF, question.smp.modifier >> 16
+    block, number = question.modifier & 0xFFFF, question.modifier >> 16
     port = question.numbered(number) if question.node.node_type == NodeType.SWITCH else question.port
     first = block * 32
     if first >= PKEYS_PER_PORT:
         raise _Wrong(Status.BAD_VALUE)
     if question.sets:
         table = list(port.pkey_table)
-        table[first : first + 32] = Block16.parse(question.smp.data).entries
+        table[first : first + 32] = Block16.parse(question.data).entries
         if table != port.pkey_table:
             port.pkey_table = table
             question.listener.routes_changed()
@@ -289,43 +302,43 @@ def _pkey_table(question: _Question) -> bytes:
 
 def _sl_to_vl(question: _Question) -> bytes:
     """The modifier is input port << 8 | output port on a switch, ignored elsewhere."""
-    modifier = question.smp.modifier & 0xFFFF
+    modifier = question.modifier & 0xFFFF
     on_switch = question.node.node_type == NodeType.SWITCH
     port = question.numbered(modifier & 0xFF) if on_switch else question.port
     key = modifier >> 8 if on_switch else 0
     if question.sets:
-        port.sl_to_vl[key] = SlToVl.parse(question.smp.data).pack()
+        port.sl_to_vl[key] = SlToVl.parse(question.data).pack()
     return port.sl_to_vl.get(key, DEFAULT_LANES)
 
 
 def _vl_arbitration(question: _Question) -> bytes:
     """The modifier is block << 16 | port; blocks 1, 2 are the low priority table, 3, 4 the high one."""
-    block, number = question.smp.modifier >> 16, question.smp.modifier & 0xFF
+    block, number = question.modifier >> 16, question.modifier & 0xFF
     port = question.numbered(number) if question.node.node_type == NodeType.SWITCH else question.port
     if block not in (1, 2, 3, 4):
         raise _Wrong(Status.BAD_VALUE)
     if question.sets:
-        port.vl_arbitration[block] = VlArbitration.parse(question.smp.data).pack()
+        port.vl_arbitration[block] = VlArbitration.parse(question.data).pack()
     return port.vl_arbitration.get(block, EMPTY)
 
 
 def _linear_table(question: _Question) -> bytes:
-    switch, block = question.switch(), question.smp.modifier
+    switch, block = question.switch(), question.modifier
     if block > LINEAR_CAP // 64:
         raise _Wrong(Status.BAD_VALUE)
-    if question.sets and switch.linear_block(block) != question.smp.data:
-        switch.linear[block * 64 : block * 64 + 64] = question.smp.data
+    if question.sets and switch.linear_block(block) != question.data:
+        switch.linear[block * 64 : block * 64 + 64] = question.data
         question.listener.routes_changed()
     return switch.linear_block(block)
 
 
 def _multicast_table(question: _Question) -> bytes:
-    switch, modifier = question.switch(), question.smp.modifier
+    switch, modifier = question.switch(), question.modifier
     block, position = modifier & 0x1FF, modifier >> 28
     if block >= MULTICAST_CAP // MLIDS_PER_BLOCK or position * PORTS_PER_POSITION > switch.port_count:
         raise _Wrong(Status.BAD_VALUE)
     if question.sets:
-        entries = Block16.parse(question.smp.data).entries
+        entries = Block16.parse(question.data).entries
         if entries != switch.multicast_block(block, position):
             switch.write_multicast_block(block, position, entries)
             question.listener.routes_changed()

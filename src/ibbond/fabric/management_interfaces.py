@@ -14,7 +14,7 @@ from ibbond.fabric import management_agent, performance_agent
 from ibbond.fabric.events import MadArrived, SubnetEffect
 from ibbond.fabric.inventory import Inventory
 from ibbond.fabric.managers import SUBNET_CLASSES, Managers
-from ibbond.fabric.packet import Packet, mad_packet
+from ibbond.fabric.packet import mad_packet
 from ibbond.fabric.port import Port
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
@@ -66,19 +66,30 @@ class ManagementInterfaces:
         if len(mad.mad) != MAD_BYTES:
             self.malformed += 1
             return
-        packet = mad_packet(mad, management=mad.mad[1] in SUBNET_CLASSES)
-        if mad.mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
+        kind = mad.mad[1]
+        if kind != ManagementClass.SUBNET_DIRECTED_ROUTE:
+            self._transit.send(port, mad_packet(mad, management=kind in SUBNET_CLASSES))
+            return
+        directed = bytearray(mad.mad)
+        there = self._transit.straight(port, mad.destination_lid, directed)
+        if there is not None:
+            self.arrived(there, mad, directed)
+        else:
+            packet = mad_packet(mad, management=True)
             packet.directed = bytearray(mad.mad)
-        self._transit.send(port, packet)
+            self._transit.send(port, packet)
 
-    def arrived(self, port: Port, packet: Packet, content: ManagementDatagram) -> None:
-        """A packet with a MAD has reached the port; what cannot be read is counted and dropped."""
-        raw = bytes(packet.directed) if packet.directed is not None else content.mad
+    def arrived(self, port: Port, content: ManagementDatagram, directed: bytearray | None) -> None:
+        """A MAD has reached the port; what cannot be read is counted and dropped.
+
+        `directed` is the MAD as it is at the end of a directed route.
+        """
+        raw = bytes(directed) if directed is not None else content.mad
         try:
             if raw[0] != BASE_VERSION or (raw[1] in VERSIONED and raw[2] != CLASS_VERSION.get(raw[1], 1)):
                 self._other_version(port, content, raw)
             elif raw[1] in SUBNET_CLASSES:
-                self._subnet_management(port, packet, content, raw)
+                self._subnet_management(port, content, raw, directed is None)
             elif raw[1] == ManagementClass.PERFORMANCE and not is_answer(raw):
                 self._reply(port, content, performance_agent.answer(port.node, PerfMad.parse(raw)).pack())
             else:
@@ -91,26 +102,24 @@ class ManagementInterfaces:
             raise Malformed(f"MAD base version {raw[0]}, class version {raw[2]} of class {raw[1]:#04x}")
         self._reply(port, content, version_refused(raw))
 
-    def _subnet_management(self, port: Port, packet: Packet, content: ManagementDatagram, raw: bytes) -> None:
+    def _subnet_management(self, port: Port, content: ManagementDatagram, raw: bytes, lid_routed: bool) -> None:
         if raw[3] == Method.TRAP_REPRESS:
             self.traps.repress(port, Smp.parse(raw))
         elif is_answer(raw) or raw[3] == Method.TRAP:
             self._to_software(port, content, raw)
-        elif packet.directed is None and raw[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
-            self._transit.start_directed(port, packet, bytearray(raw))
+        elif lid_routed and raw[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:
+            self._transit.start_directed(port, mad_packet(content, management=True), bytearray(raw))
+        elif self._asks_manager(port, raw):
+            self._to_software(port, content, raw)
         else:
-            smp = Smp.parse(raw)
-            if self._asks_manager(port, smp):
-                self._to_software(port, content, raw)
-                return
-            answer = management_agent.answer(self._schedule.now, port.node, port, smp, self._listener)
+            answer = management_agent.answer(self._schedule.now, port.node, port, raw, self._listener)
             if answer is not None:
-                self._reply(port, content, answer.pack())
+                self._reply(port, content, answer)
 
-    def _asks_manager(self, port: Port, smp: Smp) -> bool:
+    def _asks_manager(self, port: Port, raw: bytes) -> bool:
         """SMInfo is answered by the manager at the port; where there is none, the agent says that it knows none."""
-        managed = bool(end_port(port).info.capability_mask & Capability.IS_SM)
-        return smp.attribute == SmpAttribute.SM_INFO and managed
+        attribute = raw[16] << 8 | raw[17]
+        return attribute == SmpAttribute.SM_INFO and bool(end_port(port).info.capability_mask & Capability.IS_SM)
 
     def _reply(self, port: Port, request: ManagementDatagram, mad: bytes) -> None:
         reply = ManagementDatagram(

@@ -65,6 +65,7 @@ class Port:
     """A port. `info` is the one truth of what PortInfo says; `state`, `lid` and the others mirror it for speed."""
 
     __slots__ = (
+        "_packed",
         "_pkey_table",
         "cable",
         "counters",
@@ -72,6 +73,7 @@ class Port:
         "guid",
         "guids",
         "info",
+        "is_end_port",
         "lid",
         "m_key_expires_at",
         "mtu_bytes",
@@ -92,6 +94,7 @@ class Port:
         self.number = number
         self.guid = guid
         self.name = f"{node.name}/{number}"
+        self.is_end_port = number == 0 or node.node_type != NodeType.SWITCH  # it has a LID of its own
         self.cable: Cable | None = None
         self.peer: Port | None = None  # the port at the other end, while there is light on the cable
         self.counters = PortCounters()
@@ -111,11 +114,6 @@ class Port:
         self.change()
 
     @property
-    def is_end_port(self) -> bool:
-        """It has a LID of its own: every port of a channel adapter, and port 0 of a switch."""
-        return self.number == 0 or self.node.node_type != NodeType.SWITCH
-
-    @property
     def physical_state(self) -> int:
         return self.info.physical_state
 
@@ -132,11 +130,18 @@ class Port:
     def change(self, **fields: int) -> None:
         """Change fields of PortInfo, the only way to do so."""
         info = self.info = self.info.changed(**fields)
+        self._packed = b""
         self.state = PortState(info.state)
         self.lid = info.lid
         self.sm_lid = info.sm_lid
         self.mtu_bytes = MTU_BYTES[info.neighbor_mtu]
         self.gid = info.gid_prefix.to_bytes(8, "big") + self.guid.to_bytes(8, "big")
+
+    def packed_info(self) -> bytes:
+        """The 64 bytes of `info`, which are asked for far more often than they change."""
+        if not self._packed:
+            self._packed = self.info.pack()
+        return self._packed
 
     def admits(self, pkey: int) -> bool:
         """A packet of this P_Key may pass: one key of the table has its low 15 bits, and one of both is full."""

@@ -60,7 +60,6 @@ from ibbond.fabric.timing import Timing
 from ibbond.fabric.transit import Transit, Walk
 from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.machine import Waiting, earliest
-from ibbond.wire.smp import Smp
 
 
 class Subnet:
@@ -317,7 +316,7 @@ class Subnet:
     def disable(self, port: Port) -> None:
         self._links.disable(port)
 
-    def m_key_violated(self, port: Port, smp: Smp) -> None:
+    def m_key_violated(self, port: Port, mad: bytes) -> None:
         self._effects.append(SubnetLog("SMP with a wrong M_Key", port.name))
 
     # ---- time
@@ -400,7 +399,7 @@ class Subnet:
                 for qpn in port.node.receivers(port, content):
                     self._effects.append(DatagramArrived(port.name, content, qpn))
             return
-        self._management.arrived(port, packet, content)
+        self._management.arrived(port, content, packet.directed)
 
     def _work_done(self, port: Port, qpn: int, completion: Completion) -> None:
         self._effects.append(WorkDone(port.name, qpn, completion))

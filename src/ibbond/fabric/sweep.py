@@ -31,6 +31,7 @@ OPERATIONAL_VLS = 1  # VL0
 PKEYS_PER_BLOCK = 32
 LIDS_PER_BLOCK = 64
 BLANK = bytes([NO_PORT]) * LIDS_PER_BLOCK
+IS_SM = int(Capability.IS_SM)
 UNKNOWN = b""  # a block that must be written whatever it should hold
 
 
@@ -103,10 +104,11 @@ class Sweeper:
         if graph.keys() != self._graph.keys():
             self._seats.clear()
         self._graph = graph
-        yield from self._open(found, [key for key in found.links if _joins_switches(found, key)])
+        closed = [key for key in found.links if _is_closed(found, key)]
+        yield from self._open(found, [key for key in closed if _joins_switches(found, key)])
         yield from self._write_linear()
         yield from self.write_groups(list(self._groups.by_mgid.values()))
-        yield from self._open(found, [key for key in found.links if not _joins_switches(found, key)])
+        yield from self._open(found, [key for key in closed if not _joins_switches(found, key)])
         self._register_all = False
         if change.moved:
             yield from self._tell_of_moves(found, change.moved)
@@ -119,7 +121,7 @@ class Sweeper:
         others = [
             port
             for _, port in found.end_ports()
-            if port.guid != self._guid and port.info.capability_mask & Capability.IS_SM
+            if port.info.capability_mask & IS_SM and port.guid != self._guid
         ]
         answers = yield [Ask(port.path, SmpAttribute.SM_INFO) for port in others]
         for answer in answers:
@@ -271,8 +273,7 @@ class Sweeper:
 
     def _open(self, found: SubnetMap, keys: Iterable[PortKey]) -> Task:
         """Bring links from Init over Armed to Active, the switch's end before the host's."""
-        seen = [(key, found.nodes[key[0]].ports.get(key[1])) for key in keys]
-        ports = [(key, port) for key, port in seen if port is not None]
+        ports = [(key, found.nodes[key[0]].ports[key[1]]) for key in keys]
         for state in (PortState.ARMED, PortState.ACTIVE):
             for on_switch in (True, False):
                 batch = [
@@ -426,6 +427,12 @@ def _link_mtu(found: SubnetMap, key: PortKey) -> int:
         return own
     peer = found.nodes[peer_key[0]].ports.get(peer_key[1])
     return min(own, peer.info.mtu_cap) if peer is not None else own
+
+
+def _is_closed(found: SubnetMap, key: PortKey) -> bool:
+    """This end of a link is not Active yet."""
+    port = found.nodes[key[0]].ports.get(key[1])
+    return port is not None and port.info.state != PortState.ACTIVE
 
 
 def _joins_switches(found: SubnetMap, key: PortKey) -> bool:

@@ -17,6 +17,7 @@ from ibbond.fabric.port import Port
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.verbs import Datagram, PortState
+from ibbond.wire.mad import MAD_BYTES
 from ibbond.wire.smp import PERMISSIVE_LID
 
 HOP_POINTER, HOP_COUNT, RETURNING = 6, 7, 4  # where a directed route keeps them in the MAD
@@ -102,6 +103,36 @@ class Transit:
                 return Walk(there.name, tuple(links), tuple(taps)) if there.lid == lid else None
             here = there.node.egress(lid)
         return None
+
+    def straight(self, port: Port, lid: int, mad: bytearray) -> Port | None:
+        """The whole way of a directed MAD in one go, where nothing takes time and nobody looks: where it arrives.
+
+        A sweep is thousands of these. None, with nothing counted, where it must go hop by hop by `send`, which also
+        says why it does not arrive; `mad` may be written to all the same.
+        """
+        count, back = mad[HOP_COUNT], mad[RETURNING] & 0x80
+        last = DR_SLID if back else DR_DLID
+        if self._hop_ns or not count or count > MOST_DIRECTED_HOPS or mad[last] & mad[last + 1] != 0xFF:
+            return None
+        if not back and lid not in (PERMISSIVE_LID, port.lid):
+            return None
+        links: list[tuple[Port, Port]] = []
+        here = port
+        for hop in range(count, 0, -1) if back else range(1, count + 1):
+            node = here.node
+            egress = node.ports.get(mad[(RETURN_PATH if back else INITIAL_PATH) + hop])
+            if egress is None or not egress.number or not (isinstance(node, Switch) or (egress is here and not links)):
+                return None
+            there, cable = egress.peer, egress.cable
+            if there is None or cable is None or cable.loss or egress.tapped or there.tapped:
+                return None
+            links.append((egress, there))
+            if not back:
+                mad[RETURN_PATH + hop] = there.number
+            here = there
+        Walk(here.name, tuple(links)).count(1, MAD_BYTES)
+        mad[HOP_POINTER] = 0 if back else count + 1
+        return here.node.ports.get(0, here) if back else here
 
     def _transmit(self, port: Port, packet: Packet) -> None:
         """Put a packet onto the cable at `port`, or count why not."""
@@ -198,6 +229,7 @@ class Transit:
             return
         if mad[RETURNING] & 0x80:
             mad[HOP_POINTER] = mad[HOP_COUNT] + 1
+            packet.destination_lid = PERMISSIVE_LID
             self._directed_back(port, packet, mad)
             return
         mad[HOP_POINTER] = 0

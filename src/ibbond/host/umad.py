@@ -60,7 +60,8 @@ class Client:
     port: str = ""
     is_sm: bool = False
     waiting: deque[bytes] = field(default_factory=deque)
-    asked: dict[int, UmadPacket] = field(default_factory=dict)  # SMPs without answer, by transaction id
+    asked: dict[int, tuple[int, UmadPacket]] = field(default_factory=dict)  # SMPs without answer, and their last moment
+    watched: bool = False  # whether somebody will look at `asked`
 
 
 class UmadServer:
@@ -213,36 +214,44 @@ class UmadServer:
                 return
 
     def _send(self, client: Client, packet: UmadPacket) -> None:
-        mad = bytearray(packet.mad)
+        mad = packet.mad
         asks = not answers(mad)
         if asks:
-            mad[8:10] = client.number.to_bytes(2)
+            mad = b"%b%b%b" % (mad[:8], client.number.to_bytes(2), mad[10:])
         transaction = int.from_bytes(mad[8:16])
         directed = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE
-        port = self._subnet.port(client.port)
         self._lengths[transaction] = packet.length
         if asks and mad[1] in SMP_CLASSES and mad[3] != Method.TRAP:
-            client.asked[transaction] = packet
-            late = self._handler(self._late, (client, transaction))
-            self._loop.call_at(self._loop.now() + LOST_AFTER, late)
+            client.asked[transaction] = (self._loop.now() + LOST_AFTER, packet)
+            if not client.watched:
+                self._watch(client)
         sent = ManagementDatagram(
-            DIRECTED_LID if directed else (packet.source_lid or port.lid),
+            DIRECTED_LID if directed else (packet.source_lid or self._subnet.port(client.port).lid),
             DIRECTED_LID if directed else packet.destination_lid,
             packet.source_qpn,
             packet.destination_qpn,
-            bytes(mad),
+            mad,
         )
         self._loop.handle(OnSubnet(SendMad(client.port, sent)))
         if not asks:
             self._lengths.pop(transaction, None)
 
-    def _late(self, who: tuple[Client, int]) -> None:
-        client, transaction = who
-        packet = client.asked.pop(transaction, None)
-        if packet is not None and self._clients.get(client.number) is client:
-            mad = bytearray(packet.mad)
-            mad[8:10] = client.number.to_bytes(2)
-            self._give(client, replace(packet, mad=bytes(mad), status=TIMED_OUT))
+    def _watch(self, client: Client) -> None:
+        """Look again when the first of those that wait for an answer has waited long enough."""
+        first = next(iter(client.asked.values()), None)
+        client.watched = first is not None
+        if first is not None:
+            self._loop.call_at(first[0], self._handler(self._late, client))
+
+    def _late(self, client: Client) -> None:
+        if self._clients.get(client.number) is not client:
+            return
+        now = self._loop.now()
+        for transaction in [transaction for transaction, (until, _) in client.asked.items() if until <= now]:
+            _, packet = client.asked.pop(transaction)
+            mad = b"%b%b%b" % (packet.mad[:8], client.number.to_bytes(2), packet.mad[10:])
+            self._give(client, replace(packet, mad=mad, status=TIMED_OUT))
+        self._watch(client)
 
     def _heard(self, _now: int, effect: NetworkEffect) -> None:
         """A MAD arrived for software at a port: whose answer is it, or who manages from there?"""

@@ -114,6 +114,8 @@ class Lab:
     def run(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Be the lab until it is taken down; `ready` is called once, with the status, when packets flow."""
         self.loop.call_at(self.loop.now(), lambda: self._look(ready))
+        if self.opensm is not None:
+            self.loop.call_at(self.loop.now(), self.opensm.start)  # from now on it is answered at once
         self.loop.run()
 
     def _open(self) -> None:
@@ -198,7 +200,6 @@ class Lab:
             space = spaces[next(iter(spaces))]
             self.opensm = OpenSm(space, self.files.tools / "opensm", description)
             self._closing.callback(self.opensm.close)
-            self.opensm.start()
 
     def _open_views(self) -> None:
         self.views = Views(self.loop)

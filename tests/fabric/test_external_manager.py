@@ -137,7 +137,8 @@ def replies() -> st.SearchStrategy[tuple[int, Callable[[int], bytes]]]:
     )
     port = st.builds(
         PortInfo().changed, lid=st.integers(0, 0xFFFF), state=st.integers(0, 15),
-        physical_state=st.sampled_from([2, 5, 5]), neighbor_mtu=st.integers(0, 15), mtu_cap=st.integers(0, 15), capability_mask=st.sampled_from([0, 2]),
+        physical_state=st.sampled_from([2, 5, 5]), capability_mask=st.sampled_from([0, 2]),
+        neighbor_mtu=st.integers(0, 15), mtu_cap=st.integers(0, 15),
     )  # fmt: skip
     switch = st.builds(SwitchInfo, st.just(0xBFFF), st.just(64), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
     noise = st.binary(min_size=64, max_size=64)

@@ -27,7 +27,7 @@ from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
 from ibbond.machine import SECOND
 from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, Status, gid_details
 from ibbond.wire.sa import SA_DATA_BYTES, SINGLE, RmppType, SaAttribute, SaMad
-from ibbond.wire.smp import SmInfo, Smp, SmpAttribute, SmState
+from ibbond.wire.smp import SmControl, SmInfo, Smp, SmpAttribute, SmState
 
 MOST_PATIENCE = 256
 RIVALRY_NS = SECOND  # after which another manager that wrote here has found out that it must yield
@@ -215,10 +215,21 @@ class SubnetManager:
         elif smp.method == Method.TRAP and self.is_master:
             self._repress(mad, smp)
             self._schedule_sweep()
-        elif smp.method == Method.GET and smp.attribute == SmpAttribute.SM_INFO:
-            self._activity += 1
-            data = SmInfo(self.guid, self._activity, self.plan.priority, self.state).pack()
-            self._reply(mad, smp.answer(data, Status.OK).pack())
+        elif smp.attribute == SmpAttribute.SM_INFO and smp.method in (Method.GET, Method.SET):
+            self._asked_of_itself(mad, smp)
+
+    def _asked_of_itself(self, mad: ManagementDatagram, smp: Smp) -> None:
+        """SMInfo: another manager wants to know who this is, or yields to it."""
+        status = Status.OK
+        if smp.method == Method.SET and smp.modifier != SmControl.HANDOVER:
+            status = Status.BAD_VALUE  # only managers that came from elsewhere disable each other
+        elif smp.method == Method.SET and self.is_master:
+            self.overruled(self._now)
+        elif smp.method == Method.SET:
+            self._out = self.start(self._now)
+        self._activity += 1
+        data = SmInfo(self.guid, self._activity, self.plan.priority, self.state).pack()
+        self._reply(mad, smp.answer(data, status).pack())
 
     def _watch_master(self, own_lid: int, master_lid: int) -> None:
         verdict = self._watch.tick(self._now)

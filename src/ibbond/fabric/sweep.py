@@ -21,7 +21,7 @@ from ibbond.fabric.seats import Seats
 from ibbond.fabric.switch import MLIDS_PER_BLOCK, PORTS_PER_POSITION
 from ibbond.fabric.verbs import FIRST_MLID, PortState
 from ibbond.wire.port_info import Capability, PhysicalState, PortInfo
-from ibbond.wire.smp import NO_PORT, Block16, SmInfo, SmpAttribute, SmState, SwitchInfo
+from ibbond.wire.smp import NO_PORT, Block16, SmControl, SmInfo, SmpAttribute, SmState, SwitchInfo
 
 if TYPE_CHECKING:
     from ibbond.fabric.subnet_manager import Plan
@@ -94,8 +94,9 @@ class Sweeper:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()
         better = yield from self._better_master(found)
-        if better:
-            return Change(better_master=better)
+        if better is not None:
+            yield from self._hand_over(better)
+            return Change(better_master=better.guid)
         self._number(found)
         yield from self._configure(found)
         change = self._publish(found)
@@ -116,23 +117,26 @@ class Sweeper:
         self._trusted = SubnetMap() if change.again else found
         return change
 
-    def _better_master(self, found: SubnetMap) -> Generator[Sequence[Ask], Answers, int]:
+    def _better_master(self, found: SubnetMap) -> Generator[Sequence[Ask], Answers, SeenPort | None]:
         """Two subnets that were joined have two masters: the higher priority stays, then the lower GUID (14.4.1)."""
         others = [
-            port
-            for _, port in found.end_ports()
-            if port.info.capability_mask & IS_SM and port.guid != self._guid
+            port for _, port in found.end_ports() if port.info.capability_mask & IS_SM and port.guid != self._guid
         ]
         answers = yield [Ask(port.path, SmpAttribute.SM_INFO) for port in others]
-        for answer in answers:
+        for port, answer in zip(others, answers, strict=True):
             data = asked(answer)
             if data is None:
                 continue
             other = SmInfo.parse(data)
             ahead = (other.priority, -other.guid) > (self._plan.priority, -self._guid)
             if other.state == SmState.MASTER and ahead:
-                return other.guid
-        return 0
+                return port
+        return None
+
+    def _hand_over(self, better: SeenPort) -> Task:
+        """Tell the other master that this one yields: what it has written since is for the other to write anew."""
+        info = SmInfo(self._guid, 0, self._plan.priority, SmState.MASTER)
+        yield [Ask(better.path, SmpAttribute.SM_INFO, SmControl.HANDOVER, info.pack(), better.info.m_key)]
 
     def look(self) -> Generator[Sequence[Ask], Answers, bool]:
         """A light sweep: True when a switch is silent or says that one of its ports changed."""
@@ -301,7 +305,7 @@ class Sweeper:
     def _write_linear(self) -> Task:
         """Write those blocks of the linear tables that are not as they should be."""
         ends = self._directory.ends.values()
-        homes = {end.lid: end.home for end in ends if end.home is not None and end.home[0] in self._graph}
+        homes = {end.lid: end.home for end in ends if end.lid and end.home is not None and end.home[0] in self._graph}
         tables = linear_tables(self._graph, homes)
         asks: list[Ask] = []
         for switch, table in tables.items():

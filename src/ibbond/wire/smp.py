@@ -350,6 +350,16 @@ class SmState(enum.IntEnum):
     MASTER = 3
 
 
+class SmControl(enum.IntEnum):
+    """The modifier of a Set of SMInfo: what one manager asks of another (14.4.1)."""
+
+    HANDOVER = 1
+    ACKNOWLEDGE = 2
+    DISABLE = 3
+    STANDBY = 4
+    DISCOVER = 5
+
+
 @dataclass(frozen=True, slots=True)
 class SmInfo:
     """What a subnet manager says of itself (14.2.5.13). A higher priority wins, then the lower GUID."""

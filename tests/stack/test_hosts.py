@@ -296,6 +296,14 @@ def test_the_bond_takes_the_mtu_of_its_members_only_as_far_as_they_go(world: Sma
     assert [world.network.hosts["h1"].device(name).mtu for name in ("bond0", "ib0", "ib1")] == [1500] * 3
 
 
+def test_a_released_member_keeps_the_mtu_of_its_link(world: SmallWorld) -> None:
+    """`ipoib_change_mtu`: what the bond gives back from before it joined is more than the broadcast group carries."""
+    host = world.network.hosts["h1"]
+    world.on("h1", ToBond("bond0", RemoveMember("ib0")))
+    assert not host.device("ib0").up
+    assert host.device("ib0").mtu == 2044
+
+
 def test_a_wrong_option_in_a_topology_is_refused_when_it_is_built() -> None:
     with pytest.raises(Refused):
         world_of(TWO_HOSTS.replace("miimon = 100", 'miimon = "never"'))

@@ -150,7 +150,7 @@ class Interface:
                 return self._want_groups(now)
             case MtuChanged():
                 self._mtu.was_set()
-                return self._mtu.fit() if self._carrier else []
+                return self._mtu.fit()
             case SetMode(connected):
                 return self._set_mode(connected)
             case SendFailed(qpn):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from subnets import Lab, two_switches
 
 from ibbond.fabric.events import Cut, KillSwitch, MadArrived, SendMad, SubnetEffect
+from ibbond.fabric.port import Port
 from ibbond.fabric.transit import Transit
 from ibbond.fabric.verbs import ManagementDatagram
 from ibbond.wire.mad import ManagementClass, Method
@@ -59,17 +60,43 @@ def test_straight_or_hop_by_hop(faults: list[str], sent: list[tuple[str, int, by
     assert outcome(faults, sent, by_hops=False) == outcome(faults, sent, by_hops=True)
 
 
-def test_most_of_them_do_go_straight() -> None:
-    """Or else the comparison above compares nothing."""
+@settings(max_examples=300, deadline=None)
+@given(
+    faults=st.lists(st.sampled_from(["s1/7", "h2/2", "s2"]), max_size=1),
+    port=st.sampled_from(["h1/1", "h2/2", "s1/0"]),
+    mad=mads(),
+)
+def test_read_or_sent(faults: list[str], port: str, mad: bytes) -> None:
+    """A Get that is answered at once brings and counts what sending it does."""
     lab = two_switches(Lab()).start()
-    taken: list[object] = []
+    for fault in faults:
+        lab.do(KillSwitch("s2") if fault == "s2" else Cut(fault))
+    answer = lab.subnet.read(lab.subnet.port(port), mad)
+    if answer is not None:
+        arrived, counted, malformed = outcome(faults, [(port, 0xFFFF, mad)], by_hops=False)
+        assert [MadArrived(port, ManagementDatagram(0xFFFF, 0xFFFF, 0, 0, answer))] == arrived
+        assert ({name: lab.subnet.counters(name) for name in all_ports(lab)}, 0) == (counted, malformed)
+
+
+def test_most_of_them_do_go_straight() -> None:
+    """Or else the comparisons above compare nothing."""
+    lab = two_switches(Lab()).start()
+    taken: list[str] = []
     straight = Transit.straight
+
+    def noted(transit: Transit, port: Port, lid: int, mad: bytearray) -> object:
+        way = straight(transit, port, lid, mad)
+        taken.append(way[0].name if way is not None else "")
+        return way
+
+    mad = bytearray(256)
+    mad[0:4], mad[7], mad[16:18] = bytes([1, 0x81, 1, Method.GET]), 3, SmpAttribute.NODE_INFO.to_bytes(2)
+    mad[32:36], mad[128:132] = b"\xff" * 4, bytes([0, 1, 7, 2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Transit, "straight", lambda *given: taken.append(straight(*given)) or taken[-1])
-        mad = bytearray(256)
-        mad[0:4], mad[7], mad[16:18] = bytes([1, 0x81, 1, Method.GET]), 3, SmpAttribute.NODE_INFO.to_bytes(2)
-        mad[32:36], mad[128:132] = b"\xff" * 4, bytes([0, 1, 7, 2])
+        patch.setattr(Transit, "straight", noted)
         (effect,) = lab.do(SendMad("h1/1", ManagementDatagram(0xFFFF, 0xFFFF, 0, 0, bytes(mad))))
-    assert [getattr(port, "name", None) for port in taken] == ["h2/2", "h1/1"]
+        answer = lab.subnet.read(lab.subnet.port("h1/1"), bytes(mad))
+    assert taken == ["h2/2", "h1/1"] * 2
     assert isinstance(effect, MadArrived)
-    assert effect.mad.mad[193:196] == bytes([1, 7, 2]), "the ports that it came in by"
+    assert effect.mad.mad == answer
+    assert answer[193:196] == bytes([1, 7, 2]), "the ports that it came in by"

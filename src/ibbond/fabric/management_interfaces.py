@@ -33,10 +33,11 @@ from ibbond.wire.mad import (
 )
 from ibbond.wire.perf import PerfMad
 from ibbond.wire.port_info import Capability
-from ibbond.wire.smp import Smp, SmpAttribute
+from ibbond.wire.smp import PERMISSIVE_LID, Smp, SmpAttribute
 
 # Whose requests are answered even when their version is another one. Others may know versions that we do not.
 VERSIONED = (*SUBNET_CLASSES, ManagementClass.PERFORMANCE, ManagementClass.SUBNET_ADMINISTRATION)
+READING = bytes((BASE_VERSION, ManagementClass.SUBNET_DIRECTED_ROUTE, 1, Method.GET, 0))
 UNANSWERED = (Method.SEND, Method.TRAP, Method.REPORT)
 
 
@@ -71,13 +72,36 @@ class ManagementInterfaces:
             self._transit.send(port, mad_packet(mad, management=kind in SUBNET_CLASSES))
             return
         directed = bytearray(mad.mad)
-        there = self._transit.straight(port, mad.destination_lid, directed)
-        if there is not None:
-            self.arrived(there, mad, directed)
+        way = self._transit.straight(port, mad.destination_lid, directed)
+        if way is not None:
+            way[1].count(1, MAD_BYTES)
+            self.arrived(way[0], mad, directed)
         else:
             packet = mad_packet(mad, management=True)
             packet.directed = bytearray(mad.mad)
             self._transit.send(port, packet)
+
+    def read(self, port: Port, mad: bytes) -> bytes | None:
+        """The answer to a Get by a directed route where neither way nor agent takes time; None: it must be sent.
+
+        Tools and managers outside read far more than they write. What comes back, and what is counted, is what sending
+        it would bring.
+        """
+        if mad[:5] != READING or self._timing.agent_ns or mad[17] == SmpAttribute.SM_INFO:
+            return None
+        asked = bytearray(mad)
+        way = self._transit.straight(port, PERMISSIVE_LID, asked)
+        if way is None or end_port(way[0]).info.m_key:
+            return None
+        answer = management_agent.answer(self._schedule.now, way[0].node, way[0], bytes(asked), self._listener)
+        assert answer is not None, "only an M_Key forbids an answer"
+        came = bytearray(answer)
+        back = self._transit.straight(way[0], PERMISSIVE_LID, came)
+        if back is None or back[0] is not end_port(port):
+            return None
+        way[1].count(1, MAD_BYTES)
+        back[1].count(1, MAD_BYTES)
+        return bytes(came)
 
     def arrived(self, port: Port, content: ManagementDatagram, directed: bytearray | None) -> None:
         """A MAD has reached the port; what cannot be read is counted and dropped.

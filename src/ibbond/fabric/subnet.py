@@ -176,6 +176,10 @@ class Subnet:
         waiting: list[Waiting] = [self._schedule, self._traps, *self.managers.values()]
         return earliest(waiting)
 
+    def read(self, port: Port, mad: bytes) -> bytes | None:
+        """The answer to a Get by a directed route, at once, where `SendMad` would bring it at once; else None."""
+        return self._management.read(port, mad) if self._schedule.deadline() is None else None
+
     # ---- facts
 
     @property

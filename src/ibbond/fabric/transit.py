@@ -17,7 +17,6 @@ from ibbond.fabric.port import Port
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.verbs import Datagram, PortState
-from ibbond.wire.mad import MAD_BYTES
 from ibbond.wire.smp import PERMISSIVE_LID
 
 HOP_POINTER, HOP_COUNT, RETURNING = 6, 7, 4  # where a directed route keeps them in the MAD
@@ -104,11 +103,11 @@ class Transit:
             here = there.node.egress(lid)
         return None
 
-    def straight(self, port: Port, lid: int, mad: bytearray) -> Port | None:
+    def straight(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Walk] | None:
         """The whole way of a directed MAD in one go, where nothing takes time and nobody looks: where it arrives.
 
-        A sweep is thousands of these. None, with nothing counted, where it must go hop by hop by `send`, which also
-        says why it does not arrive; `mad` may be written to all the same.
+        A sweep is thousands of these; who sends it counts the walk. None where it must go hop by hop by `send`, which
+        also says why it does not arrive; `mad` may be written to all the same.
         """
         count, back = mad[HOP_COUNT], mad[RETURNING] & 0x80
         last = DR_SLID if back else DR_DLID
@@ -130,9 +129,9 @@ class Transit:
             if not back:
                 mad[RETURN_PATH + hop] = there.number
             here = there
-        Walk(here.name, tuple(links)).count(1, MAD_BYTES)
         mad[HOP_POINTER] = 0 if back else count + 1
-        return here.node.ports.get(0, here) if back else here
+        end = here.node.ports.get(0, here) if back else here
+        return end, Walk(end.name, tuple(links))
 
     def _transmit(self, port: Port, packet: Packet) -> None:
         """Put a packet onto the cable at `port`, or count why not."""

@@ -43,6 +43,7 @@ DIRECTED_LID = 0xFFFF
 SMP_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
 LOST_AFTER = 50 * MS  # an SMP that nobody has answered by then goes back to its sender as timed out
 RETRY_AFTER = 1 * MS  # a client that does not read is tried again
+TOGETHER = 8  # answers that leave together; most kernels keep ten for who does not read
 QUEUE_LIMIT = 4096  # packets that may wait for one client
 MAX_CLIENTS = 0x7FFF
 VENDOR = struct.Struct("=IIIxxxxQ")
@@ -60,6 +61,7 @@ class Client:
     port: str = ""
     is_sm: bool = False
     waiting: deque[bytes] = field(default_factory=deque)
+    full: bool = False  # it did not read, and is tried again soon
     asked: dict[int, tuple[int, UmadPacket]] = field(default_factory=dict)  # SMPs without answer, and their last moment
     watched: bool = False  # whether somebody will look at `asked`
 
@@ -78,6 +80,7 @@ class UmadServer:
         self._ports = ports
         self._clients: dict[int, Client] = {}
         self._controls: dict[str, socket.socket] = {}
+        self._gathering: Client | None = None  # whose packets are being read
         self._lengths: dict[int, int] = {}  # MAD lengths that senders said, by transaction id
         for host in spaces:
             control = self._bind(host, "ctl")
@@ -184,8 +187,6 @@ class UmadServer:
 
     def _drop(self, client: Client) -> None:
         """A tool has gone: its socket is made anew, because it is connected to what no longer exists."""
-        if client.is_sm:
-            self._loop.handle(OnSubnet(SetIsSm(client.port, on=False)))
         outside = self._loop.network.outside
         outside[client.port] -= 1
         if not outside[client.port]:
@@ -194,30 +195,39 @@ class UmadServer:
         client.sock.close()
         fresh = Client(client.number, client.space, self._bind(client.space, f"out{client.number}"))
         self._clients[client.number] = fresh
+        if client.is_sm:  # only now: the trap that this brings is not for who has gone
+            self._loop.handle(OnSubnet(SetIsSm(client.port, on=False)))
 
     # --- MADs
 
     def _packets(self, client: Client) -> None:
+        """What the client has sent; answers that are there at once leave together, for each wakes the client."""
+        self._gathering = client
         for _ in range(32):
             try:
-                raw = client.sock.recv(512)
-                packet = UmadPacket.parse(raw)
+                packet = UmadPacket.parse(client.sock.recv(512))
             except BlockingIOError:
-                return
+                break
             except Malformed:
                 continue
             except OSError:
                 self._drop(client)
-                return
+                break
             self._send(client, packet)
             if self._clients[client.number] is not client:
-                return
+                break
+        self._gathering = None
+        self._flush(client)
 
     def _send(self, client: Client, packet: UmadPacket) -> None:
         mad = packet.mad
         asks = not answers(mad)
         if asks:
             mad = b"%b%b%b" % (mad[:8], client.number.to_bytes(2), mad[10:])
+        answer = self._subnet.read(self._subnet.port(client.port), mad)
+        if answer is not None:
+            self._give(client, UmadPacket(DIRECTED_LID, DIRECTED_LID, 0, 0, answer, length=packet.length))
+            return
         transaction = int.from_bytes(mad[8:16])
         directed = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE
         self._lengths[transaction] = packet.length
@@ -289,21 +299,25 @@ class UmadServer:
             self._drop(client)
             return
         client.waiting.append(packet.pack())
-        if len(client.waiting) == 1:
+        if client is not self._gathering or len(client.waiting) >= TOGETHER:
             self._flush(client)
 
     def _flush(self, client: Client) -> None:
-        """Send what waits; a full socket (a queue of ten, in most kernels) is tried again soon."""
-        while client.waiting and self._clients.get(client.number) is client:
+        """Send what waits; a full socket is tried again soon."""
+        while client.waiting and not client.full and self._clients.get(client.number) is client:
             try:
                 client.sock.send(client.waiting[0])
             except BlockingIOError:
-                self._loop.call_at(self._loop.now() + RETRY_AFTER, self._handler(self._flush, client))
-                return
+                client.full = True
+                self._loop.call_at(self._loop.now() + RETRY_AFTER, self._handler(self._flush_again, client))
             except OSError:
                 self._drop(client)
-                return
-            client.waiting.popleft()
+            else:
+                client.waiting.popleft()
+
+    def _flush_again(self, client: Client) -> None:
+        client.full = False
+        self._flush(client)
 
     def _bind(self, host: str, what: str) -> socket.socket:
         """A socket in the namespace of a host: abstract names belong to a network namespace."""

@@ -6,7 +6,7 @@ import itertools
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from subnets import BROADCAST, Lab, two_switches
+from subnets import BROADCAST, Lab, pairs, ring, two_switches
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
@@ -69,6 +69,71 @@ def connected(lab: Lab) -> set[tuple[str, str]]:
             label[find(a)] = find(b)
     hosts = [port.name for port in lab.subnet.end_ports() if not isinstance(port.node, Switch)]
     return {(a, b) for a, b in itertools.permutations(hosts, 2) if find(a) == find(b)}
+
+
+def faults_of(lab: Lab, story: list[tuple[str, int, int]]) -> list[tuple[SubnetEvent, int]]:
+    """(kind, which, pause) as events of this subnet."""
+    cables = [cable.a.name for cable in lab.subnet.cables]
+    switches = [node.name for node in lab.subnet.nodes.values() if isinstance(node, Switch)]
+    found: list[tuple[SubnetEvent, int]] = []
+    for kind, which, pause in story:
+        cable, switch = cables[which % len(cables)], switches[which % len(switches)]
+        event: SubnetEvent = {
+            "cut": Cut(cable),
+            "mend": Mend(cable),
+            "kill": KillSwitch(switch),
+            "revive": ReviveSwitch(switch),
+            "half": MakeLossy(cable, 0.5),
+            "whole": MakeLossy(cable, 0.0),
+            "no manager": KillSubnetManager(),
+            "manager": ReviveSubnetManager(),
+        }[kind]
+        found.append((event, pause))
+    return found
+
+
+def line(lab: Lab) -> Lab:
+    """Four switches in a row, a host at each: every cut makes two subnets."""
+    for number in range(1, 5):
+        lab.subnet.add_switch(f"s{number}", 4)
+        lab.subnet.add_hca(f"h{number}", 1)
+        lab.subnet.connect(f"h{number}/1", f"s{number}/3")
+    for number in range(1, 4):
+        lab.subnet.connect(f"s{number}/1", f"s{number + 1}/2")
+    return lab
+
+
+KINDS = st.sampled_from(["cut", "cut", "mend", "kill", "revive", "half", "whole", "no manager", "manager"])
+FAULTS = st.lists(st.tuples(KINDS, st.integers(0, 11), st.sampled_from([0, 1, 3, 30, 100, 160, 250, 900])), max_size=14)
+ISLAND = [("half", 2, 0), ("kill", 3, 30), ("cut", 5, 161), ("whole", 2, 0), ("mend", 5, 0), ("revive", 3, 0)]
+"""In a ring: a part without the master makes its own, whose sweep is held up; then both parts are one again."""
+
+
+@pytest.mark.parametrize("timing", [Timing(), Timing.simulated()], ids=["live", "simulated"])
+@pytest.mark.parametrize("shape", ["ring", "line"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(story=FAULTS, seed=st.integers(0, 99))
+@example(story=ISLAND, seed=1)
+def test_whoever_was_cut_off_comes_back(
+    timing: Timing, shape: str, story: list[tuple[str, int, int]], seed: int
+) -> None:
+    """When all is mended there is one master, and everybody reaches everybody."""
+    lab = Lab(timing=timing, seed=seed)
+    lab = (ring(lab, 4) if shape == "ring" else line(lab)).start()
+    for event, pause in faults_of(lab, story):
+        with contextlib.suppress(Refused):
+            lab.do(event)
+        lab.settle(pause)
+    for cable in lab.subnet.cables:
+        lab.do(MakeLossy(cable.a.name, 0.0))
+        lab.do(Mend(cable.a.name))
+    for number in range(1, 5):
+        lab.do(ReviveSwitch(f"s{number}"))
+    lab.do(ReviveSubnetManager())
+    lab.settle(30_000)
+    assert sum(manager.is_master for manager in lab.subnet.managers.values()) == 1
+    assert lab.reachable() == pairs([f"h{number}/1" for number in range(1, 5)])
+    assert all(port.state == PortState.ACTIVE for port in lab.subnet.end_ports())
 
 
 @pytest.mark.parametrize("timing", [Timing(), Timing.simulated()], ids=["live", "simulated"])

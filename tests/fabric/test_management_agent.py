@@ -132,8 +132,8 @@ def test_by_route_and_then_by_lid_is_not_offered(lab: Lab) -> None:
         (TO_S1, Method.TRAP_REPRESS, SmpAttribute.NODE_INFO, 0, None),
         (TO_S1, Method.SEND, SmpAttribute.NODE_INFO, 0, Status.BAD_METHOD),
         (TO_S1, Method.GET_TABLE, SmpAttribute.NODE_INFO, 0, Status.BAD_METHOD),
-        (TO_S1, Method.SET, SmpAttribute.NODE_INFO, 0, Status.BAD_METHOD),
-        (TO_S1, Method.SET, SmpAttribute.NODE_DESCRIPTION, 0, Status.BAD_METHOD),
+        (TO_S1, Method.SET, SmpAttribute.NODE_INFO, 0, Status.BAD_ATTRIBUTE),
+        (TO_S1, Method.SET, SmpAttribute.NODE_DESCRIPTION, 0, Status.BAD_ATTRIBUTE),
         (TO_S1, Method.GET, 0x31, 0, Status.BAD_ATTRIBUTE),
         (TO_S1, Method.GET, 0x1A, 0, Status.BAD_ATTRIBUTE),
         (TO_H2, Method.GET, SmpAttribute.SWITCH_INFO, 0, Status.BAD_ATTRIBUTE),
@@ -150,6 +150,7 @@ def test_by_route_and_then_by_lid_is_not_offered(lab: Lab) -> None:
         (TO_S1, Method.GET, SmpAttribute.VL_ARBITRATION, 0, Status.BAD_VALUE),
         (TO_S1, Method.GET, SmpAttribute.VL_ARBITRATION, 5 << 16, Status.BAD_VALUE),
         (TO_S1, Method.GET, SmpAttribute.SL_TO_VL, 9, Status.BAD_VALUE),
+        (TO_S1, Method.SET, SmpAttribute.SL_TO_VL, 200 << 8 | 1, Status.BAD_VALUE),
         (TO_H2, Method.GET, SmpAttribute.GUID_INFO, 1, Status.BAD_VALUE),
     ],
 )

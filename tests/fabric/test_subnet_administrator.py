@@ -486,9 +486,9 @@ class TestRecords:
     ("method", "attribute", "status"),
     [
         (Method.GET, 0x99, Status.BAD_ATTRIBUTE),
-        (Method.SET, SaAttribute.PATH_RECORD, Status.BAD_METHOD),
-        (Method.DELETE, SaAttribute.NODE_RECORD, Status.BAD_METHOD),
-        (Method.GET_TABLE, SaAttribute.CLASS_PORT_INFO, Status.BAD_METHOD),
+        (Method.SET, SaAttribute.PATH_RECORD, Status.BAD_ATTRIBUTE),
+        (Method.DELETE, SaAttribute.NODE_RECORD, Status.BAD_ATTRIBUTE),
+        (Method.GET_TABLE, SaAttribute.CLASS_PORT_INFO, Status.BAD_ATTRIBUTE),
         (Method.GET_MULTI, SaAttribute.PATH_RECORD, Status.BAD_METHOD),
         (Method.GET, SaAttribute.NODE_RECORD, SaStatus.TOO_MANY_RECORDS),
     ],

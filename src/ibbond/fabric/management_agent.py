@@ -97,7 +97,7 @@ class _Question:
 
     def read_only(self) -> None:
         if self.sets:
-            raise _Wrong(Status.BAD_METHOD)
+            raise _Wrong(Status.BAD_ATTRIBUTE)  # 13.4.7: a method that the attribute does not have
 
 
 def answer(now: int, node: Node, port: Port, mad: bytes, listener: Listener) -> bytes | None:
@@ -211,6 +211,8 @@ def set_port_info(port: Port, asked: PortInfo, listener: Listener) -> None:
         raise _Wrong(Status.BAD_VALUE)
     if asked.physical_state not in (0, PhysicalState.SLEEP, PhysicalState.POLLING, PhysicalState.DISABLED):
         raise _Wrong(Status.BAD_VALUE)
+    if asked.down_default not in (0, PhysicalState.SLEEP, PhysicalState.POLLING) or 8 <= asked.speed_enabled <= 14:
+        raise _Wrong(Status.BAD_VALUE)
     if asked.neighbor_mtu and (asked.neighbor_mtu not in MTU_BYTES or asked.neighbor_mtu > before.mtu_cap):
         raise _Wrong(Status.BAD_VALUE)
     if asked.operational_vls > before.vl_cap or asked.width_enabled & ~before.width_supported not in (0, 0xFC):
@@ -305,7 +307,7 @@ def _sl_to_vl(question: _Question) -> bytes:
     modifier = question.modifier & 0xFFFF
     on_switch = question.node.node_type == NodeType.SWITCH
     port = question.numbered(modifier & 0xFF) if on_switch else question.port
-    key = modifier >> 8 if on_switch else 0
+    key = question.numbered(modifier >> 8).number if on_switch else 0
     if question.sets:
         port.sl_to_vl[key] = SlToVl.parse(question.data).pack()
     return port.sl_to_vl.get(key, DEFAULT_LANES)

@@ -21,7 +21,7 @@ from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.transit import Transit
 from ibbond.fabric.trap_agent import TrapAgent
-from ibbond.fabric.verbs import ManagementDatagram
+from ibbond.fabric.verbs import SMI_QPN, ManagementDatagram
 from ibbond.wire.mad import (
     BASE_VERSION,
     CLASS_VERSION,
@@ -109,6 +109,8 @@ class ManagementInterfaces:
         `directed` is the MAD as it is at the end of a directed route.
         """
         raw = bytes(directed) if directed is not None else content.mad
+        if (raw[1] in SUBNET_CLASSES) != (content.destination_qpn == SMI_QPN):
+            return  # 13.5: queue pair 0 takes subnet management, and nothing else does
         try:
             if raw[0] != BASE_VERSION or (raw[1] in VERSIONED and raw[2] != CLASS_VERSION.get(raw[1], 1)):
                 self._other_version(port, content, raw)

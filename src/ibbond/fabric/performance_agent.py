@@ -38,7 +38,7 @@ def answer(node: Node, mad: PerfMad) -> PerfMad:
         return replace(reply, status=Status.BAD_METHOD)
     if mad.attribute == PerfAttribute.CLASS_PORT_INFO:
         if mad.method == Method.SET:
-            return replace(reply, status=Status.BAD_METHOD)
+            return replace(reply, status=Status.BAD_ATTRIBUTE)  # 13.4.7: a method that the attribute does not have
         return replace(reply, data=ClassPortInfo(ALL_PORT_SELECT | EXTENDED_WIDTHS).pack())
     if mad.attribute not in (PerfAttribute.PORT_COUNTERS, PerfAttribute.PORT_COUNTERS_EXTENDED):
         return replace(reply, status=Status.BAD_ATTRIBUTE)

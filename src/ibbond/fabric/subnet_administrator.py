@@ -119,7 +119,7 @@ class SubnetAdministrator:
             return Answer(response, Status.BAD_ATTRIBUTE)
         methods, serve = handler
         if method not in methods:
-            return Answer(response, Status.BAD_METHOD)
+            return Answer(response, Status.BAD_ATTRIBUTE)  # 13.4.7: a method that the attribute does not have
         try:
             result = serve(_Request(now, mad, source_lid))
         except RefusedBySa as refused:

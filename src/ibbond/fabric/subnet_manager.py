@@ -273,8 +273,8 @@ class SubnetManager:
         for end in change.gone:
             self.administrator.port_gone(end.guid)
             self._notify(TRAP_GID_OUT_OF_SERVICE, end.gid)
-        for mgid in change.groups_ended:
-            self._notify(TRAP_GROUP_DELETED, mgid)
+        for group in change.groups_ended:
+            self._notify(TRAP_GROUP_DELETED, group.mgid)
         for end in change.arrived:
             self._notify(TRAP_GID_IN_SERVICE, end.gid)
         smps = self._conversation.smps_sent - sent
@@ -285,6 +285,8 @@ class SubnetManager:
         self._patience = min(self._patience * 2, MOST_PATIENCE) if change.again else 1
         if change.again:
             self._sweep_again()
+        if change.rival:  # until it has found this one, and yields
+            self._rival_until = self._now + RIVALRY_NS
         if self._rival_until is not None:  # the other one may still be writing
             self._schedule_sweep(max(self._timing.sweep_hold_off_ns, self._rival_until - self._now))
         if self._timing.light_sweep_ns:

@@ -42,7 +42,8 @@ class Change:
     arrived: list[EndPort] = field(default_factory=list)
     gone: list[EndPort] = field(default_factory=list)
     moved: set[int] = field(default_factory=set)  # GUIDs of adapter ports that have another LID
-    groups_ended: list[bytes] = field(default_factory=list)
+    groups_ended: list[Group] = field(default_factory=list)
+    rival: bool = False  # another master is there, which has to yield to this one
     again: bool = False
     better_master: int = 0  # the GUID of a manager to which this one must yield; nothing was written then
 
@@ -93,13 +94,15 @@ class Sweeper:
     def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()
-        better = yield from self._better_master(found)
+        rivals = yield from self._rivals(found)
+        better = next((port for port, is_better in rivals if is_better), None)
         if better is not None:
             yield from self._hand_over(better)
             return Change(better_master=better.guid)
         self._number(found)
         yield from self._configure(found)
         change = self._publish(found)
+        change.rival = bool(rivals)
         self._switches = found.switches()
         graph = _graph(found)
         if graph.keys() != self._graph.keys():
@@ -108,7 +111,7 @@ class Sweeper:
         closed = [key for key in found.links if _is_closed(found, key)]
         yield from self._open(found, [key for key in closed if _joins_switches(found, key)])
         yield from self._write_linear()
-        yield from self.write_groups(list(self._groups.by_mgid.values()))
+        yield from self.write_groups([*self._groups.by_mgid.values(), *change.groups_ended])
         yield from self._open(found, [key for key in closed if not _joins_switches(found, key)])
         self._register_all = False
         if change.moved:
@@ -117,21 +120,22 @@ class Sweeper:
         self._trusted = SubnetMap() if change.again else found
         return change
 
-    def _better_master(self, found: SubnetMap) -> Generator[Sequence[Ask], Answers, SeenPort | None]:
-        """Two subnets that were joined have two masters: the higher priority stays, then the lower GUID (14.4.1)."""
+    def _rivals(self, found: SubnetMap) -> Generator[Sequence[Ask], Answers, list[tuple[SeenPort, bool]]]:
+        """Other masters, and whether each is better: the higher priority stays, then the lower GUID (14.4.1).
+
+        Two subnets that were joined have two.
+        """
         others = [
             port for _, port in found.end_ports() if port.info.capability_mask & IS_SM and port.guid != self._guid
         ]
         answers = yield [Ask(port.path, SmpAttribute.SM_INFO) for port in others]
+        rivals: list[tuple[SeenPort, bool]] = []
         for port, answer in zip(others, answers, strict=True):
             data = asked(answer)
-            if data is None:
-                continue
-            other = SmInfo.parse(data)
-            ahead = (other.priority, -other.guid) > (self._plan.priority, -self._guid)
-            if other.state == SmState.MASTER and ahead:
-                return port
-        return None
+            other = SmInfo.parse(data) if data is not None else None
+            if other is not None and other.state == SmState.MASTER:
+                rivals.append((port, (other.priority, -other.guid) > (self._plan.priority, -self._guid)))
+        return rivals
 
     def _hand_over(self, better: SeenPort) -> Task:
         """Tell the other master that this one yields: what it has written since is for the other to write anew."""
@@ -272,7 +276,7 @@ class Sweeper:
         )
         for end in change.gone:
             ended = [group for group, is_over in self._groups.forget(end.guid) if is_over]
-            change.groups_ended += [group.mgid for group in ended]
+            change.groups_ended += ended
         return change
 
     def _open(self, found: SubnetMap, keys: Iterable[PortKey]) -> Task:
@@ -290,6 +294,8 @@ class Sweeper:
                     data = asked(answer)
                     if data is not None:
                         port.info = PortInfo.parse(data)
+                    else:
+                        self._failed = True
 
     def _tell_of_moves(self, found: SubnetMap, moved: set[int]) -> Task:
         """Others hold paths to a LID that is no more: when they register anew they ask for these again."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 MULTICAST_QPN = 0xFFFFFF
 FIRST_MLID = 0xC000
+SMI_QPN = 0  # QP0, where subnet management is reached
 GSI_QPN = 1  # QP1, where subnet administration and the connection manager are reached
 GSI_QKEY = 0x80010000
 

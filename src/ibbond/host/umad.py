@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.verbs import ManagementDatagram
+from ibbond.fabric.verbs import SMI_QPN, ManagementDatagram
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.machine import MS
@@ -38,8 +38,8 @@ from ibbond.wire.simulated_umad import (
     UmadPacket,
     socket_name,
 )
+from ibbond.wire.smp import PERMISSIVE_LID
 
-DIRECTED_LID = 0xFFFF
 SMP_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
 LOST_AFTER = 50 * MS  # an SMP that nobody has answered by then goes back to its sender as timed out
 RETRY_AFTER = 1 * MS  # a client that does not read is tried again
@@ -224,20 +224,21 @@ class UmadServer:
         asks = not answers(mad)
         if asks:
             mad = b"%b%b%b" % (mad[:8], client.number.to_bytes(2), mad[10:])
-        answer = self._subnet.read(self._subnet.port(client.port), mad)
-        if answer is not None:
-            self._give(client, UmadPacket(DIRECTED_LID, DIRECTED_LID, 0, 0, answer, length=packet.length))
-            return
+        port = self._subnet.port(client.port)
+        if packet.destination_lid == PERMISSIVE_LID and packet.destination_qpn == SMI_QPN:
+            answer = self._subnet.read(port, mad)
+            if answer is not None:
+                self._give(client, UmadPacket(PERMISSIVE_LID, PERMISSIVE_LID, 0, 0, answer, length=packet.length))
+                return
         transaction = int.from_bytes(mad[8:16])
-        directed = mad[1] == ManagementClass.SUBNET_DIRECTED_ROUTE
         self._lengths[transaction] = packet.length
         if asks and mad[1] in SMP_CLASSES and mad[3] != Method.TRAP:
             client.asked[transaction] = (self._loop.now() + LOST_AFTER, packet)
             if not client.watched:
                 self._watch(client)
         sent = ManagementDatagram(
-            DIRECTED_LID if directed else (packet.source_lid or self._subnet.port(client.port).lid),
-            DIRECTED_LID if directed else packet.destination_lid,
+            packet.source_lid or port.lid,
+            packet.destination_lid,
             packet.source_qpn,
             packet.destination_qpn,
             mad,

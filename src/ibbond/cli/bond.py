@@ -101,6 +101,7 @@ def create(
         how = kernel_bond.How(dry_run, interrupt, as_json)
         kernel_bond.create(ours, bond, members, dict(parse_settings(settings)), addresses, mtu, how)
         return
+    no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name, must_exist=False)
     if name.device in backend.read("bonding_masters").split():
         raise Refused(f"cannot create {name}", why="it exists", fix="Choose another name, or delete it first")
@@ -161,6 +162,7 @@ def delete(lab_name: str, bond: str, dry_run: bool, as_json: bool) -> None:
 
         kernel_bond.delete(ours, bond, kernel_bond.How(dry_run, True, as_json))
         return
+    no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name)
     backend.write("bonding_masters", f"-{name.device}\n")
     done(as_json, f"deleted {name}", {"deleted": str(name)})
@@ -179,6 +181,7 @@ def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_js
 
         kernel_bond.add(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
         return
+    no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name)
     join(backend, name, members)
     done(as_json, f"added {', '.join(members)} to {name}", facts_of(backend, name.device))
@@ -197,6 +200,7 @@ def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as
 
         kernel_bond.remove(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
         return
+    no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name)
     for member in members:
         backend.write(f"{name.device}/bonding/slaves", f"-{own(name, member)}\n")
@@ -221,6 +225,7 @@ def set_(
 
         kernel_bond.set_(ours, bond, {option: value}, kernel_bond.How(dry_run, interrupt, as_json))
         return
+    no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name)
     check_option(option)
     backend.write(f"{name.device}/bonding/{option}", f"{value}\n")
@@ -257,6 +262,8 @@ def check_option(option: str) -> None:
 @json_option
 def switch(lab_name: str, bond: str, member: str, dry_run: bool, as_json: bool) -> None:
     """Move the traffic to MEMBER now; without MEMBER to the next one that is up. Nothing is lost."""
+    if parse_device(bond).host:
+        no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name)
     before = backend.snapshot(name.device)
     wanted = own(name, member) if member else next_member(name, before)
@@ -318,6 +325,16 @@ def own_host(bond: str) -> KernelBackend | None:
     from ibbond.backend.kernel.bonds import KernelBackend
 
     return KernelBackend()
+
+
+def no_dry_run(bond: str, dry_run: bool) -> None:
+    """Refuse `--dry-run` for a lab's bond, whose driver is asked directly: there is no plan to print."""
+    if dry_run:
+        raise Refused(
+            f"cannot plan changes of {bond}",
+            why="--dry-run is for this host's own bonds, and this one is a lab's, which is there to try things in",
+            fix="Leave --dry-run out to do it",
+        )
 
 
 def join(backend: Backend, name: DeviceName, members: tuple[str, ...]) -> None:

@@ -61,6 +61,9 @@ def test_every_tool_answers(managed: str) -> None:
     assert "PortXmitData" in tool(managed, "perfquery")
     assert "'h2'" in tool(managed, f"ibroute {lid}")
     assert "LinkState:.......................Active" in tool(managed, f"ibportstate {lid} 1")
+    beyond = tool(managed, f"ibportstate {lid} 3")  # by LID to s1, by a directed route from there
+    assert "Peer PortInfo" in beyond
+    assert tool(managed, f"smpquery -c nodedesc {lid} 0,3").rstrip().endswith(".s2")
     # It fails where it finds errors, and packets sent before a manager had written its tables were truly discarded.
     asked = [IBBOND, "lab", "exec", "--name", managed, "h1", "--", "ibqueryerrors"]
     summary = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False).stdout
@@ -121,6 +124,8 @@ def test_opensm_dies_and_comes_back() -> None:
     try:
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
         ibbond("lab", "kill", "--name", name, "sm")  # who knows the way needs no manager
+        time.sleep(1)  # a tool that comes finds out that OpenSM has gone
+        assert "Node GUID" in tool(name, "ibstat")
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
         ibbond("lab", "revive", "--name", name, "sm")
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")

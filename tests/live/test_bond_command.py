@@ -47,3 +47,56 @@ def refused(lab: ViewLab, *words: str) -> str:
 )
 def test_a_dry_run_of_a_labs_bond_is_refused(running: ViewLab, words: tuple[str, ...]) -> None:
     assert "--dry-run is for this host's own bonds" in refused(running, "bond", *words, "--dry-run")
+
+
+def test_options_that_the_kernel_has_in_netlink_only(running: ViewLab) -> None:
+    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "+fd00::2")
+    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "+fd00::3")
+    assert shown(running)["options"]["ns_ip6_target"] == ["fd00::2", "fd00::3"]
+    assert "ns_ip6_target  fd00::2 fd00::3" in running.ibbond("bond", "show", "h1/bond0").stdout
+    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "-fd00::2")
+    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "fd00::4,fd00::3")  # the whole list
+    assert shown(running)["options"]["ns_ip6_target"] == ["fd00::4", "fd00::3"]
+    assert "'fd00::zz' is no IPv6 address" in refused(running, "bond", "set", "h1/bond0", "ns_ip6_target=fd00::zz")
+    refused(running, "bond", "set", "h1/bond0", "ns_ip6_target", "fd00::5 ff02::1")  # no host: the rest is put back
+    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target=")
+    assert shown(running)["options"]["ns_ip6_target"] == []
+
+
+def test_a_members_priority(running: ViewLab) -> None:
+    running.ibbond("bond", "set", "h1/bond0", "prio", "ib1:5")
+    assert shown(running)["options"]["prio"] == [["ib0", 0], ["ib1", 5]]
+    assert shown(running)["active"] == "ib1"
+    assert "ib0:0 ib1:5\n" in running.ibbond("bond", "show", "h1/bond0").stdout
+    running.ibbond("bond", "set", "h1/bond0", "prio", "ib1:0 ib0:-1")
+    assert shown(running)["options"]["prio"] == [["ib0", -1], ["ib1", 0]]
+    for bad in ("ib1", "ib1:x", "5", "ib1:99999999999", ""):
+        assert "is not MEMBER:NUMBER" in refused(running, "bond", "set", "h1/bond0", f"prio={bad}")
+    assert "eth0 is not its member" in refused(running, "bond", "set", "h1/bond0", "prio", "ib1:3 eth0:5")
+    running.ibbond("bond", "set", "h1/bond0", "prio", "ib0:0")
+
+
+def test_a_new_bond_takes_them_too(running: ViewLab) -> None:
+    settings = {"ns_ip6_target": "fd00::2", "prio": "eth0:7", "queue_id": "eth0:1", "active_slave": "eth0"}
+    words = [word for option, text in settings.items() for word in ("--set", f"{option}={text}")]
+    running.ibbond("bond", "create", "h1/bond1", "eth0", *words)
+    options = shown(running, "h1/bond1")["options"]
+    assert (options["ns_ip6_target"], options["prio"], options["queue_id"]) == (
+        ["fd00::2"],
+        [["eth0", 7]],
+        [["eth0", 1]],
+    )
+    running.ibbond("bond", "delete", "h1/bond1")
+    words = [word for text in ("mode=802.3ad", "coupled_control=0", "lacp_strict=1") for word in ("--set", text)]
+    running.ibbond("bond", "create", "h1/bond1", *words)
+    options = shown(running, "h1/bond1")["options"]
+    assert (options["coupled_control"], options["lacp_strict"]) == (0, 1)
+    running.ibbond("bond", "delete", "h1/bond1")
+    assert "not supported in mode active-backup" in refused(running, "bond", "set", "h1/bond0", "coupled_control", "0")
+
+
+def test_they_are_no_files(running: ViewLab) -> None:
+    assert not {"prio", "ns_ip6_target", "coupled_control", "lacp_strict"} & set(
+        running.bash("ls bond0/bonding").stdout.split()
+    )
+    assert running.bash("cat bond0/bonding/prio").returncode

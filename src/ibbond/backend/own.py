@@ -1,8 +1,9 @@
 """Our driver's bonds in one lab host, behind the contract: paths below /sys/class/net, and texts as the kernel has.
 
 Read first: `backend.contract`, `abi.sysfs_text`, `abi.device_text`; Documentation/infiniband/ipoib.rst for IPoIB's own
-files. Requests come from other threads and are made on the loop's. Settings of ours (`link_events`, `handover_ms`) are
-written like options, but are no files: `entries` does not name them. Left out: the file system (`sysfs`).
+files. Requests come from other threads and are made on the loop's. Settings of ours (`link_events`, `handover_ms`) and
+what the kernel has in netlink only (`prio`, `ns_ip6_target`) are written like options, but are no files: `entries` does
+not name them. Left out: the file system (`sysfs`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from ipaddress import ip_interface
 from typing import Protocol, TypeVar
 
 from ibbond.abi import device_text, procfs_text, sysfs_text
-from ibbond.bonding.events import SetOption
+from ibbond.backend.own_requests import requests
+from ibbond.bonding.bond import Bond
+from ibbond.bonding.events import BondEvent
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
@@ -177,12 +180,23 @@ class OwnBackend:
         device = self._device(name, path)
         directory, _, file = rest.rpartition("/")
         if directory == "bonding" and name in self._host.registry.bonds:
-            ours = file in OPTIONS and OPTIONS[file].ours
-            self._handle(ToBond(name, SetOption(file, text) if ours else sysfs_text.bond_request(file, text)))
+            self._write_option(self._host.registry.bonds[name], file, text)
         elif directory:
             raise no_file(path)
         else:
             self._write_device(device, file, text)
+
+    def _write_option(self, bond: Bond, option: str, text: str) -> None:
+        """All that one write asks for, or nothing of it: what was done is undone when a later part is refused."""
+        done: list[BondEvent] = []
+        try:
+            for event, undo in requests(bond, option, text):
+                self._handle(ToBond(bond.name, event))
+                done += () if undo is None else (undo,)
+        except Refused:
+            for undo in reversed(done):
+                self._handle(ToBond(bond.name, undo))
+            raise
 
     def _write_device(self, device: Device, file: str, text: str) -> None:
         name = device.name

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BOND = click.argument("bond", metavar="BOND")
 LONGEST_NAME = 15  # IFNAMSIZ without its end
+OF_MEMBERS = ("queue_id", "prio", "active_slave")  # what needs members is set when they are there
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan (this host's own bonds).")
 INTERRUPT = click.option(
@@ -112,12 +113,16 @@ def create(
     backend.write("bonding_masters", f"+{name.device}\n")
     try:
         for option, text in options:
-            backend.write(f"{name.device}/bonding/{option}", f"{text}\n")
+            if option not in OF_MEMBERS:
+                backend.write(f"{name.device}/bonding/{option}", f"{text}\n")
         wanted = mtu or mtu_of(backend, [own(name, member) for member in members])
         join(backend, name, members)
         if wanted:
             backend.write(f"{name.device}/mtu", f"{wanted}\n")
         backend.set_admin(name.device, True)
+        for option, text in options:
+            if option in OF_MEMBERS:
+                backend.write(f"{name.device}/bonding/{option}", f"{text}\n")
         for address in addresses:
             backend.add_address(name.device, address)
     except Refused:
@@ -472,15 +477,24 @@ def describe(facts: dict[str, object]) -> str:
     changed = {name: value for name, value in options.items() if not is_default(name, value)}
     if changed:
         lines += ["", "options that differ from the kernel's defaults:"]
-        lines.append(table((f"  {name}", value if value != "" else "-") for name, value in changed.items()))
+        lines.append(table((f"  {name}", text_of(value)) for name, value in changed.items()))
     return "\n".join(lines)
+
+
+def text_of(value: object) -> str:
+    """An option's value for people, as its file has it: `10.0.0.2 10.0.0.3`, `ib0:1 ib1:2`; `-` for an empty one."""
+    if isinstance(value, list):
+        return " ".join(":".join(map(str, each)) if isinstance(each, tuple) else str(each) for each in value) or "-"
+    return str(value) if value != "" else "-"
 
 
 def is_default(name: str, value: object) -> bool:
     from ibbond.bonding.options import OPTIONS
 
     option = OPTIONS.get(name)
-    if option is None or option.read_only or name in ("mode", "primary", "active_slave", "slaves", "queue_id", "prio"):
+    if option is None or option.read_only or name in ("mode", "primary", "active_slave", "slaves"):
         return True
+    if name in ("queue_id", "prio"):
+        return isinstance(value, list) and not any(number for _, number in value)
     default = option.word_of(option.default) if option.shows_word else option.default
     return value in (default, "", None, [], (), "00:00:00:00:00:00")

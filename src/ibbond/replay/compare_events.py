@@ -2,19 +2,20 @@
 
 Read first: tests/golden/kernel-6.1/README.md, "What counts as passed", sections Events and Times. The recording
 machine was slow and its observer late, so verdicts, frames and notices are compared by order and number, times by
-windows, polled values as subsequences. Left out: answers to the steps (`replay/compare_steps`).
+windows, polled values as subsequences. Left out: answers to the steps (`replay/compare_steps`), the frames
+of the ARP monitor (`replay/compare_probes`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ibbond.abi import kernel_log
 from ibbond.abi.recording import Observed, Recording
+from ibbond.replay import compare_probes
 from ibbond.replay.compare_steps import Difference
+from ibbond.replay.frames import comparable, is_announcement, recorded_frames
 from ibbond.replay.trace import Facts, Trace
 
 UNCHANGING = frozenset({"wait_ms", "read", "ls", "masters_read", "link", "maddr", "proc"})
@@ -22,7 +23,6 @@ NOTICES = ("BONDING_FAILOVER", "NOTIFY_PEERS", "IGMP_RESEND")
 SHORT_INTERVAL_MS = 50  # below, the recording machine was too slow for its own monitor
 FLAPPING = 8  # so many verdicts are a bond that flaps: how often depends on phases
 SLACK_MS = 60
-STATE_CHANGE_RECORDS = (3, 4, 5, 6)  # IGMPv3 records of somebody who joins or leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def differences(
     yield from _sequence("rtnetlink", _notices(case, events), notices, prefix, None, interval)
     yield from _states(case, events, trace)
     yield from _announcements(case, events, trace, prefix, window if interval >= SHORT_INTERVAL_MS else None, interval)
-    yield from _probes(case, events, trace, intervals_ms)
+    yield from compare_probes.differences(case, events, trace, intervals_ms)
 
 
 # -- verdicts and notices ---------------------------------------------------------------------------------------------
@@ -200,135 +200,21 @@ def _rounds_once(values: list[str]) -> list[str]:
 # -- frames -----------------------------------------------------------------------------------------------------------
 
 
-def _is_announcement(facts: Facts) -> bool:
-    """Gratuitous ARP, NA, and IGMP that nobody's joining caused."""
-    if "arp" in facts:
-        return facts["arp"] == "request" and facts["spa"] == facts["tpa"]
-    if "icmp6" in facts:
-        return facts["icmp6"] == "NA"
-    return "igmp" in facts and _repeats_membership(str(facts["body"]))
-
-
-def _repeats_membership(body: str) -> bool:
-    """An IGMP report that repeats what is joined; a version 3 report of a change was caused by a join."""
-    data = bytes.fromhex(body)
-    return data[0] != 0x22 or len(data) < 9 or data[8] not in STATE_CHANGE_RECORDS
-
-
-def _is_probe(facts: Facts) -> bool:
-    return facts.get("arp") == "request" and facts["spa"] != facts["tpa"]
-
-
-def _comparable(facts: Facts) -> tuple[tuple[str, object], ...]:
-    """All fields; of IGMP without the checksum and the types of the records."""
-    return tuple((key, _igmp_body(str(value)) if key == "body" else value) for key, value in sorted(facts.items()))
-
-
-def _igmp_body(body: str) -> str:
-    data = bytearray.fromhex(body)
-    data[2:4] = bytes(2)
-    if data[0] == 0x22:
-        at = 8
-        while at + 8 <= len(data):
-            data[at] = 0
-            at += 8 + 4 * data[at + 1] + 4 * int.from_bytes(data[at + 2 : at + 4])
-    return data.hex()
-
-
-def _recorded_frames(events: list[Observed], device: str, wanted: Callable[[Facts], bool]) -> list[tuple[float, Facts]]:
-    found = [
-        (event.t_ms, {key: value for key, value in event.facts.items() if key not in ("dev", "dir")})
-        for event in events
-        if event.what == "frame" and event.text("dir") == "out" and event.text("dev") == device
-    ]
-    return [(at, facts) for at, facts in found if wanted(facts)]
-
-
 def _announcements(
     case: Recording, events: list[Observed], trace: Trace, prefix: bool, window: _Window | None, interval: int
 ) -> Iterator[Difference]:
     for device in case.devices:
         theirs = [
-            Timed(at, _comparable(facts), clock=_frame_clock(facts))
-            for at, facts in _recorded_frames(events, device, _is_announcement)
+            Timed(at, comparable(facts), clock=_frame_clock(facts))
+            for at, facts in recorded_frames(events, device, is_announcement)
         ]
         ours = [
-            Timed(seen.t_ms, _comparable(seen.facts), seen.step, _frame_clock(seen.facts))
+            Timed(seen.t_ms, comparable(seen.facts), seen.step, _frame_clock(seen.facts))
             for seen in trace.frames
-            if seen.device == device and _is_announcement(seen.facts)
+            if seen.device == device and is_announcement(seen.facts)
         ]
         yield from _sequence(f"announcements on {device}", theirs, ours, prefix, window, interval)
 
 
 def _frame_clock(facts: Facts) -> str:
     return "reports" if "igmp" in facts else "monitor"
-
-
-def _probes(case: Recording, events: list[Observed], trace: Trace, intervals_ms: Sequence[int]) -> Iterator[Difference]:
-    recorded_at = case.observations.step_t_ms
-    ups = [number for number, step in enumerate(case.steps) if step.op == "up" and step.dev == case.bond]
-    recorded = {device: _recorded_frames(events, device, _is_probe) for device in case.devices}
-    seen = {
-        device: [
-            (frame.step, frame.facts) for frame in trace.frames if frame.device == device and _is_probe(frame.facts)
-        ]
-        for device in case.devices
-    }
-    times = sorted(at for frames in recorded.values() for at, _ in frames)
-    for number, step in enumerate(case.steps):
-        if step.op != "wait_ms":
-            continue  # no virtual time passes in it, but any amount of the recording machine's
-        end = recorded_at[number + 1] if number + 1 < len(recorded_at) else float("inf")
-        there = sum(recorded_at[number] <= at < end for at in times)
-        here = sum(at == number for frames in seen.values() for at, _ in frames)
-        late = _left_out(times, recorded_at[number], end, intervals_ms[number])
-        if not there - here <= 1 + 0.15 * there or not here - there - late <= 1 + 0.15 * (there + late):
-            yield Difference("probes", f"how many during step {number} ({step})", there, here)
-    for device in case.devices:
-        theirs = [(_step_at(at, recorded_at), facts) for at, facts in recorded[device]]
-        yield from _probe_fields(device, theirs, seen[device], ups)
-
-
-def _left_out(times: list[float], begin: float, end: float, interval: int) -> float:
-    """How many probes the recording machine did not send because its monitor ran late.
-
-    A gap of three intervals between two runs is two runs left out, each of as many probes as the run before had.
-    """
-    if not interval:
-        return 0
-    runs: list[list[float]] = []
-    for at in times:
-        if runs and at - runs[-1][0] < interval / 2:
-            runs[-1].append(at)
-        else:
-            runs.append([at])
-    return sum(
-        len(before) * max(0.0, (after[0] - before[0]) / interval - 1)
-        for before, after in pairwise(runs)
-        if begin <= after[0] < end
-    )
-
-
-def _step_at(at: float, starts: Sequence[float]) -> int:
-    return max((number for number, start in enumerate(starts) if start <= at), default=0)
-
-
-def _probe_fields(
-    device: str, theirs: list[tuple[int, Facts]], ours: list[tuple[int, Facts]], ups: list[int]
-) -> Iterator[Difference]:
-    """The same kinds of probes; a kind seen only once may be missing on the other side, as their number may differ."""
-    kinds = [Counter(_kinds(side, ups)) for side in (theirs, ours)]
-    for kind, count in kinds[0].items():
-        if kind not in kinds[1] and count > 1:
-            yield Difference(f"probes on {device}", "fields", dict(kind), "no such probe")
-    for kind, count in kinds[1].items():
-        if kind not in kinds[0] and count > 1:
-            yield Difference(f"probes on {device}", "fields", "no such probe", dict(kind))
-
-
-def _kinds(side: list[tuple[int, Facts]], ups: list[int]) -> Iterator[tuple[tuple[str, object], ...]]:
-    """The fields of all probes but of the first after each `up`, whose source depends on when the route appears."""
-    first = {next((number for number, (step, _) in enumerate(side) if step >= up), None) for up in ups}
-    for number, (_, facts) in enumerate(side):
-        if number not in first:
-            yield _comparable(facts)

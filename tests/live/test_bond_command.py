@@ -100,3 +100,24 @@ def test_they_are_no_files(running: ViewLab) -> None:
         running.bash("ls bond0/bonding").stdout.split()
     )
     assert running.bash("cat bond0/bonding/prio").returncode
+
+
+def test_what_is_said_is_what_is_in_force(running: ViewLab) -> None:
+    said = running.ibbond("bond", "set", "h1/bond0", "updelay", "150").stdout
+    assert said == "set updelay of h1/bond0 to 100 (150 was rounded: it is no multiple of miimon, 100)\n"
+    facts = json.loads(running.ibbond("bond", "set", "h1/bond0", "downdelay=250", "--json").stdout)
+    assert facts["options"]["downdelay"] == 200
+    assert facts["rounded"] == {"downdelay": "250 was rounded: it is no multiple of miimon, 100"}
+    facts = json.loads(running.ibbond("bond", "set", "h1/bond0", "downdelay=0", "--json").stdout)
+    assert facts["rounded"] == {}
+    assert running.ibbond("bond", "set", "h1/bond0", "updelay=0").stdout == "set updelay of h1/bond0 to 0\n"
+    for value, said in (("+10.0.0.2", "10.0.0.2"), ("+10.0.0.3", "10.0.0.2 10.0.0.3")):
+        assert running.ibbond("bond", "set", "h1/bond0", "arp_ip_target", value).stdout.endswith(f" to {said}\n")
+    assert "arp_ip_target  10.0.0.2 10.0.0.3\n" in running.ibbond("bond", "show", "h1/bond0").stdout
+    for value in ("-10.0.0.2", "-10.0.0.3"):
+        running.ibbond("bond", "set", "h1/bond0", "arp_ip_target", value)
+    assert running.ibbond("bond", "set", "h1/bond0", "primary=ib0").stdout == "set primary of h1/bond0 to ib0\n"
+    assert running.ibbond("bond", "set", "h1/bond0", "primary=").stdout == "set primary of h1/bond0 to (nothing)\n"
+    created = running.ibbond("bond", "create", "h1/bond1", "--set", "updelay=150").stdout
+    assert created == "created h1/bond1\nupdelay is 100: 150 was rounded: it is no multiple of miimon, 100\n"
+    running.ibbond("bond", "delete", "h1/bond1")

@@ -128,7 +128,10 @@ def create(
     except Refused:
         backend.write("bonding_masters", f"-{name.device}\n")  # nothing has changed, as a refusal promises
         raise
-    done(as_json, f"created {name}", facts_of(backend, name.device))
+    snapshot, facts = backend.snapshot(name.device), facts_of(backend, name.device)
+    rounded = {option: why for option, text in options if (why := rounding(snapshot, option, text))}
+    lines = [f"created {name}", *(f"{option} is {snapshot.options[option]}: {why}" for option, why in rounded.items())]
+    done(as_json, "\n".join(lines), {**facts, "rounded": rounded})
 
 
 def mtu_of(backend: Backend, members: list[str]) -> int | None:
@@ -234,7 +237,32 @@ def set_(
     name, backend = find(bond, lab_name)
     check_option(option)
     backend.write(f"{name.device}/bonding/{option}", f"{value}\n")
-    done(as_json, f"set {option} of {name} to {value or '(nothing)'}", facts_of(backend, name.device))
+    snapshot, facts = backend.snapshot(name.device), facts_of(backend, name.device)
+    rounded = rounding(snapshot, option, value)
+    text = f"set {option} of {name} to {in_force(snapshot, option, value) or '(nothing)'}"
+    text += f" ({rounded})" if rounded else ""
+    done(as_json, text, {**facts, "rounded": {option: rounded} if rounded else {}})
+
+
+def in_force(snapshot: BondSnapshot, option: str, asked: str) -> str:
+    """What an option is now. A name that was asked for stands: a primary may come later, a switch takes its time."""
+    from ibbond.bonding.option import Kind
+    from ibbond.bonding.options import OPTIONS
+
+    if OPTIONS[option].kind in (Kind.NAME, Kind.MEMBERS):
+        return asked
+    text = text_of(options_of(snapshot)[option])
+    return "" if text == "-" else text
+
+
+def rounding(snapshot: BondSnapshot, option: str, asked: str) -> str:
+    """Why a delay that was asked for is not the one in force: the driver counts it in runs of its monitor."""
+    from ibbond.bonding.values import TICKS
+
+    miimon, in_force = snapshot.options["miimon"], snapshot.options.get(option)
+    if option not in TICKS or not asked.strip().isdecimal() or int(asked) == in_force:
+        return ""
+    return f"{asked.strip()} was rounded: it is no multiple of miimon, {miimon}"
 
 
 def option_and_value(bond: str, option: str, value: str | None) -> tuple[str, str]:

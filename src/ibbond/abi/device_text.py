@@ -35,8 +35,14 @@ DEVICE_FILES: dict[str, int] = {
     "type": 0o444,
 }
 """The files that we show, and their modes."""
-STATISTICS: tuple[str, ...] = tuple(field.name for field in fields(Statistics))
-"""The files of the directory `statistics`, all 0444."""
+COUNTED: tuple[str, ...] = tuple(field.name for field in fields(Statistics))
+NEVER_HAPPENS = (
+    *("collisions", "rx_compressed", "rx_crc_errors", "rx_fifo_errors", "rx_frame_errors", "rx_length_errors"),
+    *("rx_missed_errors", "rx_nohandler", "rx_over_errors", "tx_aborted_errors", "tx_carrier_errors"),
+    *("tx_compressed", "tx_fifo_errors", "tx_heartbeat_errors", "tx_window_errors"),
+)
+STATISTICS: tuple[str, ...] = (*COUNTED, *NEVER_HAPPENS)
+"""The files of the directory `statistics`, all 0444; those of what cannot happen to our devices are 0."""
 
 
 def read_device(device: Device, name: str) -> str:
@@ -90,7 +96,7 @@ def read_statistic(device: Device, name: str) -> str:
     """The text of statistics/NAME. Refused (ENOENT) for a counter that we do not keep."""
     if name not in STATISTICS:
         raise _no_file(device, f"statistics/{name}")
-    return f"{getattr(device.statistics, name)}\n"
+    return f"{getattr(device.statistics, name) if name in COUNTED else 0}\n"
 
 
 def operstate(device: Device) -> str:

@@ -44,6 +44,7 @@ class BondDriver:
     def open(self, device: Device) -> None:
         """`bond_open`: receive filters as they should be, and the first run of the monitor due at once."""
         state, values = self.state, self.state.values
+        state.say_what_mode_carries()
         for member in state.members.values():
             if values.uses_primary and member is not state.active_member:
                 failover.set_inactive(state, member)

@@ -123,8 +123,7 @@ def _set_mode(state: State, number: int) -> None:
         values.tlb_dynamic_lb = 1
     values.arp_validate = 0
     values.mode = number
-    if mode is not Mode.ACTIVE_BACKUP:
-        state.say(f"mode {mode.word} carries no traffic in this driver: use active-backup", level="warning")
+    state.say_what_mode_carries()
 
 
 def _set_miimon(state: State, number: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ibbond.bonding.effects import BondEffect, Changed, Log
 from ibbond.bonding.member import Member
+from ibbond.bonding.option import Mode
 from ibbond.bonding.quirks import Rules
 from ibbond.bonding.values import Values
 from ibbond.machine import MS
@@ -112,6 +113,12 @@ class State:
         self.emit(line)
         if self.log_to is not None:
             self.log_to(self.name, line)
+
+    def say_what_mode_carries(self) -> None:
+        """Modes other than active-backup can be configured; nobody shall wonder where their traffic is."""
+        mode = self.values.kind
+        if mode is not Mode.ACTIVE_BACKUP:
+            self.say(f"mode {mode.word} carries no traffic in this driver: use active-backup", level="warning")
 
     def take_effects(self) -> list[BondEffect]:
         effects, self.effects = self.effects, []

@@ -50,6 +50,7 @@ class LiveHost:
         self.space = space
         self.tuns: dict[str, Tun] = {}
         self.deleted: list[str] = []  # devices whose TUN a user has deleted (`ip link delete`), seen by `changes`
+        self.renamed: list[tuple[str, str]] = []  # devices that a user had renamed, and to what; they are called back
         self._devices = devices
         self._link_locals: dict[str, bytes] = {}
         self._addresses: dict[str, tuple[tuple[bytes, int], ...]] = {}
@@ -192,10 +193,18 @@ class LiveHost:
         self.deleted = [name for name, tun in self.tuns.items() if tun.index not in found]
         events: list[HostEvent] = []
         for name, tun in self.tuns.items():
-            device = self._devices.get(name)
+            device, link = self._devices.get(name), found.get(tun.index)
+            if link is not None and link.name != name:
+                self._call_back(tun, name, link.name)
             if device is not None:
-                events += self._difference(device, found.get(tun.index))
+                events += self._difference(device, link)
         return events
+
+    def _call_back(self, tun: Tun, name: str, other: str) -> None:
+        """Names are the topology's: ports, files and requests go by them."""
+        with contextlib.suppress(OSError):  # its new name is taken, or this kernel renames nothing that is up
+            self.kernel.rename(tun.index, name)
+            self.renamed.append((name, other))
 
     def _difference(self, device: Device, link: Link | None) -> Iterator[HostEvent]:
         if link is None:

@@ -370,6 +370,9 @@ class LiveLoop:
 
     def _kernel_spoke(self, live: LiveHost) -> None:
         self._tell(live, live.changes())
+        for name, other in live.renamed:
+            self._note(live, f"warning: {name} was renamed to {other} and is {name} again: a lab's names stay")
+        live.renamed = []
         for name in live.deleted:
             if name in live.tuns:  # the network did not let go of it
                 self._restore(live, name)

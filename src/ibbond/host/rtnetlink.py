@@ -209,6 +209,9 @@ class RouteSocket:
         """Administrative state, as `ip link set up|down`."""
         self.request(NEWLINK, 0, LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP))
 
+    def rename(self, index: int, name: str) -> None:
+        self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_IFNAME, name.encode() + b"\0"))
+
     def set_mtu(self, index: int, mtu: int) -> None:
         self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_MTU, U32.pack(mtu)))
 

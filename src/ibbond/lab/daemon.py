@@ -257,9 +257,13 @@ class Lab:
         self.files.write_memory(remember(self.network, self.requests.cut))
 
     def _activate_again(self) -> None:
-        """After resuming, traffic returns to the members that carried it."""
+        """After resuming, members are what they were, and traffic returns to those that carried it."""
         for host, memory in self.memory.hosts.items():
             for bond in memory.bonds:
+                members = self.network.hosts[host].bond(bond.name).members
+                for name, failures, priority in bond.counted:
+                    if name in members:
+                        members[name].failures, members[name].priority = failures, priority
                 options = [("queue_id", queue) for queue in bond.queues]
                 options += [("active_slave", bond.active)] if bond.active is not None else []
                 for option, text in options:

@@ -2,7 +2,7 @@
 
 It listens to the effects of the network on the loop's thread and keeps the last ones. Every item is one flat object:
 `t_ms` since the lab began, `at_ns` monotonic, `what`, `where` (`h1/bond0`, `h1/ib0`, `s1/3`), `detail`. The driver's
-log lines are kept apart, by host.
+log lines are kept apart, by host; its warnings and errors are items, too (`what` is log).
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Journal:
             case Happened("log", where, detail):
                 host = where.partition("/")[0]
                 self.logs.setdefault(host, deque(maxlen=LOGGED)).append(f"{where}: {detail}")
+                if detail.startswith(("warning: ", "error: ")):
+                    self.note(at, "log", where, detail)
             case Happened(what, where, detail):
                 self.note(at, what, self._people(where), detail)
             case DeviceAppeared(host, device):

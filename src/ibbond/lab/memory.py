@@ -32,6 +32,7 @@ class BondMemory:
     up: bool
     active: str | None
     queues: tuple[str, ...] = ()  # what is written to queue_id once the members are there
+    counted: tuple[tuple[str, int, int], ...] = ()  # member, its link failures, its priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def remember_bond(bond: Bond) -> BondMemory:
         found.up,
         found.active,
         tuple(f"{member.name}:{member.queue_id}" for member in found.members if member.queue_id),
+        tuple((member.name, member.failures, member.priority) for member in bond.members.values()),
     )
 
 

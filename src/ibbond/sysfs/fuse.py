@@ -134,11 +134,12 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         file = self._open[fh]
         if offset == 0:
             file.seen = file.changes
-            file.text = file.read()
+            file.text = of_open_file(file.read)
         return file.text[offset : offset + size]
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
-        return self._open[fh].write(data[:PAGE])
+        file = self._open[fh]
+        return of_open_file(lambda: file.write(data[:PAGE]))
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         self._find(path)
@@ -237,6 +238,16 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         if file.waiting is not None:
             _libfuse.fuse_pollhandle_destroy(file.waiting)
             file.waiting = None
+
+
+def of_open_file(do: Callable[[], T]) -> T:
+    """What the file says; where it has gone since it was opened, ENODEV (`kernfs_get_active`)."""
+    try:
+        return do()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
+        raise
 
 
 def asked(ask: Callable[[], T]) -> T:

@@ -121,3 +121,30 @@ def test_what_is_said_is_what_is_in_force(running: ViewLab) -> None:
     created = running.ibbond("bond", "create", "h1/bond1", "--set", "updelay=150").stdout
     assert created == "created h1/bond1\nupdelay is 100: 150 was rounded: it is no multiple of miimon, 100\n"
     running.ibbond("bond", "delete", "h1/bond1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("bond", "create", "h1/bond1", "ib7"),
+            "cannot add ib7 to h1/bond1: there is no such device: known are bond0,",
+        ),
+        (("bond", "add", "h1/bond0", "ib7"), "cannot add ib7 to h1/bond0: there is no such device: known are bond0,"),
+        (("bond", "create", "h1/bond1", "--set", "=5"), "no option is named: nothing stands before the =."),
+        (("bond", "create", "h1/bond1", "--set", "mimon=5"), "Did you mean miimon?"),
+        (("bond", "set", "h1/bond0", "=5"), "no option is named"),
+        (("bond", "create", "h1/a:b"), "cannot create h1/a:b: 'a:b' can be no device's name"),
+        (("bond", "create", "h1/sixteen_letters_"), "1 to 15 characters"),
+        (("bond", "show", "h1"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
+        (("bond", "show", "bond0"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
+        (("bond", "delete", "bond0"), "'bond0' is no bond of lab"),
+        (("bond", "list"), "Name a host: h1 and h2."),
+        (("check", "h1"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
+        (("check",), "Name a host: h1 and h2."),
+        (("watch",), "Name a host: h1 and h2."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_refusal_names_what_is_wrong(running: ViewLab, words: tuple[str, ...], said: str) -> None:
+    assert said in refused(running, *words)

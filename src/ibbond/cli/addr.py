@@ -7,10 +7,12 @@ host's. Backends are imported when they are needed: most commands need one of th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ibbond.backend.contract import Backend
 from ibbond.backend.control_socket import CONTROL, HOST, Control, LabBackend
+from ibbond.cli.output import as_dict
 from ibbond.errors import Refused
 
 
@@ -24,8 +26,8 @@ class DeviceName(NamedTuple):
         return f"{self.host}/{self.device}" if self.host else self.device
 
 
-def parse_device(name: str) -> DeviceName:
-    """`h1/bond0`, or `bond0` as this process's surroundings mean it."""
+def parse_device(name: str, lab: str = "") -> DeviceName:
+    """`h1/bond0`, or `bond0` as this process's surroundings mean it; with a lab named, it must be one of that lab's."""
     host, slash, device = name.rpartition("/")
     if not device or (slash and not host) or "/" in host:
         raise Refused(
@@ -33,12 +35,33 @@ def parse_device(name: str) -> DeviceName:
             why="a device is HOST/DEVICE in a lab, or a plain DEVICE of this host",
             fix="Write for example h1/bond0, or bond0",
         )
-    return DeviceName(host or inside_host(), device)
+    if not (host := host or inside_host()) and lab:
+        bonds = [f"{host}/{bond}" for host, bonds in bonds_of(lab).items() for bond in bonds]
+        fix = f"Name one of {listed(bonds)}" if bonds else "Write for example h1/bond0"
+        raise Refused(f"{name!r} is no bond of lab {lab}", why="with --name a bond is HOST/BOND", fix=fix)
+    return DeviceName(host, device)
 
 
-def parse_host(name: str) -> str:
-    """A lab host by name; the empty name is the one we are inside of, or this host."""
-    return name.rstrip("/") or inside_host()
+def parse_host(name: str, lab: str = "") -> str:
+    """A lab host by name; the empty name is the one we are inside of, or, with no lab named, this host."""
+    host = name.rstrip("/") or inside_host()
+    if not host and lab:
+        fix = f"Name a host: {listed(bonds_of(lab))}"
+        raise Refused(f"no host of lab {lab} is named", why="--name says which lab, and a lab has several", fix=fix)
+    return host
+
+
+def bonds_of(lab: str) -> dict[str, list[str]]:
+    """The hosts of a lab and the bonds of each. Refused when it does not run."""
+    with Control.of(lab) as control:
+        hosts = as_dict(as_dict(control.ask("status"))["hosts"])
+    return {host: list(as_dict(as_dict(facts)["bonds"])) for host, facts in hosts.items()}
+
+
+def listed(names: Iterable[str]) -> str:
+    from ibbond.topology.model import listed as sentence
+
+    return sentence(names)
 
 
 def inside_host() -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ibbond.bonding.snapshot import BondSnapshot
 
 BOND = click.argument("bond", metavar="BOND")
-LONGEST_NAME = 15  # IFNAMSIZ without its end
 OF_MEMBERS = ("queue_id", "prio", "active_slave")  # what needs members is set when they are there
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan (this host's own bonds).")
@@ -45,7 +44,7 @@ def bond() -> None:
 @json_option
 def list_(lab_name: str, host: str, as_json: bool) -> None:
     """The bonds of a lab HOST, or of this host."""
-    where = parse_host(host)
+    where = parse_host(host, lab_name)
     backend = backend_of(where, lab_name)
     bonds = [facts_of(backend, name) for name in backend.read("bonding_masters").split()]
     if as_json:
@@ -96,7 +95,7 @@ def create(
 
     Without --set it is an active-backup bond with miimon 100 and num_grat_arp 3.
     """
-    if (ours := own_host(bond)) is not None:
+    if (ours := own_host(bond, lab_name)) is not None:
         from ibbond.cli import kernel_bond
 
         how = kernel_bond.How(dry_run, interrupt, as_json)
@@ -106,10 +105,10 @@ def create(
     name, backend = find(bond, lab_name, must_exist=False)
     if name.device in backend.read("bonding_masters").split():
         raise Refused(f"cannot create {name}", why="it exists", fix="Choose another name, or delete it first")
-    if len(name.device) > LONGEST_NAME:
-        why = f"a device's name has {LONGEST_NAME} characters at most, and the driver would cut it off"
-        raise Refused(f"cannot create {name}", why=why, fix="Choose a shorter name", code=errno.EINVAL)
+    check_name(name)
     options = parse_settings(settings)
+    for member in members:
+        check_device(backend, name, own(name, member))
     backend.write("bonding_masters", f"+{name.device}\n")
     try:
         for option, text in options:
@@ -134,6 +133,15 @@ def create(
     done(as_json, "\n".join(lines), {**facts, "rounded": rounded})
 
 
+def check_name(name: DeviceName) -> None:
+    """Refuse what can be no device's name; the driver would cut a long one off, and call others no command."""
+    from ibbond.bonding.option import NAME_CHARACTERS, is_device_name
+
+    if not is_device_name(name.device):
+        why = f"{name.device!r} can be no device's name: that is 1 to {NAME_CHARACTERS} characters, no blank, : or /"
+        raise Refused(f"cannot create {name}", why=why, fix="Choose another name", code=errno.EINVAL)
+
+
 def mtu_of(backend: Backend, members: list[str]) -> int | None:
     """The smallest MTU of InfiniBand members, which would take the bond's 1500 when they join; None for others."""
     if not members or any(backend.read(f"{member}/type").strip() != str(INFINIBAND) for member in members):
@@ -151,6 +159,7 @@ def parse_settings(settings: tuple[str, ...]) -> list[tuple[str, str]]:
         option, equals, text = setting.partition("=")
         if not equals:
             raise Refused(f"--set {setting}", why="it has no value", fix=f"Write --set {option}=VALUE")
+        check_option(option)
         if option in options:
             options[option] = text
         else:
@@ -165,7 +174,7 @@ def parse_settings(settings: tuple[str, ...]) -> list[tuple[str, str]]:
 @json_option
 def delete(lab_name: str, bond: str, dry_run: bool, as_json: bool) -> None:
     """Delete a bond; its members are released first."""
-    if (ours := own_host(bond)) is not None:
+    if (ours := own_host(bond, lab_name)) is not None:
         from ibbond.cli import kernel_bond
 
         kernel_bond.delete(ours, bond, kernel_bond.How(dry_run, True, as_json))
@@ -184,7 +193,7 @@ def delete(lab_name: str, bond: str, dry_run: bool, as_json: bool) -> None:
 @json_option
 def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Add MEMBERS to a bond: bond add h1/bond0 ib1"""
-    if (ours := own_host(bond)) is not None:
+    if (ours := own_host(bond, lab_name)) is not None:
         from ibbond.cli import kernel_bond
 
         kernel_bond.add(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
@@ -203,7 +212,7 @@ def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_js
 @json_option
 def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Release MEMBERS from a bond: bond remove h1/bond0 ib1"""
-    if (ours := own_host(bond)) is not None:
+    if (ours := own_host(bond, lab_name)) is not None:
         from ibbond.cli import kernel_bond
 
         kernel_bond.remove(ours, bond, members, kernel_bond.How(dry_run, True, as_json))
@@ -228,7 +237,7 @@ def set_(
 ) -> None:
     """Set an OPTION of a bond: bond set h1/bond0 primary ib0 (or primary=ib0)"""
     option, value = option_and_value(bond, option, value)
-    if (ours := own_host(bond)) is not None:
+    if (ours := own_host(bond, lab_name)) is not None:
         from ibbond.cli import kernel_bond
 
         kernel_bond.set_(ours, bond, {option: value}, kernel_bond.How(dry_run, interrupt, as_json))
@@ -283,6 +292,9 @@ def check_option(option: str) -> None:
     from ibbond.bonding.options import OPTIONS
     from ibbond.topology.reader import unknown
 
+    if not option:
+        fix = "Write OPTION=VALUE, for example miimon=50; ibbond options lists them"
+        raise Refused("no option is named", why="nothing stands before the =", fix=fix)
     if option not in OPTIONS:
         raise unknown(f"no option {option}", option, OPTIONS)
 
@@ -295,12 +307,12 @@ def check_option(option: str) -> None:
 @json_option
 def switch(lab_name: str, bond: str, member: str, dry_run: bool, as_json: bool) -> None:
     """Move the traffic to MEMBER now; without MEMBER to the next one that is up. Nothing is lost."""
-    if parse_device(bond).host:
+    if parse_device(bond, lab_name).host:
         no_dry_run(bond, dry_run)
     name, backend = find(bond, lab_name)
     before = backend.snapshot(name.device)
     wanted = own(name, member) if member else next_member(name, before)
-    if (ours := own_host(bond)) is not None:
+    if (ours := own_host(bond, lab_name)) is not None:
         from ibbond.cli import kernel_bond
 
         kernel_bond.switch(ours, name.device, wanted, kernel_bond.How(dry_run, True, as_json))
@@ -339,7 +351,7 @@ def proc(lab_name: str, bond: str, as_json: bool) -> None:
 
 def find(bond: str, lab_name: str, must_exist: bool = True) -> tuple[DeviceName, Backend]:
     """The bond that a name means, and who has it; `Refused` when there is none."""
-    name = parse_device(bond)
+    name = parse_device(bond, lab_name)
     backend = backend_of(name.host, lab_name)
     if must_exist:
         bonds = backend.read("bonding_masters").split()
@@ -351,9 +363,9 @@ def find(bond: str, lab_name: str, must_exist: bool = True) -> tuple[DeviceName,
     return name, backend
 
 
-def own_host(bond: str) -> KernelBackend | None:
+def own_host(bond: str, lab_name: str = "") -> KernelBackend | None:
     """This host's kernel, when the name is a plain one of its own; its changes are planned, read back and undone."""
-    if parse_device(bond).host:
+    if parse_device(bond, lab_name).host:
         return None
     from ibbond.backend.kernel.bonds import KernelBackend
 
@@ -395,14 +407,9 @@ def join(backend: Backend, name: DeviceName, members: tuple[str, ...]) -> None:
 
 def check_candidate(backend: Backend, name: DeviceName, device: str) -> None:
     """Refuse a device that cannot join, before anything has changed."""
+    check_device(backend, name, device)
     what = f"cannot add {device} to {name}"
     bonds = backend.read("bonding_masters").split()
-    devices = [entry for entry in backend.entries("") if entry != "bonding_masters"]
-    if device not in devices:
-        from ibbond.topology.model import listed
-
-        why = f"there is no such device: known are {listed(devices)}"
-        raise Refused(what, why=why, fix="Name one of these", code=errno.ENODEV)
     if device == name.device:
         raise Refused(what, why="a bond cannot be a member of itself", fix="Name another device", code=errno.EPERM)
     slaves = backend.read(f"{name.device}/bonding/slaves").split()
@@ -417,6 +424,16 @@ def check_candidate(backend: Backend, name: DeviceName, device: str) -> None:
     if slaves and backend.read(f"{device}/type") != backend.read(f"{name.device}/type"):
         why = "its members are of another type, and the types exclude each other"
         raise Refused(what, why=why, fix="Use another bond", code=errno.EINVAL)
+
+
+def check_device(backend: Backend, name: DeviceName, device: str) -> None:
+    """Refuse a device that does not exist."""
+    devices = [entry for entry in backend.entries("") if entry != "bonding_masters"]
+    if device not in devices:
+        from ibbond.topology.model import listed
+
+        why = f"there is no such device: known are {listed(devices)}"
+        raise Refused(f"cannot add {device} to {name}", why=why, fix="Name one of these", code=errno.ENODEV)
 
 
 def own(name: DeviceName, member: str) -> str:

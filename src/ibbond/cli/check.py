@@ -81,7 +81,7 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     from ibbond.ops.read_facts import kernel_facts, lab_facts
     from ibbond.ops.saved import opened
 
-    host, names = ("", list(bonds)) if root is not None else where(bonds)
+    host, names = ("", list(bonds)) if root is not None else where(bonds, lab)
     if root is not None:
         with opened(root) as copy:
             kernel = KernelBackend(copy)
@@ -121,12 +121,12 @@ def switches_of(host: str, lab: str) -> dict[str, str]:
     return found
 
 
-def where(bonds: Sequence[str]) -> tuple[str, list[str]]:
+def where(bonds: Sequence[str], lab: str) -> tuple[str, list[str]]:
     """The one host whose bonds these are, empty for this one, and their names there."""
-    from ibbond.cli.addr import inside_host, parse_device
+    from ibbond.cli.addr import parse_device, parse_host
 
-    names = [parse_device(bond) for bond in bonds]
-    hosts = {name.host for name in names} or {inside_host()}
+    names = [parse_device(bond, lab) for bond in bonds]
+    hosts = {name.host for name in names} or {parse_host("", lab)}
     if len(hosts) > 1:
         raise Refused("cannot check bonds of several hosts at once", why="they differ", fix="Check one host at a time")
     return hosts.pop(), [name.device for name in names]

@@ -25,7 +25,7 @@ def watch(lab_name: str, host: str, as_json: bool) -> None:
     import json
 
     out = sys.stdout
-    for change in backend_of(parse_host(host), lab_name).watch():
+    for change in backend_of(parse_host(host, lab_name), lab_name).watch():
         out.write((json.dumps(change) if as_json else line(change)) + "\n")
         out.flush()
 

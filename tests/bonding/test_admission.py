@@ -236,6 +236,9 @@ def test_a_bonds_device_that_is_unregistered_releases_its_members(host: Host) ->
 
 def test_renaming_the_primary(host: Host) -> None:
     bond = host.bond(mode=1, members=("ib1", "ib2"), primary="ib2", up=True)
+    with pytest.raises(Refused, match="it is up"):
+        host.namespace.rename(host.device("ib2"), "zz2")
+    host.device("ib2").close()
     host.namespace.rename(host.device("ib2"), "zz2")
     assert list(bond.members) == ["ib1", "zz2"]
     assert bond.snapshot().primary is None

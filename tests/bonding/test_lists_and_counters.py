@@ -144,12 +144,35 @@ def test_min_links_of_802_3ad(host: Host) -> None:
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("bond1", errno.EPERM), ("+", errno.EPERM), ("+.", errno.EPERM), ("+eth1", errno.EEXIST), ("-no", errno.ENODEV)],
+    [
+        ("bond1", errno.EPERM),
+        ("+", errno.EPERM),
+        ("+.", errno.EPERM),
+        ("+eth1", errno.EEXIST),
+        ("-no", errno.ENODEV),
+        ("-bond%d", errno.ENODEV),
+        ("+%", errno.EINVAL),
+        ("+%s", errno.EINVAL),
+        ("+%d%d", errno.EINVAL),
+        ("+b%dc%d", errno.EINVAL),
+        ("+b%dc%", errno.EINVAL),
+        ("+b%%d", errno.EINVAL),
+        ("+bond%d12345678%d", errno.EINVAL),  # the end of it that remains is one % too many
+    ],
 )
 def test_bonding_masters_refuses(host: Host, text: str, code: int) -> None:
     with pytest.raises(Refused) as refused:
         host.registry.write_masters(host.now, text)
     assert refused.value.code == code
+    assert host.registry.masters() == []
+
+
+def test_a_number_needs_room_in_a_name(host: Host) -> None:
+    names = [host.registry.create(host.now, "abcdefghijklm%d").name for _ in range(100)]
+    assert names == [f"abcdefghijklm{number}" for number in range(100)]
+    with pytest.raises(Refused) as refused:
+        host.registry.create(host.now, "abcdefghijklm%d")
+    assert refused.value.code == errno.ENFILE
 
 
 def test_bonding_masters(host: Host) -> None:

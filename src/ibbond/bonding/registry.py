@@ -41,7 +41,10 @@ class Registry:
         return list(self.bonds)
 
     def create(self, now: int, name: str) -> Bond:
-        """`+NAME`: EEXIST when a device has that name. Longer names are cut to 15 characters, as the kernel does."""
+        """`+NAME`: EEXIST when a device has that name; `%d` in it is a number (`Namespace.free_name`).
+
+        Longer names are cut to 15 characters, as the kernel does.
+        """
         name = name[:NAME_CHARACTERS]
         if not is_device_name(name):
             raise Refused(
@@ -50,15 +53,7 @@ class Registry:
                 fix="Use up to 15 characters without blanks, / and :",
                 code=errno.EPERM,
             )
-        if "%d" in name:
-            name = self._next_free(name)
-        if name in self.namespace:
-            raise Refused(
-                f"cannot create {name}",
-                why="there is a device of that name",
-                fix="Choose another name, or remove it first",
-                code=errno.EEXIST,
-            )
+        name = self.namespace.free_name(name)
         bond = Bond(name, self.namespace, self.rules, self._log)
         self.bonds[name] = bond
         return bond
@@ -86,12 +81,6 @@ class Registry:
     def bond_of(self, device: str) -> Bond | None:
         """The bond that this device is a member of."""
         return next((bond for bond in self.bonds.values() if device in bond.members), None)
-
-    def _next_free(self, pattern: str) -> str:
-        number = 0
-        while (name := pattern.replace("%d", str(number), 1)) in self.namespace:
-            number += 1
-        return name
 
     def _heard(self, notice: Notice, device: Device) -> None:
         for bond in tuple(self.bonds.values()):

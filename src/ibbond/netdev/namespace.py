@@ -4,10 +4,13 @@ Read first: `register_netdevice` and the netdevice notifier chain of `net/core/d
 in which they subscribed; a listener vetoes a notice by raising `Refused`, where `Notice` says that it may.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 
+from ibbond.errors import Refused
 from ibbond.netdev.device import Device, Notice
 
+IFNAMSIZ = 16  # bytes of a name with the zero at its end
 Listener = Callable[[Notice, Device], None]
 
 
@@ -43,10 +46,35 @@ class Namespace:
         device.namespace = None
 
     def rename(self, device: Device, name: str) -> None:
-        assert name not in self._devices, f"two devices named {name}"
+        """`dev_change_name` of Linux 6.1: EBUSY while the device is up (6.2 allows it), EEXIST, or as `free_name`."""
+        if device.up:
+            raise Refused(f"cannot rename {device.name}", why="it is up", fix="Set it down first", code=errno.EBUSY)
+        if name == device.name:
+            return
+        name = self.free_name(name)
         self._devices = {name if key == device.name else key: value for key, value in self._devices.items()}
         device.name = name
         self.tell(Notice.CHANGENAME, device)
+
+    def free_name(self, name: str) -> str:
+        """`dev_get_valid_name`: a name that no device has (EEXIST), `%d` in it replaced by the first free number.
+
+        One `%d` and no other `%` (EINVAL, `__dev_alloc_name`); ENFILE where the number that is free has no room.
+        """
+        what = f"cannot name a device {name!r}"
+        if "%" not in name:
+            if name in self._devices:
+                raise Refused(what, why="there is a device of that name", fix="Choose another one", code=errno.EEXIST)
+            return name
+        head, _, tail = name.partition("%")
+        if not tail.startswith("d") or "%" in tail:
+            raise Refused(what, why="a name has one %d and no other %", fix="Write the name in full")
+        number = 0
+        while (whole := f"{head}{number}{tail[1:]}") in self._devices:
+            number += 1
+        if (cut := whole[: IFNAMSIZ - 1]) in self._devices:
+            raise Refused(what, why="there is no room for a number", fix="Choose a shorter name", code=errno.ENFILE)
+        return cut
 
     def get(self, name: str) -> Device | None:
         return self._devices.get(name)

@@ -20,6 +20,7 @@ from ibbond.bonding.events import (
     SetOption,
     SetPriority,
 )
+from ibbond.bonding.option import is_device_name
 from ibbond.errors import Refused
 from ibbond.netdev.device import AddressOrigin, Device, Flags
 from ibbond.replay import ip_command
@@ -61,8 +62,8 @@ def set_link(world: RecordedWorld, command: ip_command.SetLink) -> None:
     if command.address is not None:
         set_address(world, device, command.address)
     if command.name is not None:
-        if command.name in world.namespace:
-            raise refused(command.name, errno.EEXIST)
+        if not is_device_name(command.name):
+            raise refused(command.name, errno.EINVAL)
         world.namespace.rename(device, command.name)
     for flag, on in ((Flags.PROMISC, command.promisc), (Flags.ALLMULTI, command.allmulticast)):
         if on is not None:

@@ -80,3 +80,22 @@ def test_paths_that_lead_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: P
         code, _, err = conform(capsys, *words)
         assert code == 2
         assert err
+
+
+def test_a_choice_that_fits_no_case(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = conform(capsys, "--only", "zzz", str(GOLDEN / "masters.json"))
+    assert (code, out) == (2, "")
+    assert "cannot replay cases with 'zzz' in their name: none of the 5 has it; the first is called masters/" in err
+    code, out, _ = conform(capsys, "--only", "zzz", "--json", str(GOLDEN / "masters.json"))
+    assert code == 2
+    assert set(json.loads(out)["error"]) == {"what", "why", "fix"}
+
+
+@pytest.mark.parametrize("ms", ["-1", "-0.5", "NaN", "Infinity"])
+def test_a_wait_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path, ms: str) -> None:
+    path = tmp_path / "bad.json"
+    steps = ['{"op": "masters", "value": "+bond0"}', '{"op": "wait_ms", "ms": ' + ms + "}"]
+    path.write_text('{"name": "a", "steps": [' + ", ".join(steps) + "]}\n")
+    code, out, err = conform(capsys, str(path))
+    assert (code, out) == (2, "")
+    assert "cannot replay" in err

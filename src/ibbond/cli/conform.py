@@ -41,6 +41,14 @@ def conform(paths: tuple[str, ...], profile: str, only: str, verbose: bool, as_j
     PATH is a recording (JSON lines, also compressed with xz) or a directory of them. Exits 0 only if no case failed.
     """
     recordings = {path: load(path) for name in paths for path in find(name)}
+    if not any(only in case.name for cases in recordings.values() for case in cases):
+        names = [case.name for cases in recordings.values() for case in cases]
+        raise Refused(
+            f"cannot replay cases with {only!r} in their name",
+            why=f"none of the {len(names)} has it; the first is called {names[0]}" if names else "there are no cases",
+            fix="Name a part of a case's name, or leave --only out",
+            code=errno.ENOENT,
+        )
     results: dict[str, list[Result]] = {}
     for path, cases in recordings.items():
         results[str(path)] = [replay(case, profile) for case in cases if only in case.name]
@@ -75,7 +83,7 @@ def load(path: Path) -> list[Recording]:
     """The cases of one file. Refused where it cannot be read or is no recording."""
     try:
         raw = path.read_bytes()
-        return parse_recording(lzma.decompress(raw) if path.name.endswith(".xz") else raw)
+        return checked(parse_recording(lzma.decompress(raw) if path.name.endswith(".xz") else raw))
     except OSError as error:
         raise Refused(
             f"cannot read {path}", why=str(error.strerror), fix="Check the name and its mode", code=error.errno or 1
@@ -84,6 +92,15 @@ def load(path: Path) -> list[Recording]:
         raise Refused(
             f"cannot replay {path}", why=str(error), fix="Record it anew; the format is in docs/conformance.md"
         ) from None
+
+
+def checked(cases: list[Recording]) -> list[Recording]:
+    """The same; `Malformed` where one waits for less than nothing: the clock of a replay does not go back."""
+    for case in cases:
+        for number, step in enumerate(case.steps):
+            if step.op == "wait_ms" and not 0 <= (step.ms or 0) < float("inf"):
+                raise Malformed(f"{case.name}: step {number} waits {step.ms} ms")
+    return cases
 
 
 def counts(results: list[Result]) -> str:

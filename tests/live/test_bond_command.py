@@ -128,7 +128,7 @@ def test_what_is_said_is_what_is_in_force(running: ViewLab) -> None:
     [
         (
             ("bond", "create", "h1/bond1", "ib7"),
-            "cannot add ib7 to h1/bond1: there is no such device: known are bond0,",
+            "cannot add ib7 to h1/bond1: there is no such device: known are",
         ),
         (("bond", "add", "h1/bond0", "ib7"), "cannot add ib7 to h1/bond0: there is no such device: known are bond0,"),
         (("bond", "create", "h1/bond1", "--set", "=5"), "no option is named: nothing stands before the =."),

@@ -1,12 +1,30 @@
 # Steps of bond-members-first.sh and bond-up-first.sh; sourced by them. Everything is a file of the bonding driver.
 net=${SYSFS:-/sys}/class/net
 
+# The lines of the script's head that begin with its own name.
+usage() {
+    sed -n "s/^#   \(${0##*/} .*\)/usage: \1/p" "$0"
+}
+
+misused() {
+    echo "${0##*/}: $1" >&2
+    usage >&2
+    exit 2
+}
+
 begin() {
     address=
-    if [ "${1:-}" = -a ]; then
-        address=$2
-        shift 2
-    fi
+    [ "${1:-}" != --help ] || set -- -h
+    while getopts :a:h option; do
+        case $option in
+        a) address=$OPTARG ;;
+        h) usage; exit 0 ;;
+        :) misused "-$OPTARG takes a value" ;;
+        *) misused "there is no option -$OPTARG" ;;
+        esac
+    done
+    shift $((OPTIND - 1))
+    [ -z "$address" ] || [[ $address == [0-9a-fA-F:]*/[0-9]* ]] || misused "-a takes ADDRESS/BITS, not $address"
     bond=${1:-bond0}
     [ $# -gt 1 ] || set -- "$bond" ib0 ib1
     shift

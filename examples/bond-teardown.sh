@@ -3,6 +3,12 @@
 #   bond-teardown.sh [BOND]      default: bond0
 set -eu
 net=${SYSFS:-/sys}/class/net
+usage="usage: bond-teardown.sh [BOND]      default: bond0"
+case ${1:-} in
+-h | --help) echo "$usage"; exit 0 ;;
+-*) echo "bond-teardown.sh: there is no option $1" >&2; echo "$usage" >&2; exit 2 ;;
+esac
+[ $# -le 1 ] || { echo "$usage" >&2; exit 2; }
 bond=${1:-bond0}
 
 [ -d "$net/$bond/bonding" ] || { echo "bond-teardown.sh: $bond is no bond" >&2; exit 1; }

@@ -21,9 +21,9 @@ def serve() -> None:
     run(context, Target(*context.register(MEMORY_BYTES)))
 
 
-def write(address: str) -> int:
+def write(address: bytes) -> int:
     context = Context()
-    initiator = Initiator(*context.register(MEMORY_BYTES), ip_address(address).packed)
+    initiator = Initiator(*context.register(MEMORY_BYTES), address)
     told = 0
 
     def tell(one: Initiator) -> None:
@@ -51,7 +51,23 @@ def describe(recovery: Recovery) -> str:
     )
 
 
+def given() -> bytes | None:
+    """The address on the command line, None for the end that waits; -h explains, and what is no address is exit 2."""
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        print(__doc__)
+        sys.exit(0)
+    if len(sys.argv) > 2:
+        print(f"{sys.argv[0]}: one address, or none; -h explains", file=sys.stderr)
+        sys.exit(2)
+    try:
+        return ip_address(sys.argv[1]).packed if sys.argv[1:] else None
+    except ValueError as error:
+        print(f"{sys.argv[0]}: {error}; -h explains", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        sys.exit(write(sys.argv[1]))
+    target = given()
+    if target is not None:
+        sys.exit(write(target))
     serve()

@@ -67,5 +67,17 @@ def main(destinations: list[bytes]) -> None:
     sys.exit(wrong != 0 or endpoint.acknowledged != sent * len(destinations))
 
 
+def given() -> list[bytes]:
+    """The addresses on the command line; -h explains, and what is no address is exit 2."""
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        print(__doc__)
+        sys.exit(0)
+    try:
+        return [ip_address(word).packed for word in sys.argv[1:]]
+    except ValueError as error:
+        print(f"{sys.argv[0]}: {error}; -h explains", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    main([ip_address(word).packed for word in sys.argv[1:]])
+    main(given())

@@ -59,9 +59,9 @@ def serve(context: Context) -> None:
         pass  # until the client has disconnected
 
 
-def ping(context: Context, address: str) -> None:
+def ping(context: Context, address: bytes) -> None:
     memory, key = context.register(2 * SIZE + 64)
-    context.ask(cm.ResolveAddress(0, ip_address(address).packed, PORT))
+    context.ask(cm.ResolveAddress(0, address, PORT))
     expect(context, cm.RdmaKind.ADDR_RESOLVED)
     context.ask(cm.ResolveRoute(0))
     expect(context, cm.RdmaKind.ROUTE_RESOLVED)
@@ -80,8 +80,24 @@ def ping(context: Context, address: str) -> None:
     context.ask(cm.Disconnect(0))
 
 
+def given() -> bytes | None:
+    """The address on the command line, None for the end that waits; -h explains, and what is no address is exit 2."""
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        print(__doc__)
+        sys.exit(0)
+    if len(sys.argv) > 2:
+        print(f"{sys.argv[0]}: one address, or none; -h explains", file=sys.stderr)
+        sys.exit(2)
+    try:
+        return ip_address(sys.argv[1]).packed if sys.argv[1:] else None
+    except ValueError as error:
+        print(f"{sys.argv[0]}: {error}; -h explains", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        ping(Context(), sys.argv[1])
+    server = given()
+    if server is not None:
+        ping(Context(), server)
     else:
         serve(Context())

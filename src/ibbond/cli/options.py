@@ -24,7 +24,7 @@ KIND_TEXTS = {
     Kind.MEMBERS: "+NAME adds a member, -NAME removes one",
     Kind.QUEUES: "NAME:ID",
     Kind.TARGETS: "+A.B.C.D adds an address, -A.B.C.D removes one",
-    Kind.TARGETS6: "+ADDRESS adds an address, -ADDRESS removes one",
+    Kind.TARGETS6: "+ADDRESS adds an address, -ADDRESS removes one, addresses without a sign are the whole list",
     Kind.ADDRESS: "six octets with colons",
     Kind.FACT: "nothing: it is a fact",
 }
@@ -94,7 +94,7 @@ def values(option: Option) -> str:
         parts.append(f"default ({option.default_word})")
     if option.limits is not None:
         parts.insert(0, f"{option.limits[0]} to {option.limits[1]}{f' {option.unit}' if option.unit else ''}")
-    return ", ".join(parts)
+    return f"{'MEMBER:NUMBER, ' if option.of_member else ''}{', '.join(parts)}"
 
 
 def modes(option: Option) -> str:
@@ -200,8 +200,9 @@ def document() -> str:
     parts = [
         "# Options of a bond",
         "",
-        "Made from the table that the driver uses: `ibbond options --markdown > docs/options.md`. In the directory",
-        "`/sys/class/net/bond0/bonding` each is a file; `ibbond bond set` takes the same words.",
+        "Made from the table that the driver uses: `ibbond options --markdown > docs/options.md`. Where `where` says so, an",
+        "option is a file of the directory `/sys/class/net/bond0/bonding`. `ibbond bond set` sets all of them, by the same",
+        "words; those that the kernel has in netlink only too.",
     ]
     for option in OPTIONS.values():
         parts += [

@@ -200,9 +200,9 @@ def document() -> str:
     parts = [
         "# Options of a bond",
         "",
-        "Made from the table that the driver uses: `ibbond options --markdown > docs/options.md`. Where `where` says so, an",
-        "option is a file of the directory `/sys/class/net/bond0/bonding`. `ibbond bond set` sets all of them, by the same",
-        "words; those that the kernel has in netlink only too.",
+        "Made from the table that the driver uses: `ibbond options --markdown > docs/options.md`. Where the page says",
+        "`bonding/NAME`, the option is a file below `/sys/class/net/bond0`. `ibbond bond set` takes the same words, also",
+        "for what the kernel has in netlink only.",
     ]
     for option in OPTIONS.values():
         parts += [

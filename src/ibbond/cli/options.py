@@ -201,8 +201,8 @@ def document() -> str:
         "# Options of a bond",
         "",
         "Made from the table that the driver uses: `ibbond options --markdown > docs/options.md`. Where the page says",
-        "`bonding/NAME`, the option is a file below `/sys/class/net/bond0`. `ibbond bond set` takes the same words, also",
-        "for what the kernel has in netlink only.",
+        "`bonding/NAME`, the option is a file below `/sys/class/net/bond0`. `ibbond bond set` takes the same words,",
+        "also for what the kernel has in netlink only.",
     ]
     for option in OPTIONS.values():
         parts += [

@@ -151,6 +151,9 @@ def test_every_bond_is_as_it_was(lab: ViewLab) -> None:
         """
     )
     assert made.returncode == 0, made.stderr
+    lab.ibbond("lab", "cut", "h1/ib0")
+    lab.ibbond("lab", "mend", "h1/ib0")
+    lab.bash("until [ $(cat ib0/carrier) = 1 ]; do sleep 0.05; done")
     keeper = lab.popen("sleep", "300")
     time.sleep(0.5)
     before = lab.bash(SHOW).stdout
@@ -165,7 +168,8 @@ def test_every_bond_is_as_it_was(lab: ViewLab) -> None:
 
 
 SHOW = """
-grep . bonding_masters */bonding/* */mtu */pkey */flags */address */bonding_slave/{state,perm_hwaddr,queue_id} |
+grep . bonding_masters */bonding/* */mtu */pkey */flags */address \
+    */bonding_slave/{state,perm_hwaddr,queue_id,link_failure_count} |
     grep -v -e ad_ -e ^lo/
 """
 LINKS = "ip -o address show | grep -v tentative; ip -o link show | sed 's/qdisc.*//'"

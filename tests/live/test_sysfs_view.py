@@ -107,6 +107,38 @@ def test_counters_count(two: ViewLab) -> None:
     assert int(two.read("bond0/statistics/tx_packets")) >= before + 20
 
 
+def test_statistics_are_those_of_every_device(two: ViewLab) -> None:
+    ours, kernels = (two.bash(f"ls {device}/statistics").stdout.split() for device in ("bond0", "lo"))
+    assert sorted(ours) == sorted(kernels)
+    assert two.read("ib0/statistics/rx_crc_errors") == "0\n"
+
+
+def test_names_stay(two: ViewLab) -> None:
+    """Ports, files and requests go by the topology's names: what a user renames is called back, and told."""
+    for device in ("ib1", "bond0"):
+        two.run("ip", "link", "set", device, "name", "other")
+        until = time.monotonic() + 5
+        while (found := two.bash(f"ip -o link show {device}")).returncode and time.monotonic() < until:
+            time.sleep(0.05)
+        assert found.returncode == 0, found.stderr
+    assert "other" not in two.bash("ls; ip -o link").stdout
+    told = ibbond("lab", "events", "--name", two.name, "--no-follow", "--json").stdout
+    assert "ib1 was renamed to other and is ib1 again" in told
+
+
+def test_a_file_of_a_bond_that_has_gone(free: ViewLab) -> None:
+    gone = "echo +gone > bonding_masters; exec 3<gone/bonding/mode; echo -gone > bonding_masters; cat <&3"
+    assert "No such device" in free.bash(gone).stderr
+
+
+def test_modes_that_carry_no_traffic_say_so(free: ViewLab) -> None:
+    free.bash("echo +bond7 > bonding_masters; ip link set bond7 up")
+    words = "mode balance-rr carries no traffic in this driver: use active-backup"
+    assert words in ibbond("lab", "events", "--name", free.name, "--no-follow", "--json").stdout
+    assert "carries no traffic" in ibbond("bond", "show", "--name", free.name, "h1/bond7").stdout
+    assert "no traffic" in free.read("bond7/proc_net_bonding").splitlines()[0]
+
+
 def test_the_text_of_procfs_is_a_file(two: ViewLab) -> None:
     shown = two.ibbond("bond", "proc", "h1/bond0").stdout
     assert two.read("bond0/proc_net_bonding") == shown

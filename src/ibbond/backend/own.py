@@ -17,6 +17,7 @@ from ibbond.abi import device_text, procfs_text, sysfs_text
 from ibbond.backend.own_requests import requests
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.events import BondEvent
+from ibbond.bonding.option import Mode
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
@@ -113,7 +114,11 @@ class OwnBackend:
         return self._ask(lambda: self._host.bond(bond).snapshot())
 
     def proc(self, bond: str) -> str:
-        return procfs_text.render(self.snapshot(bond))
+        """Tools read past the version, people do not."""
+        snapshot = self.snapshot(bond)
+        silent = snapshot.options["mode"] != Mode.ACTIVE_BACKUP
+        version = f"{procfs_text.VERSION} (carries no traffic in this mode, use active-backup)"
+        return procfs_text.render(snapshot, version) if silent else procfs_text.render(snapshot)
 
     def log(self) -> list[str]:
         return self._world.log(self.where)

@@ -12,7 +12,8 @@ import ipaddress
 import click
 
 from ibbond.cli.addr import backend_of, inside_host, parse_device
-from ibbond.cli.bond import describe, facts_of, join, own_host
+from ibbond.cli.bond import join, own_host
+from ibbond.cli.bond_text import describe, facts_of
 from ibbond.cli.output import done, json_option, print_json
 from ibbond.errors import Refused
 

@@ -182,7 +182,9 @@ def test_partition_children_are_made_and_deleted_by_files(free: ViewLab) -> None
     assert free.read("ib0.8001/parent") == "ib0\n"
     assert free.bash("test -e ib0.8001/create_child").returncode == 1
     assert free.bash("ip link show ib0.8001").returncode == 0
-    assert "not unique" in free.bash("echo 0x8001 > ib0/create_child").stderr
+    assert "not unique" in free.bash("echo 0x8001zz > ib0/create_child").stderr  # sscanf reads no further
+    assert "Invalid argument" in free.bash("echo zz > ib0/create_child").stderr
+    assert free.bash("echo x > ib0/umcast").returncode == 0
     assert free.bash("echo 0x8001 > ib0/delete_child").returncode == 0
     assert "No such device" in free.bash("echo 0x8001 > ib0/delete_child").stderr
     assert free.bash("ip link show ib0.8001").returncode == 1

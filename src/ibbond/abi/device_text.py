@@ -16,6 +16,8 @@ from ibbond.wire.hwaddr import parse_address_text
 
 NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")
 
+LEADING = re.compile(r"[ \t\n\v\f\r]*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+
 DEVICE_FILES: dict[str, int] = {
     "addr_assign_type": 0o444,
     "addr_len": 0o444,
@@ -113,6 +115,12 @@ def parse_number(text: str) -> int:
         raise Refused(f"cannot take {text!r}", why="it is no number", fix="Write a number", code=errno.EINVAL)
     digits = match[1]
     return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
+
+
+def scan_number(text: str) -> int | None:
+    """The number that a text begins with (`sscanf("%i")`), whatever follows: `0x8001zz`; None where there is none."""
+    match = LEADING.match(text)
+    return parse_number(match[1]) if match is not None else None
 
 
 def parse_transport_mode(text: str) -> bool:

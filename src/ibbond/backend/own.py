@@ -213,13 +213,13 @@ class OwnBackend:
             case "tx_queue_len":
                 device.tx_queue_len = device_text.parse_number(text)
             case "create_child" if self._is_parent(name):
-                self._handle(CreateChild(name, device_text.parse_number(text)))
+                self._handle(CreateChild(name, parse_pkey(text)))
             case "delete_child" if self._is_parent(name):
-                self._handle(DeleteChild(name, device_text.parse_number(text)))
+                self._handle(DeleteChild(name, parse_pkey(text)))
             case "mode" if self._host.links.get(name) is not None:
                 self._handle(SetDeviceMode(name, device_text.parse_transport_mode(text)))
             case "umcast" if self._host.links.get(name) is not None:
-                if device_text.parse_number(text):
+                if device_text.scan_number(text):  # `simple_strtoul`: what is no number is 0
                     raise Refused(
                         f"cannot switch umcast of {name} on",
                         why="groups of user programs are joined by IP multicast only",
@@ -284,6 +284,15 @@ def read_bond(snapshot: BondSnapshot, file: str) -> str:
     """A file of a bond, or a setting of ours."""
     option = OPTIONS.get(file)
     return f"{snapshot.options[file]}\n" if option is not None and option.ours else sysfs_text.read_bond(snapshot, file)
+
+
+def parse_pkey(text: str) -> int:
+    """What is written to create_child and delete_child (`sscanf("%i")`)."""
+    number = device_text.scan_number(text)
+    if number is None:
+        what = f"cannot take {text.strip()!r}"
+        raise Refused(what, why="it is no P_Key", fix="Write a number, as 0x8001", code=errno.EINVAL)
+    return number
 
 
 def no_file(path: str) -> Refused:

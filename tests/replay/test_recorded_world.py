@@ -8,7 +8,16 @@ from ibbond.netdev.device import AddressOrigin, Device
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
 from ibbond.replay.devices import make_device
-from ibbond.replay.ip_command import AddAddress, AddBond, DeleteLink, RemoveAddress, SetLink, Unknown, parse_command
+from ibbond.replay.ip_command import (
+    AddAddress,
+    AddBond,
+    DeleteLink,
+    FlushAddresses,
+    RemoveAddress,
+    SetLink,
+    Unknown,
+    parse_command,
+)
 from ibbond.replay.kernel_ip import KernelIp, mapped
 from ibbond.replay.segment import Frame, Segment, group_of, is_group
 from ibbond.replay.trace import frame_facts
@@ -217,14 +226,21 @@ def test_routes_are_the_links_of_devices_that_are_up() -> None:
     [
         ("addr add 10.0.0.1/24 dev bond0", AddAddress("bond0", OURS, 24, check=False)),
         ("addr del 10.0.0.1/24 dev bond0", RemoveAddress("bond0", OURS)),
+        ("addr flush dev bond0", FlushAddresses("bond0")),
+        ("-6 addr flush bond0", FlushAddresses("bond0", 16)),
         ("link del ib0", DeleteLink("ib0")),
+        ("link del dev bond3 type bond", DeleteLink("bond3")),
+        ("link add type bond", AddBond("bond%d")),
+        ("link add name bond2 mtu 2000 up type bond", AddBond("bond2", mtu=2000, up=True)),
+        ("link set ib0 qlen 0x10 arp off multicast on", SetLink("ib0", tx_queue_len=16, arp=False, multicast=True)),
+        ("link set ib0 type bond clear_active_slave", SetLink("ib0", options=(("active_slave", ""),))),
         ("link set dev ib0 type bond_slave prio 5", SetLink("ib0", member_options=(("prio", "5"),))),
         ("link set ib1 down", SetLink("ib1", up=False)),
         ("link set ib1 nomaster", SetLink("ib1", master="")),
         ("link set bond0 mtu 2044 promisc on", SetLink("bond0", mtu=2044, promisc=True)),
         (
             "link add bond3 type bond miimon 100 mode active-backup",
-            AddBond("bond3", (("mode", "active-backup"), ("miimon", "100"))),
+            AddBond("bond3", (("mode", "1"), ("miimon", "100"))),
         ),
     ],
 )

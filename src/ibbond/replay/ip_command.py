@@ -1,7 +1,7 @@
 """The ip(8) commands that recordings use, as requests to a recorded world.
 
-Read first: ip-link(8), ip-address(8), and for the order in which a message's bonding attributes are applied
-`bond_changelink` of Linux. One frozen value a command. Left out: everything else that ip can do; `Unknown` says so.
+Read first: ip-link(8), ip-address(8). One frozen value a command; what ip itself refuses is `IpRefused`. Left out: the
+words of bonding (`ip_bond_options`), and everything else that ip can do; `Unknown` says so.
 """
 
 from __future__ import annotations
@@ -10,40 +10,12 @@ import ipaddress
 import shlex
 from dataclasses import dataclass, field
 
+from ibbond.replay.ip_bond_options import bond_options, member_options, number
 from ibbond.wire.hwaddr import parse_address_text
 
-APPLIED_FIRST = (
-    "mode",
-    "active_slave",
-    "miimon",
-    "updelay",
-    "downdelay",
-    "peer_notif_delay",
-    "use_carrier",
-    "arp_interval",
-    "arp_ip_target",
-    "ns_ip6_target",
-    "arp_validate",
-    "arp_all_targets",
-    "primary",
-    "primary_reselect",
-    "fail_over_mac",
-    "xmit_hash_policy",
-    "resend_igmp",
-    "num_grat_arp",
-    "all_slaves_active",
-    "min_links",
-    "lp_interval",
-    "packets_per_slave",
-    "lacp_rate",
-    "ad_select",
-    "ad_actor_sys_prio",
-    "ad_user_port_key",
-    "ad_actor_system",
-    "tlb_dynamic_lb",
-    "arp_missed_max",
-)
-"""ip's words for options, in the order of `bond_changelink`."""
+FAMILIES = {"-4": 4, "-6": 16}
+QUEUE_LENGTH = ("txqueuelen", "txqlen", "qlen")
+INTEGER = (-(2**31), 2**31 - 1)  # ip reads signed numbers here, the kernel refuses what it does not like
 
 
 class Unknown(Exception):
@@ -65,12 +37,23 @@ class RemoveAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushAddresses:
+    """`addr flush dev DEV`: all addresses, or those of `width` bytes."""
+
+    device: str
+    width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AddBond:
     """`link add NAME type bond ...`; options in the order in which the driver applies them."""
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
     address: bytes | None = None
+    mtu: int | None = None
+    tx_queue_len: int | None = None
+    up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +63,7 @@ class DeleteLink:
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """`link set DEV ...`: what is not None is to be changed, in the order of the fields."""
+    """`link set DEV ...`: what is not None is to be changed, after the options in the order of the fields."""
 
     device: str
     mtu: int | None = None
@@ -88,28 +71,39 @@ class SetLink:
     name: str | None = None
     promisc: bool | None = None
     allmulticast: bool | None = None
+    multicast: bool | None = None
+    arp: bool | None = None
     master: str | None = None  # "" is nomaster
     up: bool | None = None
+    tx_queue_len: int | None = None
     options: tuple[tuple[str, str], ...] = field(default=())
     member_options: tuple[tuple[str, str], ...] = field(default=())
 
 
-Command = AddAddress | RemoveAddress | AddBond | DeleteLink | SetLink
+Command = AddAddress | RemoveAddress | FlushAddresses | AddBond | DeleteLink | SetLink
 
 
 def parse_command(arguments: str) -> Command:
-    """One command line without the leading `ip`. Raises `Unknown`."""
-    words = [word for word in shlex.split(arguments) if word not in ("-4", "-6", "-family", "inet", "inet6")]
+    """One command line without the leading `ip`. Raises `Unknown`, or `IpRefused` where ip itself does not go on."""
     try:
+        given = shlex.split(arguments)
+        width = next((FAMILIES[word] for word in given if word in FAMILIES), None)
+        words = [word for word in given if word not in ("-4", "-6", "-family", "inet", "inet6")]
         match words:
             case ["addr" | "address" | "a", "add" | "a", address, *rest]:
                 return _address(address, rest)
             case ["addr" | "address" | "a", "del" | "delete" | "d", address, *rest]:
                 return RemoveAddress(_after("dev", rest), ipaddress.ip_interface(address).packed)
+            case ["addr" | "address" | "a", "flush" | "f", "dev", device] | [
+                "addr" | "address" | "a",
+                "flush" | "f",
+                device,
+            ]:
+                return FlushAddresses(device, width)
             case ["link" | "l", "add" | "a", *rest]:
                 return _add_link(rest)
             case ["link" | "l", "del" | "delete" | "d", *rest]:
-                return DeleteLink(rest[-1])
+                return DeleteLink(rest[1] if rest[0] == "dev" else rest[0])
             case ["link" | "l", "set" | "s", *rest]:
                 return _set_link(rest)
     except (ValueError, IndexError) as error:
@@ -131,16 +125,25 @@ def _add_link(words: list[str]) -> AddBond:
     kind = words.index("type")
     if words[kind + 1] != "bond":
         raise ValueError(f"type {words[kind + 1]}")
-    head = words[:kind]
-    address = None
-    if "address" in head:
-        at = head.index("address")
-        address = parse_address_text(head[at + 1])
-        del head[at : at + 2]
-    names = [word for word in head if word not in ("dev", "name")]
-    if len(names) != 1:
-        raise ValueError("more than a name")
-    return AddBond(names[0], _options(words[kind + 2 :]), address)
+    found: dict[str, object] = {}
+    name, rest = None, words[:kind]
+    while rest:
+        match rest:
+            case ["address", value, *tail]:
+                found["address"], rest = parse_address_text(value), tail
+            case ["mtu", value, *tail]:
+                found["mtu"], rest = number("mtu", value, *INTEGER), tail
+            case [word, value, *tail] if word in QUEUE_LENGTH:
+                found["tx_queue_len"], rest = number(word, value, *INTEGER), tail
+            case ["up" | "down" as state, *tail]:
+                found["up"], rest = state == "up", tail
+            case ["dev" | "name", value, *tail] if name is None:
+                name, rest = value, tail
+            case [value, *tail] if name is None:
+                name, rest = value, tail
+            case _:
+                raise ValueError(f"{rest[0]!r} is not known here")
+    return AddBond(name or "bond%d", bond_options(words[kind + 2 :]), **found)  # type: ignore[arg-type]
 
 
 def _set_link(words: list[str]) -> SetLink:
@@ -152,31 +155,23 @@ def _set_link(words: list[str]) -> SetLink:
             case ["up" | "down" as state, *tail]:
                 found["up"], rest = state == "up", tail
             case ["mtu", value, *tail]:
-                found["mtu"], rest = int(value), tail
+                found["mtu"], rest = number("mtu", value, *INTEGER), tail
             case ["address", value, *tail]:
                 found["address"], rest = parse_address_text(value), tail
             case ["name", value, *tail]:
                 found["name"], rest = value, tail
-            case ["promisc" | "allmulticast" as flag, "on" | "off" as value, *tail]:
+            case [word, value, *tail] if word in QUEUE_LENGTH:
+                found["tx_queue_len"], rest = number(word, value, *INTEGER), tail
+            case ["promisc" | "allmulticast" | "multicast" | "arp" as flag, "on" | "off" as value, *tail]:
                 found[flag], rest = value == "on", tail
             case ["master", value, *tail]:
                 found["master"], rest = value, tail
             case ["nomaster", *tail]:
                 found["master"], rest = "", tail
             case ["type", "bond", *tail]:
-                found["options"], rest = _options(tail), []
+                found["options"], rest = bond_options(tail), []
             case ["type", "bond_slave", *tail]:
-                found["member_options"], rest = tuple(zip(tail[::2], tail[1::2], strict=True)), []
+                found["member_options"], rest = member_options(tail), []
             case _:
                 raise ValueError(f"{rest[0]!r} is not known here")
     return SetLink(device, **found)  # type: ignore[arg-type]
-
-
-def _options(words: list[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of option and value, sorted into the order in which the driver applies them."""
-    pairs = list(zip(words[::2], words[1::2], strict=True))
-    rank = {name: number for number, name in enumerate(APPLIED_FIRST)}
-    unknown = [name for name, _ in pairs if name not in rank and name != "clear_active_slave"]
-    if unknown:
-        raise ValueError(f"option {unknown[0]!r}")
-    return tuple(sorted(pairs, key=lambda pair: rank.get(pair[0], 0)))

@@ -132,6 +132,12 @@ class KernelIp:
             self._leave(device, nd.solicited_node(ip))
         return True
 
+    def flush_addresses(self, device: Device, width: int | None = None) -> None:
+        """All addresses go, or those of `width` bytes; tentative ones too."""
+        for address in tuple(self._interfaces[device].addresses):
+            if width in (None, len(address.ip)):
+                self.remove_address(device, address.ip)
+
     def route(self, target: bytes) -> tuple[Device, bytes] | None:
         """The device on whose link a target is, and our address there; devices that are down route nothing."""
         for device, interface in self._interfaces.items():
@@ -221,11 +227,14 @@ class KernelIp:
     # -- what is said ------------------------------------------------------------------------------------------------
 
     def announce(self, device: Device) -> None:
-        """NETDEV_NOTIFY_PEERS: one gratuitous ARP for each IPv4 address, one advertisement for each IPv6 address."""
+        """NETDEV_NOTIFY_PEERS: one gratuitous ARP for each IPv4 address, one advertisement for each IPv6 address.
+
+        No ARP where ARP is off (`arp_send_dst`).
+        """
         if len(device.address) not in (6, 20):
             return
         addresses = self.addresses(device)
-        for ip in [ip for ip in addresses if len(ip) == 4]:
+        for ip in [ip for ip in addresses if len(ip) == 4 and not device.flags & Flags.NOARP]:
             packet = arp.request(device.address, ip, ip, hardware_type=device.type).pack()
             self._transmit(device, Frame(ETHERTYPE_ARP, device.address, device.broadcast, packet))
         for ip in [ip for ip in addresses if len(ip) == 16]:

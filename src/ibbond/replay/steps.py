@@ -18,6 +18,7 @@ from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.netdev.device import Device, Flags
 from ibbond.replay.devices import RecordedDriver
+from ibbond.replay.ip_bond_options import IpRefused
 from ibbond.replay.ip_command import parse_command
 from ibbond.replay.ip_requests import run_command, set_admin, set_number
 from ibbond.replay.world import RecordedWorld, errno_name, refused
@@ -212,6 +213,8 @@ class Steps:
     def _ip(self, step: Step) -> Answer:
         try:
             run_command(self._world, parse_command(step.args))
+        except IpRefused as error:
+            return Answer(rc=error.rc)
         except Refused:
             return Answer(rc=2)
         return Answer(rc=0)

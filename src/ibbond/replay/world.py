@@ -155,9 +155,9 @@ class RecordedWorld:
         if bond is not None:
             self.ask(bond, MemberChanged(device.name))
 
-    def create_bond(self, name: str) -> None:
+    def create_bond(self, name: str) -> Bond:
         """`+NAME` in bonding_masters."""
-        self.registry.create(self.clock.now, name)
+        return self.registry.create(self.clock.now, name)
 
     def delete_bond(self, name: str) -> None:
         """`-NAME` in bonding_masters; what the bond still had to say is its end."""

@@ -1,12 +1,14 @@
 """Every recording of the kernel's driver, replayed; and recordings that were tampered with, which must not pass."""
 
 import dataclasses
+import json
 import lzma
 from pathlib import Path
 
 import pytest
 
 from ibbond.abi.recording import Recording, Step, parse_recording
+from ibbond.cli.main import run
 from ibbond.replay.conform import Result, Verdict, replay
 from ibbond.replay.skips import SKIPS
 
@@ -197,3 +199,18 @@ def test_a_broken_promise_of_ours_fails_the_case_and_not_the_run() -> None:
     number = steps_of(case, "carrier")[0][0]
     result = replay(tampered(case, number, dev="lo0"))
     assert result.verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("ms", [-5, -0.5])
+def test_a_wait_of_less_than_nothing_is_malformed_at_its_line(
+    ms: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in (GOLDEN / "arpmon.json").read_text().splitlines()[:2]]
+    number = next(number for number, step in enumerate(lines[1]["steps"]) if step["op"] == "wait_ms")
+    lines[1]["steps"][number]["ms"] = ms
+    path = tmp_path / "case.json"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["conform", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "line 2: " in error
+    assert f"step {number} waits {ms:.1f} ms" in error

@@ -185,6 +185,8 @@ def _check(case: Recording) -> None:
         missing = [key for key in required if (value := getattr(step, key)) is None or (not value and key in _NAMES)]
         if missing:
             raise Malformed(f"{case.name}: step {number} ({step.op}) lacks {', '.join(missing)}")
+        if step.op == "wait_ms" and not 0 <= (step.ms or 0) < float("inf"):
+            raise Malformed(f"{case.name}: step {number} waits {step.ms} ms")
     times = case.observations.step_t_ms
     if case.monitor and len(times) != len(case.steps):
         raise Malformed(f"{case.name}: {len(case.steps)} steps, but {len(times)} of them have a time")

@@ -22,13 +22,14 @@ PortKey = tuple[int, int]  # (node GUID, port number)
 
 @dataclass(slots=True)
 class SeenPort:
-    """A port as its agent described it; `path` is how to ask about it."""
+    """A port as its agent described it; `path` is how to ask about it, `fresh` whether it was read in this sweep."""
 
     number: int
     guid: int
     path: tuple[int, ...]
     info: PortInfo
     pkeys: tuple[int, ...] = ()
+    fresh: bool = True
 
 
 @dataclass(slots=True)
@@ -129,8 +130,8 @@ class _Search:
             node = self.known.nodes[guid]
             if not node.is_switch:
                 here = self.found.nodes.setdefault(guid, SeenNode(node.info, step.path, node.description))
-                here.ports[number] = node.ports[number]
-                here.ports[number].path = step.path
+                port = here.ports[number] = node.ports[number]
+                port.path, port.fresh = step.path, False
             elif guid not in self.found.nodes:
                 first.setdefault(guid, step)
         answers = yield [Ask(step.path, SmpAttribute.SWITCH_INFO) for step in first.values()]
@@ -143,7 +144,7 @@ class _Search:
                 node.switch = SwitchInfo.parse(data)
                 node.path = step.path
                 for port in node.ports.values():
-                    port.path = step.path
+                    port.path, port.fresh = step.path, False
         for step in steps:
             self._link(step, step.expected or NOWHERE)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ibbond.fabric.conversation import Answers, Ask, Task
@@ -32,6 +33,7 @@ PKEYS_PER_BLOCK = 32
 LIDS_PER_BLOCK = 64
 BLANK = bytes([NO_PORT]) * LIDS_PER_BLOCK
 IS_SM = int(Capability.IS_SM)
+Ends = Sequence[tuple[SeenNode, SeenPort]]  # the ports with a LID of their own
 UNKNOWN = b""  # a block that must be written whatever it should hold
 
 
@@ -94,14 +96,15 @@ class Sweeper:
     def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()
-        rivals = yield from self._rivals(found)
+        ends = found.end_ports()
+        rivals = yield from self._rivals(ends)
         better = next((port for port, is_better in rivals if is_better), None)
         if better is not None:
             yield from self._hand_over(better)
             return Change(better_master=better.guid)
-        self._number(found)
-        yield from self._configure(found)
-        change = self._publish(found)
+        self._number(ends)
+        yield from self._configure(found, ends)
+        change = self._publish(found, ends)
         change.rival = bool(rivals)
         self._switches = found.switches()
         graph = _graph(found)
@@ -120,14 +123,12 @@ class Sweeper:
         self._trusted = SubnetMap() if change.again else found
         return change
 
-    def _rivals(self, found: SubnetMap) -> Generator[Sequence[Ask], Answers, list[tuple[SeenPort, bool]]]:
+    def _rivals(self, ends: Ends) -> Generator[Sequence[Ask], Answers, list[tuple[SeenPort, bool]]]:
         """Other masters, and whether each is better: the higher priority stays, then the lower GUID (14.4.1).
 
         Two subnets that were joined have two.
         """
-        others = [
-            port for _, port in found.end_ports() if port.info.capability_mask & IS_SM and port.guid != self._guid
-        ]
+        others = [port for _, port in ends if port.info.capability_mask & IS_SM and port.guid != self._guid]
         answers = yield [Ask(port.path, SmpAttribute.SM_INFO) for port in others]
         rivals: list[tuple[SeenPort, bool]] = []
         for port, answer in zip(others, answers, strict=True):
@@ -154,10 +155,10 @@ class Sweeper:
             if port.guid == guid and (port.number or node.is_switch):
                 yield [_set_port(port, _unchanged(port.info).changed(client_reregister=True))]
 
-    def _number(self, found: SubnetMap) -> None:
+    def _number(self, ends: Ends) -> None:
         """Every end port keeps its LID; a new one keeps what it brings along if that is free."""
         taken = set(self._lids.values())
-        unknown = [port for _, port in found.end_ports() if port.guid not in self._lids]
+        unknown = [port for _, port in ends if port.guid not in self._lids]
         for port in unknown:
             if 0 < port.info.lid < FIRST_MLID and port.info.lid not in taken:
                 self._lids[port.guid] = port.info.lid
@@ -170,7 +171,7 @@ class Sweeper:
                 self._lids[port.guid] = free
                 taken.add(free)
 
-    def _configure(self, found: SubnetMap) -> Task:
+    def _configure(self, found: SubnetMap, ends: Ends) -> Task:
         """Addresses, timeouts and P_Key tables of end ports, and what switches must know of table sizes."""
         for node in found.switches():
             been_off = 0 in node.ports and node.ports[0].info.lid == 0
@@ -178,7 +179,7 @@ class Sweeper:
                 self._distrust(node)
         ports: list[tuple[SeenPort, Ask]] = []
         others: list[Ask] = []
-        for node, port in found.end_ports():
+        for node, port in ends:
             wanted = self._wanted(found, node, port)
             if wanted is not None:
                 ports.append((port, _set_port(port, wanted)))
@@ -223,13 +224,16 @@ class Sweeper:
         """What an end port must be told; None when it is as it should be."""
         info = port.info
         lid, sm_lid = self._lids[port.guid], self._lids.get(self._guid, 0)
-        mtu = _link_mtu(found, (node.guid, port.number))
+        known = not port.fresh and (info.lid, info.sm_lid) == (lid, sm_lid)
+        if known and not self._register_all and port.guid not in self._to_register:
+            return None  # as it was when the last sweep had ended
+        mtu = _link_mtu(found, (node.info.node_guid, port.number))
         new = info.state == PortState.INIT or port.guid not in self._directory.ends
         register = not node.is_switch and (new or self._register_all or port.guid in self._to_register)
-        as_wanted = (info.lid, info.sm_lid, info.neighbor_mtu, info.subnet_timeout, info.gid_prefix) == (
-            *(lid, sm_lid, mtu, SUBNET_TIMEOUT, DEFAULT_GID_PREFIX),
-        )
-        if as_wanted and not register:
+        if not register and (
+            (info.lid, info.sm_lid, info.neighbor_mtu) == (lid, sm_lid, mtu)
+            and (info.subnet_timeout, info.gid_prefix) == (SUBNET_TIMEOUT, DEFAULT_GID_PREFIX)
+        ):
             return None
         return _unchanged(info).changed(
             gid_prefix=DEFAULT_GID_PREFIX,
@@ -249,18 +253,22 @@ class Sweeper:
         port.pkeys = table
         return [Ask(port.path, SmpAttribute.PKEY_TABLE, 0, Block16(table).pack())]
 
-    def _publish(self, found: SubnetMap) -> Change:
+    def _publish(self, found: SubnetMap, seen: Ends) -> Change:
         """Let the administrator see what is there now, and say what came and went."""
         ends: dict[int, EndPort] = {}
-        for node, port in found.end_ports():
-            key = (node.guid, port.number)
+        before, directory = self._directory.ends, self._directory
+        for node, port in seen:
+            key = (node.info.node_guid, port.number)
             home = key if node.is_switch else found.links.get(key)
             if home is not None and not found.nodes[home[0]].is_switch:
                 home = None
+            pkeys = _keys_of(port.pkeys) if not node.is_switch else (DEFAULT_PKEY,)
+            old = before.get(port.guid)
+            if old is not None and not port.fresh and (old.lid, old.home, old.pkeys) == (port.info.lid, home, pkeys):
+                ends[port.guid] = old
+                continue
             gid = port.info.gid_prefix.to_bytes(8, "big") + port.guid.to_bytes(8, "big")
-            pkeys = tuple(pkey for pkey in port.pkeys if pkey) if not node.is_switch else (DEFAULT_PKEY,)
             ends[port.guid] = EndPort(port.guid, gid, port.info.lid, key, pkeys, port.info.neighbor_mtu, home)
-        before, directory = self._directory.ends, self._directory
         directory.ends, directory.map = ends, found
         directory.by_lid = {end.lid: end for end in ends.values()}
         if any(guid not in before or before[guid].home != end.home for guid, end in ends.items()):
@@ -411,6 +419,12 @@ class Sweeper:
         for node in self._switches:
             if node.path in silent:
                 self._distrust(node)
+
+
+@lru_cache(maxsize=256)  # most ports have the same table
+def _keys_of(table: tuple[int, ...]) -> tuple[int, ...]:
+    """The keys of a P_Key table; 0 is an empty entry."""
+    return tuple(pkey for pkey in table if pkey)
 
 
 def _unchanged(info: PortInfo) -> PortInfo:

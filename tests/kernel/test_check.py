@@ -29,7 +29,8 @@ BREAK = {
     "no-group-reports": "echo 0 > bond0/bonding/resend_igmp",
     "duplicates-delivered": "echo 1 > bond0/bonding/all_slaves_active",
     "no-effect": "echo layer3+4 > bond0/bonding/xmit_hash_policy",
-    "ipv6-link-local": "echo -ib0 > bond0/bonding/slaves; ip link set ib0 up",
+    "ipv6-link-local": "echo -ib0 > bond0/bonding/slaves; ip link set ib0 up; "
+    "for i in $(seq 50); do ip -6 address show dev ib0 | grep -q fe80 && break; sleep 0.1; done",
     "one-member": "echo -ib1 > bond0/bonding/slaves",
     "bond-down": "ip link set bond0 down",
     "no-active-member": "echo 0 > ib0/carrier; echo 0 > ib1/carrier; sleep 0.5",

@@ -408,3 +408,25 @@ def test_back_to_back_link_is_found_without_traps() -> None:
     assert lab.reachable() == pairs(["h1/1", "h2/1"])
     assert lab.subnet.port("h2/1").info.q_key_violations == 0
     assert QKEY
+
+
+@pytest.mark.parametrize("timing", [Timing(), Timing.simulated()], ids=["live", "simulated"])
+def test_a_port_whose_set_was_lost_is_asked_again(timing: Timing) -> None:
+    for seed in range(20):
+        lab = two_switches(Lab(timing=timing, seed=seed)).start()
+        lab.do(MakeLossy("h1/1", 0.5))
+        lab.after(Cut("h1/1"), ms=500)
+        lab.after(Mend("h1/1"), ms=800)
+        lab.after(MakeLossy("h1/1", 0.0), ms=30_000)
+        assert lab.subnet.port("h1/1").state == PortState.ACTIVE, f"seed {seed}"
+
+
+def test_a_group_that_ends_with_its_port_leaves_the_tables(lab: Lab) -> None:
+    mgid = bytes.fromhex("ff12401bffff000000000000e0000009")
+    record = lab.create("h2/1", mgid)
+    assert isinstance(record, McMemberRecord)
+    lab.join("h1/2", mgid, state=4)
+    switches = [lab.subnet.node(name) for name in ("s1", "s2")]
+    assert any(isinstance(switch, Switch) and switch.masks.get(record.mlid) for switch in switches)
+    lab.after(Cut("h2/1"))
+    assert not any(isinstance(switch, Switch) and switch.masks.get(record.mlid) for switch in switches)

@@ -452,3 +452,25 @@ def test_a_trap_repeats_until_it_is_repressed() -> None:
 
 def by_set(info: PortInfo) -> bytes:
     return by_route((), SmpAttribute.PORT_INFO, 0, method=Method.SET, data=info.pack()).pack()
+
+
+@pytest.mark.parametrize("changes", [{"down_default": 7}, {"speed_enabled": 9}])
+def test_reserved_link_settings_are_refused(lab: Lab, changes: dict[str, int]) -> None:
+    before = lab.subnet.port("s1/3").info
+    asked = before.changed(state=0, physical_state=0, **changes)
+    answer = send(lab, by_route(TO_S1, SmpAttribute.PORT_INFO, 3, method=Method.SET, data=asked.pack()))
+    assert answer is not None
+    assert answer.status == Status.BAD_VALUE
+    assert lab.subnet.port("s1/3").info == before
+
+
+def test_each_queue_pair_takes_its_own_classes(lab: Lab) -> None:
+    """13.5: subnet management at queue pair 0, everything else at 1; the rest is dropped."""
+    own, there = lab.subnet.port("h1/1").lid, lab.subnet.port("s1/0").lid
+    smp = Smp(Method.GET, SmpAttribute.NODE_INFO).pack()
+    counters = PerfMad(Method.GET, PerfAttribute.PORT_COUNTERS, data=bytes([0, 1]).ljust(192, b"\0")).pack()
+    for mad, right in ((smp, 0), (counters, 1)):
+        for qpn in (0, 1):
+            lab.seen.clear()
+            lab.do(SendMad("h1/1", ManagementDatagram(own, there, qpn, qpn, mad)))
+            assert len([effect for effect in lab.seen if isinstance(effect, MadArrived)]) == (qpn == right)

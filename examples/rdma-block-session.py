@@ -7,6 +7,7 @@ Ctrl-D ends each; the initiator then reads the target's disk and ledger back by 
 only if no write is missing, wrong or done twice. The session itself is ibbond.rdma.session, which both ends run.
 """
 
+import argparse
 import sys
 from ipaddress import ip_address
 
@@ -52,18 +53,11 @@ def describe(recovery: Recovery) -> str:
 
 
 def given() -> bytes | None:
-    """The address on the command line, None for the end that waits; -h explains, and what is no address is exit 2."""
-    if set(sys.argv[1:]) & {"-h", "--help"}:
-        print(__doc__)
-        sys.exit(0)
-    if len(sys.argv) > 2:
-        print(f"{sys.argv[0]}: one address, or none; -h explains", file=sys.stderr)
-        sys.exit(2)
-    try:
-        return ip_address(sys.argv[1]).packed if sys.argv[1:] else None
-    except ValueError as error:
-        print(f"{sys.argv[0]}: {error}; -h explains", file=sys.stderr)
-        sys.exit(2)
+    """The address on the command line, None for the end that waits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", nargs="?", type=ip_address, help="of the end that waits; without it this end waits")
+    address = parser.parse_args().address
+    return address.packed if address is not None else None
 
 
 if __name__ == "__main__":

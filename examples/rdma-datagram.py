@@ -6,6 +6,7 @@ In a lab: ibbond lab exec h2 -- examples/rdma-datagram.py, then ibbond lab exec 
 then waits for its acknowledgments. The last line of both is JSON. Exit 0 only if nothing is missing.
 """
 
+import argparse
 import json
 import secrets
 import select
@@ -68,15 +69,10 @@ def main(destinations: list[bytes]) -> None:
 
 
 def given() -> list[bytes]:
-    """The addresses on the command line; -h explains, and what is no address is exit 2."""
-    if set(sys.argv[1:]) & {"-h", "--help"}:
-        print(__doc__)
-        sys.exit(0)
-    try:
-        return [ip_address(word).packed for word in sys.argv[1:]]
-    except ValueError as error:
-        print(f"{sys.argv[0]}: {error}; -h explains", file=sys.stderr)
-        sys.exit(2)
+    """The addresses on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("addresses", nargs="*", type=ip_address, help="of the other ends")
+    return [address.packed for address in parser.parse_args().addresses]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 In a lab: ibbond lab exec h2 -- examples/rdma-rping.py, then ibbond lab exec h1 -- examples/rdma-rping.py 10.0.0.2
 """
 
+import argparse
 import struct
 import sys
 import time
@@ -81,18 +82,11 @@ def ping(context: Context, address: bytes) -> None:
 
 
 def given() -> bytes | None:
-    """The address on the command line, None for the end that waits; -h explains, and what is no address is exit 2."""
-    if set(sys.argv[1:]) & {"-h", "--help"}:
-        print(__doc__)
-        sys.exit(0)
-    if len(sys.argv) > 2:
-        print(f"{sys.argv[0]}: one address, or none; -h explains", file=sys.stderr)
-        sys.exit(2)
-    try:
-        return ip_address(sys.argv[1]).packed if sys.argv[1:] else None
-    except ValueError as error:
-        print(f"{sys.argv[0]}: {error}; -h explains", file=sys.stderr)
-        sys.exit(2)
+    """The address on the command line, None for the end that waits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", nargs="?", type=ip_address, help="of the end that waits; without it this end waits")
+    address = parser.parse_args().address
+    return address.packed if address is not None else None
 
 
 if __name__ == "__main__":

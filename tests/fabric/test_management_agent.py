@@ -143,6 +143,7 @@ def test_by_route_and_then_by_lid_is_not_offered(lab: Lab) -> None:
         (TO_S1, Method.GET, SmpAttribute.PORT_INFO, 9, Status.BAD_VALUE),
         (TO_H2, Method.GET, SmpAttribute.PORT_INFO, 3, Status.BAD_VALUE),
         (TO_S1, Method.GET, SmpAttribute.PKEY_TABLE, 9 << 16, Status.BAD_VALUE),
+        (TO_S1, Method.GET, SmpAttribute.PKEY_TABLE, 3 << 16, Status.BAD_VALUE),  # no enforcement, no table
         (TO_H2, Method.GET, SmpAttribute.PKEY_TABLE, 2, Status.BAD_VALUE),
         (TO_S1, Method.GET, SmpAttribute.LINEAR_FORWARDING_TABLE, 768, Status.BAD_VALUE),
         (TO_S1, Method.GET, SmpAttribute.MULTICAST_FORWARDING_TABLE, 32, Status.BAD_VALUE),
@@ -219,7 +220,7 @@ def test_every_attribute_of_the_table_can_be_read(lab: Lab) -> None:
     [
         (SmpAttribute.SL_TO_VL, 2 << 8 | 3, SlToVl((1,) * 16).pack()),
         (SmpAttribute.VL_ARBITRATION, 3 << 16 | 3, VlArbitration(((1, 64),) * 32).pack()),
-        (SmpAttribute.PKEY_TABLE, 3 << 16 | 1, Block16((0x8005,) * 32).pack()),
+        (SmpAttribute.PKEY_TABLE, 1, Block16((0x8005,) * 32).pack()),
         (SmpAttribute.LINEAR_FORWARDING_TABLE, 767, bytes(range(64))),
         (SmpAttribute.MULTICAST_FORWARDING_TABLE, 31, Block16((0x1FE,) * 32).pack()),
     ],

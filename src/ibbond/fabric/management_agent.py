@@ -237,7 +237,6 @@ def _written(port: Port, asked: PortInfo) -> dict[str, int]:
         "vl_high_limit": asked.vl_high_limit,
         "hoq_life": asked.hoq_life,
         "vl_stall_count": asked.vl_stall_count,
-        "enforcement": asked.enforcement,
         "local_phy_errors": asked.local_phy_errors,
         "overrun_errors": asked.overrun_errors,
         "m_key_violations": asked.m_key_violations and before.m_key_violations,
@@ -289,7 +288,7 @@ def _pkey_table(question: _Question) -> bytes:
     block, number = question.modifier & 0xFFFF, question.modifier >> 16
     port = question.numbered(number) if question.node.node_type == NodeType.SWITCH else question.port
     first = block * 32
-    if first >= PKEYS_PER_PORT:
+    if first >= PKEYS_PER_PORT or not port.is_end_port:  # no enforcement, no tables of external ports (14.2.5.7)
         raise _Wrong(Status.BAD_VALUE)
     if question.sets:
         table = list(port.pkey_table)

@@ -19,7 +19,7 @@ from ibbond.fabric.port import Port
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
-from ibbond.fabric.transit import Transit
+from ibbond.fabric.transit import DR_SLID, HOP_POINTER, Transit, count
 from ibbond.fabric.trap_agent import TrapAgent
 from ibbond.fabric.verbs import SMI_QPN, ManagementDatagram
 from ibbond.wire.mad import (
@@ -37,7 +37,11 @@ from ibbond.wire.smp import PERMISSIVE_LID, Smp, SmpAttribute
 
 # Whose requests are answered even when their version is another one. Others may know versions that we do not.
 VERSIONED = (*SUBNET_CLASSES, ManagementClass.PERFORMANCE, ManagementClass.SUBNET_ADMINISTRATION)
-READING = bytes((BASE_VERSION, ManagementClass.SUBNET_DIRECTED_ROUTE, 1, Method.GET, 0))
+REQUESTS = tuple(  # how those by directed routes begin
+    bytes((BASE_VERSION, ManagementClass.SUBNET_DIRECTED_ROUTE, 1, method, 0)) for method in (Method.GET, Method.SET)
+)
+ALL_DIRECTED = PERMISSIVE_LID.to_bytes(2) * 2  # DrSLID and DrDLID of a route without LID routed parts
+LOST = b""  # what `answer` says of an answer that did not find its way back at once
 UNANSWERED = (Method.SEND, Method.TRAP, Method.REPORT)
 
 
@@ -74,34 +78,36 @@ class ManagementInterfaces:
         directed = bytearray(mad.mad)
         way = self._transit.straight(port, mad.destination_lid, directed)
         if way is not None:
-            way[1].count(1, MAD_BYTES)
+            count(way[1], 1, MAD_BYTES)
             self.arrived(way[0], mad, directed)
         else:
             packet = mad_packet(mad, management=True)
             packet.directed = bytearray(mad.mad)
             self._transit.send(port, packet)
 
-    def read(self, port: Port, mad: bytes) -> bytes | None:
-        """The answer to a Get by a directed route where neither way nor agent takes time; None: it must be sent.
+    def answer(self, port: Port, mad: bytes) -> bytes | None:
+        """The answer to a Get or Set by a directed route where neither way nor agent takes time; None: it must be sent.
 
-        Tools and managers outside read far more than they write. What comes back, and what is counted, is what sending
-        it would bring.
+        A manager outside brings a subnet up with hundreds of these. What comes back, and what is counted, is what
+        sending it would bring. `LOST` when a Set has closed the way back: it is carried out all the same.
         """
-        if mad[:5] != READING or self._timing.agent_ns or mad[17] == SmpAttribute.SM_INFO:
+        if mad[:5] not in REQUESTS or mad[DR_SLID : DR_SLID + 4] != ALL_DIRECTED:
+            return None
+        if self._timing.agent_ns or mad[17] == SmpAttribute.SM_INFO:
             return None
         asked = bytearray(mad)
         way = self._transit.straight(port, PERMISSIVE_LID, asked)
         if way is None or end_port(way[0]).info.m_key:
             return None
-        answer = management_agent.answer(self._schedule.now, way[0].node, way[0], bytes(asked), self._listener)
+        there, links = way
+        answer = management_agent.answer(self._schedule.now, there.node, there, bytes(asked), self._listener)
         assert answer is not None, "only an M_Key forbids an answer"
-        came = bytearray(answer)
-        back = self._transit.straight(way[0], PERMISSIVE_LID, came)
-        if back is None or back[0] is not end_port(port):
-            return None
-        way[1].count(1, MAD_BYTES)
-        back[1].count(1, MAD_BYTES)
-        return bytes(came)
+        count(links, 1, MAD_BYTES)
+        if any(sender.peer is not receiver for sender, receiver in links):
+            self._reply(there, ManagementDatagram(PERMISSIVE_LID, PERMISSIVE_LID, SMI_QPN, SMI_QPN, mad), answer)
+            return LOST
+        count([(receiver, sender) for sender, receiver in links], 1, MAD_BYTES)
+        return b"%b\0%b" % (answer[:HOP_POINTER], answer[HOP_POINTER + 1 :])
 
     def arrived(self, port: Port, content: ManagementDatagram, directed: bytearray | None) -> None:
         """A MAD has reached the port; what cannot be read is counted and dropped.

@@ -176,9 +176,15 @@ class Subnet:
         waiting: list[Waiting] = [self._schedule, self._traps, *self.managers.values()]
         return earliest(waiting)
 
-    def read(self, port: Port, mad: bytes) -> bytes | None:
-        """The answer to a Get by a directed route, at once, where `SendMad` would bring it at once; else None."""
-        return self._management.read(port, mad) if self._schedule.deadline() is None else None
+    def answer(self, now: int, port: Port, mad: bytes) -> bytes | None:
+        """The answer to a Get or Set by a directed route, where `SendMad` would bring it at once; None where not.
+
+        Empty when there is none. What a Set causes comes with the next event or tick.
+        """
+        self._schedule.run(now)
+        if self._schedule.deadline() is not None:
+            return None
+        return self._management.answer(port, mad)
 
     # ---- facts
 

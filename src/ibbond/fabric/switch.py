@@ -1,7 +1,7 @@
 """A switch: linear and multicast forwarding tables, and where they send a packet.
 
 Read first: InfiniBand Architecture volume 1, 18.2.4 (relaying) and 14.2.5.10-12 (tables). Left out: random forwarding
-tables, default multicast ports, adaptive routing.
+tables, default multicast ports, adaptive routing, enforcement of partitions (SwitchInfo says so).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ibbond.fabric.node import Node
-from ibbond.fabric.port import PKEYS_PER_PORT, Port
+from ibbond.fabric.port import Port
 from ibbond.fabric.verbs import FIRST_MLID
 from ibbond.wire.smp import NO_PORT, NodeType, SwitchInfo
 
@@ -24,12 +24,7 @@ class Switch(Node):
 
     def __init__(self, name: str, guid: int, ports: int, mtu_bytes: int) -> None:
         super().__init__(name, NodeType.SWITCH, guid, ports, mtu_bytes)
-        self.info = SwitchInfo(
-            linear_cap=LINEAR_CAP,
-            multicast_cap=MULTICAST_CAP,
-            partition_enforcement_cap=PKEYS_PER_PORT,
-            enforcement=0xC0,
-        )
+        self.info = SwitchInfo(linear_cap=LINEAR_CAP, multicast_cap=MULTICAST_CAP)
         self.linear = bytearray([NO_PORT]) * (LINEAR_CAP + 1)
         self.masks: dict[int, int] = {}
 

@@ -8,7 +8,7 @@ routes whose last part is LID routed.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ibbond.fabric.hca import Hca
@@ -26,6 +26,7 @@ MOST_DIRECTED_HOPS = 63
 
 
 Arrival = tuple[Port, Packet, int]  # a packet on the cable to this port, of this epoch of the cable
+Links = Sequence[tuple[Port, Port]]  # where a packet leaves and where it arrives, cable by cable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,7 @@ class Walk:
 
     def count(self, packets: int, octets: int, overhead: int = 32) -> None:
         """Count what went this way unseen; `octets` are UD payload, `overhead` the headers of each packet."""
-        words = (octets + packets * overhead + 3) // 4
-        for sender, receiver in self.links:
-            sender.counters.transmit_packets += packets
-            sender.counters.transmit_words += words
-            receiver.counters.receive_packets += packets
-            receiver.counters.receive_words += words
+        count(self.links, packets, octets, overhead)
 
 
 class Transit:
@@ -103,7 +99,7 @@ class Transit:
             here = there.node.egress(lid)
         return None
 
-    def straight(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Walk] | None:
+    def straight(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Links] | None:
         """The whole way of a directed MAD in one go, where nothing takes time and nobody looks: where it arrives.
 
         A sweep is thousands of these; who sends it counts the walk. None where it must go hop by hop by `send`, which
@@ -111,7 +107,7 @@ class Transit:
         """
         count, back = mad[HOP_COUNT], mad[RETURNING] & 0x80
         last = DR_SLID if back else DR_DLID
-        if self._hop_ns or not count or count > MOST_DIRECTED_HOPS or mad[last] & mad[last + 1] != 0xFF:
+        if self._hop_ns or count > MOST_DIRECTED_HOPS or mad[last] & mad[last + 1] != 0xFF:
             return None
         if not back and lid not in (PERMISSIVE_LID, port.lid):
             return None
@@ -129,9 +125,9 @@ class Transit:
             if not back:
                 mad[RETURN_PATH + hop] = there.number
             here = there
-        mad[HOP_POINTER] = 0 if back else count + 1
+        mad[HOP_POINTER] = count + 1 if count and not back else 0
         end = here.node.ports.get(0, here) if back else here
-        return end, Walk(end.name, tuple(links))
+        return end, links
 
     def _transmit(self, port: Port, packet: Packet) -> None:
         """Put a packet onto the cable at `port`, or count why not."""
@@ -289,6 +285,17 @@ class Transit:
         egress = port.node.ports.get(number)
         if egress is not None and egress.number and (egress is port or not isinstance(port.node, Hca)):
             self._transmit(egress, packet)
+
+
+def count(links: Links, packets: int, octets: int, overhead: int = 32) -> None:
+    """Count at every port of a way what went it in one go."""
+    words = (octets + packets * overhead + 3) // 4
+    for sender, receiver in links:
+        sent, received = sender.counters, receiver.counters
+        sent.transmit_packets += packets
+        sent.transmit_words += words
+        received.receive_packets += packets
+        received.receive_words += words
 
 
 def _lost(loss: float, packets: int) -> float:

@@ -162,6 +162,11 @@ class LiveLoop:
         self._moved = True
         self._execute(self.network.handle(self.now(), event))
 
+    def carry_on(self) -> None:
+        """Execute what follows from what was told to the subnet alone. Only on the loop's thread."""
+        self._moved = True
+        self._execute(self.network.carry_on(self.now()))
+
     def post(self, call: Callable[[], Result]) -> Future[Result]:
         """Have the loop's thread make this call soon; from any thread. The future has its result or exception."""
         future: Future[Result] = Future()

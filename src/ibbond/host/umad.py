@@ -43,6 +43,8 @@ from ibbond.wire.smp import PERMISSIVE_LID
 SMP_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
 LOST_AFTER = 50 * MS  # an SMP that nobody has answered by then goes back to its sender as timed out
 RETRY_AFTER = 1 * MS  # a client that does not read is tried again
+PAUSE = 1 * MS  # a manager that has written nothing for so long has finished, as far as hosts are concerned
+LONGEST_WRITING = 20 * MS  # but they wait no longer than that
 TOGETHER = 8  # answers that leave together; most kernels keep ten for who does not read
 QUEUE_LIMIT = 4096  # packets that may wait for one client
 MAX_CLIENTS = 0x7FFF
@@ -81,6 +83,8 @@ class UmadServer:
         self._clients: dict[int, Client] = {}
         self._controls: dict[str, socket.socket] = {}
         self._gathering: Client | None = None  # whose packets are being read
+        self._written_at: int | None = None  # the last Set of which hosts have not heard yet
+        self._first_written_at: int | None = None
         self._lengths: dict[int, int] = {}  # MAD lengths that senders said, by transaction id
         for host in spaces:
             control = self._bind(host, "ctl")
@@ -218,6 +222,20 @@ class UmadServer:
                 break
         self._gathering = None
         self._flush(client)
+        if self._written_at is not None and self._first_written_at is None:
+            self._first_written_at = self._written_at
+            self._loop.call_at(self._written_at + PAUSE, self._tell_hosts)
+
+    def _tell_hosts(self) -> None:
+        """What a manager wrote reaches the hosts when it pauses: it has its answers first, as from an adapter."""
+        assert self._written_at is not None
+        assert self._first_written_at is not None
+        until = min(self._written_at + PAUSE, self._first_written_at + LONGEST_WRITING)
+        if self._loop.now() < until:
+            self._loop.call_at(until, self._tell_hosts)
+            return
+        self._written_at = self._first_written_at = None
+        self._loop.carry_on()
 
     def _send(self, client: Client, packet: UmadPacket) -> None:
         mad = packet.mad
@@ -225,9 +243,13 @@ class UmadServer:
         if asks:
             mad = b"%b%b%b" % (mad[:8], client.number.to_bytes(2), mad[10:])
         port = self._subnet.port(client.port)
+        answer = None
         if packet.destination_lid == PERMISSIVE_LID and packet.destination_qpn == SMI_QPN:
-            answer = self._subnet.read(port, mad)
-            if answer is not None:
+            now = self._loop.now()
+            answer = self._subnet.answer(now, port, mad)
+            if mad[3] == Method.SET and answer is not None:
+                self._written_at = now
+            if answer:
                 self._give(client, UmadPacket(PERMISSIVE_LID, PERMISSIVE_LID, 0, 0, answer, length=packet.length))
                 return
         transaction = int.from_bytes(mad[8:16])
@@ -236,6 +258,8 @@ class UmadServer:
             client.asked[transaction] = (self._loop.now() + LOST_AFTER, packet)
             if not client.watched:
                 self._watch(client)
+        if answer is not None:
+            return
         sent = ManagementDatagram(
             packet.source_lid or port.lid,
             packet.destination_lid,
@@ -261,7 +285,7 @@ class UmadServer:
         for transaction in [transaction for transaction, (until, _) in client.asked.items() if until <= now]:
             _, packet = client.asked.pop(transaction)
             mad = b"%b%b%b" % (packet.mad[:8], client.number.to_bytes(2), packet.mad[10:])
-            self._give(client, replace(packet, mad=mad, status=TIMED_OUT))
+            self._give(client, packet._replace(mad=mad, status=TIMED_OUT))
         self._watch(client)
 
     def _heard(self, _now: int, effect: NetworkEffect) -> None:

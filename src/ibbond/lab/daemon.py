@@ -115,8 +115,15 @@ class Lab:
         """Be the lab until it is taken down; `ready` is called once, with the status, when packets flow."""
         self.loop.call_at(self.loop.now(), lambda: self._look(ready))
         if self.opensm is not None:
-            self.loop.call_at(self.loop.now(), self.opensm.start)  # from now on it is answered at once
+            self._start_manager(self.opensm)
         self.loop.run()
+
+    def _start_manager(self, manager: OpenSm) -> None:
+        """When the start has nothing else to do any more, so that every MAD is answered at once."""
+        if self.views.opening:
+            self.loop.call_at(self.loop.now() + LOOKING_EVERY, lambda: self._start_manager(manager))
+        else:
+            manager.start()
 
     def _open(self) -> None:
         heed_signals(self._end)

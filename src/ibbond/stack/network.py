@@ -89,6 +89,10 @@ class Network:
             effects += self._run(now, work, [key])
         return effects
 
+    def carry_on(self, now: int) -> list[NetworkEffect]:
+        """What follows from what was told to the subnet alone (`Subnet.answer`)."""
+        return self._run(now, self.subnet.tick(now), [_SUBNET])
+
     def deadline(self) -> int | None:
         return self._now if self._late else self._agenda.earliest()
 

@@ -8,7 +8,7 @@ that carry one MAD. Left out: its UDP mode.
 import enum
 import struct
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from ibbond.errors import Malformed
 from ibbond.wire.mad import MAD_BYTES
@@ -77,11 +77,12 @@ class Connect:
         return self.LAYOUT.pack(self.number, self.queue_pair, self.is_sm, self.node.encode()[:31])
 
 
-@dataclass(frozen=True, slots=True)
-class UmadPacket:
+_PACKET = struct.Struct("!HxxHxxIII4xQ256s")
+
+
+class UmadPacket(NamedTuple):
     """One MAD between a tool and the subnet. LIDs of 0xffff mean directed route; `length` is as the sender said it."""
 
-    LAYOUT: ClassVar = struct.Struct("!HxxHxxIII4xQ256s")
     destination_lid: int
     source_lid: int
     destination_qpn: int
@@ -92,13 +93,13 @@ class UmadPacket:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        if len(raw) != cls.LAYOUT.size:
-            raise Malformed(f"a MAD packet has {cls.LAYOUT.size} bytes, got {len(raw)}")
-        dlid, slid, dqp, sqp, status, length, mad = cls.LAYOUT.unpack(raw)
+        if len(raw) != _PACKET.size:
+            raise Malformed(f"a MAD packet has {_PACKET.size} bytes, got {len(raw)}")
+        dlid, slid, dqp, sqp, status, length, mad = _PACKET.unpack(raw)
         return cls(dlid, slid, dqp, sqp, mad, status, length)
 
     def pack(self) -> bytes:
-        return self.LAYOUT.pack(
+        return _PACKET.pack(
             self.destination_lid,
             self.source_lid,
             self.destination_qpn,
@@ -110,7 +111,7 @@ class UmadPacket:
 
 
 assert Control.LAYOUT.size == 80
-assert UmadPacket.LAYOUT.size == 288
+assert _PACKET.size == 288
 
 
 def socket_name(base: str, what: str) -> bytes:

@@ -118,6 +118,40 @@ def test_a_tool_that_is_killed_leaves_room_for_the_next(managed: str) -> None:
 
 
 @needs_opensm
+def test_opensm_gives_a_port_other_keys_and_registers_it_anew() -> None:
+    """By its partition file, as an operator would; what only it may do is refused."""
+    name = f"osk{os.getpid() % 100000}"
+    ibbond("lab", "up", "--name", name, "--sm", "opensm")
+    try:
+        guid = tool(name, "ibstat -p").split()[0]
+
+        def keys() -> list[str]:
+            return tool(name, f"smpquery pkeys -G {guid}").split()[1:5]
+
+        def wait_for(*wanted: str) -> None:
+            until = time.monotonic() + 10
+            while sorted(keys()) != sorted(wanted) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert sorted(keys()) == sorted(wanted)
+
+        wait_for("0xffff", *["0x0000"] * 3)
+        ibbond("lab", "set-pkeys", "--name", name, "h1/ib0", "0x8001", "0x7002")
+        wait_for("0x7fff", "0x8001", "0x7002", "0x0000")
+        ibbond("lab", "set-pkeys", "--name", name, "h1/ib0", "0xffff")
+        wait_for("0xffff", *["0x0000"] * 3)
+        ibbond("lab", "reregister", "--name", name, "h1/ib0")
+        events = ibbond("lab", "events", "--name", name, "--no-follow")
+        assert events.count("client_reregister") >= 1
+        refused = subprocess.run(
+            [IBBOND, "lab", "change-lid", "--name", name, "h1/ib0", "77"], capture_output=True, text=True, check=False
+        )
+        assert refused.returncode == 2
+        assert "numbers ports itself" in refused.stderr
+    finally:
+        ibbond("lab", "down", "--name", name)
+
+
+@needs_opensm
 def test_opensm_dies_and_comes_back() -> None:
     name = f"osm{os.getpid() % 100000}"
     ibbond("lab", "up", "--name", name, "--sm", "opensm")

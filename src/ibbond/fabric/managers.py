@@ -16,12 +16,14 @@ from ibbond.fabric.port import PKEYS_PER_PORT, Port
 from ibbond.fabric.subnet_manager import Plan, SmEffect, SubnetManager
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import FIRST_MLID, ManagementDatagram
-from ibbond.wire.mad import ManagementClass, is_answer
-from ibbond.wire.port_info import Capability
+from ibbond.fabric.verbs import FIRST_MLID, SMI_QPN, ManagementDatagram
+from ibbond.wire.mad import ManagementClass, Method, is_answer
+from ibbond.wire.port_info import Capability, PortInfo
 from ibbond.wire.sa import is_rmpp_control
+from ibbond.wire.smp import Smp, SmpAttribute
 
 MANAGERS = 3  # a master and two standbys
+OWN_TRANSACTION = 0x8000 << 48  # of no program outside
 SUBNET_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
 
 
@@ -130,12 +132,8 @@ class Managers:
             self.revive(now)
 
     def set_pkeys(self, now: int, port: Port, pkeys: tuple[int, ...]) -> None:
-        what = f"cannot set the P_Keys of {port.name}"
-        name, master = self._answering(what)
-        if len(pkeys) > PKEYS_PER_PORT // 2 or any(not 0 <= key <= 0xFFFF for key in pkeys):
-            raise Refused(what, why="a table has at most 32 keys of 16 bits here", fix="Name fewer, or smaller ones")
-        if isinstance(port.node, Switch):
-            raise Refused(what, why="switches do not enforce partitions here", fix="Name a host's port")
+        name, master = self._answering(f"cannot set the P_Keys of {port.name}")
+        check_table(port, pkeys)
         self.plan.pkeys[port.guid] = pkeys
         self.carry_out(name, master.sweep_now(now))
 
@@ -152,8 +150,18 @@ class Managers:
         self.carry_out(name, master.sweep_now(now))
 
     def reregister(self, now: int, port: Port) -> None:
+        """Where managers are outside, the port is written as any software may: by an SMP from itself to itself."""
+        if not self.all:
+            self._write(port, port.info.unchanged().changed(client_reregister=True))
+            return
         name, master = self._answering(f"cannot have {port.name} register anew")
         self.carry_out(name, master.reregister(now, port.guid))
+
+    def _write(self, port: Port, info: PortInfo) -> None:
+        if not port.lid:
+            raise Refused(f"cannot write to {port.name}", why="it has no LID yet", fix="Wait for the subnet manager")
+        smp = Smp(Method.SET, SmpAttribute.PORT_INFO, port.number, info.pack(), OWN_TRANSACTION, m_key=info.m_key)
+        self._send(port, ManagementDatagram(port.lid, port.lid, SMI_QPN, SMI_QPN, smp.pack()))
 
     def carry_out(self, name: str, effects: list[SmEffect]) -> None:
         port = self._ports[name]
@@ -167,7 +175,10 @@ class Managers:
         for name, manager in self.all.items():
             if manager.is_master:
                 return name, manager
-        raise Refused(what, why="no built-in subnet manager is alive", fix="Revive it, or ask the one that runs")
+        if not self.all:
+            why = "the manager of this subnet is not the built-in one, and numbers ports itself"
+            raise Refused(what, why=why, fix="Start the lab without --sm opensm")
+        raise Refused(what, why="no built-in subnet manager is alive", fix="Revive it: ibbond lab revive sm")
 
     def _default_places(self) -> list[str]:
         """Managed switches, as many as are worth it; without any the first host."""
@@ -178,6 +189,15 @@ class Managers:
     def _planned_pkeys(self, port: Port) -> tuple[int, ...]:
         keys = (partition.key_of(port.name) for partition in self._partitions)
         return tuple(key for key in keys if key is not None)
+
+
+def check_table(port: Port, pkeys: tuple[int, ...]) -> None:
+    """`Refused` when the port cannot have this P_Key table."""
+    what = f"cannot set the P_Keys of {port.name}"
+    if len(pkeys) > PKEYS_PER_PORT // 2 or any(not 0 <= key <= 0xFFFF for key in pkeys):
+        raise Refused(what, why="a table has at most 32 keys of 16 bits here", fix="Name fewer, or smaller ones")
+    if isinstance(port.node, Switch):
+        raise Refused(what, why="switches do not enforce partitions here", fix="Name a host's port")
 
 
 def set_is_sm(port: Port, on: bool) -> None:

@@ -21,7 +21,7 @@ from ibbond.fabric.routing import Graph, Tree, choose_root, linear_tables, multi
 from ibbond.fabric.seats import Seats
 from ibbond.fabric.switch import MLIDS_PER_BLOCK, PORTS_PER_POSITION
 from ibbond.fabric.verbs import FIRST_MLID, PortState
-from ibbond.wire.port_info import Capability, PhysicalState, PortInfo
+from ibbond.wire.port_info import Capability, PortInfo
 from ibbond.wire.smp import NO_PORT, Block16, SmControl, SmInfo, SmpAttribute, SmState, SwitchInfo
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Sweeper:
         """Set ClientReregister on one port, by what was last read of it."""
         for node, port in self._directory.map.end_ports():
             if port.guid == guid and (port.number or node.is_switch):
-                yield [_set_port(port, _unchanged(port.info).changed(client_reregister=True))]
+                yield [_set_port(port, port.info.unchanged().changed(client_reregister=True))]
 
     def _number(self, ends: Ends) -> None:
         """Every end port keeps its LID; a new one keeps what it brings along if that is free."""
@@ -235,7 +235,7 @@ class Sweeper:
             and (info.subnet_timeout, info.gid_prefix) == (SUBNET_TIMEOUT, DEFAULT_GID_PREFIX)
         ):
             return None
-        return _unchanged(info).changed(
+        return info.unchanged().changed(
             gid_prefix=DEFAULT_GID_PREFIX,
             lid=lid,
             sm_lid=sm_lid,
@@ -309,7 +309,7 @@ class Sweeper:
         """Others hold paths to a LID that is no more: when they register anew they ask for these again."""
         ports = [port for node, port in found.end_ports() if not node.is_switch and port.guid not in moved]
         self._to_register |= dict.fromkeys(port.guid for port in ports)
-        answers = yield [_set_port(port, _unchanged(port.info).changed(client_reregister=True)) for port in ports]
+        answers = yield [_set_port(port, port.info.unchanged().changed(client_reregister=True)) for port in ports]
         for port, answer in zip(ports, answers, strict=True):
             if asked(answer) is None:
                 self._failed = True
@@ -427,11 +427,6 @@ def _keys_of(table: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(pkey for pkey in table if pkey)
 
 
-def _unchanged(info: PortInfo) -> PortInfo:
-    """A PortInfo Set that leaves the link's state alone and clears no counters of violations."""
-    return info.changed(state=0, physical_state=PhysicalState.NO_CHANGE, client_reregister=False)
-
-
 def _set_port(port: SeenPort, wanted: PortInfo) -> Ask:
     return Ask(port.path, SmpAttribute.PORT_INFO, port.number, wanted.pack(), port.info.m_key)
 
@@ -439,7 +434,7 @@ def _set_port(port: SeenPort, wanted: PortInfo) -> Ask:
 def _open_ask(found: SubnetMap, key: PortKey, port: SeenPort, state: PortState) -> Ask:
     mtu = _link_mtu(found, key)
     return _set_port(
-        port, _unchanged(port.info).changed(state=state, neighbor_mtu=mtu, operational_vls=OPERATIONAL_VLS)
+        port, port.info.unchanged().changed(state=state, neighbor_mtu=mtu, operational_vls=OPERATIONAL_VLS)
     )
 
 

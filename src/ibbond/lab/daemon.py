@@ -203,7 +203,7 @@ class Lab:
         self._closing.callback(self.tools.close)
         self._closing.callback(RdmaServer(self.loop, self.spaces).close)
         if self.wish.manager == "opensm":
-            description = partitions(self.topology, self.network.subnet)
+            description = partitions(self.topology, self.network.subnet, {})
             space = spaces[next(iter(spaces))]
             self.opensm = OpenSm(space, self.files.tools / "opensm", description)
             self._closing.callback(self.opensm.close)

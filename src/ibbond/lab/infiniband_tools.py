@@ -85,21 +85,25 @@ def attach_manager(subnet: Subnet, topology: Topology) -> str:
     raise Refused("no place for OpenSM", why="no switch has a free port", fix="Give a switch more ports")
 
 
-def partitions(topology: Topology, subnet: Subnet) -> str:
-    """OpenSM's partition file for a topology: every P_Key an IPoIB partition with its broadcast group."""
-    everybody = "ALL=full, ALL_SWITCHES=full, SELF=full"
-    lines = [f"{_partition('Default', DEFAULT_PKEY, topology.mtu)} : {everybody};"]
-    for partition in topology.partitions:
-        members = [f"{subnet.port(port).guid:#018x}=full" for port in partition.full]
-        members += [f"{subnet.port(port).guid:#018x}=limited" for port in partition.limited]
-        head = _partition(partition.name, partition.pkey, partition.mtu)
-        lines.append(f"{head} : {', '.join([*members, 'SELF=full'])};")
+def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequence[int]]) -> str:
+    """OpenSM's partition file for a topology: every P_Key an IPoIB partition with its broadcast group.
+
+    `changed` has the P_Keys of ports that shall differ from the topology. Lines of one P_Key add up.
+    """
+    tables = {device.port: topology.pkeys_of(device.port) for host in topology.hosts for device in host.devices}
+    names = {DEFAULT_PKEY & ~FULL_MEMBER: "Default"}
+    names |= {partition.pkey & ~FULL_MEMBER: partition.name for partition in topology.partitions}
+    names |= {key & ~FULL_MEMBER: f"lab-{key & ~FULL_MEMBER:04x}" for keys in changed.values() for key in keys} | names
+    lines = []
+    for pkey, name in names.items():
+        head = f"{name}={pkey:#06x}, ipoib, mtu={MTU_CODE[topology.mtu_of(pkey) + ENCAPSULATION_BYTES]}, rate=3"
+        lines.append(f"{head} : ALL_SWITCHES=full, SELF=full;")
+        for port, own in tables.items():
+            for key in changed.get(port, own):
+                if key & ~FULL_MEMBER == pkey:
+                    member = "full" if key & FULL_MEMBER else "limited"
+                    lines.append(f"{head} : {subnet.port(port).guid:#018x}={member};")
     return "\n".join(lines) + "\n"
-
-
-def _partition(name: str, pkey: int, mtu: int) -> str:
-    code = MTU_CODE[mtu + ENCAPSULATION_BYTES]
-    return f"{name}={pkey & ~FULL_MEMBER:#06x}, ipoib, mtu={code}, rate=3, defmember=full"
 
 
 class OpenSm:
@@ -115,7 +119,7 @@ class OpenSm:
         self._process: subprocess.Popen[bytes] | None = None
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (home / "opensm.conf").write_text(OPENSM_CONF)
-        (home / "partitions.conf").write_text(partition_file)
+        self.partition(partition_file)
         self.environment = equip({}, home, f"{MANAGER_NODE}:1")
 
     @property
@@ -137,6 +141,12 @@ class OpenSm:
             self._process = self._space.popen(
                 command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
+
+    def partition(self, partition_file: str) -> None:
+        """Give it this partition file, as an operator would: where it runs, SIGHUP has it read it and sweep."""
+        (self._home / "partitions.conf").write_text(partition_file)
+        if self._process is not None and self.alive:
+            self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """At once, as a machine dies."""

@@ -31,8 +31,10 @@ from ibbond.fabric.events import (
     SetPkeys,
     SubnetEvent,
 )
+from ibbond.fabric.managers import check_table
 from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
+from ibbond.lab.infiniband_tools import partitions
 from ibbond.lab.journal import Item
 from ibbond.lab.subnet_tables import TABLES, Row
 from ibbond.machine import MS, SECOND
@@ -67,6 +69,7 @@ class Requests:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self.cut: dict[str, None] = {}
+        self._pkeys: dict[str, tuple[int, ...]] = {}  # of ports whose tables OpenSM was asked to change
         self._captures: dict[str, tuple[Capture, int]] = {}
         self._backends: dict[str, OwnBackend] = {}
 
@@ -80,7 +83,7 @@ class Requests:
             "lose": lambda cables, percent: self.run(lambda: self.lose(cables, percent)),
             "kill": lambda nodes: self.run(lambda: self.nodes("kill", KILLS, nodes)),
             "revive": lambda nodes: self.run(lambda: self.nodes("revive", REVIVALS, nodes)),
-            "pkeys": lambda port, pkeys: self.run(lambda: self.manage("pkeys", port, SetPkeys, tuple(pkeys))),
+            "pkeys": lambda port, pkeys: self.run(lambda: self.set_pkeys(port, tuple(pkeys))),
             "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
             "subnet": lambda table: self.run(lambda: self.subnet(table)),
@@ -273,6 +276,20 @@ class Requests:
                 continue
             self._lab.loop.handle(OnSubnet(events[name]))
         return {what: names, "at_ns": at}
+
+    def set_pkeys(self, name: str, pkeys: tuple[int, ...]) -> dict[str, object]:
+        """The built-in manager writes the table; OpenSM gets another partition file."""
+        opensm = self._lab.opensm
+        if opensm is None:
+            return self.manage("pkeys", name, SetPkeys, pkeys)
+        port, subnet = self._lab.topology.port_of(name), self._lab.network.subnet
+        if not opensm.alive:
+            what = f"cannot set the P_Keys of {name}"
+            raise Refused(what, why="OpenSM is dead", fix="Revive it: ibbond lab revive sm")
+        check_table(subnet.port(port), pkeys)
+        self._pkeys[port] = pkeys
+        opensm.partition(partitions(self._lab.topology, subnet, self._pkeys))
+        return {"pkeys": name}
 
     def manage(self, what: str, name: str, change: Callable[..., SubnetEvent], *values: object) -> dict[str, object]:
         """Something that the subnet manager does to one port."""

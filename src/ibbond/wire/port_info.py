@@ -212,6 +212,10 @@ class PortInfo(NamedTuple):
             values[_PLACE[name]] = value
         return PortInfo._make(values)
 
+    def unchanged(self) -> PortInfo:
+        """Ready for a Set that leaves the link's state alone and clears no counters of violations."""
+        return self.changed(state=0, physical_state=PhysicalState.NO_CHANGE, client_reregister=False)
+
 
 _PLACE = {name: place for place, name in enumerate(PortInfo._fields)}
 

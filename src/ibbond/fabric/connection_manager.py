@@ -188,6 +188,11 @@ class ConnectionManager:
                 return self._established(one)
         return []
 
+    def port_removed(self, port: str) -> None:
+        """The adapter of this port has gone, and what was said through it with it (`cm_remove_one`)."""
+        for one in [each for each in self._all.values() if each.port == port]:
+            del self._all[one.local_id]
+
     # ---- what arrives
 
     def handle(self, now: int, port: str, mad: CmMad) -> list[CmEffect]:

@@ -56,6 +56,9 @@ class Connecting:
     def heard_data(self, now: int, qpn: int) -> None:
         self._run(now, self._manager.heard_data(qpn))
 
+    def device_removed(self, port: str) -> None:
+        self._manager.port_removed(port)
+
     def tick(self, now: int) -> None:
         self._run(now, self._manager.tick(now))
 

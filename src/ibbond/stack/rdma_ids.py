@@ -128,6 +128,11 @@ class RdmaIds:
         one.psn = one.qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
         self._by_pair[self.adapter(one.port), one.qpn] = one
 
+    def may_send(self, one: RdmaId) -> bool:
+        """Its queue pair is beyond INIT (connected, or in error, where work is flushed), as `ibv_post_send` asks."""
+        ended = one.state in (IdState.DISCONNECTED, IdState.REMOVED)
+        return ended or (one.qpn is not None and self._subnet.peer_of(one.port, one.qpn) is not None)
+
     def domain(self, user: int) -> ProtectionDomain:
         return self._domains.setdefault(user, ProtectionDomain())
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 from ibbond.errors import Malformed
 from ibbond.fabric.events import FailQueuePair, Post
 from ibbond.fabric.reliable import Buffer
-from ibbond.fabric.reliable_verbs import Completion, Operation, Status
+from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_connecting import Connecting
@@ -91,6 +91,8 @@ class RdmaUsers:
                 one = ids.get(user, number)
                 if one.qpn is None:
                     raise refused(one, "it has no queue pair", errno.EINVAL)
+                if not isinstance(work, Receive) and not self._ids.may_send(one):
+                    raise refused(one, "its queue pair is not connected", errno.EINVAL)
                 self._host.outbox.send(Post(one.port, one.qpn, work))
             case _:
                 assert_never(request)
@@ -148,6 +150,7 @@ class RdmaUsers:
 
         Their queue pairs fail first, as a driver flushes them. Ids that listen are on no adapter and stay.
         """
+        self._connecting.device_removed(port)
         for one in self._ids:
             if one.port == port and one.state is not IdState.REMOVED:
                 one.state, one.source_address = IdState.REMOVED, b""  # of failovers it hears no more

@@ -1,0 +1,219 @@
+"""Ids step by step, as rdma_cm(7) orders them: what each state allows, what both ends hear, what is refused."""
+
+import errno
+from dataclasses import dataclass, field
+
+import pytest
+
+from ibbond.errors import Refused
+from ibbond.fabric.events import KillAdapter, ReviveAdapter
+from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
+from ibbond.lab.rdma_session import SimulatedProgram
+from ibbond.machine import MS
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
+from ibbond.stack.events import OnHost, OnSubnet
+from ibbond.stack.rdma_events import (
+    ARRIVED_IDS,
+    Accept,
+    Connect,
+    Destroy,
+    Disconnect,
+    Listen,
+    MakeQueuePair,
+    PostWork,
+    RdmaCall,
+    RdmaKind,
+    RdmaNews,
+    RdmaRequest,
+    Reject,
+    ResolveAddress,
+    ResolveRoute,
+    WorkOver,
+)
+from ibbond.topology.default import TWO_HOSTS
+from ibbond.topology.load import parse
+
+TO_H2, PORT = bytes([10, 0, 0, 2]), 3260
+ONE = 0  # the id of the asking end
+TAKEN = ARRIVED_IDS  # the id that a request makes at the other end
+
+
+@dataclass
+class Ear:
+    """A program that only listens to what it is told."""
+
+    heard: list[RdmaNews | WorkOver] = field(default_factory=list)
+
+    def start(self, now: int) -> list[RdmaRequest]:
+        return []
+
+    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+        self.heard.append(news)
+        return []
+
+    def tick(self, now: int) -> list[RdmaRequest]:
+        return []
+
+    def deadline(self) -> int | None:
+        return None
+
+
+class Pair:
+    """A program on h1 that asks, and one on h2 that is asked."""
+
+    def __init__(self) -> None:
+        self.world = World(Story("ids", parse(TWO_HOSTS, name="ids"), pairs=(("h1", "h2"),)), 0, checked=False)
+        self.world.begin()
+        self.world.run_until(1000 * MS)
+        self.ears = {host: Ear() for host in ("h1", "h2")}
+        self.keys = {}
+        for host, ear in self.ears.items():
+            self.keys[host] = self.world.network.hosts[host].rdma.register(1, memoryview(bytearray(4096)))
+            self.world.programs.append(SimulatedProgram(host, 1, ear, _now=self.world.now))  # type: ignore[arg-type]
+        self.do("h2", Listen(0, PORT))
+
+    def do(self, host: str, request: RdmaRequest) -> None:
+        self.world.feed(OnHost(host, RdmaCall(1, request)))
+        self.world.run_until(self.world.now + 5 * MS)
+
+    def refused(self, host: str, request: RdmaRequest) -> int:
+        with pytest.raises(Refused) as refusal:
+            self.world.network.handle(self.world.now, OnHost(host, RdmaCall(1, request)))
+        return refusal.value.code
+
+    def told(self, host: str) -> list[RdmaKind]:
+        """The kinds of news since the last question."""
+        kinds = [news.kind for news in self.ears[host].heard if isinstance(news, RdmaNews)]
+        self.ears[host].heard.clear()
+        return kinds
+
+    def done(self, host: str) -> list[tuple[int, Operation, Status]]:
+        work = [each.completion for each in self.ears[host].heard if isinstance(each, WorkOver)]
+        return [(one.number, one.operation, one.status) for one in work]
+
+    def ask(self) -> None:
+        """As far as the request at the other end."""
+        for request in (
+            ResolveAddress(ONE, TO_H2, PORT),
+            ResolveRoute(ONE),
+            MakeQueuePair(ONE),
+            Connect(ONE, b"hello"),
+        ):
+            self.do("h1", request)
+
+    def connect(self) -> None:
+        self.ask()
+        self.do("h2", MakeQueuePair(TAKEN))
+        self.do("h2", Accept(TAKEN, b"welcome"))
+        for ear in self.ears.values():
+            ear.heard.clear()
+
+
+def test_what_both_ends_hear() -> None:
+    pair = Pair()
+    pair.ask()
+    assert pair.told("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
+    (request,) = pair.ears["h2"].heard
+    assert isinstance(request, RdmaNews)
+    assert (request.kind, request.id, request.listener) == (RdmaKind.CONNECT_REQUEST, TAKEN, 0)
+    assert (request.private.rstrip(b"\0"), request.detail) == (b"hello", "10.0.0.1")
+    pair.do("h2", MakeQueuePair(TAKEN))
+    pair.do("h2", Accept(TAKEN, b"welcome"))
+    (news,) = pair.ears["h1"].heard
+    assert isinstance(news, RdmaNews)
+    assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.ESTABLISHED, b"welcome")
+    pair.told("h1")
+    assert pair.told("h2")[-1] is RdmaKind.ESTABLISHED
+    pair.do("h1", Disconnect(ONE))
+    assert pair.told("h1") == [RdmaKind.DISCONNECTED]
+    assert pair.told("h2") == [RdmaKind.DISCONNECTED]
+
+
+def test_a_request_that_is_rejected() -> None:
+    pair = Pair()
+    pair.ask()
+    pair.told("h1")
+    pair.do("h2", Reject(TAKEN, b"no"))
+    (news,) = pair.ears["h1"].heard
+    assert isinstance(news, RdmaNews)
+    assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
+
+
+def test_both_ends_disconnect_at_once() -> None:
+    pair = Pair()
+    pair.connect()
+    for host, number in (("h1", ONE), ("h2", TAKEN)):
+        pair.world.feed(OnHost(host, RdmaCall(1, Disconnect(number))))
+    pair.world.run_until(pair.world.now + 50 * MS)
+    assert pair.told("h1") == pair.told("h2") == [RdmaKind.DISCONNECTED]
+
+
+@pytest.mark.parametrize(
+    ("steps", "request_", "code"),
+    [
+        (0, ResolveRoute(ONE), errno.ENOENT),
+        (1, MakeQueuePair(7), errno.ENOENT),
+        (1, Connect(ONE), errno.EINVAL),
+        (1, Accept(ONE), errno.EINVAL),
+        (2, Connect(ONE), errno.EINVAL),  # no queue pair
+        (3, MakeQueuePair(ONE), errno.EINVAL),  # it has one
+        (3, Connect(ONE, bytes(57)), errno.EINVAL),
+        (3, Reject(ONE), errno.EINVAL),
+        (4, ResolveAddress(ONE, TO_H2, PORT), errno.EINVAL),
+        (4, Connect(ONE), errno.EINVAL),
+    ],
+)
+def test_the_order_is_kept(steps: int, request_: RdmaRequest, code: int) -> None:
+    pair = Pair()
+    ways = (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), MakeQueuePair(ONE), Connect(ONE))
+    for step in ways[:steps]:
+        pair.do("h1", step)
+    assert pair.refused("h1", request_) == code
+
+
+def test_work_before_the_connection() -> None:
+    """Room may be posted at once; what is to be sent needs a queue pair beyond INIT, as with `ibv_post_send`."""
+    pair = Pair()
+    send = Work(1, Operation.SEND, inline=b"early")
+    pair.do("h1", ResolveAddress(ONE, TO_H2, PORT))
+    assert pair.refused("h1", PostWork(ONE, send)) == errno.EINVAL, "no queue pair"
+    for step in (ResolveRoute(ONE), MakeQueuePair(ONE)):
+        pair.do("h1", step)
+    assert pair.refused("h1", PostWork(ONE, send)) == errno.EINVAL
+    pair.do("h1", Connect(ONE))
+    assert pair.refused("h1", PostWork(ONE, send)) == errno.EINVAL
+    pair.do("h2", MakeQueuePair(TAKEN))
+    assert pair.refused("h2", PostWork(TAKEN, send)) == errno.EINVAL
+    pair.do("h2", PostWork(TAKEN, Receive(9, pair.keys["h2"], 0, 64)))
+    pair.do("h2", Accept(TAKEN))
+    pair.do("h1", PostWork(ONE, send))
+    assert pair.done("h1") == [(1, Operation.SEND, Status.SUCCESS)]
+    assert pair.done("h2") == [(9, Operation.RECEIVE, Status.SUCCESS)]
+
+
+def test_work_after_the_connection_is_flushed() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.do("h1", Disconnect(ONE))
+    pair.told("h1")
+    pair.do("h1", PostWork(ONE, Work(5, Operation.SEND, inline=b"late")))
+    assert pair.done("h1") == [(5, Operation.SEND, Status.FLUSHED)]
+    pair.do("h1", Destroy(ONE))
+    assert pair.refused("h1", PostWork(ONE, Work(6, Operation.SEND, inline=b"x"))) == errno.ENOENT
+
+
+def test_nothing_is_said_any_more_through_an_adapter_that_has_gone() -> None:
+    """A DREQ under way is not repeated when the adapter is back: its state went with it."""
+    pair = Pair()
+    pair.connect()
+    manager = pair.world.network.hosts["h1"].rdma._connecting._manager
+    pair.world.network.handle(pair.world.now, OnSubnet(KillAdapter("h2")))  # nobody answers
+    pair.do("h1", Disconnect(ONE))
+    assert manager.deadline() is not None
+    pair.world.feed(OnSubnet(KillAdapter("h1")))
+    assert manager.deadline() is None
+    pair.world.feed(OnSubnet(ReviveAdapter("h1")))
+    pair.world.run_until(pair.world.now + 500 * MS)
+    pair.do("h1", Destroy(ONE))
+    assert list(pair.world.network.hosts["h1"].rdma.ids()) == []

@@ -37,6 +37,7 @@ from ibbond.topology.load import parse
 TO_H2, PORT = bytes([10, 0, 0, 2]), 3260
 ONE = 0  # the id of the asking end
 TAKEN = ARRIVED_IDS  # the id that a request makes at the other end
+WAY = (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), MakeQueuePair(ONE), Connect(ONE, b"hello"))
 
 
 @dataclass
@@ -166,8 +167,7 @@ def test_both_ends_disconnect_at_once() -> None:
 )
 def test_the_order_is_kept(steps: int, request_: RdmaRequest, code: int) -> None:
     pair = Pair()
-    ways = (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), MakeQueuePair(ONE), Connect(ONE))
-    for step in ways[:steps]:
+    for step in WAY[:steps]:
         pair.do("h1", step)
     assert pair.refused("h1", request_) == code
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ibbond.errors import Refused
-from ibbond.fabric.events import KillAdapter, ReviveAdapter
+from ibbond.fabric.events import Cut, KillAdapter, ReviveAdapter
 from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
@@ -139,6 +139,18 @@ def test_a_request_that_is_rejected() -> None:
     (news,) = pair.ears["h1"].heard
     assert isinstance(news, RdmaNews)
     assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
+
+
+def test_a_peer_that_fails_over_is_heard_of_by_its_silence_alone() -> None:
+    """Gratuitous ARP moves neighbors; `cma_netevent_callback` looks for RoCE's ids alone."""
+    pair = Pair()
+    pair.connect()
+    pair.world.feed(OnSubnet(Cut("h2/1")))
+    pair.world.run_until(pair.world.now + 1000 * MS)
+    assert (pair.told("h1"), pair.told("h2")) == ([], [RdmaKind.ADDR_CHANGE])
+    pair.do("h1", PostWork(ONE, Work(3, Operation.SEND, inline=b"into the void")))
+    pair.world.run_until(pair.world.now + 20_000 * MS)
+    assert pair.done("h1") == [(3, Operation.SEND, Status.RETRY_EXCEEDED)]
 
 
 def test_both_ends_disconnect_at_once() -> None:

@@ -198,8 +198,7 @@ class Connecting:
         one = self._ids.arrived(listener.user)
         one.state, one.service_port, one.port = IdState.CONNECTING, listener.service_port, port
         one.device, one.source, one.destination = device.name, header.destination, header.source
-        one.next_hop, one.source_address = self._host.ip[device.name].next_hop(header.source), device.address
-        one.pkey, one.request = request.pkey, request
+        one.source_address, one.pkey, one.request = device.address, request.pkey, request
         self._ids.has_local(one, local_id)
         private = request.private[RdmaIpHeader.LAYOUT.size :]
         peer = str(ip_address(header.source))

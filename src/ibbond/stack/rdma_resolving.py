@@ -36,7 +36,6 @@ class Resolving:
         self._subnet = subnet
         self._ids = ids
         self._next_query = 0
-        self._changes: dict[str, int] = {}  # of neighbors, as seen last
 
     def address(self, now: int, one: RdmaId, wish: ResolveAddress) -> None:
         host, destination = self._host, wish.destination
@@ -78,29 +77,17 @@ class Resolving:
                 self._ids.tell(one, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
 
     def settle(self, now: int) -> None:
-        """Something has happened on the host: a neighbor that somebody waits for or relies on may have moved."""
-        if not self._ids:
-            return
-        moved = set()
-        for name in dict.fromkeys(one.device for one in self._ids if one.device):
-            layer = self._host.ip.get(name)
-            if layer is not None and self._changes.get(name) != layer.neighbors.changes:
-                self._changes[name] = layer.neighbors.changes
-                moved.add(name)
+        """Something has happened on the host: a neighbor that somebody waits for may have answered.
+
+        Ids with a path hear nothing of a neighbor that moves: `cma_netevent_callback` knows only ids of RoCE.
+        """
         for one in self._ids:
-            if one.device not in moved:
+            layer = self._host.ip.get(one.device)
+            if one.state is not IdState.RESOLVING_ADDRESS or layer is None:
                 continue
-            entry = self._host.ip[one.device].neighbors.get(one.next_hop)
-            if entry is None or not entry.hardware:
-                continue
-            if one.state is IdState.RESOLVING_ADDRESS:
+            entry = layer.neighbors.get(one.next_hop)
+            if entry is not None and entry.hardware:
                 self._address_resolved(one, entry.hardware)
-            elif one.state in (IdState.CONNECTING, IdState.CONNECTED) and one.neighbor_address not in (
-                b"",
-                entry.hardware,
-            ):
-                one.neighbor_address = entry.hardware  # `cma_netevent_callback`: once per move
-                self._ids.tell(one, RdmaKind.UNREACHABLE, errno.ETIMEDOUT, detail="the neighbor is at another address")
 
     def tick(self, now: int) -> None:
         for one in self._ids:

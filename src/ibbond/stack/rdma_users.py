@@ -160,7 +160,7 @@ class RdmaUsers:
                 self._ids.tell(one, RdmaKind.DEVICE_REMOVAL, detail=port)
 
     def settle(self, now: int) -> None:
-        """Something has happened on the host: a neighbor that somebody waits for or relies on may have moved."""
+        """Something has happened on the host: a neighbor that somebody waits for may have answered."""
         self._resolving.settle(now)
 
     def tick(self, now: int) -> None:

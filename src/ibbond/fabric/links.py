@@ -30,14 +30,19 @@ class Links:
         self._listener = listener
 
     def light(self, cable: Cable) -> None:
-        """Train the link if nothing stands in the way: both ports go to Init."""
+        """Train the link if nothing stands in the way: both ports go to Init, at what both have enabled (14.2.5.6)."""
         ends = (cable.a, cable.b)
         dark = any(not end.node.alive or end.physical_state == PhysicalState.DISABLED for end in ends)
         if dark or not cable.plugged or cable.a.peer is not None:
             return
+        widths = _both(ends, "width_enabled", "width_supported")
+        speeds = _both(ends, "speed_enabled", "speed_supported")
+        if not widths or not speeds:
+            return
+        active = {"width_active": _fastest(widths), "speed_active": _fastest(speeds)}
         for end in ends:
             end.peer = cable.other(end)
-            end.change(state=PortState.INIT, physical_state=PhysicalState.LINK_UP)
+            end.change(state=PortState.INIT, physical_state=PhysicalState.LINK_UP, **active)
         self._generation.bump()
         for end in ends:
             self._listener.link_changed(end)
@@ -92,3 +97,13 @@ class Links:
                     self.light(port.cable)
                 else:
                     self.darken(port.cable, failed=True)
+
+
+def _both(ends: tuple[Port, Port], enabled: str, supported: str) -> int:
+    """The bits that both ends have enabled and can do."""
+    a, b = (end.info for end in ends)
+    return int(getattr(a, enabled) & getattr(a, supported) & getattr(b, enabled) & getattr(b, supported))
+
+
+def _fastest(bits: int) -> int:
+    return 1 << bits.bit_length() - 1

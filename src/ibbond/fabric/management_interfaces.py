@@ -21,7 +21,7 @@ from ibbond.fabric.switch import Switch
 from ibbond.fabric.timing import Timing
 from ibbond.fabric.transit import DR_SLID, HOP_POINTER, Transit, count
 from ibbond.fabric.trap_agent import TrapAgent
-from ibbond.fabric.verbs import SMI_QPN, ManagementDatagram
+from ibbond.fabric.verbs import GSI_QPN, SMI_QPN, ManagementDatagram
 from ibbond.wire.mad import (
     BASE_VERSION,
     CLASS_VERSION,
@@ -71,6 +71,8 @@ class ManagementInterfaces:
         if len(mad.mad) != MAD_BYTES:
             self.malformed += 1
             return
+        if not port.node.alive:
+            return
         kind = mad.mad[1]
         if kind != ManagementClass.SUBNET_DIRECTED_ROUTE:
             self._transit.send(port, mad_packet(mad, management=kind in SUBNET_CLASSES))
@@ -93,7 +95,7 @@ class ManagementInterfaces:
         """
         if mad[:5] not in REQUESTS or mad[DR_SLID : DR_SLID + 4] != ALL_DIRECTED:
             return None
-        if self._timing.agent_ns or mad[17] == SmpAttribute.SM_INFO:
+        if self._timing.agent_ns or mad[17] == SmpAttribute.SM_INFO or not port.node.alive:
             return None
         asked = bytearray(mad)
         way = self._transit.straight(port, PERMISSIVE_LID, asked)
@@ -115,8 +117,8 @@ class ManagementInterfaces:
         `directed` is the MAD as it is at the end of a directed route.
         """
         raw = bytes(directed) if directed is not None else content.mad
-        if (raw[1] in SUBNET_CLASSES) != (content.destination_qpn == SMI_QPN):
-            return  # 13.5: queue pair 0 takes subnet management, and nothing else does
+        if content.destination_qpn != (SMI_QPN if raw[1] in SUBNET_CLASSES else GSI_QPN):
+            return  # 13.5: queue pair 0 takes subnet management, 1 everything else
         try:
             if raw[0] != BASE_VERSION or (raw[1] in VERSIONED and raw[2] != CLASS_VERSION.get(raw[1], 1)):
                 self._other_version(port, content, raw)

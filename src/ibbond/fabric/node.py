@@ -22,10 +22,16 @@ class Node:
         self.alive = True
         self.description = NodeDescription(name)
         self.port_count = ports
+        self._mtu_bytes = mtu_bytes
         first = 0 if node_type == NodeType.SWITCH else 1
         self.ports = {
             number: Port(self, number, self.port_guid(number), mtu_bytes) for number in range(first, ports + 1)
         }
+
+    def forget(self) -> None:
+        """Lose everything that a subnet manager wrote and what was counted, as a power cycle does."""
+        for port in self.ports.values():
+            port.power_up(self._mtu_bytes)
 
     def port_guid(self, number: int) -> int:
         return self.guid if self.node_type == NodeType.SWITCH else self.guid + number

@@ -50,10 +50,10 @@ def answer(node: Node, mad: PerfMad) -> PerfMad:
         return replace(reply, status=Status.BAD_VALUE)
     if mad.attribute == PerfAttribute.PORT_COUNTERS:
         if mad.method == Method.SET:
-            _write_classic(chosen, PortCountersAttribute.parse(mad.data))
+            _write(chosen, PortCountersAttribute.parse(mad.data))
         return replace(reply, data=_classic(number, chosen).pack())
     if mad.method == Method.SET:
-        _write_extended(chosen, PortCountersExtendedAttribute.parse(mad.data))
+        _write(chosen, PortCountersExtendedAttribute.parse(mad.data))
     return replace(reply, data=_extended(number, chosen).pack())
 
 
@@ -64,20 +64,11 @@ def _classic(number: int, chosen: Sequence[PortCounters]) -> PortCountersAttribu
 
 def _extended(number: int, chosen: Sequence[PortCounters]) -> PortCountersExtendedAttribute:
     sums = {name: sum(getattr(counters, name, 0) for counters in chosen) for name in EXTENDED_BITS}
-    sums["transmit_unicast"] = sums["transmit_packets"] - sums["transmit_multicast"]
-    sums["receive_unicast"] = sums["receive_packets"] - sums["receive_multicast"]
     return PortCountersExtendedAttribute(number, **sums)
 
 
-def _write_classic(chosen: Sequence[PortCounters], asked: PortCountersAttribute) -> None:
+def _write(chosen: Sequence[PortCounters], asked: PortCountersAttribute | PortCountersExtendedAttribute) -> None:
+    """Write the counters that the select field names, and no other."""
+    bits = CLASSIC_BITS if isinstance(asked, PortCountersAttribute) else EXTENDED_BITS
     for counters in chosen:
-        for bit, name in enumerate(CLASSIC_BITS):
-            if asked.select >> bit & 1:
-                setattr(counters, name, getattr(asked, name))
-
-
-def _write_extended(chosen: Sequence[PortCounters], asked: PortCountersExtendedAttribute) -> None:
-    for counters in chosen:
-        for bit, name in enumerate(EXTENDED_BITS):
-            if asked.select >> bit & 1 and hasattr(counters, name):
-                setattr(counters, name, getattr(asked, name))
+        counters.write({name: getattr(asked, name) for bit, name in enumerate(bits) if asked.select >> bit & 1})

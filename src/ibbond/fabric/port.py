@@ -7,6 +7,7 @@ beyond their tables, LMC above zero (one LID a port).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,26 @@ class PortCounters:
     receive_packets: int = 0
     transmit_multicast: int = 0
     receive_multicast: int = 0
+    transmit_unicast_more: int = 0  # than packets less multicast, since these can be written one without the other
+    receive_unicast_more: int = 0
+
+    @property
+    def transmit_unicast(self) -> int:
+        return self.transmit_packets - self.transmit_multicast + self.transmit_unicast_more
+
+    @property
+    def receive_unicast(self) -> int:
+        return self.receive_packets - self.receive_multicast + self.receive_unicast_more
+
+    def write(self, values: Mapping[str, int]) -> None:
+        """Set counters by name; all others, those of unicast too, keep what they have."""
+        transmit = values.get("transmit_unicast", self.transmit_unicast)
+        receive = values.get("receive_unicast", self.receive_unicast)
+        for name, value in values.items():
+            if not name.endswith("_unicast"):
+                setattr(self, name, value)
+        self.transmit_unicast_more += transmit - self.transmit_unicast
+        self.receive_unicast_more += receive - self.receive_unicast
 
 
 class Port:
@@ -97,12 +118,16 @@ class Port:
         self.is_end_port = number == 0 or node.node_type != NodeType.SWITCH  # it has a LID of its own
         self.cable: Cable | None = None
         self.peer: Port | None = None  # the port at the other end, while there is light on the cable
+        self.tapped = False
+        self.power_up(mtu_bytes)
+
+    def power_up(self, mtu_bytes: int) -> None:
+        """Be as after power-on: nothing that a subnet manager wrote is left, nothing is counted."""
         self.counters = PortCounters()
-        self.guids = [guid] + [0] * (GUIDS_PER_PORT - 1)
+        self.guids = [self.guid] + [0] * (GUIDS_PER_PORT - 1)
         self.sl_to_vl: dict[int, bytes] = {}
         self.vl_arbitration: dict[int, bytes] = {}
         self.m_key_expires_at: int | None = None
-        self.tapped = False
         self.state = PortState.DOWN
         self.lid = 0
         self.sm_lid = 0

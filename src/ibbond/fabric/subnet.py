@@ -386,6 +386,8 @@ class Subnet:
         for port in hca.ports.values() if not on else ():
             self.port_event(port, PortEventKind.DEVICE_FATAL)
         self._links.power(hca, on)
+        if not on:
+            hca.forget()
 
     # ---- packets
 
@@ -409,7 +411,8 @@ class Subnet:
                 for qpn in port.node.receivers(port, content):
                     self._effects.append(DatagramArrived(port.name, content, qpn))
             return
-        self._management.arrived(port, content, packet.directed)
+        if not packet.multicast:  # 9.6.1: which is for queue pair 0xffffff, and no MAD's
+            self._management.arrived(port, content, packet.directed)
 
     def _work_done(self, port: Port, qpn: int, completion: Completion) -> None:
         self._effects.append(WorkDone(port.name, qpn, completion))

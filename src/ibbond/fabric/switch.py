@@ -24,18 +24,17 @@ class Switch(Node):
 
     def __init__(self, name: str, guid: int, ports: int, mtu_bytes: int) -> None:
         super().__init__(name, NodeType.SWITCH, guid, ports, mtu_bytes)
+        self._clear_tables()
+
+    def _clear_tables(self) -> None:
         self.info = SwitchInfo(linear_cap=LINEAR_CAP, multicast_cap=MULTICAST_CAP)
         self.linear = bytearray([NO_PORT]) * (LINEAR_CAP + 1)
         self.masks: dict[int, int] = {}
 
     def forget(self) -> None:
         """Lose everything that a subnet manager wrote, as a power cycle does."""
-        fresh = Switch(self.name, self.guid, self.port_count, max(port.mtu_bytes for port in self.ports.values()))
-        self.info, self.linear, self.masks = fresh.info, fresh.linear, {}
-        for number, port in self.ports.items():
-            port.info = fresh.ports[number].info
-            port.pkey_table = fresh.ports[number].pkey_table
-            port.change()
+        super().forget()
+        self._clear_tables()
 
     @property
     def management_port(self) -> Port:

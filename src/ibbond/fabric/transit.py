@@ -188,14 +188,18 @@ class Transit:
         if packet.multicast:
             self._replicate(switch, ingress, packet)
             return
+        own = ingress if packet.management else switch.management_port  # the SMI answers for the port of entry
         if packet.destination_lid == switch.management_port.lid:
-            self._deliver(switch.management_port, packet)
+            self._deliver(own, packet)
+            return
+        if packet.destination_lid == PERMISSIVE_LID and packet.management:
+            self._deliver(own, packet)
             return
         egress = switch.egress(packet.destination_lid)
         if egress is None:
             ingress.counters.receive_switch_relay_errors += packet.count
         elif egress.number == 0:
-            self._deliver(switch.management_port, packet)
+            self._deliver(own, packet)
         else:
             self._transmit(egress, packet)
 

@@ -162,9 +162,12 @@ class UmadServer:
 
     def _connect(self, host: str, wish: Connect) -> bytes | None:
         try:
-            port = self._subnet.port(self._port_of(host, wish.node)).name
+            own = self._subnet.port(self._port_of(host, wish.node))
         except (Refused, ValueError):
             return None
+        if not own.node.alive:
+            return None
+        port = own.name
         for former in tuple(self._clients.values()):
             if former.process and not os.path.exists(f"/proc/{former.process}"):
                 self._drop(former)
@@ -254,6 +257,8 @@ class UmadServer:
                 return
         transaction = int.from_bytes(mad[8:16])
         self._lengths[transaction] = packet.length
+        if len(self._lengths) > QUEUE_LIMIT:  # the oldest has had no answer
+            del self._lengths[next(iter(self._lengths))]
         if asks and mad[1] in SMP_CLASSES and mad[3] != Method.TRAP:
             client.asked[transaction] = (self._loop.now() + LOST_AFTER, packet)
             if not client.watched:
@@ -375,13 +380,16 @@ def whole(mad: bytes, length: int) -> tuple[bytes, int, bytes | None]:
     The library hands 168 bytes of subnet administration data to a tool and knows no RMPP; the length says how many
     records are there, so that a tool shows no more than it got.
     """
-    if mad[1] != ManagementClass.SUBNET_ADMINISTRATION or mad[25] != RmppType.DATA:
+    if mad[1] != ManagementClass.SUBNET_ADMINISTRATION:
+        return mad, length, None
+    segment = mad[25] == RmppType.DATA
+    if not segment and mad[3] != Method.GET_TABLE_RESP:  # OpenSM's tables come without RMPP, which the library cut off
         return mad, length, None
     first = SaMad.parse(mad)
-    visible = min(first.data_bytes, SA_DATA_VISIBLE)
+    visible = min(first.data_bytes if segment else max(length - SA_HEADER_BYTES, 0), SA_DATA_VISIBLE)
     if first.record_bytes:
         visible -= visible % first.record_bytes
-    last = bool(first.rmpp.flags & RmppFlags.LAST)
+    last = not segment or bool(first.rmpp.flags & RmppFlags.LAST)
     abort = None if last else replace(first, rmpp=replace(first.rmpp, type=RmppType.ABORT), data=b"").pack()
     single = replace(first, rmpp=replace(first.rmpp, version=0, type=0, flags=0, segment=0, payload_bytes=0))
     return single.pack(), SA_HEADER_BYTES + visible, abort

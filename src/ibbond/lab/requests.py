@@ -235,8 +235,9 @@ class Requests:
                     fix="See the cables with: ibbond lab status",
                 )
         at = self._lab.loop.now()
-        for port, name in ports.items():
+        for name in ports.values():
             self._lab.journal.note(at, what, name)
+        for port in ports:
             if what == "cut":
                 self.cut[port] = None
             else:
@@ -268,6 +269,9 @@ class Requests:
         for name in names:
             if name not in events:
                 raise unknown(f"cannot {what} {name}", name, events)
+            if self._lives(name) == (what == "revive"):
+                why = "it lives" if what == "revive" else "it is dead already"
+                raise Refused(f"cannot {what} {name}", why=why, fix="See what happened with: ibbond lab events")
         at = self._lab.loop.now()
         for name in names:
             self._lab.journal.note(at, what, name)
@@ -276,6 +280,14 @@ class Requests:
                 continue
             self._lab.loop.handle(OnSubnet(events[name]))
         return {what: names, "at_ns": at}
+
+    def _lives(self, name: str) -> bool:
+        subnet = self._lab.network.subnet
+        if name != MANAGER:
+            return subnet.node(name).alive
+        if self._lab.opensm is not None:
+            return self._lab.opensm.alive
+        return any(manager.alive for manager in subnet.managers.values())
 
     def set_pkeys(self, name: str, pkeys: tuple[int, ...]) -> dict[str, object]:
         """The built-in manager writes the table; OpenSM gets another partition file."""

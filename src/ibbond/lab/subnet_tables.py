@@ -87,7 +87,9 @@ def counters(subnet: Subnet, shown: Shown) -> list[Row]:
     """PortCounters of every port that has a cable."""
     rows: list[Row] = []
     for port in cabled(subnet):
-        counted: Row = dict(asdict(subnet.counters(port.name)).items())
+        own = subnet.counters(port.name)
+        counted: Row = {name: value for name, value in asdict(own).items() if not name.endswith("_more")}
+        counted |= {"transmit_unicast": own.transmit_unicast, "receive_unicast": own.receive_unicast}
         rows.append({"port": shown(port.name)} | counted)
     return rows
 

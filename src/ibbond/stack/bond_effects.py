@@ -85,7 +85,7 @@ class BondEffects:
 
     def _report(self, bond: Bond) -> None:
         layer = self._layer(bond)
-        if layer is None:
+        if layer is None or bond.active is None:
             return
         told = layer.report()
         for frame in told:

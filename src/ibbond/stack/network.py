@@ -15,6 +15,8 @@ from ibbond.fabric.events import (
     Captured,
     DatagramArrived,
     FailQueuePair,
+    KillAdapter,
+    KillSwitch,
     MadArrived,
     MessageArrived,
     PortEvent,
@@ -80,6 +82,8 @@ class Network:
                     raise
                 return self._run(now, effects, [name])
             case OnSubnet(change):
+                if isinstance(change, KillSwitch | KillAdapter):
+                    self._flows.settle()  # what dies forgets what it has counted, and that is not all yet
                 return self._run(now, self.subnet.handle(now, change), [_SUBNET])
 
     def tick(self, now: int) -> list[NetworkEffect]:

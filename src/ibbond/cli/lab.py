@@ -188,6 +188,8 @@ def describe(facts: dict[str, object]) -> str:
     missing = as_dict(facts["sysfs"])["why_not"]
     if missing is not None:
         lines += ["", f"/sys/class/net of the hosts does not show bonds: {missing}"]
+    if not as_dict(facts["manager"])["alive"]:
+        lines += ["", "the subnet manager is dead; bring it back with: ibbond lab revive sm"]
     lines += ["", table((describe_cable(as_dict(cable)) for cable in cables_of(facts)), ("CABLE", "", "STATE"))]
     return "\n".join(lines)
 

@@ -125,6 +125,10 @@ class Lab:
         else:
             manager.start()
 
+    def _manager_ended(self, code: int) -> None:
+        why = f"by signal {-code}" if code < 0 else f"with status {code}"
+        self.journal.note(self.loop.now(), "died", "sm", f"OpenSM ended {why}; start it with: ibbond lab revive sm")
+
     def _open(self) -> None:
         heed_signals(self._end)
         lock = self.files.hold()
@@ -205,7 +209,7 @@ class Lab:
         if self.wish.manager == "opensm":
             description = partitions(self.topology, self.network.subnet, {})
             space = spaces[next(iter(spaces))]
-            self.opensm = OpenSm(space, self.files.tools / "opensm", description)
+            self.opensm = OpenSm(self.loop, space, self.files.tools / "opensm", description, self._manager_ended)
             self._closing.callback(self.opensm.close)
 
     def _open_views(self) -> None:

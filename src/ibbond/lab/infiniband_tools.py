@@ -8,14 +8,16 @@ prints them whole.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
+from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.topology.model import DEFAULT_PKEY, FULL_MEMBER, Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
@@ -107,15 +109,23 @@ def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequenc
 
 
 class OpenSm:
-    """The distribution's OpenSM as our child, in the namespace of a lab host, at its own HCA."""
+    """The distribution's OpenSM as our child, in the namespace of a lab host, at its own HCA.
 
-    def __init__(self, space: Space, home: Path, partition_file: str) -> None:
+    `ended` hears its return code when it ends without being asked to. Only on the loop's thread.
+    """
+
+    def __init__(
+        self, loop: LiveLoop, space: Space, home: Path, partition_file: str, ended: Callable[[int], None]
+    ) -> None:
         if shutil.which("opensm", path=":".join(SYSTEM_FOLDERS)) is None:
             raise Refused(
                 "cannot start OpenSM", why="opensm is not installed", fix="Install it: apt-get install opensm"
             )
+        self._loop = loop
         self._space = space
         self._home = home
+        self._ended = ended
+        self._watched = -1  # descriptor of the process
         self._process: subprocess.Popen[bytes] | None = None
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (home / "opensm.conf").write_text(OPENSM_CONF)
@@ -141,6 +151,20 @@ class OpenSm:
             self._process = self._space.popen(
                 command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
+        self._watched = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._watched, self._has_ended)
+
+    def _has_ended(self) -> None:
+        process = self._process
+        self._unwatch()
+        if process is not None:
+            self._ended(process.wait())
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self._loop.remove_reader(self._watched)
+            os.close(self._watched)
+            self._watched = -1
 
     def partition(self, partition_file: str) -> None:
         """Give it this partition file, as an operator would: where it runs, SIGHUP has it read it and sweep."""
@@ -158,6 +182,7 @@ class OpenSm:
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
+        self._unwatch()
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):

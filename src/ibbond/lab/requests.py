@@ -166,6 +166,7 @@ class Requests:
             "pid": os.getpid(),
             "topology": lab.wish.source,
             "ready_ms": lab.ready_ms,
+            "manager": {"kind": lab.wish.manager, "alive": self._lives(MANAGER)},
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(cable.a, cable.b) for cable in lab.topology.cables],

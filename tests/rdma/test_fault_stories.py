@@ -29,6 +29,7 @@ def test_every_write_is_done_once(seed: int, kind: str) -> None:
     assert initiator.verified, hint
     assert (initiator.lost, initiator.doubled) == (0, 0), hint
     assert initiator.completed == target.expected > 200, hint
+    assert initiator.unrecovered == 0, hint
 
 
 def test_two_runs_of_one_seed_are_the_same() -> None:

@@ -2,10 +2,11 @@
 
 Read first: RFC 7145 (iSER) for the exchange, docs/rdma.md for what happens at a failover. Both ends are pure: news and
 time go in, requests of `stack.rdma_events` come out, so the simulator and separate processes run the same code. Each
-write carries its number; the target executes in order and keeps, next to the disk, a ledger of how often each number
-was executed, and says at log-in which number it wants next. An initiator that only waits sends NOP-Out (RFC 7143,
-11.18): what is sent meets a dead path, what is awaited does not. Left out: SCSI, several connections in a session,
-authentication, the 56 bytes that a REQ has left for the program.
+write carries its number; the target executes in order, keeps next to the disk a ledger of what it has executed, and
+says at log-in which number it wants next. Writes have no end: disk and ledger are written round and round. An initiator
+that only waits sends NOP-Out (RFC 7143, 11.18): what is sent meets a dead path, what is awaited does not. Left out:
+SCSI, several connections in a session, authentication, a target that begins anew (its disk is another one: the session
+does not come back), the 56 bytes that a REQ has left for the program.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ SERVICE_PORT = 3260
 DEPTH = 16  # writes that may be under way
 BLOCK = 512
 BLOCKS = 4096
-LEDGER = 1 << 18  # numbers of writes that are counted
+LEDGER = 1 << 14  # entries of the ledger: a write is counted in the one that its number leaves as remainder
+ENTRY = struct.Struct("!QQ")  # how many writes were executed, and the sum of their numbers
+SUM_MASK = (1 << 64) - 1
 MESSAGE = struct.Struct("!IIQIIII")  # kind, key, number, offset, length, crc, extra
 MESSAGE_BYTES = 64
 LOGIN, LOGGED_IN, WRITE, WRITTEN, NOP = range(1, 6)
@@ -48,10 +51,12 @@ ANSWERS = COMMANDS + 2 * DEPTH * MESSAGE_BYTES
 DATA = ANSWERS + 2 * DEPTH * MESSAGE_BYTES
 DISK = DATA + DEPTH * BLOCK
 COUNTS = DISK + BLOCKS * BLOCK
-MEMORY_BYTES = COUNTS + LEDGER
+MEMORY_BYTES = COUNTS + LEDGER * ENTRY.size
 
-ACK_TIMEOUT = 11  # 8.4 ms; eight times without an acknowledgment is 67 ms
-RETRY_COUNT = 7
+ACK_TIMEOUT = (
+    11  # 8.4 ms; six times without an acknowledgment is 50 ms, which leaves as much for waiting and connecting
+)
+RETRY_COUNT = 5
 RESPONSE_TIMEOUT = 13  # 34 ms until a connection request is repeated
 CM_RETRIES = 3
 NOP_AFTER = 20 * MS  # of waiting for the target, and again each time
@@ -61,6 +66,17 @@ AGAIN_AFTER = 5 * MS  # from a failed attempt to the next
 def content(number: int) -> bytes:
     """The 512 bytes of a write: no two are the same."""
     return hashlib.shake_128(number.to_bytes(8)).digest(BLOCK)
+
+
+def entry_at(number: int) -> int:
+    """Where the ledger's entry for a write is in memory."""
+    return COUNTS + number % LEDGER * ENTRY.size
+
+
+def due_entry(index: int, writes: int) -> tuple[int, int]:
+    """What an entry of the ledger holds when the first `writes` writes were executed once each."""
+    count = len(range(index, writes, LEDGER))
+    return count, (count * index + LEDGER * (count * (count - 1) // 2)) & SUM_MASK
 
 
 @dataclass(slots=True)
@@ -81,7 +97,9 @@ class Recovery:
 class Initiator:
     """Writes every `spacing_ns` while `writing`; after `finish` reads the target's disk and ledger and compares.
 
-    `heed_address_change` off waits for the transport's own error, as a program without ADDR_CHANGE would.
+    `heed_address_change` off waits for the transport's own error, as a program without ADDR_CHANGE would. Until the
+    target was read back (`verified`) nobody knows what is `lost` or `doubled`: None. `lost` are writes that the ledger
+    lacks and blocks that do not hold what was written to them last.
     """
 
     memory: memoryview
@@ -91,9 +109,8 @@ class Initiator:
     heed_address_change: bool = True
     writing: bool = True
     verified: bool = False
-    wrong_blocks: int = 0
-    lost: int = 0
-    doubled: int = 0
+    lost: int | None = None
+    doubled: int | None = None
     issued: int = 0
     completed: int = 0
     recoveries: list[Recovery] = field(default_factory=list)
@@ -117,6 +134,11 @@ class Initiator:
     def finish(self) -> None:
         """No new writes; once all are answered the target is read back."""
         self.writing = False
+
+    @property
+    def unrecovered(self) -> int:
+        """Breaks after which nothing was written or read any more."""
+        return sum(bool(each.sign) and each.first_io_at is None for each in self.recoveries)
 
     def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
         if news.id != self._id:
@@ -161,7 +183,7 @@ class Initiator:
             requests += self._resolve()
         while self.writing and self._next_at <= now:
             self._next_at += self.spacing_ns
-            if len(self._open) < DEPTH and self.issued < LEDGER:
+            if len(self._open) < DEPTH:
                 number = self.issued
                 self.issued += 1
                 self._open.append(number)
@@ -217,6 +239,7 @@ class Initiator:
             return self._broken(now, done.status.name)
         if done.operation is Operation.READ and self._reading and done.number == COUNTS:
             self._compare()
+            self._works(now)
         if done.operation is not Operation.RECEIVE:
             return []
         self._nop_at = now + NOP_AFTER
@@ -230,9 +253,13 @@ class Initiator:
             requests += [self._write(each) for each in self._open]
         elif kind == WRITTEN and self._open and self._open[0] == number:
             self._complete(now)
-            if self._recovery is not None and self._recovery.reconnected_at is not None:
-                self._recovery.first_io_at, self._recovery = now, None
+            self._works(now)
         return requests + self._read_back()
+
+    def _works(self, now: int) -> None:
+        """A write is answered or the target read back: where the session had broken, it is repaired."""
+        if self._recovery is not None and self._recovery.reconnected_at is not None:
+            self._recovery.first_io_at, self._recovery = now, None
 
     def _complete(self, now: int) -> None:
         """The oldest write is answered."""
@@ -270,13 +297,18 @@ class Initiator:
         ]
 
     def _compare(self) -> None:
+        """Each block against the last write to it, each entry of the ledger against the writes that it counts."""
+        lost = doubled = 0
         for number in range(max(0, self.completed - BLOCKS), self.completed):
             at = DISK + number % BLOCKS * BLOCK
-            self.wrong_blocks += self.memory[at : at + BLOCK] != content(number)
-        counts = bytes(self.memory[COUNTS : COUNTS + self.issued])
-        self.lost = sum(count == 0 for count in counts[: self.completed]) + self.wrong_blocks
-        self.doubled = sum(count > 1 for count in counts)
-        self.verified = True
+            lost += self.memory[at : at + BLOCK] != content(number)
+        for index in range(LEDGER):
+            count, total = ENTRY.unpack_from(self.memory, entry_at(index))
+            due, due_total = due_entry(index, self.completed)
+            exchanged = int(count == due and total != due_total)  # one is missing and another was done twice
+            lost += max(0, due - count) + exchanged
+            doubled += max(0, count - due) + exchanged
+        self.lost, self.doubled, self.verified = lost, doubled, True
 
 
 @dataclass(slots=True)
@@ -356,7 +388,8 @@ class Target:
             return self._drop(login)
         at = DISK + number % BLOCKS * BLOCK
         self.memory[at : at + BLOCK] = staged
-        self.memory[COUNTS + number] = min(255, self.memory[COUNTS + number] + 1)
+        count, total = ENTRY.unpack_from(self.memory, entry_at(number))
+        ENTRY.pack_into(self.memory, entry_at(number), count + 1, total + number & SUM_MASK)
         self.expected += 1
         return [self._receive(login.id, slot), self._answer(login, WRITTEN, number)]
 

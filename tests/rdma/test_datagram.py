@@ -10,12 +10,12 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
 from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
-from ibbond.rdma.datagram import LARGEST, MEMORY_BYTES, QUEUED, Endpoint
+from ibbond.rdma.datagram import LARGEST, MEMORY_BYTES, PEERS, QUEUED, Endpoint
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
-from ibbond.stack.events import OnSubnet
-from ibbond.stack.rdma_events import RdmaNews, RdmaRequest, WorkOver
+from ibbond.stack.events import OnHost, OnSubnet
+from ibbond.stack.rdma_events import RdmaGone, RdmaNews, RdmaRequest, WorkOver
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 
@@ -30,12 +30,13 @@ class Sender:
     endpoint: Endpoint
     destinations: tuple[bytes, ...]
     until: int
+    listens: bool = True
     sent: int = 0
     next_at: int = 0
 
     def start(self, now: int) -> list[RdmaRequest]:
         self.next_at = now
-        return self.endpoint.start(now)
+        return self.endpoint.start(now) if self.listens else []
 
     def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
         return self.endpoint.hear(now, news)
@@ -62,13 +63,23 @@ class Stage:
     world: World
     ends: dict[str, Sender] = field(default_factory=dict)
 
-    def enter(self, host: str, destinations: tuple[bytes, ...], until_ms: int) -> Sender:
+    def enter(
+        self, host: str, destinations: tuple[bytes, ...], until_ms: int, *, name: int = 0, listens: bool = True
+    ) -> Sender:
+        """One program more on a host; its name is its number as a user too."""
         memory = memoryview(bytearray(MEMORY_BYTES))
-        user = len(self.ends) + 1
+        user = name or len(self.ends) + 1
         key = self.world.network.hosts[host].rdma.register(user, memory)
-        sender = self.ends[host] = Sender(Endpoint(memory, key, name=user), destinations, until_ms * MS)
+        sender = self.ends[host] = Sender(Endpoint(memory, key, name=user), destinations, until_ms * MS, listens)
         self.world.programs.append(SimulatedProgram(host, user, sender, _now=self.world.now))
         return sender
+
+    def kill(self, host: str, end: Sender) -> None:
+        """The program is no more, and its connections with it."""
+        self.world.programs[:] = [
+            each for each in self.world.programs if not isinstance(each, SimulatedProgram) or each.end is not end
+        ]
+        self.world.feed(OnHost(host, RdmaGone(end.endpoint.name)))
 
 
 def stage(seed: int = 0, faults: RandomFaults | None = None) -> Stage:
@@ -128,15 +139,127 @@ def test_a_new_life_of_a_sender_begins_at_zero() -> None:
     play.world.run_until(1200 * MS)
     first = len(receiver.endpoint.arrived)
     assert first > 90
-    memory = memoryview(bytearray(MEMORY_BYTES))
-    key = play.world.network.hosts["h1"].rdma.register(9, memory)
-    again = Sender(Endpoint(memory, key, name=9, port=18634), (TWO,), 1300 * MS)
-    again.start = lambda now: []  # type: ignore[method-assign]  # the port is the first life's
-    again.next_at = play.world.now
-    play.world.programs.append(SimulatedProgram("h1", 9, again, _now=play.world.now))
+    again = play.enter("h1", (TWO,), 1300, name=9, listens=False)
     play.world.run_until(1400 * MS)
     assert numbers(receiver, 9) == list(range(again.sent))
     assert again.sent == 100
+
+
+@pytest.mark.parametrize("away_ms", [0, 300])
+def test_a_new_life_of_the_receiver_gets_what_the_old_one_did_not_acknowledge(away_ms: int) -> None:
+    play = stage()
+    old = play.enter("h2", (), 0, name=7)
+    sender = play.enter("h1", (TWO,), 2000, name=1)
+    play.world.run_until(1500 * MS)
+    play.kill("h2", old)
+    acknowledged = sender.endpoint.acknowledged
+    play.world.run_until((1500 + away_ms) * MS)
+    new = play.enter("h2", (), 0, name=8)
+    play.world.run_until(2300 * MS)
+    before, after = numbers(old, 1), numbers(new, 1)
+    assert before == list(range(len(before)))
+    assert acknowledged <= after[0] <= len(before), "none is missing between the two lives"
+    assert after == list(range(after[0], sender.sent))
+    assert (sender.endpoint.unacknowledged, sender.endpoint.acknowledged) == (0, sender.sent)
+    (anew,) = sender.endpoint.began_anew
+    assert (anew.destination, anew.again > 0) == (TWO, True)
+    assert len(sender.endpoint.reconnects) == 1
+
+
+def test_after_a_new_life_a_failover_is_one_as_before() -> None:
+    play = stage()
+    old = play.enter("h2", (), 0, name=7)
+    sender = play.enter("h1", (TWO,), 2000, name=1)
+    play.world.run_until(1300 * MS)
+    play.kill("h2", old)
+    new = play.enter("h2", (), 0, name=8)
+    play.world.run_until(1600 * MS)
+    play.world.feed(OnSubnet(Cut("h2/1")))
+    play.world.run_until(2300 * MS)
+    after = numbers(new, 1)
+    assert after == list(range(after[0], sender.sent))
+    assert len(sender.endpoint.began_anew) == 1
+    assert len(sender.endpoint.reconnects) == 2
+
+
+def test_the_sender_too_many_is_told_why_and_gets_the_place_of_one_that_has_gone() -> None:
+    play = stage()
+    receiver = play.enter("h2", (), 0, name=99)
+    senders = [play.enter("h1", (TWO,), 1100, name=name, listens=False) for name in range(1, PEERS + 1)]
+    play.world.run_until(1200 * MS)
+    late = play.enter("h1", (TWO,), 1300, name=50, listens=False)
+    play.world.run_until(1400 * MS)
+    assert late.endpoint.refusals == {TWO: "it has 8 senders already, more it does not take"}
+    assert numbers(receiver, 50) == []
+    for sender in (senders[2], senders[0]):
+        play.kill("h1", sender)
+        play.world.run_until(play.world.now + 1 * MS)
+    play.world.run_until(1600 * MS)
+    assert late.endpoint.refusals == {}
+    assert numbers(receiver, 50) == list(range(late.sent))
+    assert late.endpoint.unacknowledged == 0
+    forgotten = set(range(1, PEERS + 1)) - set(receiver.endpoint._sources)
+    assert forgotten == {3}, "the one that has been away for longest"
+
+
+def test_a_sender_that_was_forgotten_goes_on() -> None:
+    play = stage()
+    receiver = play.enter("h2", (), 0, name=99)
+    senders = [play.enter("h1", (TWO,), 3000, name=name, listens=False) for name in range(1, PEERS + 1)]
+    play.world.run_until(1200 * MS)
+    way = senders[0].endpoint._ways[TWO]
+    receiver.endpoint._sources.pop(1)  # as for one sender more
+    play.world.feed(OnHost("h1", RdmaGone(2)))
+    play.kill("h1", senders[1])
+    senders[0].endpoint._broken(play.world.now, way)
+    way.id, way.again_at = -1, play.world.now
+    play.world.run_until(3100 * MS)
+    got = numbers(receiver, 1)
+    assert sorted(set(got)) == list(range(senders[0].sent))
+    assert len(senders[0].endpoint.began_anew) == 1
+    assert senders[0].endpoint.unacknowledged == 0
+
+
+def test_where_nobody_listens_the_sender_knows() -> None:
+    play = stage()
+    sender = play.enter("h1", (TWO,), 1100)
+    play.world.run_until(1200 * MS)
+    assert sender.endpoint.refusals == {TWO: "nobody takes datagrams there"}
+    assert sender.endpoint.reconnects == []
+
+
+def test_a_sender_that_only_waits_finds_the_dead_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver's adapter has acknowledged all and the receiver nothing when its cable goes."""
+    play = stage()
+    receiver = play.enter("h2", (), 0, name=2)
+    sender = play.enter("h1", (TWO,), 1110, name=1)
+    play.world.run_until(1100 * MS)
+    took = Endpoint._took
+    monkeypatch.setattr(Endpoint, "_took", lambda *_: [])
+    play.world.run_until(1115 * MS)
+    monkeypatch.setattr(Endpoint, "_took", took)
+    assert sender.endpoint.unacknowledged > 0
+    cut_at = play.world.now
+    play.world.feed(OnSubnet(Cut("h2/1")))
+    play.world.run_until(1300 * MS)
+    assert sender.endpoint.unacknowledged == 0
+    assert numbers(receiver, 1) == list(range(sender.sent))
+    ((_, flowing_at),) = sender.endpoint.reconnects
+    assert flowing_at - cut_at < 100 * MS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_failover_of_the_receiver_costs_less_than_100_ms(seed: int) -> None:
+    play = stage(seed)
+    receiver = play.enter("h2", (), 0, name=2)
+    sender = play.enter("h1", (TWO,), 1700, name=1)
+    play.world.run_until(1500 * MS)
+    play.world.feed(OnSubnet(Cut("h2/1")))
+    play.world.run_until(1600 * MS)
+    ((_, flowing_at),) = sender.endpoint.reconnects
+    assert flowing_at - 1500 * MS < 100 * MS
+    play.world.run_until(1800 * MS)
+    assert numbers(receiver, 1) == list(range(sender.sent))
 
 
 def test_what_does_not_fit_is_refused() -> None:

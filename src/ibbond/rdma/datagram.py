@@ -2,9 +2,12 @@
 
 Read first: Linux Documentation/networking/rds.rst. Pure as `rdma.session`: news and time in, requests out. Each sender
 has one connection per destination; datagrams are numbered per destination and kept until the receiver has acknowledged
-them by message. A connection begins with the sender's name in the REQ (a number that no other sender and no earlier
-life of this one has) and the number that the receiver wants next in the REP: older ones are done, the rest goes again.
-Left out: one connection for both directions, congestion maps, RDMA beside the datagrams, fragments.
+them by message. A connection begins with the sender's name in the REQ (a number that no other endpoint and no earlier
+life of this one has); the REP has the receiver's name and the number that it wants next: older ones are done, the rest
+goes again. A receiver of another name, or one that has forgotten the sender, has begun anew: what its old life has not
+acknowledged is numbered for the new one. A sender that only waits for acknowledgments sends probes, for what is awaited
+meets no dead path. Left out: one connection for both directions, congestion maps, RDMA beside the datagrams, fragments;
+a receiver sends nothing by itself, so a sender whose host has vanished keeps its place.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
+from ibbond.wire.cm import RejectReason
 
 DEFAULT_PORT = 18634  # RDS over RDMA CM
 LARGEST = 4096  # bytes of one datagram
@@ -41,8 +45,14 @@ WINDOW = 32  # datagrams to one destination without an acknowledgment
 QUEUED = 1024  # datagrams to one destination that wait
 PEERS = 8  # destinations, and as many senders
 AGAIN_AFTER = 20 * MS  # from a failed attempt to the next
+PROBE_AFTER = 20 * MS  # of waiting for an acknowledgment, and again each time
 
 NUMBER = struct.Struct("!Q")  # before each datagram; alone it is an acknowledgment of all before it
+WELCOME = struct.Struct("!QQ")  # in a REP: the number wanted next, the receiver's name
+REFUSAL = struct.Struct("!II")  # in a REJ: what it is from, how many senders there are
+FULL = int.from_bytes(b"full")
+PROBE = b"?"  # shorter than any datagram; of its number in completions there is no datagram
+PROBING = -1
 SLOT = NUMBER.size + LARGEST
 OUT = 0  # what is under way; then room for acknowledgments, then room for what arrives
 ACKS = OUT + PEERS * WINDOW * SLOT
@@ -59,6 +69,15 @@ class Arrived:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """At `at` a destination was found to have begun anew; `again` datagrams were numbered for its new life."""
+
+    at: int
+    destination: bytes
+    again: int
+
+
 @dataclass(slots=True)
 class _Way:
     """To one destination. `under_way` and `waiting` hold datagrams without an acknowledgment, in order."""
@@ -67,26 +86,35 @@ class _Way:
     destination: bytes
     id: int = -1
     ready: bool = False
+    peer: int | None = None  # the receiver's name
+    refusal: str = ""  # why it does not take us
     first: int = 0  # number of the oldest one under way
     under_way: deque[bytes] = field(default_factory=deque)
     waiting: deque[bytes] = field(default_factory=deque)
     again_at: int | None = None
     broken_at: int | None = None
+    probe_at: int | None = None  # None while a probe is on its way too
 
 
 @dataclass(slots=True)
 class _Source:
-    """From one sender."""
+    """From one sender. While it has no connection `id` is -1, since `left_at`."""
 
     place: int
     expected: int = 0
     id: int = -1
+    left_at: int = 0
     address: str = ""
 
 
 @dataclass(slots=True)
 class Endpoint:
-    """Sends to many and hears many. `name` (64 bits) must differ from every other endpoint's and from earlier lives."""
+    """Sends to many and hears many. `name` (64 bits) must differ from every other endpoint's and from earlier lives.
+
+    Each datagram arrives once and in order in one life of its receiver. Twice may come what a receiver took and could
+    not acknowledge before it ended (its new life gets it), or before it forgot the sender: of `PEERS` senders and one
+    more, the one without a connection for longest is forgotten, and its check for duplicates with it.
+    """
 
     memory: memoryview
     key: int
@@ -97,6 +125,7 @@ class Endpoint:
     replayed: int = 0  # sent again after a reconnect
     dropped: int = 0  # arrived a second time
     reconnects: list[tuple[int, int]] = field(default_factory=list)  # (broken at, flowing again at), ns
+    began_anew: list[Anew] = field(default_factory=list)
     _next_id: int = 1
     _ways: dict[bytes, _Way] = field(default_factory=dict)
     _sources: dict[int, _Source] = field(default_factory=dict)
@@ -119,11 +148,16 @@ class Endpoint:
         if len(way.waiting) == QUEUED:
             raise Refused("cannot send", why=f"{QUEUED} datagrams wait", fix="Send later", code=errno.EAGAIN)
         way.waiting.append(payload)
-        return requests + self._pump(way)
+        return requests + self._pump(now, way)
 
     @property
     def unacknowledged(self) -> int:
         return sum(len(way.under_way) + len(way.waiting) for way in self._ways.values())
+
+    @property
+    def refusals(self) -> dict[bytes, str]:
+        """The destinations that do not take us now, and why; we go on asking them."""
+        return {way.destination: way.refusal for way in self._ways.values() if way.refusal}
 
     def tick(self, now: int) -> list[RdmaRequest]:
         requests: list[RdmaRequest] = []
@@ -131,20 +165,24 @@ class Endpoint:
             if way.again_at is not None and way.again_at <= now:
                 way.again_at = None
                 requests += self._resolve(way)
+            if way.probe_at is not None and way.probe_at <= now:
+                way.probe_at = None
+                requests.append(PostWork(way.id, Work(PROBING, Operation.SEND, inline=PROBE)))
         return requests
 
     def deadline(self) -> int | None:
-        return min((way.again_at for way in self._ways.values() if way.again_at is not None), default=None)
+        waits = (at for way in self._ways.values() for at in (way.again_at, way.probe_at) if at is not None)
+        return min(waits, default=None)
 
     def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
         if isinstance(news, RdmaNews) and news.kind is RdmaKind.CONNECT_REQUEST:
-            return self._requested(news)
+            return self._requested(now, news)
         for way in self._ways.values():
             if way.id == news.id:
                 return self._of_way(now, way, news)
         for source in self._sources.values():
             if source.id == news.id:
-                return self._of_source(source, news)
+                return self._of_source(now, source, news)
         return []
 
     # --- sending
@@ -159,7 +197,11 @@ class Endpoint:
             done = news.completion
             if done.status is not Status.SUCCESS:
                 return self._broken(now, way)
-            return self._acknowledged(way, done.number) if done.operation is Operation.RECEIVE else []
+            if done.operation is Operation.RECEIVE:
+                return self._acknowledged(now, way, done.number)
+            if done.number == PROBING:
+                self._await(now, way)
+            return []
         match news.kind:
             case RdmaKind.ADDR_RESOLVED:
                 return [ResolveRoute(way.id, timeout_ms=1000)]
@@ -174,36 +216,51 @@ class Endpoint:
                 )
                 return [MakeQueuePair(way.id), *(self._ack_room(way, slot) for slot in range(WINDOW + 1)), connect]
             case RdmaKind.ESTABLISHED:
-                return self._flowing(now, way, NUMBER.unpack_from(news.private)[0])
+                return self._flowing(now, way, *WELCOME.unpack_from(news.private))
+            case RdmaKind.REJECTED:
+                way.refusal = _why(news)
+                return self._broken(now, way)
             case _:
                 return self._broken(now, way)
 
     def _broken(self, now: int, way: _Way) -> list[RdmaRequest]:
         """Drop the connection, or the attempt at one; a connection that flowed is tried again at once."""
         gone: list[RdmaRequest] = [Disconnect(way.id), Destroy(way.id)]
+        way.probe_at = None
         if way.ready:
             way.ready, way.broken_at = False, now
             return gone + self._resolve(way)
         way.id, way.again_at = -1, now + AGAIN_AFTER
         return gone
 
-    def _flowing(self, now: int, way: _Way, wanted: int) -> list[RdmaRequest]:
+    def _flowing(self, now: int, way: _Way, wanted: int, peer: int) -> list[RdmaRequest]:
         """The receiver wants this number next: what is older has arrived, the rest goes again."""
+        anew = way.peer not in (None, peer) or not way.first <= wanted <= way.first + len(way.under_way)
+        if anew:
+            self.began_anew.append(Anew(now, way.destination, len(way.under_way)))
+            way.first = wanted
         self._forget(way, wanted)
-        way.ready = True
+        way.ready, way.peer, way.refusal = True, peer, ""
         if way.broken_at is not None:
             self.reconnects.append((way.broken_at, now))
             way.broken_at = None
         self.replayed += len(way.under_way)
         again = [self._post(way, way.first + at, payload) for at, payload in enumerate(way.under_way)]
-        return [*again, *self._pump(way)]
+        self._await(now, way)
+        return [*again, *self._pump(now, way)]
 
-    def _pump(self, way: _Way) -> list[RdmaRequest]:
+    def _pump(self, now: int, way: _Way) -> list[RdmaRequest]:
         requests: list[RdmaRequest] = []
         while way.ready and way.waiting and len(way.under_way) < WINDOW:
+            if not way.under_way:
+                way.probe_at = now + PROBE_AFTER
             way.under_way.append(way.waiting.popleft())
             requests.append(self._post(way, way.first + len(way.under_way) - 1, way.under_way[-1]))
         return requests
+
+    def _await(self, now: int, way: _Way) -> None:
+        """The next probe goes when nothing is heard for a while, if anything is to be heard."""
+        way.probe_at = now + PROBE_AFTER if way.under_way else None
 
     def _post(self, way: _Way, number: int, payload: bytes) -> RdmaRequest:
         raw = NUMBER.pack(number) + payload
@@ -217,9 +274,10 @@ class Endpoint:
     def _ack_at(self, way: _Way, slot: int) -> int:
         return ACKS + (way.place * (WINDOW + 1) + slot) * NUMBER.size
 
-    def _acknowledged(self, way: _Way, slot: int) -> list[RdmaRequest]:
+    def _acknowledged(self, now: int, way: _Way, slot: int) -> list[RdmaRequest]:
         self._forget(way, NUMBER.unpack_from(self.memory, self._ack_at(way, slot))[0])
-        return [self._ack_room(way, slot), *self._pump(way)]
+        self._await(now, way)
+        return [self._ack_room(way, slot), *self._pump(now, way)]
 
     def _forget(self, way: _Way, wanted: int) -> None:
         while way.under_way and way.first < wanted:
@@ -229,39 +287,49 @@ class Endpoint:
 
     # --- receiving
 
-    def _requested(self, news: RdmaNews) -> list[RdmaRequest]:
+    def _requested(self, now: int, news: RdmaNews) -> list[RdmaRequest]:
         """A sender connects, perhaps again: then its older connection is over, and nothing of that counts any more."""
         (name,) = NUMBER.unpack_from(news.private)
         source = self._sources.get(name)
         if source is None:
-            if len(self._sources) == PEERS:
-                return [Reject(news.id), Destroy(news.id)]
-            source = self._sources[name] = _Source(len(self._sources))
+            place = self._free_place()
+            if place is None:
+                return [Reject(news.id, REFUSAL.pack(FULL, PEERS)), Destroy(news.id)]
+            source = self._sources[name] = _Source(place)
         gone: list[RdmaRequest] = [] if source.id < 0 else [Disconnect(source.id), Destroy(source.id)]
         source.id, source.address = news.id, news.detail
         room = (self._room(source, slot) for slot in range(WINDOW + 1))
-        return [*gone, MakeQueuePair(news.id), *room, Accept(news.id, NUMBER.pack(source.expected))]
+        return [*gone, MakeQueuePair(news.id), *room, Accept(news.id, WELCOME.pack(source.expected, self.name))]
 
-    def _of_source(self, source: _Source, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+    def _free_place(self) -> int | None:
+        """For one sender more: a new one, or that of the sender who has been away for longest; None without any."""
+        if len(self._sources) < PEERS:
+            return len(self._sources)
+        away = {name: source.left_at for name, source in self._sources.items() if source.id < 0}
+        return self._sources.pop(min(away, key=away.__getitem__)).place if away else None
+
+    def _of_source(self, now: int, source: _Source, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
         if isinstance(news, RdmaNews):
-            return [] if news.kind is RdmaKind.ESTABLISHED else self._leave(source)
+            return [] if news.kind is RdmaKind.ESTABLISHED else self._leave(now, source)
         done = news.completion
         if done.status is not Status.SUCCESS:
-            return self._leave(source)
-        return self._took(source, done.number, done.length) if done.operation is Operation.RECEIVE else []
+            return self._leave(now, source)
+        return self._took(now, source, done.number, done.length) if done.operation is Operation.RECEIVE else []
 
-    def _leave(self, source: _Source) -> list[RdmaRequest]:
+    def _leave(self, now: int, source: _Source) -> list[RdmaRequest]:
         """The sender will come back; what it wants to know then is `expected`."""
-        over, source.id = source.id, -1
+        over, source.id, source.left_at = source.id, -1, now
         return [Disconnect(over), Destroy(over)]
 
-    def _took(self, source: _Source, slot: int, length: int) -> list[RdmaRequest]:
+    def _took(self, now: int, source: _Source, slot: int, length: int) -> list[RdmaRequest]:
         at = self._room_at(source, slot)
+        if length == len(PROBE):
+            return [self._room(source, slot)]
         if length < NUMBER.size:
-            return self._leave(source)
+            return self._leave(now, source)
         (number,) = NUMBER.unpack_from(self.memory, at)
         if number > source.expected:
-            return self._leave(source)  # a gap: never acknowledge what did not come
+            return self._leave(now, source)  # a gap: never acknowledge what did not come
         if number < source.expected:
             self.dropped += 1
         else:
@@ -277,3 +345,14 @@ class Endpoint:
 
     def _room_at(self, source: _Source, slot: int) -> int:
         return IN + (source.place * (WINDOW + 1) + slot) * SLOT
+
+
+def _why(news: RdmaNews) -> str:
+    """In words, why a connection was rejected."""
+    if news.status == RejectReason.CONSUMER and len(news.private) >= REFUSAL.size:
+        kind, senders = REFUSAL.unpack_from(news.private)
+        if kind == FULL:
+            return f"it has {senders} senders already, more it does not take"
+    if news.status == RejectReason.INVALID_SERVICE_ID:
+        return "nobody takes datagrams there"
+    return f"the connection was rejected, reason {news.status}"

@@ -1,15 +1,16 @@
 """What programs and their host's adapter say to each other: every value comes back, nothing else gets in."""
 
 import contextlib
+import errno
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibbond.errors import Malformed
+from ibbond.errors import Malformed, Refused
 from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
-from ibbond.rdma.messages import KINDS, NotDone, Register, Registered, pack, parse
+from ibbond.rdma.messages import KINDS, NotDone, Register, Registered, Settle, Settled, admitted, pack, parse
 from ibbond.stack import rdma_events as cm
 
 number, text, octets = st.integers(0, 2**32), st.text(max_size=20), st.binary(max_size=64)
@@ -29,9 +30,11 @@ values = st.one_of(
     st.builds(cm.PostWork, number, work | receive),
     st.builds(cm.RdmaNews, number, st.sampled_from(cm.RdmaKind), number, octets, number, text),
     st.builds(cm.WorkOver, number, completion),
-    st.just(Register()),
-    st.builds(Registered, number),
-    st.builds(NotDone, text, number),
+    st.builds(Register, number),
+    st.builds(Registered, number, number),
+    st.builds(Settle, number),
+    st.builds(Settled, number),
+    st.builds(NotDone, text, text, text, number, number),
 )
 
 
@@ -72,6 +75,7 @@ def test_any_json_is_a_message_or_malformed(kind: type, fields: dict[str, object
         b'{"": "Destroy"}',
         b'{"": "Destroy", "id": "7"}',
         b'{"": "Destroy", "id": 7, "more": 1}',
+        b'{"": "Destroy", "id": true}',
         b'{"": "PostWork", "id": 7, "request": {"": "Destroy", "id": 1}}',
         b'{"": "Accept", "id": 7, "private": "xyz"}',
         b'{"": "WorkOver", "id": 7, "completion": {"": "Completion", "number": 1, "operation": "eat", "status": "x"}}',
@@ -81,3 +85,60 @@ def test_any_json_is_a_message_or_malformed(kind: type, fields: dict[str, object
 def test_what_is_no_message(raw: bytes) -> None:
     with pytest.raises(Malformed):
         parse(raw)
+
+
+def posted(**words: object) -> cm.PostWork:
+    return cm.PostWork(0, Work(**{"number": 0, "operation": Operation.SEND, **words}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "word"),
+    [
+        (cm.ResolveAddress(-1, bytes(4), 7), errno.EINVAL, "id is -1"),
+        (cm.ResolveAddress(cm.ARRIVED_IDS, bytes(4), 7), errno.EINVAL, "0 to 16777215"),
+        (cm.ResolveAddress(0, bytes(5), 7), errno.EINVAL, "4 or 16"),
+        (cm.ResolveAddress(0, bytes(4), 1 << 16), errno.EINVAL, "65535"),
+        (cm.ResolveAddress(0, bytes(4), 7, timeout_ms=-1), errno.EINVAL, "timeout_ms is -1"),
+        (cm.ResolveRoute(0, timeout_ms=1 << 70), errno.EINVAL, "timeout_ms"),
+        (cm.Listen(0, -1), errno.EINVAL, "port is -1"),
+        (cm.Listen(0, 7, bytes(3)), errno.EINVAL, "0 or 4 or 16"),
+        (cm.Destroy(-1), errno.EINVAL, "id is -1"),
+        (cm.Disconnect(1 << 32), errno.EINVAL, "id is"),
+        (cm.Connect(0, bytes(57)), errno.EINVAL, "at most 56"),
+        (cm.Accept(0, bytes(197)), errno.EINVAL, "at most 196"),
+        (cm.Reject(0, bytes(149)), errno.EINVAL, "at most 148"),
+        (cm.Connect(0, retry_count=-1), errno.EINVAL, "retry_count is -1"),
+        (cm.Connect(0, ack_timeout=32), errno.EINVAL, "0 to 31"),
+        (cm.Connect(0, response_timeout=32), errno.EINVAL, "0 to 31"),
+        (cm.Connect(0, cm_retries=16), errno.EINVAL, "0 to 15"),
+        (posted(number=-1), errno.EINVAL, "number is -1"),
+        (posted(length=-1), errno.EINVAL, "length is -1"),
+        (posted(offset=1 << 63), errno.EINVAL, "offset"),
+        (posted(key=1 << 32), errno.EINVAL, "key"),
+        (posted(remote_key=-1), errno.EINVAL, "remote_key"),
+        (posted(operation=Operation.RECEIVE), errno.EINVAL, "Receive"),
+        (posted(operation=Operation.READ, inline=b"x"), errno.EINVAL, "inline"),
+        (posted(inline=b"x", offload=b"x"), errno.EINVAL, "offload"),
+        (posted(inline=bytes(60_001)), errno.EMSGSIZE, "60001 bytes"),
+        (cm.PostWork(0, Receive(0, 0, 0, 1 << 40)), errno.EINVAL, "length"),
+    ],
+)
+def test_values_that_fit_no_field_are_refused(request_: cm.RdmaRequest, code: int, word: str) -> None:
+    with pytest.raises(Refused, match=word) as refusal:
+        admitted(request_)
+    assert refusal.value.code == code
+
+
+def test_values_at_the_edge_are_admitted() -> None:
+    for request in (
+        cm.ResolveAddress(cm.ARRIVED_IDS - 1, bytes(16), 65535),
+        cm.Connect(cm.ARRIVED_IDS, bytes(56), ack_timeout=31, response_timeout=31, cm_retries=15),
+        cm.Accept(cm.ARRIVED_IDS + 1, bytes(196)),
+        cm.Reject(cm.ARRIVED_IDS + 1, bytes(148)),
+        posted(number=(1 << 64) - 1, length=1 << 31, offset=(1 << 63) - 1),
+    ):
+        assert admitted(request) == request
+
+
+def test_retry_counts_of_more_than_three_bits_are_seven() -> None:
+    assert admitted(cm.Connect(0, retry_count=8, rnr_retry_count=255)) == cm.Connect(0)

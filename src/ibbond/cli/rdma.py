@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -59,7 +61,7 @@ def rdma_session(
     else:
         from ibbond.lab.rdma_live import perform
 
-        with some_lab(lab_name, file) as control:
+        with signals_end_it(), some_lab(lab_name, file) as control:
             report = perform(control, source, target, failovers=failovers, heed_address_change=not ignore_addr_change)
     if as_json:
         print_json(report)
@@ -67,6 +69,37 @@ def rdma_session(
         click.echo(describe(report))
     if not report["verified"] or report["writes_lost"] or report["writes_doubled"]:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def signals_end_it() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the session as Ctrl-C does: what was pulled is plugged, what was started is ended.
+
+    The first one counts; further ones do not disturb that. Those that are ignored stay so (nohup, a shell's `&`).
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = [number for number in numbers if before[number] is not signal.SIG_IGN]
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        for each in heeded:
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    for number in heeded:
+        signal.signal(number, end)
+    try:
+        yield
+    except SystemExit as ending:
+        if isinstance(ending.code, int) and ending.code > 128:
+            name = signal.Signals(ending.code - 128).name
+            click.echo(f"ibbond: ended by {name}; every cable that was pulled is plugged again", err=True)
+        raise
+    finally:
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager

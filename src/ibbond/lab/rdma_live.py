@@ -2,28 +2,34 @@
 
 Read first: `lab.rdma_session`, whose report this one has the shape of. All times are CLOCK_MONOTONIC of this machine:
 the lab's time line and the initiator use the same. The lab may be somebody's: every cable that is pulled is plugged
-again, whatever happens. Left out: seeds.
+again, whatever happens; Ctrl-C and signals that raise wait for that. Left out: seeds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
 from ibbond.lab.inside import Door, door
 from ibbond.lab.rdma_report import Plain, failover_row, settings
+from ibbond.rdma.program import refusal_in
+from ibbond.rdma.session import SERVICE_PORT
 
 HEALTHY = 0.5  # seconds before and after each move
 RECOVERING = 2.0
 PATIENCE = 60.0
+LOOKING_EVERY = 0.05
 PROGRAM = ("-m", "ibbond.rdma.program")
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class _Bond(NamedTuple):
@@ -38,20 +44,20 @@ def perform(control: Control, source: str, target: str, *, failovers: int, heed_
     hosts = _table(control.ask("status"), "hosts")
     bonds = {host: _bond(hosts, host) for host in (source, target)}
     with contextlib.ExitStack() as closing:
-        serving = _start(closing, door(control, target), "target")
+        serving = _start(closing, door(control, target), f"the target on {target}", "target")
         words = [] if heed_address_change else ["--ignore-addr-change"]
-        asking = _start(closing, door(control, source), "initiator", bonds[target].address, *words)
+        initiator = ("initiator", bonds[target].address, *words)
+        asking = _start(closing, door(control, source), f"the initiator on {source}", *initiator)
         began = time.monotonic_ns()
-        time.sleep(HEALTHY)
+        _rest((asking, serving), HEALTHY)
         moves = []
         for number in range(failovers):
             host = (source, target)[number % 2]
-            moves.append((host, *_move(control, host, bonds[host].name)))
-        out, _ = asking.communicate(timeout=PATIENCE)
-        serving.communicate(timeout=PATIENCE)
-    if asking.returncode or not out:
-        raise Refused("the session ended early", why="see its words above", fix="Look at the lab's hosts")
-    facts = json.loads(out)
+            cut_at, moved_at = _move(control, host, bonds[host].name, (asking, serving))
+            _rest((asking, serving), HEALTHY)
+            moves.append((host, cut_at, moved_at, time.monotonic_ns()))
+        facts = json.loads(_last_words(asking))
+        _last_words(serving)
     return {
         "mode": "live",
         "settings": settings(heed_address_change=heed_address_change),
@@ -85,37 +91,113 @@ def _table(value: object, key: str) -> dict[str, object]:
     return found
 
 
-def _start(closing: contextlib.ExitStack, way: Door, *words: str) -> subprocess.Popen[bytes]:
-    """One end of the session in a host; returns when it has registered its memory and begun."""
+class _End(NamedTuple):
+    """A running end of the session, and what people call it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+
+def _start(closing: contextlib.ExitStack, way: Door, name: str, *words: str) -> _End:
+    """One end of the session in a host; returns when its requests so far have been granted."""
     closing.callback(way.close)
-    process = way.popen([sys.executable, *PROGRAM, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    closing.callback(_end, process)
+    process = way.popen(
+        [sys.executable, *PROGRAM, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,  # Ctrl-C is not for it: we end it
+    )
+    closing.callback(_kill, process)
     assert process.stdout is not None, "it was asked for"
-    if process.stdout.readline() != b"ready\n":
-        raise Refused(f"the {words[0]} did not start", why="see its words above", fix="Look at the lab's hosts")
-    return process
+    line = process.stdout.readline()
+    if line == b"ready\n":
+        return _End(name, process)
+    refusal = refusal_in(line)
+    if refusal is not None and refusal.code == errno.EADDRINUSE:
+        why = f"service port {SERVICE_PORT} there is taken"
+        fix = "End the program that listens there, or name another target"
+        raise Refused(f"cannot start {name}", why=why, fix=fix, code=errno.EADDRINUSE)
+    raise _early(name, "start", refusal)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
-def _move(control: Control, host: str, bond: str) -> tuple[int, int | None, int]:
-    """Pull the active member's cable and plug it again: (cut at, failed over at, plugged and healthy at)."""
-    active = str(control.ask("read", host=host, path=f"{bond}/bonding/active_slave")).strip()
-    cut_at = time.monotonic_ns()
-    control.ask("cut", cables=[f"{host}/{active}"])
+def _last_words(end: _End) -> bytes:
+    """End one end of the session; the last line that it says."""
     try:
-        time.sleep(RECOVERING)
-        items = control.ask("past_events")
-    finally:
-        control.ask("mend", cables=[f"{host}/{active}"])
+        out, _ = end.process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        why = f"{end.name} did not end within {PATIENCE:.0f} s"
+        raise Refused("the session did not end", why=why, fix="See with ibbond lab status what is cut") from None
+    lines = out.splitlines() or [b""]
+    if end.process.returncode:
+        raise _early(end.name, "end well", refusal_in(lines[-1]))
+    return lines[-1]
+
+
+def _early(name: str, what: str, refusal: Refused | None) -> Refused:
+    why = f"{refusal.what}: {refusal.why}" if refusal is not None else "it was ended, or see its words above"
+    fix = refusal.fix if refusal is not None else "See with ibbond lab status whether the lab runs, and try again"
+    return Refused(f"{name} did not {what}", why=why, fix=fix)
+
+
+def _rest(ends: tuple[_End, ...], seconds: float) -> None:
+    """Let the session be; `Refused` as soon as one of its ends is no more."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        for end in ends:
+            if end.process.poll() is not None:
+                _last_words(end)
+                raise _early(end.name, "last", None)
+        time.sleep(min(left, LOOKING_EVERY))
+
+
+def _move(control: Control, host: str, bond: str, ends: tuple[_End, ...]) -> tuple[int, int | None]:
+    """Pull the active member's cable and plug it again: (cut at, failed over at)."""
+    active = str(control.ask("read", host=host, path=f"{bond}/bonding/active_slave")).strip()
+    cable = f"{host}/{active}"
+    with _signals_wait() as heeded:
+        cut_at = time.monotonic_ns()
+        control.ask("cut", cables=[cable])
+        try:
+            with heeded:
+                _rest(ends, RECOVERING)
+            items = control.ask("past_events")
+        except BaseException:
+            with contextlib.suppress(Refused):  # the lab has ended, and its cables with it
+                control.ask("mend", cables=[cable])
+            raise
+        control.ask("mend", cables=[cable])
     assert isinstance(items, list)
     moved = [
         int(item["at_ns"])
         for item in items
         if item["where"] == f"{host}/{bond}" and item["what"] == "failover" and int(item["at_ns"]) >= cut_at
     ]
-    time.sleep(HEALTHY)
-    return cut_at, moved[0] if moved else None, time.monotonic_ns()
+    return cut_at, moved[0] if moved else None
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[contextlib.AbstractContextManager[None]]:
+    """No signal comes between cutting and mending, but in the block of the context manager that this gives."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    @contextlib.contextmanager
+    def heeded() -> Iterator[None]:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    try:
+        yield heeded()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

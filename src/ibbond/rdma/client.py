@@ -1,81 +1,206 @@
 """RDMA for a program inside a lab host: the host's adapters by a Unix socket, memory as memfds that RDMA touches.
 
-Read first: docs/rdma.md. One `Context` is one program to the host; when it closes or dies its connections end. Left
-out: threads (use one context in each), blocking calls.
+Read first: docs/rdma.md. One `Context` is one program to the host; when it closes or dies its connections end. What the
+host says while a call waits for something else is kept for `poll`. Left out: threads (use one context in each).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
 import select
 import socket
+import time
+from array import array
 from collections import deque
+from collections.abc import Iterator, Sequence
 
 from ibbond.errors import Refused
-from ibbond.rdma.messages import SOCKET_NAME, NotDone, Register, Registered, pack, parse
+from ibbond.rdma.messages import (
+    LARGEST,
+    MOST_MEMORY,
+    SOCKET_NAME,
+    NotDone,
+    Register,
+    Registered,
+    Settle,
+    Settled,
+    pack,
+    parse,
+    too_large,
+)
 from ibbond.stack.rdma_events import RdmaNews, RdmaRequest, WorkOver
 
-LARGEST = 1 << 17
-AT_ONCE = 64  # requests in one packet; an inline message of 512 bytes is about 1200 of JSON
+AT_ONCE = 64  # requests in one packet
+Answer = Registered | Settled | NotDone
 
 
 class Context:
     """A connection to the host's adapters. `Refused` where no lab serves them."""
 
     def __init__(self) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._sock = _socket()
         try:
             self._sock.connect(SOCKET_NAME)
         except OSError as error:
             self._sock.close()
             why = error.strerror or str(error)
             raise Refused("no RDMA here", why=why, fix="Run this inside a lab host (ibbond lab exec)") from None
-        self._heard: deque[RdmaNews | WorkOver] = deque()
+        self._heard: deque[RdmaNews | WorkOver | Refused] = deque()
+        self._questions = 0
 
     def close(self) -> None:
         self._sock.close()
 
     def fileno(self) -> int:
+        """To wait on; then call `poll(0)` until it gives None."""
         return self._sock.fileno()
 
     def register(self, size: int) -> tuple[memoryview, int]:
         """New memory of so many bytes that connections of this context and their peers may use, and its key."""
+        if not 0 < size <= MOST_MEMORY:
+            code = errno.ENOMEM if size > 0 else errno.EINVAL
+            raise _no_memory(size, f"a region has 1 to {MOST_MEMORY} bytes", "Ask for another size", code)
         descriptor = os.memfd_create("ibbond-rdma", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
             memory = memoryview(mmap.mmap(descriptor, size))
-            socket.send_fds(self._sock, [pack(Register())], [descriptor])
+        except OSError as error:
+            os.close(descriptor)
+            why = error.strerror or str(error)
+            raise _no_memory(size, why, "Ask for less", error.errno or errno.ENOMEM) from None
+        try:
+            answer = self._answer_to(Register(self._new_question()), [descriptor])
         finally:
             os.close(descriptor)
-        while True:
-            for answer in self._receive():
-                if isinstance(answer, Registered):
-                    return memory, answer.key
+        assert isinstance(answer, Registered), answer
+        return memory, answer.key
 
     def ask(self, *requests: RdmaRequest) -> None:
-        """In this order; what is refused raises `Refused` from the next `poll`."""
-        for first in range(0, len(requests), AT_ONCE):
-            self._sock.send(pack(*requests[first : first + AT_ONCE]))
+        """In this order; what is refused raises `Refused` from a later `poll` or `settle`.
+
+        What is too large to be sent raises `Refused` here, and nothing is asked.
+        """
+        for packet in _packets([pack(request) for request in requests]):
+            self._send(packet)
+
+    def settle(self) -> None:
+        """Wait until all that was asked is done; raises the first of what was refused."""
+        self._answer_to(Settle(self._new_question()))
+        for heard in self._heard:
+            if isinstance(heard, Refused):
+                self._heard.remove(heard)
+                raise heard
 
     def poll(self, timeout: float | None) -> RdmaNews | WorkOver | None:
         """The next event or completion; None when `timeout` seconds have passed without one."""
-        if not self._heard:
-            if not select.select([self._sock], [], [], timeout)[0]:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._heard:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if not select.select([self._sock], [], [], left)[0]:
                 return None
             self._receive()
-        return self._heard.popleft() if self._heard else None
+        first = self._heard.popleft()
+        if isinstance(first, Refused):
+            raise first
+        return first
 
-    def _receive(self) -> list[object]:
-        raw = self._sock.recv(LARGEST)
+    def _new_question(self) -> int:
+        self._questions += 1
+        return self._questions
+
+    def _answer_to(self, request: Register | Settle, descriptors: Sequence[int] = ()) -> Answer:
+        """Send a question and wait for its own answer; `Refused` when it is that."""
+        self._send(pack(request), descriptors)
+        while True:
+            for answer in self._receive():
+                if answer.question == request.question:
+                    if isinstance(answer, NotDone):
+                        raise _refusal(answer)
+                    return answer
+
+    def _send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
+        """One packet. While there is no room for it we hear: the lab asks nothing more of those who do not."""
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        while True:
+            try:
+                self._sock.sendmsg([packet], beside, socket.MSG_DONTWAIT)
+                return
+            except BlockingIOError:
+                if select.select([self._sock], [self._sock], [])[0]:
+                    self._receive()
+            except ConnectionError:
+                raise _gone() from None
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    raise too_large(f"its request has {len(packet)} bytes") from None
+                why, code = error.strerror or str(error), error.errno or errno.EIO
+                raise Refused("cannot ask for RDMA", why=why, fix="Open another context", code=code) from None
+
+    def _receive(self) -> list[Answer]:
+        """Hear one packet: answers come back, all else is kept for `poll`."""
+        try:
+            raw = self._sock.recv(LARGEST)
+        except ConnectionError:
+            raw = b""
         if not raw:
-            raise Refused("RDMA has gone", why="the lab has ended", fix="Start it again")
-        messages = parse(raw)
-        for message in messages:
-            if isinstance(message, NotDone):
-                raise Refused("RDMA request", why=message.text, fix="See docs/rdma.md", code=message.code)
-            if isinstance(message, RdmaNews | WorkOver):
+            raise _gone()
+        answers: list[Answer] = []
+        for message in parse(raw):
+            if isinstance(message, NotDone) and message.question < 0:
+                self._heard.append(_refusal(message))
+            elif isinstance(message, RdmaNews | WorkOver):
                 self._heard.append(message)
-        return messages
+            elif isinstance(message, Registered | Settled | NotDone):
+                answers.append(message)
+        return answers
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def _packets(requests: Sequence[bytes]) -> Iterator[bytes]:
+    """Requests together in packets; `Refused` at once when one of them fits none."""
+    largest = max(map(len, requests), default=0)
+    if largest + len(b"[]") > LARGEST:
+        raise too_large(f"its request has {largest} bytes, at most {LARGEST} fit")
+    return _filled(requests)
+
+
+def _filled(requests: Sequence[bytes]) -> Iterator[bytes]:
+    packet: list[bytes] = []
+    room = LARGEST - 1
+    for request in requests:
+        if len(packet) == AT_ONCE or len(request) + 1 > room:
+            yield b"[" + b",".join(packet) + b"]"
+            packet, room = [], LARGEST - 1
+        packet.append(request)
+        room -= len(request) + 1
+    if packet:
+        yield b"[" + b",".join(packet) + b"]"
+
+
+def _refusal(answer: NotDone) -> Refused:
+    return Refused(answer.what, why=answer.why, fix=answer.fix, code=answer.code)
+
+
+def _no_memory(size: int, why: str, fix: str, code: int) -> Refused:
+    return Refused(f"cannot register {size} bytes", why=why, fix=fix, code=code)
+
+
+def _gone() -> Refused:
+    """The connection is lost: whether the lab still takes others says why."""
+    try:
+        with _socket() as door:
+            door.setblocking(False)
+            door.connect(SOCKET_NAME)
+    except ConnectionRefusedError:
+        return Refused("RDMA has gone", why="the lab has ended", fix="Start it again", code=errno.ECONNRESET)
+    except BlockingIOError:
+        pass  # somebody listens, with much to do
+    why = "the lab, which runs on, has dropped this program: it left too many events unread"
+    return Refused("RDMA has gone", why=why, fix="Open another context, and poll it more often", code=errno.ECONNRESET)

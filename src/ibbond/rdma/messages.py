@@ -1,20 +1,24 @@
 """Requests and news of RDMA CM as JSON: what a program and its host's adapter say to each other over a Unix socket.
 
 Read first: `stack.rdma_events`. Bytes are hexadecimal, enums their values, values carry their class's name. Memory is
-not in messages: it comes as a descriptor with `Register`.
+not in messages: it comes as a descriptor with `Register`. Requests are answered in their order; those that carry a
+`question` (a number of the program's) are answered by a message that carries it too. Left out: what a request needs
+besides values that fit their fields (`stack.rdma_users`).
 """
 
 from __future__ import annotations
 
 import enum
+import errno
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, get_type_hints
 
-from ibbond.errors import Malformed
+from ibbond.errors import Malformed, Refused
 from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.stack.rdma_events import (
+    ARRIVED_IDS,
     Accept,
     Connect,
     Destroy,
@@ -24,6 +28,7 @@ from ibbond.stack.rdma_events import (
     PostWork,
     RdmaKind,
     RdmaNews,
+    RdmaRequest,
     Reject,
     ResolveAddress,
     ResolveRoute,
@@ -34,30 +39,140 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SOCKET_NAME = "\0ibbond-rdma"  # abstract: each network namespace has its own
+LARGEST = 1 << 17  # bytes of a packet
+MOST_INLINE = 60_000  # bytes of an inline message; in hexadecimal they fit a packet
+MOST_MEMORY = 1 << 32  # bytes of one region
+MOST_RETRIES = 7  # a field of three bits
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
     """The descriptor of a memfd that comes along; it must be sealed against shrinking. Answered by `Registered`."""
 
+    question: int = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
     key: int
+    question: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Answered by `Settled` when all that was asked before is done or refused."""
+
+    question: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    question: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class NotDone:
-    """A request was refused; `code` is an errno."""
+    """A request was refused, in the words of `Refused`; `code` is an errno."""
 
-    text: str
+    what: str
+    why: str
+    fix: str
     code: int
+    question: int = -1
 
 
 KINDS: tuple[type[DataclassInstance], ...] = (
     *(Listen, ResolveAddress, ResolveRoute, MakeQueuePair, Connect, Accept, Reject, Disconnect, Destroy, PostWork),
-    *(RdmaNews, WorkOver, Work, Receive, Completion, Register, Registered, NotDone),
+    *(RdmaNews, WorkOver, Work, Receive, Completion, Register, Registered, Settle, Settled, NotDone),
 )
+
+
+NEW_ID, ANY_ID = range(ARRIVED_IDS), range(1 << 32)  # those of connection requests are above
+PORT, CODE, COUNT, CM_RETRIES = range(1 << 16), range(32), range(256), range(16)
+TIME, NUMBER, KEY = range(1 << 31), range(1 << 64), range(1 << 32)
+PLACE, LENGTH = range(1 << 63), range((1 << 31) + 1)  # the longest message has 2^31 bytes
+RANGES: dict[type, dict[str, range]] = {
+    Listen: {"id": NEW_ID, "port": PORT},
+    ResolveAddress: {"id": NEW_ID, "port": PORT, "timeout_ms": TIME},
+    ResolveRoute: {"id": ANY_ID, "timeout_ms": TIME},
+    MakeQueuePair: {"id": ANY_ID},
+    Connect: {
+        "id": ANY_ID,
+        "retry_count": COUNT,
+        "rnr_retry_count": COUNT,
+        "ack_timeout": CODE,
+        "response_timeout": CODE,
+        "cm_retries": CM_RETRIES,
+    },
+    Accept: {"id": ANY_ID},
+    Reject: {"id": ANY_ID},
+    Disconnect: {"id": ANY_ID},
+    Destroy: {"id": ANY_ID},
+    PostWork: {"id": ANY_ID},
+    Work: {
+        "number": NUMBER,
+        "key": KEY,
+        "offset": PLACE,
+        "length": LENGTH,
+        "remote_key": KEY,
+        "remote_offset": PLACE,
+    },
+    Receive: {"number": NUMBER, "key": KEY, "offset": PLACE, "length": LENGTH},
+}
+MOST_PRIVATE: dict[type, int] = {Connect: 56, Accept: 196, Reject: 148}
+ADDRESS_BYTES: dict[type, tuple[str, tuple[int, ...]]] = {
+    Listen: ("address", (0, 4, 16)),
+    ResolveAddress: ("destination", (4, 16)),
+}
+
+
+def admitted(request: RdmaRequest) -> RdmaRequest:
+    """The request when its values fit their fields, else `Refused`. Retry counts above 7 are 7, as in the kernel."""
+    _check_ranges(request)
+    kind = type(request)
+    if kind in ADDRESS_BYTES:
+        name, sizes = ADDRESS_BYTES[kind]
+        size = len(getattr(request, name))
+        if size not in sizes:
+            raise _unfit(request, f"{name} has {size} bytes", f"Give it {' or '.join(map(str, sizes))}")
+    if isinstance(request, Connect | Accept | Reject) and len(request.private) > MOST_PRIVATE[kind]:
+        why, fix = f"private has {len(request.private)} bytes", f"Give it at most {MOST_PRIVATE[kind]}"
+        raise _unfit(request, why, fix)
+    if isinstance(request, PostWork):
+        _check_ranges(request.request)
+        if isinstance(request.request, Work):
+            _check_work(request.request)
+    if isinstance(request, Connect) and max(request.retry_count, request.rnr_retry_count) > MOST_RETRIES:
+        counts = min(MOST_RETRIES, request.retry_count), min(MOST_RETRIES, request.rnr_retry_count)
+        return replace(request, retry_count=counts[0], rnr_retry_count=counts[1])
+    return request
+
+
+def _check_ranges(value: object) -> None:
+    for name, wanted in RANGES[type(value)].items():
+        number = getattr(value, name)
+        if number is not None and number not in wanted:
+            raise _unfit(value, f"{name} is {number}", f"Give it {wanted[0]} to {wanted[-1]}")
+
+
+def _check_work(work: Work) -> None:
+    if work.operation is Operation.RECEIVE:
+        raise _unfit(work, "its operation is receive", "Post a Receive")
+    if work.offload:
+        raise _unfit(work, "offload is of IPoIB's own messages", "Leave it empty")
+    if work.inline and work.operation is Operation.READ:
+        raise _unfit(work, "what is read cannot be inline", "Name memory by key, offset and length")
+    if len(work.inline) > MOST_INLINE:
+        raise too_large(f"inline has {len(work.inline)} bytes, at most {MOST_INLINE} fit")
+
+
+def too_large(why: str) -> Refused:
+    fix = "Register memory and name the bytes by key, offset and length"
+    return Refused("cannot post this work", why=why, fix=fix, code=errno.EMSGSIZE)
+
+
+def _unfit(value: object, why: str, fix: str) -> Refused:
+    return Refused(f"cannot take this {type(value).__name__}", why=why, fix=fix, code=errno.EINVAL)
 
 
 def pack(*values: object) -> bytes:
@@ -99,7 +214,7 @@ def _field(hint: object, value: object) -> object:
         return bytes.fromhex(str(value))
     if hint in ENUMS:
         return ENUMS[hint](value)
-    if not isinstance(value, hint):  # type: ignore[arg-type]
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):  # type: ignore[arg-type]
         raise ValueError(f"{value!r} does not belong here")
     return value
 

@@ -1,7 +1,9 @@
 """One end of the block session as a process inside a lab host: `python -m ibbond.rdma.program initiator ADDRESS`.
 
-Read first: `rdma.session`, which decides everything. The initiator ends when its standard input ends, and prints what
-it knows as one line of JSON; times are CLOCK_MONOTONIC ns. The target ends when its input ends.
+Read first: `rdma.session`, which decides everything. The first line is `ready`, once the target really listens. The
+initiator ends when its standard input ends, and prints what it knows as one line of JSON; times are CLOCK_MONOTONIC ns.
+The target ends when its input ends. What is refused is one line of JSON too (`refusal_in` reads it), and the exit code
+is 2.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import argparse
 import json
 import os
 import select
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from ipaddress import ip_address
 
+from ibbond.errors import Refused
 from ibbond.machine import MS, SECOND, US
 from ibbond.rdma.client import Context
 from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
@@ -37,6 +41,27 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     wish = arguments()
+    try:
+        play(wish)
+    except Refused as refusal:
+        words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}
+        print(json.dumps({"refused": words}), flush=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on, nor would Python's last flush
+        sys.exit(130)
+
+
+def refusal_in(line: bytes) -> Refused | None:
+    """The refusal that a line of ours says, if it does."""
+    try:
+        words = json.loads(line)["refused"]
+        return Refused(words["what"], why=words["why"], fix=words["fix"], code=words["code"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def play(wish: argparse.Namespace) -> None:
     context = Context()
     memory, key = context.register(MEMORY_BYTES)
     if wish.end == "target":
@@ -56,11 +81,12 @@ def main() -> None:
 def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], None] | None = None) -> None:
     """Let one end live until standard input ends, and an initiator until it has read its target back."""
     context.ask(*end.start(time.monotonic_ns()))
+    context.settle()
     print("ready", flush=True)
     input_open, give_up_at, tell_at = True, 0, 0
     while True:
         now = time.monotonic_ns()
-        if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at):
+        if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at or nobody_reads()):
             return
         context.ask(*end.tick(now))
         if tell is not None and isinstance(end, Initiator) and now >= tell_at:
@@ -73,8 +99,15 @@ def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], N
             input_open, give_up_at = False, now + LAST_PATIENCE
             if isinstance(end, Initiator):
                 end.finish()
-        while context.fileno() in readable and (news := context.poll(0)) is not None:
+        while (news := context.poll(0)) is not None:
             context.ask(*end.hear(time.monotonic_ns(), news))
+
+
+def nobody_reads() -> bool:
+    """Standard output is a pipe whose other end is closed."""
+    looking = select.poll()
+    looking.register(1, 0)  # errors are told unasked
+    return any(events & select.POLLERR for _, events in looking.poll(0))
 
 
 def tell_progress(initiator: Initiator) -> None:

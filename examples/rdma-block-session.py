@@ -4,7 +4,8 @@
 In a lab: ibbond lab exec h2 -- examples/rdma-block-session.py, then, in another terminal,
 ibbond lab exec h1 -- examples/rdma-block-session.py 10.0.0.2, and pull cables meanwhile: ibbond lab cut h1/ib0.
 Ctrl-D ends each; the initiator then reads the target's disk and ledger back by RDMA and compares every block. Exit 0
-only if no write is missing, wrong or done twice. The session itself is ibbond.rdma.session, which both ends run.
+only if no write is missing, wrong or done twice, and the session came back from every break. The session itself is
+ibbond.rdma.session, which both ends run.
 """
 
 import argparse
@@ -36,10 +37,11 @@ def write(address: bytes) -> int:
 
     run(context, initiator, tell)
     tell(initiator)
-    print(f"{initiator.completed} writes, {initiator.lost} lost, {initiator.doubled} done twice")
     if not initiator.verified:
         print("the session did not come back: nothing was compared")
-    return int(not initiator.verified or initiator.lost > 0 or initiator.doubled > 0)
+    lost, doubled = ("not known" if count is None else count for count in (initiator.lost, initiator.doubled))
+    print(f"{initiator.completed} writes, {lost} lost, {doubled} done twice")
+    return int((initiator.lost, initiator.doubled, initiator.unrecovered) != (0, 0, 0))
 
 
 def describe(recovery: Recovery) -> str:

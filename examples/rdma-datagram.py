@@ -3,31 +3,51 @@
 
 In a lab: ibbond lab exec h2 -- examples/rdma-datagram.py, then ibbond lab exec h1 -- examples/rdma-datagram.py 10.0.0.2
 (several addresses are several destinations). Pull cables meanwhile: ibbond lab cut h1/ib0. Ctrl-D ends each; the sender
-then waits for its acknowledgments. The last line of both is JSON. Exit 0 only if nothing is missing.
+then waits for its acknowledgments. The last line of both is JSON. Exit 0 only if nothing is missing: a sender has every
+acknowledgment, a receiver has every datagram of each sender since the first that it heard.
 """
 
 import argparse
+import errno
 import json
 import secrets
 import select
 import sys
 import time
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from ibbond.errors import Refused
 from ibbond.rdma.client import Context
-from ibbond.rdma.datagram import MEMORY_BYTES, Endpoint
+from ibbond.rdma.datagram import MEMORY_BYTES, Arrived, Endpoint
 
 EVERY, PATIENCE = 0.001, 20.0  # seconds
+TEXT = "datagram "
+
+
+@dataclass
+class Heard:
+    """What has come from one sender."""
+
+    sender: str
+    address: str
+    first: int  # 0, or where a receiver that began anew came in
+    count: int = 0
+    out_of_order: int = 0
+
+    def take(self, number: int) -> None:
+        self.out_of_order += number != self.first + self.count
+        self.count += 1
 
 
 def main(destinations: list[bytes]) -> None:
     context = Context()
     memory, key = context.register(MEMORY_BYTES)
     endpoint = Endpoint(memory, key, name=secrets.randbits(64))
-    sent, refused = 0, 0
-    received: dict[str, int] = {}
-    wrong = 0
+    sent = dict.fromkeys(destinations, 0)
+    refused = 0
+    heard: dict[int, Heard] = {}
+    told: dict[bytes, str] = {}
     if not destinations:
         context.ask(*endpoint.start(time.monotonic_ns()))
     print("ready", flush=True)
@@ -35,13 +55,8 @@ def main(destinations: list[bytes]) -> None:
     while input_open or (endpoint.unacknowledged and time.monotonic() < give_up_at):
         while destinations and input_open and time.monotonic() >= send_at:
             send_at += EVERY
-            try:
-                for destination in destinations:
-                    payload = f"datagram {sent}".encode().ljust(256, b".")
-                    context.ask(*endpoint.send(time.monotonic_ns(), destination, payload))
-                sent += 1
-            except Refused:  # as many as may wait do: the network is away
-                refused += 1
+            for destination in sent:
+                refused += not send(context, endpoint, destination, sent)
         wait = max(0.0, send_at - time.monotonic()) if destinations and input_open else 0.02
         readable, _, _ = select.select([context, *([sys.stdin] if input_open else [])], [], [], wait)
         if sys.stdin in readable and not sys.stdin.readline():
@@ -50,22 +65,48 @@ def main(destinations: list[bytes]) -> None:
             context.ask(*endpoint.hear(time.monotonic_ns(), news))
         context.ask(*endpoint.tick(time.monotonic_ns()))
         while endpoint.arrived:
-            datagram = endpoint.arrived.popleft()
-            number = received.get(datagram.address, 0)
-            wrong += datagram.payload.split(b".")[0] != f"datagram {number}".encode()
-            received[datagram.address] = number + 1
-    gaps = [round((until - since) / 1e6, 3) for since, until in endpoint.reconnects]
+            take(heard, endpoint.arrived.popleft())
+        for destination, why in endpoint.refusals.items():
+            if told.get(destination) != why:
+                print(f"{ip_address(destination)} refuses: {why}; trying on", file=sys.stderr, flush=True)
+        told = endpoint.refusals
     facts = {
-        "sent": sent,
+        "name": f"{endpoint.name:016x}",
+        "sent": sum(sent.values()),
         "acknowledged": endpoint.acknowledged,
-        "received": received,
-        "out_of_order": wrong,
+        "received": [vars(each) for each in heard.values()],
+        "out_of_order": sum(each.out_of_order for each in heard.values()),
         "replayed": endpoint.replayed,
-        "reconnects_ms": gaps,
+        "reconnects_ms": [round((until - since) / 1e6, 3) for since, until in endpoint.reconnects],
+        "began_anew": [str(ip_address(each.destination)) for each in endpoint.began_anew],
         "refused": refused,
+        "refusals": {str(ip_address(destination)): why for destination, why in endpoint.refusals.items()},
     }
     print(json.dumps(facts))
-    sys.exit(wrong != 0 or endpoint.acknowledged != sent * len(destinations))
+    sys.exit(facts["out_of_order"] != 0 or endpoint.acknowledged != sum(sent.values()))
+
+
+def send(context: Context, endpoint: Endpoint, destination: bytes, sent: dict[bytes, int]) -> bool:
+    """The next datagram to a destination; False when as many as may wait do, as while the network is away."""
+    payload = f"{TEXT}{sent[destination]}".encode().ljust(256, b".")
+    try:
+        requests = endpoint.send(time.monotonic_ns(), destination, payload)
+    except Refused as error:
+        if error.code != errno.EAGAIN:
+            sys.exit(str(error))
+        return False
+    context.ask(*requests)
+    sent[destination] += 1
+    return True
+
+
+def take(heard: dict[int, Heard], datagram: Arrived) -> None:
+    """Count it for its sender."""
+    digits = datagram.payload.split(b".")[0].removeprefix(TEXT.encode())
+    number = int(digits) if digits.isdigit() else -1
+    if datagram.sender not in heard:
+        heard[datagram.sender] = Heard(f"{datagram.sender:016x}", datagram.address, number)
+    heard[datagram.sender].take(number)
 
 
 def given() -> list[bytes]:

@@ -221,6 +221,7 @@ class Endpoint:
                 way.refusal = _why(news)
                 return self._broken(now, way)
             case _:
+                way.refusal = ""
                 return self._broken(now, way)
 
     def _broken(self, now: int, way: _Way) -> list[RdmaRequest]:

@@ -73,9 +73,10 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Parted:
-    """Event: the connection is over: the peer asked for it, answered, or did not answer any more."""
+    """Event: the connection is over: the peer asked for it, answered, or (not `answered`) said nothing any more."""
 
     local_id: int
+    answered: bool = True
 
 
 CmEvent = Requested | Accepted | Established | Refusal | NoAnswer | Parted
@@ -236,7 +237,7 @@ class ConnectionManager:
                 effects.append(self._mad(one, one.sent))
             elif one.state is CmState.DREQ_SENT:
                 self._wait(now, one, None)
-                effects.append(Parted(one.local_id))
+                effects.append(Parted(one.local_id, answered=False))
             else:
                 about = Rejected.REQ if one.state is CmState.REQ_SENT else Rejected.REP
                 effects.append(self._say(one, Rej(one.local_id, one.remote_id, about, RejectReason.TIMEOUT)))

@@ -16,6 +16,7 @@ from ibbond.errors import Malformed
 from ibbond.fabric.connection_manager import (
     Accepted,
     CmEffect,
+    CmState,
     ConnectionManager,
     Established,
     NoAnswer,
@@ -23,13 +24,13 @@ from ibbond.fabric.connection_manager import (
     Refusal,
     Requested,
 )
-from ibbond.fabric.events import FailQueuePair, SendMad
+from ibbond.fabric.events import SendMad
 from ibbond.fabric.reliable_verbs import Peer
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_events import Connect, RdmaKind
 from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds, refused
-from ibbond.wire.cm import CmMad, CmPath, RejectReason, Rep, Req
+from ibbond.wire.cm import CmMad, CmPath, Rej, RejectReason, Rep, Req
 from ibbond.wire.port_info import MTU_BYTES
 from ibbond.wire.rdma_ip import ROOM, RdmaIpHeader
 from ibbond.wire.service_id import rdma_cm, rdma_cm_port
@@ -67,10 +68,12 @@ class Connecting:
 
     def connect(self, now: int, one: RdmaId, wish: Connect) -> None:
         record = one.record
-        if one.qpn is None or record is None or len(wish.private) > ROOM:
-            raise refused(one, "it has no queue pair" if one.qpn is None else "private data are too long", errno.EINVAL)
+        if one.qpn is None or record is None:
+            raise refused(one, "it has no queue pair", errno.EINVAL)
+        _check_wish(one, wish)
         port = self._subnet.port(one.port)
-        header = RdmaIpHeader(one.source, one.destination)
+        one.source_port = self._ids.free_port()
+        header = RdmaIpHeader(one.source, one.destination, one.source_port)
         one.settings, one.state = wish, IdState.CONNECTING
         request = Req(
             local_id=0,
@@ -82,8 +85,8 @@ class Connecting:
             initiator_depth=16,
             remote_timeout=wish.response_timeout,
             local_timeout=wish.response_timeout,
-            retry_count=wish.retry_count,
-            rnr_retry_count=wish.rnr_retry_count,
+            retry_count=min(7, wish.retry_count),
+            rnr_retry_count=min(7, wish.rnr_retry_count),
             max_cm_retries=wish.cm_retries,
             pkey=one.pkey,
             path_mtu=record.mtu,
@@ -108,6 +111,9 @@ class Connecting:
         request = one.request
         if one.qpn is None or request is None or one.local_id is None:
             raise refused(one, "it has no queue pair, or nobody asked", errno.EINVAL)
+        if self._manager.state(one.local_id) is not CmState.REQ_RECEIVED:
+            raise refused(one, "it has answered already", errno.EINVAL)
+        check_private(one, private, Rep.PRIVATE_BYTES)
         self._subnet.connect_reliable(
             one.port,
             one.qpn,
@@ -138,15 +144,19 @@ class Connecting:
         self._run(now, self._manager.accept(now, one.local_id, reply))
 
     def reject(self, now: int, one: RdmaId, private: bytes) -> None:
+        check_private(one, private, Rej.PRIVATE_BYTES)
         if one.local_id is not None:
             self._run(now, self._manager.reject(now, one.local_id, RejectReason.CONSUMER, private))
-        one.state = IdState.DISCONNECTED
+        self._over(one)
 
     def disconnect(self, now: int, one: RdmaId) -> None:
-        if one.qpn is not None:
-            self._host.outbox.send(FailQueuePair(one.port, one.qpn))
-        if one.local_id is not None:
-            self._run(now, self._manager.disconnect(now, one.local_id))
+        """What is no connection yet is given up; an id that never asked for one has none to end."""
+        if one.local_id is None:
+            return
+        if one.state is IdState.CONNECTING:
+            one.state = IdState.DISCONNECTED
+        self._ids.fail_queue_pair(one)
+        self._run(now, self._manager.disconnect(now, one.local_id))
 
     def leave(self, now: int, one: RdmaId) -> None:
         """The id is no more: nothing is heard of its connection, and its queue pair is destroyed."""
@@ -168,31 +178,37 @@ class Connecting:
                 case Accepted(local_id, reply):
                     self._accepted(now, local_id, reply)
                 case Established(local_id):
-                    self._news(local_id, RdmaKind.ESTABLISHED, IdState.CONNECTED)
+                    self._established(local_id)
                 case Refusal(local_id, reason, private):
-                    self._news(local_id, RdmaKind.REJECTED, IdState.DISCONNECTED, reason, private)
+                    self._ended(local_id, RdmaKind.REJECTED, reason, private)
                 case NoAnswer(local_id):
-                    self._news(local_id, RdmaKind.UNREACHABLE, IdState.DISCONNECTED, errno.ETIMEDOUT)
-                case Parted(local_id):
-                    self._parted(local_id)
+                    self._ended(local_id, RdmaKind.UNREACHABLE, errno.ETIMEDOUT)
+                case Parted(local_id, answered):
+                    self._ended(local_id, RdmaKind.DISCONNECTED, 0 if answered else errno.ETIMEDOUT)
 
-    def _news(self, local_id: int, kind: RdmaKind, state: IdState, status: int = 0, private: bytes = b"") -> None:
+    def _established(self, local_id: int) -> None:
         one = self._ids.of_local(local_id)
         if one is not None:
-            one.state = state
+            one.state = IdState.CONNECTED
+            self._ids.tell(one, RdmaKind.ESTABLISHED)
+
+    def _ended(self, local_id: int, kind: RdmaKind, status: int, private: bytes = b"") -> None:
+        one = self._ids.of_local(local_id)
+        if one is not None:
+            self._over(one)
             self._ids.tell(one, kind, status, private)
 
-    def _parted(self, local_id: int) -> None:
-        one = self._ids.of_local(local_id)
-        if one is not None and one.qpn is not None:
-            self._host.outbox.send(FailQueuePair(one.port, one.qpn))
-        self._news(local_id, RdmaKind.DISCONNECTED, IdState.DISCONNECTED)
+    def _over(self, one: RdmaId) -> None:
+        """However connecting or the connection has ended: nothing stays posted."""
+        one.state = IdState.DISCONNECTED
+        self._ids.fail_queue_pair(one)
 
     def _requested(self, now: int, local_id: int, port: str, request: Req) -> None:
         """`cma_ib_req_handler`: the device by port, P_Key and destination, or its master; then the listener."""
         found = self._destination(port, request)
-        if found is None:
-            self._run(now, self._manager.reject(now, local_id, RejectReason.INVALID_SERVICE_ID))
+        if found is None or request.path_mtu not in MTU_BYTES:
+            reason = RejectReason.INVALID_SERVICE_ID if found is None else RejectReason.PATH_MTU
+            self._run(now, self._manager.reject(now, local_id, reason))
             return
         listener, device, header = found
         one = self._ids.arrived(listener.user)
@@ -220,10 +236,16 @@ class Connecting:
             if device.name not in host.ip or not host.ip[device.name].owns(header.destination):
                 continue
             for one in self._ids:
-                wanted = one.source in (b"", header.destination)
-                if service is not None and one.state is IdState.LISTENING and one.service_port == service[1] and wanted:
+                wanted = service is not None and one.service_port == service[1]
+                if one.state is IdState.LISTENING and wanted and self._hears(one, port, header.destination):
                     return one, device, header
         return None
+
+    def _hears(self, listener: RdmaId, port: str, destination: bytes) -> bool:
+        """One that is bound to an address is bound to the adapter that had it then (`cma_find_listener`)."""
+        if not listener.port:
+            return True
+        return listener.source == destination and self._ids.adapter(listener.port) == self._ids.adapter(port)
 
     def _accepted(self, now: int, local_id: int, reply: Rep) -> None:
         one = self._ids.of_local(local_id)
@@ -240,8 +262,8 @@ class Connecting:
                 receive_psn=reply.psn,
                 mtu_bytes=MTU_BYTES[one.record.mtu],
                 timeout=self._ack_timeout(one),
-                retry_count=one.settings.retry_count,
-                rnr_retry_count=min(one.settings.rnr_retry_count, reply.rnr_retry_count),
+                retry_count=min(7, one.settings.retry_count),
+                rnr_retry_count=min(7, one.settings.rnr_retry_count, reply.rnr_retry_count),
                 pkey=one.pkey,
                 service_level=one.record.sl,
             ),
@@ -255,3 +277,22 @@ class Connecting:
         wish = one.settings.ack_timeout if one.settings is not None else None
         lifetime = one.record.lifetime if one.record is not None else 18
         return min(31, lifetime + 1) if wish is None else wish
+
+
+def check_private(one: RdmaId, private: bytes, room: int) -> None:
+    if len(private) > room:
+        raise refused(one, f"{len(private)} bytes of private data, there is room for {room}", errno.EINVAL)
+
+
+def _check_wish(one: RdmaId, wish: Connect) -> None:
+    """Retries of more than 7 are taken as 7 (`rdma_connect` of programs does so), what else a REQ cannot say is not."""
+    check_private(one, wish.private, ROOM)
+    for name, value, most in (
+        ("retry_count", wish.retry_count, 255),
+        ("rnr_retry_count", wish.rnr_retry_count, 255),
+        ("ack_timeout", 0 if wish.ack_timeout is None else wish.ack_timeout, 31),
+        ("response_timeout", wish.response_timeout, 31),
+        ("cm_retries", wish.cm_retries, 15),
+    ):
+        if not 0 <= value <= most:
+            raise refused(one, f"{name} {value} is not 0 to {most}", errno.EINVAL)

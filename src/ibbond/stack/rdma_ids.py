@@ -13,14 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ibbond.errors import Refused
+from ibbond.fabric.events import FailQueuePair
 from ibbond.fabric.reliable import ProtectionDomain
 from ibbond.fabric.subnet import Subnet
+from ibbond.netdev.device import Device
 from ibbond.stack.rdma_events import ARRIVED_IDS, Connect, RdmaEvent, RdmaKind, RdmaNews
 from ibbond.wire.cm import Req
 from ibbond.wire.sa_records import PathRecord
 
 if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
+
+
+EPHEMERAL_PORTS = range(32768, 61000)  # `ip_local_port_range` as it is by default
 
 
 class IdState(enum.Enum):
@@ -50,7 +55,8 @@ class RdmaId:
     next_hop: bytes = b""
     source_address: bytes = b""
     neighbor_address: bytes = b""
-    port: str = ""
+    source_port: int = 0  # of a connecting id, as its peer sees it
+    port: str = ""  # does not change once there is a queue pair: that is made, connected and destroyed here
     pkey: int = 0xFFFF
     record: PathRecord | None = None
     qpn: int | None = None
@@ -74,6 +80,7 @@ class RdmaIds:
         self._by_local: dict[int, RdmaId] = {}
         self._domains: dict[int, ProtectionDomain] = {}
         self._next_arrived = ARRIVED_IDS
+        self._next_port = EPHEMERAL_PORTS.start
 
     def __iter__(self) -> Iterator[RdmaId]:
         return iter(tuple(self._all.values()))
@@ -82,8 +89,11 @@ class RdmaIds:
         return bool(self._all)
 
     def new(self, user: int, number: int) -> RdmaId:
-        if (user, number) in self._all or not 0 <= number < ARRIVED_IDS:
-            raise Refused(f"no new id {number}", why="the number is taken", fix="Take another", code=errno.EEXIST)
+        what, fix = f"no new id {number}", "Take another number"
+        if not 0 <= number < ARRIVED_IDS:
+            raise Refused(what, why="ids of programs are 0 to 2^24-1", fix=fix, code=errno.EINVAL)
+        if (user, number) in self._all:
+            raise Refused(what, why="the number is taken", fix=fix, code=errno.EEXIST)
         one = self._all[user, number] = RdmaId(user, number)
         return one
 
@@ -110,6 +120,14 @@ class RdmaIds:
         if one.qpn is not None:
             self._by_pair.pop((self.adapter(one.port), one.qpn), None)
 
+    def free_port(self) -> int:
+        """The next service port for an id that connects (`cma_alloc_any_port`)."""
+        taken = {one.source_port or one.service_port for one in self._all.values()}
+        after = range(self._next_port, EPHEMERAL_PORTS.stop)
+        free = next((port for port in (*after, *EPHEMERAL_PORTS) if port not in taken), 0)
+        self._next_port = free + 1
+        return free
+
     def of_local(self, local_id: int) -> RdmaId | None:
         return self._by_local.get(local_id)
 
@@ -122,11 +140,24 @@ class RdmaIds:
         return self._by_pair.get((self.adapter(port), qpn))
 
     def make_queue_pair(self, one: RdmaId) -> None:
+        """One whose connection is over already is in error from the start: what is posted comes back."""
         if not one.port or one.qpn is not None:
             raise refused(one, "it has no port yet" if not one.port else "it has one already", errno.EINVAL)
         one.qpn = self._subnet.create_reliable(one.port, self.domain(one.user))
         one.psn = one.qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
         self._by_pair[self.adapter(one.port), one.qpn] = one
+        if one.state is IdState.DISCONNECTED:
+            self.fail_queue_pair(one)
+
+    def fail_queue_pair(self, one: RdmaId) -> None:
+        """Everything that is posted to it is flushed, now and later (`cma_modify_qp_err`)."""
+        if one.qpn is not None:
+            self._host.outbox.send(FailQueuePair(one.port, one.qpn))
+
+    def port_of(self, device: Device) -> str | None:
+        """`cma_acquire_dev_by_src_ip`: the device's address of now says which port."""
+        gid = device.address[4:]
+        return next((name for name in self._host.ports if self._subnet.port(name).gid == gid), None)
 
     def may_send(self, one: RdmaId) -> bool:
         """Its queue pair is beyond INIT (connected, or in error, where work is flushed), as `ibv_post_send` asks."""

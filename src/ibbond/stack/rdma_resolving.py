@@ -105,12 +105,11 @@ class Resolving:
         return min((at for one in self._ids for at in (one.due_at, one.ask_at) if at is not None), default=None)
 
     def _address_resolved(self, one: RdmaId, neighbor: bytes) -> None:
-        """`cma_acquire_dev_by_src_ip`: the device's address of now says which port."""
         device = self._host.device(one.device)
         one.due_at = None
         one.neighbor_address, one.source_address = neighbor, device.address
         one.pkey = int.from_bytes(device.broadcast[8:10])
-        port = self._port_of(device.address[4:])
+        port = self._ids.port_of(device)
         if port is None:
             one.state = IdState.IDLE
             self._ids.tell(one, RdmaKind.ADDR_ERROR, errno.ENODEV)
@@ -142,6 +141,3 @@ class Resolving:
             self._host.outbox.send(
                 SendMad(one.port, ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, mad.pack()))
             )
-
-    def _port_of(self, gid: bytes) -> str | None:
-        return next((name for name in self._host.ports if self._subnet.port(name).gid == gid), None)

@@ -10,10 +10,10 @@ import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, assert_never
 
-from ibbond.errors import Malformed
-from ibbond.fabric.events import FailQueuePair, Post
+from ibbond.errors import Malformed, Refused
+from ibbond.fabric.events import Post
 from ibbond.fabric.reliable import Buffer
-from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status
+from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_connecting import Connecting
@@ -66,16 +66,23 @@ class RdmaUsers:
         match request:
             case Listen(number, port, address):
                 self._listen(user, number, port, address)
-            case ResolveAddress(number):
+            case ResolveAddress(number, destination, port):
+                if not 0 <= port < 0x10000 or len(destination) not in (4, 16):
+                    what, why = (
+                        f"id {number} cannot look for that",
+                        f"port {port} of {len(destination)} bytes of address",
+                    )
+                    raise Refused(what, why=why, fix="Ports are 0 to 65535, addresses 4 or 16 bytes")
                 one = ids.find(user, number) or ids.new(user, number)
-                need(one, IdState.IDLE, IdState.ADDRESS_RESOLVED, IdState.ROUTE_RESOLVED)
-                self._resolving.address(now, one, request)
+                self._resolving.address(now, need(one, IdState.IDLE), request)
             case ResolveRoute(number, timeout_ms):
                 self._resolving.route(now, need(ids.get(user, number), IdState.ADDRESS_RESOLVED), timeout_ms)
             case MakeQueuePair(number):
                 one = ids.get(user, number)
                 if one.state is IdState.REMOVED:
                     raise refused(one, "its adapter is gone", errno.ENODEV)
+                if one.state is IdState.LISTENING:
+                    raise refused(one, "it listens", errno.EINVAL)
                 ids.make_queue_pair(one)
             case Connect(number):
                 self._connecting.connect(now, need(ids.get(user, number), IdState.ROUTE_RESOLVED), request)
@@ -91,6 +98,8 @@ class RdmaUsers:
                 one = ids.get(user, number)
                 if one.qpn is None:
                     raise refused(one, "it has no queue pair", errno.EINVAL)
+                if not _possible(work):
+                    raise refused(one, "no adapter takes such work", errno.EINVAL)
                 if not isinstance(work, Receive) and not self._ids.may_send(one):
                     raise refused(one, "its queue pair is not connected", errno.EINVAL)
                 self._host.outbox.send(Post(one.port, one.qpn, work))
@@ -106,17 +115,31 @@ class RdmaUsers:
         self._ids.forget_domain(user)
 
     def _listen(self, user: int, number: int, port: int, address: bytes) -> None:
-        taken = any(
-            other.state is IdState.LISTENING
-            and other.service_port == port
-            and (other.source == address or not other.source or not address)
-            for other in self._ids
-        )
-        one = self._ids.new(user, number)
-        if taken or not 0 < port < 0x10000:
-            self._ids.forget(one)
-            raise refused(one, f"service port {port} cannot be had", errno.EADDRINUSE if taken else errno.EINVAL)
+        """`rdma_bind_addr` and `rdma_listen`: with an address the id is on the device that has it, and on its port."""
+        ids, what = self._ids, f"id {number} cannot listen"
+        if not 0 < port < 0x10000 or len(address) not in (0, 4, 16):
+            why = f"port {port} at {len(address)} bytes of address"
+            raise Refused(what, why=why, fix="Ports are 1 to 65535, addresses 0, 4 or 16 bytes")
+        address = address if any(address) else b""
+        device = self._device_with(address) if address else None
+        where = ids.port_of(device) if device is not None else None
+        if address and where is None:
+            why, code = ("no device of the host has the address", errno.EADDRNOTAVAIL)
+            if device is not None:
+                why, code = f"{device.name} is at no adapter", errno.ENODEV
+            raise Refused(what, why=why, fix="Take an address of an IPoIB device", code=code)
+        if any(_listens(other, port) and (not address or other.source in (b"", address)) for other in ids):
+            why = f"somebody listens at port {port}"
+            raise Refused(what, why=why, fix="Take another port", code=errno.EADDRINUSE)
+        one = ids.new(user, number)
         one.state, one.service_port, one.source = IdState.LISTENING, port, address
+        if device is not None and where is not None:
+            one.device, one.source_address, one.port = device.name, device.address, where
+
+    def _device_with(self, address: bytes) -> Device | None:
+        host = self._host
+        name = next((name for name, layer in host.ip.items() if layer.owns(address)), None)
+        return host.namespace.get(name) if name is not None else None
 
     # ---- the host reports
 
@@ -148,15 +171,15 @@ class RdmaUsers:
     def device_removed(self, port: str) -> None:
         """`cma_process_remove`, for one port of an adapter that is gone: its ids hear it, and can only be destroyed.
 
-        Their queue pairs fail first, as a driver flushes them. Ids that listen are on no adapter and stay.
+        Their queue pairs fail first, as a driver flushes them. Listeners at every address are on no
+        adapter and stay.
         """
         self._connecting.device_removed(port)
         for one in self._ids:
             if one.port == port and one.state is not IdState.REMOVED:
                 one.state, one.source_address = IdState.REMOVED, b""  # of failovers it hears no more
                 one.due_at = one.ask_at = None
-                if one.qpn is not None:
-                    self._host.outbox.send(FailQueuePair(one.port, one.qpn))
+                self._ids.fail_queue_pair(one)
                 self._ids.tell(one, RdmaKind.DEVICE_REMOVAL, detail=port)
 
     def settle(self, now: int) -> None:
@@ -170,3 +193,18 @@ class RdmaUsers:
     def deadline(self) -> int | None:
         waits = (self._resolving.deadline(), self._connecting.deadline())
         return min((at for at in waits if at is not None), default=None)
+
+
+def _listens(one: RdmaId, port: int) -> bool:
+    """A listener whose adapter has gone keeps its port until it is destroyed."""
+    return one.state in (IdState.LISTENING, IdState.REMOVED) and not one.destination and one.service_port == port
+
+
+def _possible(work: Work | Receive) -> bool:
+    """Whether the numbers are such as verbs can say, and the operation one that can be sent."""
+    words, offsets = [work.key, work.length], [work.offset]
+    if isinstance(work, Work):
+        words, offsets = [*words, work.remote_key], [*offsets, work.remote_offset]
+        if work.operation is Operation.RECEIVE or work.offload or (work.operation is Operation.READ and work.inline):
+            return False
+    return all(0 <= word < 1 << 32 for word in words) and all(0 <= offset < 1 << 64 for offset in offsets)

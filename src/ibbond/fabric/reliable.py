@@ -36,6 +36,11 @@ WINDOW = 16  # messages on their way at once
 QUEUE = 128  # messages that a driver may have posted and not seen through (Linux' IPoIB: ipoib_sendq_size)
 RNR_DELAY = 1 * MS
 FOR_EVER = 7
+DENIALS: dict[int, Status] = {
+    Nak.INVALID_REQUEST: Status.REMOTE_INVALID_REQUEST,
+    Nak.REMOTE_ACCESS: Status.REMOTE_ACCESS,
+    Nak.REMOTE_OPERATION: Status.REMOTE_OPERATION,
+}
 
 Buffer = memoryview
 
@@ -63,7 +68,9 @@ class ProtectionDomain:
         self._regions.pop(key, None)
 
     def find(self, key: int, offset: int, length: int, *, remote: bool) -> Buffer | None:
-        """Exactly these bytes; None where the key, the range or the right is wrong."""
+        """Exactly these bytes; None where the key, the range or the right is wrong. No bytes need no key (9.7.4.1)."""
+        if length == 0:
+            return Buffer(bytearray())
         memory, shared = self._regions.get(key, (None, False))
         if memory is None or (remote and not shared) or offset < 0 or length < 0 or offset + length > len(memory):
             return None
@@ -72,12 +79,16 @@ class ProtectionDomain:
 
 @dataclass(eq=False, slots=True)
 class _Sent:
-    """A work request that is not over; `psn` is its first number, `packets` how many it uses."""
+    """A work request that is not over; `psn` is its first number, `packets` how many it uses.
+
+    One whose own memory cannot be read stays at home (`barred`), and all behind it; it fails when its turn comes.
+    """
 
     work: Work
     psn: int
     packets: int
     length: int
+    barred: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -137,9 +148,9 @@ class Reliable:
             pair.waiting.clear()
 
     def connect(self, port: Port, qpn: int, peer: Peer) -> None:
-        """INIT to RTS."""
-        pair = self._pairs[port.node.name, qpn]
-        if pair.state is PairState.INIT:
+        """INIT to RTS; of another state, or gone, it stays as it is."""
+        pair = self.get(port, qpn)
+        if pair is not None and pair.state is PairState.INIT:
             pair.state, pair.peer = PairState.READY, peer
             pair.send_psn, pair.receive_psn = peer.send_psn, peer.receive_psn
             pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
@@ -187,7 +198,7 @@ class Reliable:
         """Put waiting work onto the wire while the window is open."""
         peer = pair.peer
         while pair.waiting and peer is not None and pair.state is PairState.READY and not pair.paused:
-            if len(pair.under_way) >= WINDOW:
+            if len(pair.under_way) >= WINDOW or (pair.under_way and pair.under_way[-1].barred):
                 return
             work = pair.waiting.popleft()
             length = len(work.inline) if work.inline else work.length
@@ -195,16 +206,23 @@ class Reliable:
             sent = _Sent(work, pair.send_psn, packets, length)
             pair.send_psn = (pair.send_psn + packets) & PSN_MASK
             pair.under_way.append(sent)
-            self._transmit(pair, peer, sent)
-            if len(pair.under_way) == 1:
+            self._transmit(pair, sent)
+            if len(pair.under_way) == 1 and not self._barred(pair):
                 self._arm(pair, peer)
 
-    def _transmit(self, pair: ReliablePair, peer: Peer, sent: _Sent) -> None:
+    def _barred(self, pair: ReliablePair) -> bool:
+        """Whether it is the turn of a request that cannot go; then the queue pair is in error."""
+        if pair.under_way and pair.under_way[0].barred:
+            self._error(pair, Status.LOCAL_PROTECTION, pair.under_way[0])
+            return True
+        return False
+
+    def _transmit(self, pair: ReliablePair, sent: _Sent) -> None:
         work, payload = sent.work, b""
         if work.operation is not Operation.READ:
             memory = work.inline or pair.domain.find(work.key, work.offset, work.length, remote=False)
             if memory is None:
-                self._error(pair, Status.LOCAL_PROTECTION, sent)
+                sent.barred = True
                 return
             payload = bytes(memory)
         kind = {Operation.SEND: Kind.SEND, Operation.WRITE: Kind.WRITE}.get(work.operation, Kind.READ)
@@ -284,9 +302,12 @@ class Reliable:
         pair.paused = False
         if peer is None or pair.state is not PairState.READY or not pair.under_way:
             return
-        for sent in tuple(pair.under_way):
-            self._transmit(pair, peer, sent)
-        self._arm(pair, peer)
+        for sent in pair.under_way:
+            self._transmit(pair, sent)
+            if sent.barred:
+                break
+        if not self._barred(pair):
+            self._arm(pair, peer)
 
     # ---- receiving
 
@@ -348,9 +369,9 @@ class Reliable:
         room = pair.receives.popleft()
         memory = pair.domain.find(room.key, room.offset, min(room.length, len(message.payload)), remote=False)
         if memory is None or len(message.payload) > room.length:
-            status = Status.LOCAL_PROTECTION if memory is None else Status.LOCAL_LENGTH
-            self._done(pair, room, status)
-            self._deny(pair, message, Nak.INVALID_REQUEST)
+            too_long = len(message.payload) > room.length
+            self._done(pair, room, Status.LOCAL_LENGTH if too_long else Status.LOCAL_PROTECTION)
+            self._deny(pair, message, Nak.INVALID_REQUEST if too_long else Nak.REMOTE_OPERATION)
             return False
         memory[:] = message.payload
         self._completed(
@@ -378,7 +399,7 @@ class Reliable:
         while pair.under_way:
             sent = pair.under_way[0]
             last = sent.psn + sent.packets - 1
-            if ((psn - last) & PSN_MASK) >= HALF or sent.work.operation is Operation.READ:
+            if ((psn - last) & PSN_MASK) >= HALF or sent.work.operation is Operation.READ or sent.barred:
                 break
             pair.under_way.popleft()
             if sent.work.signaled:
@@ -389,7 +410,7 @@ class Reliable:
 
     def _progress(self, pair: ReliablePair) -> None:
         peer = pair.peer
-        if peer is None or pair.state is not PairState.READY:
+        if peer is None or pair.state is not PairState.READY or self._barred(pair):
             return
         pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
         if pair.under_way:
@@ -433,8 +454,7 @@ class Reliable:
                 pair.paused = True
                 self._schedule.after(RNR_DELAY, self._repeat, pair)
         elif about.psn == message.psn:
-            denied = message.syndrome == Nak.REMOTE_ACCESS
-            self._error(pair, Status.REMOTE_ACCESS if denied else Status.REMOTE_INVALID_REQUEST, about)
+            self._error(pair, DENIALS.get(message.syndrome, Status.REMOTE_INVALID_REQUEST), about)
 
     # ---- the end
 

@@ -25,6 +25,7 @@ class Status(enum.Enum):
     FLUSHED = "work request flushed"
     REMOTE_INVALID_REQUEST = "remote invalid request"
     REMOTE_ACCESS = "remote access error"
+    REMOTE_OPERATION = "remote operation error"
     RETRY_EXCEEDED = "transport retry counter exceeded"
     RNR_RETRY_EXCEEDED = "receiver not ready retry counter exceeded"
 
@@ -107,6 +108,7 @@ class Nak(enum.IntEnum):
     SEQUENCE = 0x60
     INVALID_REQUEST = 0x61
     REMOTE_ACCESS = 0x62
+    REMOTE_OPERATION = 0x63
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,16 @@
 """The block session between two processes in two lab hosts, while cables are pulled."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from ibbond.backend.control_socket import runtime_directory
 
@@ -18,7 +25,7 @@ def test_every_write_is_done_once_through_a_failover_of_either_end() -> None:
     assert (report["mode"], report["verified"]) == ("live", True)
     assert (report["writes_lost"], report["writes_doubled"]) == (0, 0)
     assert report["writes"] > 100
-    assert [each["sign"] for each in report["failovers"]] == ["ADDR_CHANGE", "UNREACHABLE"]
+    assert [each["sign"] for each in report["failovers"]] == ["ADDR_CHANGE", "RETRY_EXCEEDED"]
     for failover in report["failovers"]:
         assert failover["first_io_ms"] > failover["reconnected_ms"] > failover["resolved_ms"]
 
@@ -46,6 +53,96 @@ def test_a_host_that_is_not_there_is_refused_and_no_lab_stays() -> None:
     assert done.returncode == 2
     assert "h9" in done.stderr
     assert not list(runtime_directory().glob("rdma*"))
+
+
+def test_a_service_port_that_is_taken_is_refused_and_nothing_is_touched(running: str) -> None:
+    target = subprocess.Popen(
+        [IBBOND, "lab", "exec", "--name", running, "h2", "--", sys.executable, "-m", "ibbond.rdma.program", "target"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert target.stdout is not None
+    assert target.stdout.readline() == b"ready\n"
+    before = run("lab", "status", "--name", running, "--json")
+    command = [IBBOND, "lab", "rdma-session", "--name", running, "h1", "h2"]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("ibbond: cannot start the target on h2: service port 3260 there is taken. ")
+    assert len(done.stderr.splitlines()) == 1
+    assert run("lab", "status", "--name", running, "--json") == before
+    target.communicate(timeout=10)
+    assert target.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGINT, 130, "ibbond: interrupted\n"),
+        (signal.SIGTERM, 143, "ibbond: ended by SIGTERM; every cable that was pulled is plugged again\n"),
+    ],
+)
+def test_a_signal_ends_it_with_every_cable_plugged(running: str, number: int, code: int, words: str) -> None:
+    session = begin_and_see_a_cable_pulled(running)
+    os.killpg(session.pid, number)
+    out, errors = session.communicate(timeout=5)
+    assert (session.returncode, out, errors.lstrip("\n")) == (code, "", words)
+    assert not cut(running)
+    assert not programs(running)
+
+
+def test_a_lab_that_is_taken_down_under_it_is_told(running: str) -> None:
+    session = begin_and_see_a_cable_pulled(running)
+    run("lab", "down", "--name", running)
+    out, errors = session.communicate(timeout=10)
+    assert (session.returncode, out) == (2, "")
+    assert errors.startswith("ibbond: the ")
+    assert len(errors.splitlines()) == 1, errors
+
+
+def test_its_programs_end_with_it_even_when_it_is_killed(running: str) -> None:
+    session = begin_and_see_a_cable_pulled(running)
+    session.kill()
+    _, errors = session.communicate(timeout=5)  # its programs have the same standard error
+    assert errors == ""
+    assert not programs(running)
+
+
+@pytest.fixture
+def running(lab: str) -> Iterator[str]:
+    run("lab", "up", "--name", lab)
+    yield lab
+    subprocess.run([IBBOND, "lab", "down", "--name", lab], capture_output=True, check=False)
+
+
+def begin_and_see_a_cable_pulled(name: str) -> subprocess.Popen[str]:
+    command = [IBBOND, "lab", "rdma-session", "--name", name, "h1", "h2"]
+    session = subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, process_group=0
+    )
+    until = time.monotonic() + 20
+    while not cut(name):
+        assert session.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    time.sleep(0.3)
+    return session
+
+
+def cut(name: str) -> list[str]:
+    status = json.loads(run("lab", "status", "--name", name, "--json"))
+    return [cable["name"] for cable in status["cables"] if cable["state"] == "cut"]
+
+
+def programs(name: str) -> list[str]:
+    """The processes that are ends of a session in this lab, a moment later."""
+    time.sleep(0.5)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words, around = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            if b"ibbond.rdma.program" in words and f"/{name}.sock".encode() in around:
+                found.append(process.name)
+    return found
 
 
 def run(*words: str) -> str:

@@ -135,6 +135,78 @@ def test_a_wrong_key_or_range_touches_nothing_and_ends_the_connection() -> None:
         assert not any(pair.memory[B])
 
 
+def test_what_went_before_a_wrong_key_of_ours_ends_first() -> None:
+    """Its turn comes when all before it is over; what comes after it has never left."""
+    pair = two()
+    for number in range(4):
+        pair.post(B, Receive(number, pair.key[B], number * 64, 64))
+    pair.post(A, Work(0, Operation.SEND, inline=b"first"))
+    pair.post(A, Work(1, Operation.READ, pair.key[A], 0, 64, pair.key[B], 0))
+    pair.post(A, Work(2, Operation.SEND, pair.key[A] + 1, 0, 64))
+    pair.post(A, Work(3, Operation.SEND, inline=b"behind"))
+    assert pair.done[A] == []
+    pair.run(1)
+    assert [(each.number, each.status) for each in pair.done[A]] == [
+        (0, Status.SUCCESS),
+        (1, Status.SUCCESS),
+        (2, Status.LOCAL_PROTECTION),
+        (3, Status.FLUSHED),
+    ]
+    assert [each.number for each in pair.done[B]] == [0]
+
+
+def test_a_wrong_key_of_ours_waits_for_those_before_it_that_fail() -> None:
+    pair = two(timeout=11, retry_count=2)
+    pair.take(pair.subnet.handle(pair.now, Cut(B)))
+    pair.post(A, Work(0, Operation.SEND, inline=b"first"))
+    pair.post(A, Work(1, Operation.SEND, pair.key[A] + 1, 0, 64))
+    pair.run(100)
+    assert [(each.number, each.status) for each in pair.done[A]] == [(0, Status.RETRY_EXCEEDED), (1, Status.FLUSHED)]
+
+
+def test_memory_that_goes_while_it_is_repeated_fails_in_its_turn() -> None:
+    pair = two(timeout=11, retry_count=7)
+    domain = ProtectionDomain()
+    key = domain.register(memoryview(bytearray(64)), remote=False)
+    pair.subnet.destroy_queue_pair(A, pair.qpn[A])
+    pair.qpn[A] = pair.subnet.create_reliable(A, domain)
+    pair.subnet.connect_reliable(A, pair.qpn[A], Peer(pair.subnet.port(B).lid, pair.qpn[B], 5, 5, 2048, 11, 7))
+    pair.take(pair.subnet.handle(pair.now, Cut(B)))
+    pair.post(A, Work(0, Operation.SEND, key, 0, 64))
+    pair.run(1)
+    domain.deregister(key)
+    pair.run(100)
+    assert [(each.number, each.status) for each in pair.done[A]] == [(0, Status.LOCAL_PROTECTION)]
+
+
+def test_a_wrong_key_of_the_receivers_is_a_fault_at_its_end() -> None:
+    pair = two()
+    pair.post(B, Receive(1, pair.key[B] + 1, 0, 64))
+    pair.post(A, Work(2, Operation.SEND, inline=b"x"))
+    pair.run(1)
+    assert [each.status for each in pair.done[B]] == [Status.LOCAL_PROTECTION]
+    assert [each.status for each in pair.done[A]] == [Status.REMOTE_OPERATION]
+
+
+def test_a_message_longer_than_the_room_is_an_invalid_request() -> None:
+    pair = two()
+    pair.post(B, Receive(1, pair.key[B], 0, 1))
+    pair.post(A, Work(2, Operation.SEND, inline=b"xy"))
+    pair.run(1)
+    assert [each.status for each in pair.done[B]] == [Status.LOCAL_LENGTH]
+    assert [each.status for each in pair.done[A]] == [Status.REMOTE_INVALID_REQUEST]
+
+
+def test_no_bytes_need_no_key() -> None:
+    pair = two()
+    pair.post(B, Receive(9, 1, 0, 64))
+    for number, operation in enumerate((Operation.WRITE, Operation.READ, Operation.SEND)):
+        pair.post(A, Work(number, operation, key=1, remote_key=1, remote_offset=1 << 40))
+    pair.run(1)
+    assert [(each.number, each.status) for each in pair.done[A]] == [(n, Status.SUCCESS) for n in range(3)]
+    assert pair.done[B] == [Completion(9, Operation.RECEIVE, Status.SUCCESS, 0)]
+
+
 def test_a_receiver_that_is_not_ready_is_waited_for_as_often_as_was_said() -> None:
     pair = two(rnr_retry_count=2)
     pair.post(A, Work(1, Operation.SEND, inline=b"x"))

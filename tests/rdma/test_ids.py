@@ -23,6 +23,7 @@ from ibbond.stack.rdma_events import (
     MakeQueuePair,
     PostWork,
     RdmaCall,
+    RdmaGone,
     RdmaKind,
     RdmaNews,
     RdmaRequest,
@@ -33,7 +34,9 @@ from ibbond.stack.rdma_events import (
 )
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
+from ibbond.wire.rdma_ip import RdmaIpHeader
 
+TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
 TO_H2, PORT = bytes([10, 0, 0, 2]), 3260
 ONE = 0  # the id of the asking end
 TAKEN = ARRIVED_IDS  # the id that a request makes at the other end
@@ -63,8 +66,8 @@ class Ear:
 class Pair:
     """A program on h1 that asks, and one on h2 that is asked."""
 
-    def __init__(self) -> None:
-        self.world = World(Story("ids", parse(TWO_HOSTS, name="ids"), pairs=(("h1", "h2"),)), 0, checked=False)
+    def __init__(self, text: str = TWO_HOSTS, at: bytes = b"") -> None:
+        self.world = World(Story("ids", parse(text, name="ids"), pairs=(("h1", "h2"),)), 0, checked=False)
         self.world.begin()
         self.world.run_until(1000 * MS)
         self.ears = {host: Ear() for host in ("h1", "h2")}
@@ -72,7 +75,7 @@ class Pair:
         for host, ear in self.ears.items():
             self.keys[host] = self.world.network.hosts[host].rdma.register(1, memoryview(bytearray(4096)))
             self.world.programs.append(SimulatedProgram(host, 1, ear, _now=self.world.now))  # type: ignore[arg-type]
-        self.do("h2", Listen(0, PORT))
+        self.do("h2", Listen(0, PORT, at))
 
     def do(self, host: str, request: RdmaRequest) -> None:
         self.world.feed(OnHost(host, RdmaCall(1, request)))
@@ -135,10 +138,211 @@ def test_a_request_that_is_rejected() -> None:
     pair = Pair()
     pair.ask()
     pair.told("h1")
+    pair.do("h1", PostWork(ONE, Receive(7, pair.keys["h1"], 0, 64)))
     pair.do("h2", Reject(TAKEN, b"no"))
+    news, flushed = pair.ears["h1"].heard
+    assert isinstance(news, RdmaNews)
+    assert isinstance(flushed, WorkOver)
+    assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
+    assert (flushed.completion.number, flushed.completion.status) == (7, Status.FLUSHED)
+    pair.told("h1")
+    pair.do("h1", PostWork(ONE, Work(8, Operation.SEND, inline=b"late")))
+    pair.do("h1", PostWork(ONE, Receive(9, pair.keys["h1"], 0, 64)))
+    assert [(number, status) for number, _, status in pair.done("h1")] == [(8, Status.FLUSHED), (9, Status.FLUSHED)]
+
+
+def test_a_request_that_nobody_answers() -> None:
+    pair = Pair()
+    for step in WAY[:3]:
+        pair.do("h1", step)
+    pair.do("h1", PostWork(ONE, Receive(7, pair.keys["h1"], 0, 64)))
+    pair.world.feed(OnSubnet(Cut("h2/1")))
+    pair.told("h1")
+    pair.do("h1", Connect(ONE, response_timeout=10, cm_retries=2))
+    pair.world.run_until(pair.world.now + 50 * MS)
+    assert pair.done("h1") == [(7, Operation.RECEIVE, Status.FLUSHED)]
+    assert pair.told("h1") == [RdmaKind.UNREACHABLE]
+
+
+def test_a_disconnect_that_nobody_answers_says_so() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.world.feed(OnSubnet(Cut("h2/1")))
+    pair.do("h1", Disconnect(ONE))
+    assert pair.told("h1") == []
+    pair.world.run_until(pair.world.now + 120_000 * MS)
     (news,) = pair.ears["h1"].heard
     assert isinstance(news, RdmaNews)
-    assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
+    assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, errno.ETIMEDOUT)
+
+
+def test_an_id_that_ends_while_it_is_asked_for() -> None:
+    """What was made after the peer had given up is in error from the start, and an answer is refused."""
+    pair = Pair()
+    pair.ask()
+    pair.do("h1", Destroy(ONE))
+    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST, RdmaKind.REJECTED]
+    pair.do("h2", MakeQueuePair(TAKEN))
+    pair.do("h2", PostWork(TAKEN, Receive(7, pair.keys["h2"], 0, 64)))
+    assert pair.done("h2") == [(7, Operation.RECEIVE, Status.FLUSHED)]
+    assert pair.refused("h2", Accept(TAKEN)) == errno.EINVAL
+    pair.do("h2", Destroy(TAKEN))
+
+
+def test_an_address_is_resolved_once() -> None:
+    """`rdma_resolve_addr` wants an id that has none; one whose address was not found may ask again."""
+    pair = Pair(TWO_ADAPTERS)
+    pair.do("h1", ResolveAddress(ONE, bytes([10, 0, 0, 77]), PORT, timeout_ms=10))
+    pair.world.run_until(pair.world.now + 20 * MS)
+    assert pair.told("h1") == [RdmaKind.ADDR_ERROR]
+    for step in WAY[:3]:
+        assert pair.world.network.hosts["h1"].rdma._ids.find(1, ONE) is not None
+        pair.do("h1", step)
+        assert pair.refused("h1", WAY[0]) == errno.EINVAL
+    pair.world.feed(OnSubnet(Cut("h1/1")))
+    pair.world.run_until(pair.world.now + 500 * MS)
+    assert pair.refused("h1", WAY[0]) == errno.EINVAL
+    pair.do("h1", Connect(ONE))
+    (one,) = pair.world.network.hosts["h1"].rdma.ids()
+    assert one.port == "h1/1", "as it was made"
+    pair.world.feed(OnHost("h1", RdmaGone(1)))
+    assert list(pair.world.network.hosts["h1"].rdma.ids()) == []
+
+
+def test_a_connecting_id_has_a_port_of_its_own() -> None:
+    pair = Pair()
+    pair.ask()
+    pair.do("h1", ResolveAddress(1, TO_H2, PORT))
+    for step in (ResolveRoute(1), MakeQueuePair(1), Connect(1)):
+        pair.do("h1", step)
+    (first, second) = [one.request for one in pair.world.network.hosts["h2"].rdma.ids() if one.request is not None]
+    assert [RdmaIpHeader.parse(each.private).port for each in (first, second)] == [32768, 32769]
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "kinds"),
+    [
+        (TO_H2, "h2/1", [RdmaKind.ADDR_CHANGE]),
+        (b"", "", []),
+        (bytes(4), "", []),
+        (bytes(16), "", []),
+    ],
+)
+def test_a_listener_at_an_address_is_on_its_device(address: bytes, port: str, kinds: list[RdmaKind]) -> None:
+    pair = Pair(at=address)
+    (listener,) = pair.world.network.hosts["h2"].rdma.ids()
+    assert listener.port == port
+    pair.ask()
+    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
+    pair.do("h2", Destroy(TAKEN))
+    pair.world.feed(OnSubnet(Cut("h2/1")))
+    pair.world.run_until(pair.world.now + 500 * MS)
+    assert pair.told("h2") == kinds
+
+
+def test_a_listener_whose_adapter_goes_can_only_be_destroyed() -> None:
+    pair = Pair(TWO_ADAPTERS, TO_H2)
+    pair.world.feed(OnSubnet(KillAdapter("h2")))
+    pair.world.run_until(pair.world.now + 500 * MS)
+    assert pair.told("h2") == [RdmaKind.DEVICE_REMOVAL]
+    assert pair.refused("h2", MakeQueuePair(0)) == errno.ENODEV
+    assert pair.refused("h2", Listen(1, PORT)) == errno.EADDRINUSE
+    pair.ask()
+    assert pair.told("h1")[-1] is RdmaKind.REJECTED
+    pair.do("h2", Destroy(0))
+    pair.do("h2", Listen(1, PORT, TO_H2))
+    pair.do("h1", Destroy(ONE))
+    pair.ask()
+    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
+
+
+def test_a_listener_hears_nothing_through_another_adapter_than_its_own() -> None:
+    pair = Pair(TWO_ADAPTERS, TO_H2)
+    pair.world.feed(OnSubnet(Cut("h2/1")))
+    pair.world.run_until(pair.world.now + 500 * MS)
+    pair.ask()
+    assert pair.told("h1")[-1] is RdmaKind.REJECTED
+    assert pair.told("h2") == [RdmaKind.ADDR_CHANGE]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (Listen(1, 7301, bytes([10, 0, 0, 77])), errno.EADDRNOTAVAIL),
+        (Listen(1, 7301, bytes(5)), errno.EINVAL),
+        (Listen(1, 0), errno.EINVAL),
+        (Listen(1, -1), errno.EINVAL),
+        (Listen(1, PORT), errno.EADDRINUSE),
+        (Listen(1, PORT, TO_H2), errno.EADDRINUSE),
+        (Listen(0, 7301), errno.EEXIST),
+        (MakeQueuePair(0), errno.EINVAL),
+        (ResolveAddress(-1, TO_H2, PORT), errno.EINVAL),
+        (ResolveAddress(ARRIVED_IDS, TO_H2, PORT), errno.EINVAL),
+        (ResolveAddress(1, TO_H2, -1), errno.EINVAL),
+        (ResolveAddress(1, TO_H2, 1 << 16), errno.EINVAL),
+        (ResolveAddress(1, b"h2", PORT), errno.EINVAL),
+    ],
+)
+def test_what_cannot_be_listened_to_or_looked_for(request_: RdmaRequest, code: int) -> None:
+    pair = Pair()
+    assert pair.refused("h2", request_) == code
+    assert [one.number for one in pair.world.network.hosts["h2"].rdma.ids()] == [0], "nothing has changed"
+
+
+def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -> None:
+    pair = Pair()
+    pair.ask()
+    pair.do("h2", MakeQueuePair(TAKEN))
+    assert pair.refused("h2", Reject(TAKEN, bytes(149))) == errno.EINVAL
+    assert pair.refused("h2", Accept(TAKEN, bytes(197))) == errno.EINVAL
+    pair.told("h1")
+    pair.do("h2", Accept(TAKEN, b"w" * 196))
+    (news,) = pair.ears["h1"].heard
+    assert isinstance(news, RdmaNews)
+    assert (news.kind, news.private) == (RdmaKind.ESTABLISHED, b"w" * 196)
+    pair.told("h2")
+    assert pair.refused("h2", Accept(TAKEN)) == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Connect(ONE, retry_count=-1),
+        Connect(ONE, retry_count=256),
+        Connect(ONE, rnr_retry_count=-1),
+        Connect(ONE, ack_timeout=32),
+        Connect(ONE, ack_timeout=-1),
+        Connect(ONE, response_timeout=32),
+        Connect(ONE, cm_retries=-1),
+        Connect(ONE, cm_retries=16),
+    ],
+)
+def test_a_request_that_no_message_can_say(wish: Connect) -> None:
+    pair = Pair()
+    for step in WAY[:3]:
+        pair.do("h1", step)
+    assert pair.refused("h1", wish) == errno.EINVAL
+    pair.do("h1", Connect(ONE, retry_count=255, rnr_retry_count=8))
+    (request,) = [one.request for one in pair.world.network.hosts["h2"].rdma.ids() if one.request is not None]
+    assert (request.retry_count, request.rnr_retry_count) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Work(1, Operation.RECEIVE),
+        Work(1, Operation.READ, inline=b"x"),
+        Work(1, Operation.SEND, inline=b"x", offload=bytes(3)),
+        Work(1, Operation.WRITE, remote_key=-1),
+        Work(1, Operation.WRITE, remote_offset=1 << 64),
+        Work(1, Operation.READ, length=-1),
+        Receive(1, 0, 0, 1 << 32),
+    ],
+)
+def test_work_that_no_adapter_takes(work: Work | Receive) -> None:
+    pair = Pair()
+    pair.connect()
+    assert pair.refused("h1", PostWork(ONE, work)) == errno.EINVAL
 
 
 def test_a_peer_that_fails_over_is_heard_of_by_its_silence_alone() -> None:

@@ -41,6 +41,12 @@ def end(process: subprocess.Popen[str]) -> str:
     return out
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """As by kill -9: the program in the host is gone at once, and has said nothing."""
+    process.kill()
+    process.communicate(timeout=60)
+
+
 def fail_over(name: str, host: str) -> None:
     ibbond("lab", "cut", "--name", name, f"{host}/ib0")
     time.sleep(0.5)
@@ -72,9 +78,59 @@ def test_reliable_datagrams_survive_a_failover_of_either_end(name: str) -> None:
         time.sleep(0.5)
     sent = json.loads(end(sender).splitlines()[-1])
     got = json.loads(end(receiver).splitlines()[-1])
-    assert sent["sent"] == sent["acknowledged"] == got["received"]["10.0.0.1"] > 500
+    (heard,) = got["received"]
+    assert sent["sent"] == sent["acknowledged"] == heard["count"] > 500
+    assert (heard["sender"], heard["address"], heard["first"]) == (sent["name"], "10.0.0.1", 0)
     assert got["out_of_order"] == 0
     assert len(sent["reconnects_ms"]) >= 2
+
+
+def test_two_senders_of_one_address_are_two(name: str) -> None:
+    receiver = begin(name, "h2", "rdma-datagram.py")
+    time.sleep(1)
+    senders = [begin(name, "h1", "rdma-datagram.py", "10.0.0.2") for _ in range(2)]
+    time.sleep(2)
+    sent = [json.loads(end(sender).splitlines()[-1]) for sender in senders]
+    got = json.loads(end(receiver).splitlines()[-1])
+    assert {each["sender"]: each["count"] for each in got["received"]} == {one["name"]: one["sent"] for one in sent}
+    assert {each["address"] for each in got["received"]} == {"10.0.0.1"}
+    assert got["out_of_order"] == 0
+
+
+def test_datagrams_go_on_to_a_receiver_that_was_killed_and_started_again(name: str) -> None:
+    killed = begin(name, "h2", "rdma-datagram.py")
+    time.sleep(1)
+    sender = begin(name, "h1", "rdma-datagram.py", "10.0.0.2")
+    time.sleep(2)
+    kill(killed)
+    receiver = begin(name, "h2", "rdma-datagram.py")
+    time.sleep(3)
+    out, errors = sender.communicate(timeout=60)
+    assert sender.returncode == 0, out + errors
+    sent = json.loads(out.splitlines()[-1])
+    got = json.loads(end(receiver).splitlines()[-1])
+    (heard,) = got["received"]
+    assert sent["sent"] == sent["acknowledged"] == heard["first"] + heard["count"]
+    assert heard["first"] > 500
+    assert heard["count"] > 500
+    assert got["out_of_order"] == 0
+    assert sent["began_anew"] == ["10.0.0.2"]
+    assert len(sent["reconnects_ms"]) == 1
+    assert errors == "10.0.0.2 refuses: nobody takes datagrams there; trying on\n"
+
+
+def test_what_a_block_session_could_not_read_back_it_does_not_know(name: str) -> None:
+    killed = begin(name, "h2", "rdma-block-session.py")
+    time.sleep(1)
+    initiator = begin(name, "h1", "rdma-block-session.py", "10.0.0.2")
+    time.sleep(2)
+    kill(killed)
+    target = begin(name, "h2", "rdma-block-session.py")
+    time.sleep(1)
+    said, _ = initiator.communicate(timeout=60)
+    end(target)
+    assert initiator.returncode == 1
+    assert said.rstrip().endswith("writes, not known lost, not known done twice")
 
 
 def test_rping_gets_its_bytes_back(name: str) -> None:

@@ -1,6 +1,7 @@
 """What programs may do to the adapters of lab hosts: a wrong request is refused in its words, and the lab goes on."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def name() -> Iterator[str]:
-    lab = "rfc2"
+    lab = f"programs{os.getpid()}"
     ibbond("lab", "up", "--name", lab)
     peer = program(lab, PEER, host="h2")
     assert peer.stdout is not None

@@ -15,7 +15,10 @@ ARRIVED_IDS = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Take connections to this service port, to any address of the host or (not empty) to one of them."""
+    """Take connections to this service port: to any address of the host (empty, or all zeros), or to one of them.
+
+    With one the id is on the device that has the address: it hears ADDR_CHANGE and DEVICE_REMOVAL as others do.
+    """
 
     id: int
     port: int
@@ -24,7 +27,10 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class ResolveAddress:
-    """Find the device, its address of now, and the hardware address of the next hop: ADDR_RESOLVED or ADDR_ERROR."""
+    """Find the device, its address of now, and the hardware address of the next hop: ADDR_RESOLVED or ADDR_ERROR.
+
+    An id that has resolved an address cannot do so again: after a failover a program takes a new one.
+    """
 
     id: int
     destination: bytes
@@ -53,7 +59,7 @@ class Connect:
 
     `ack_timeout` is a code (4.096 us x 2^code); None takes the path's lifetime + 1, as the kernel does.
     `response_timeout` is the same for the peer's answer (the kernel's is 20: 4.3 s), `cm_retries` how often it is
-    asked again.
+    asked again. Retry counts above 7 are taken as 7.
     """
 
     id: int
@@ -76,7 +82,7 @@ class Accept:
 @dataclass(frozen=True, slots=True)
 class Reject:
     id: int
-    private: bytes = b""
+    private: bytes = b""  # at most 148 bytes
 
 
 @dataclass(frozen=True, slots=True)

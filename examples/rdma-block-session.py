@@ -12,6 +12,7 @@ import argparse
 import sys
 from ipaddress import ip_address
 
+from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.rdma.client import Context
 from ibbond.rdma.program import run
@@ -20,7 +21,10 @@ from ibbond.rdma.session import MEMORY_BYTES, Initiator, Recovery, Target
 
 def serve() -> None:
     context = Context()
-    run(context, Target(*context.register(MEMORY_BYTES)))
+    try:
+        run(context, Target(*context.register(MEMORY_BYTES)))
+    except Refused as refusal:
+        sys.exit(str(refusal))
 
 
 def write(address: bytes) -> int:

@@ -105,10 +105,12 @@ def print_summary(summary: Summary, path: str | None, without: str | None) -> No
 
 def explain_session(session: Mapping[str, object]) -> None:
     """What the RDMA session says about itself."""
+    from ibbond.lab.rdma_report import outcome
+
     settings = session["settings"]
     assert isinstance(settings, dict)
     click.echo(
-        f"rdma: {session['writes_lost']} writes lost, {session['writes_doubled']} done twice; ms: the longest time\n"
+        f"rdma: {outcome(session)}; ms: the longest time\n"
         f"without an answered write, its reconnecting included (ACK timeout {settings['ack_timeout_ms']} ms, "
         f"{settings['retry_count']} retries)."
     )

@@ -48,6 +48,8 @@ def rdma_session(
     It runs in the lab that runs (--name), else in one of its own that ends with it, of the topology FILE
     (docs/topology.md) or the default one. docs/rdma.md explains the figures.
     """
+    from ibbond.lab.rdma_report import came_back
+
     if simulated:
         from ibbond.cli.lab import read_topology
         from ibbond.lab.rdma_session import simulate
@@ -67,7 +69,7 @@ def rdma_session(
         print_json(report)
     else:
         click.echo(describe(report))
-    if not report["verified"] or report["writes_lost"] or report["writes_doubled"]:
+    if not came_back(report):
         sys.exit(1)
 
 
@@ -124,6 +126,8 @@ def some_lab(lab_name: str, file: Path | None) -> Iterator[Control]:
 
 def describe(report: dict[str, object]) -> str:
     """The report for people: each time after its failover, in milliseconds."""
+    from ibbond.lab.rdma_report import outcome
+
     failovers, settings = report["failovers"], report["settings"]
     assert isinstance(failovers, list)
     assert isinstance(settings, dict)
@@ -132,8 +136,7 @@ def describe(report: dict[str, object]) -> str:
         [
             table(rows, ("HOST", "FIRST SIGN", "FAILOVER ms", *(f"+{name}" for name in COLUMNS[1:]))),
             "",
-            f"{report['writes']} writes, {report['writes_lost']} lost, {report['writes_doubled']} done twice"
-            + ("" if report["verified"] else " (not verified: the session did not come back)"),
+            outcome(report),
             f"ACK timeout {settings['ack_timeout_ms']} ms, {settings['retry_count']} retries",
         ]
     )

@@ -196,7 +196,8 @@ class RdmaPair:
     def facts(self) -> dict[str, object]:
         """What the initiator knows in the end; that nothing is verified where it did not say."""
         return self.asking.final or {
-            **dict.fromkeys(("writes", "writes_sent", "writes_lost", "writes_doubled", "last_at"), 0),
+            **dict.fromkeys(("writes", "writes_sent", "last_at"), 0),
+            **dict.fromkeys(("writes_lost", "writes_doubled")),
             "verified": False,
             "recoveries": [],
             "silences": [],

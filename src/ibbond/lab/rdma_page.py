@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
+from ibbond.lab.rdma_report import outcome
+
 STEPS = ("error_seen", "addr_change", "resolved", "reconnected", "first_io")
 HEADS = ("break seen", "ADDR_CHANGE", "resolved", "reconnected", "first write")
 
@@ -25,8 +27,7 @@ def rdma_section(session: Mapping[str, object]) -> str:
         f'<th class="text">first sign</th>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
         "<p class=lead>Milliseconds after each move. At a move the connection breaks; the session resolves the same IP "
         "address again, connects over the member that is active now, logs in and replays: "
-        f"{session['writes']} writes, {session['writes_lost']} lost, {session['writes_doubled']} done twice"
-        f"{'' if session['verified'] else ' (not verified: the session did not come back)'}. "
+        f"{outcome(session)}. "
         f"ACK timeout {settings['ack_timeout_ms']} ms, {settings['retry_count']} retries.</p>"
     )
 

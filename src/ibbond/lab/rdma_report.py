@@ -87,3 +87,18 @@ def intact(facts: Mapping[str, object]) -> bool:
 
 def integer(value: object) -> int:
     return value if isinstance(value, int) else 0
+
+
+def outcome(session: Mapping[str, object]) -> str:
+    """What a report says of the session's writes, in words; what nobody could read back is not known."""
+    counts = (session["writes_lost"], session["writes_doubled"])
+    lost, doubled = ("not known" if count is None else count for count in counts)
+    rest = "" if session["verified"] else " (not verified: the session did not come back)"
+    return f"{session['writes']} writes, {lost} lost, {doubled} done twice{rest}"
+
+
+def came_back(session: Mapping[str, object]) -> bool:
+    """No write was lost or done twice, and after every failover there was one."""
+    rows = session["failovers"]
+    assert isinstance(rows, list)
+    return intact(session) and all(row["first_io_ms"] is not None for row in rows)

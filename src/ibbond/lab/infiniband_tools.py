@@ -95,7 +95,8 @@ def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequenc
     tables = {device.port: topology.pkeys_of(device.port) for host in topology.hosts for device in host.devices}
     names = {DEFAULT_PKEY & ~FULL_MEMBER: "Default"}
     names |= {partition.pkey & ~FULL_MEMBER: partition.name for partition in topology.partitions}
-    names |= {key & ~FULL_MEMBER: f"lab-{key & ~FULL_MEMBER:04x}" for keys in changed.values() for key in keys} | names
+    for pkey in (key & ~FULL_MEMBER for keys in changed.values() for key in keys):
+        names.setdefault(pkey, f"lab-{pkey:04x}")
     lines = []
     for pkey, name in names.items():
         head = f"{name}={pkey:#06x}, ipoib, mtu={MTU_CODE[topology.mtu_of(pkey) + ENCAPSULATION_BYTES]}, rate=3"

@@ -267,7 +267,7 @@ class Requests:
         events = {switch.name: change.switch(switch.name) for switch in topology.switches}
         events |= {hca.name: change.adapter(hca.name) for host in topology.hosts for hca in host.hcas}
         events[MANAGER] = change.manager
-        for name in names:
+        for name in (names := list(dict.fromkeys(names))):
             if name not in events:
                 raise unknown(f"cannot {what} {name}", name, events)
             if self._lives(name) == (what == "revive"):

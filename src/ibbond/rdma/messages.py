@@ -12,7 +12,7 @@ import enum
 import errno
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, get_type_hints
 
 from ibbond.errors import Malformed, Refused
@@ -42,7 +42,6 @@ SOCKET_NAME = "\0ibbond-rdma"  # abstract: each network namespace has its own
 LARGEST = 1 << 17  # bytes of a packet
 MOST_INLINE = 60_000  # bytes of an inline message; in hexadecimal they fit a packet
 MOST_MEMORY = 1 << 32  # bytes of one region
-MOST_RETRIES = 7  # a field of three bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +87,14 @@ KINDS: tuple[type[DataclassInstance], ...] = (
 
 
 NEW_ID, ANY_ID = range(ARRIVED_IDS), range(1 << 32)  # those of connection requests are above
-PORT, CODE, COUNT, CM_RETRIES = range(1 << 16), range(32), range(256), range(16)
-TIME, NUMBER, KEY = range(1 << 31), range(1 << 64), range(1 << 32)
+PORT, TIME, NUMBER, KEY = range(1 << 16), range(1 << 31), range(1 << 64), range(1 << 32)
 PLACE, LENGTH = range(1 << 63), range((1 << 31) + 1)  # the longest message has 2^31 bytes
 RANGES: dict[type, dict[str, range]] = {
     Listen: {"id": NEW_ID, "port": PORT},
     ResolveAddress: {"id": NEW_ID, "port": PORT, "timeout_ms": TIME},
     ResolveRoute: {"id": ANY_ID, "timeout_ms": TIME},
     MakeQueuePair: {"id": ANY_ID},
-    Connect: {
-        "id": ANY_ID,
-        "retry_count": COUNT,
-        "rnr_retry_count": COUNT,
-        "ack_timeout": CODE,
-        "response_timeout": CODE,
-        "cm_retries": CM_RETRIES,
-    },
+    Connect: {"id": ANY_ID},
     Accept: {"id": ANY_ID},
     Reject: {"id": ANY_ID},
     Disconnect: {"id": ANY_ID},
@@ -119,7 +110,6 @@ RANGES: dict[type, dict[str, range]] = {
     },
     Receive: {"number": NUMBER, "key": KEY, "offset": PLACE, "length": LENGTH},
 }
-MOST_PRIVATE: dict[type, int] = {Connect: 56, Accept: 196, Reject: 148}
 ADDRESS_BYTES: dict[type, tuple[str, tuple[int, ...]]] = {
     Listen: ("address", (0, 4, 16)),
     ResolveAddress: ("destination", (4, 16)),
@@ -127,7 +117,7 @@ ADDRESS_BYTES: dict[type, tuple[str, tuple[int, ...]]] = {
 
 
 def admitted(request: RdmaRequest) -> RdmaRequest:
-    """The request when its values fit their fields, else `Refused`. Retry counts above 7 are 7, as in the kernel."""
+    """The request when its values fit their fields, else `Refused`; what depends on an id is the stack's to say."""
     _check_ranges(request)
     kind = type(request)
     if kind in ADDRESS_BYTES:
@@ -135,16 +125,10 @@ def admitted(request: RdmaRequest) -> RdmaRequest:
         size = len(getattr(request, name))
         if size not in sizes:
             raise _unfit(request, f"{name} has {size} bytes", f"Give it {' or '.join(map(str, sizes))}")
-    if isinstance(request, Connect | Accept | Reject) and len(request.private) > MOST_PRIVATE[kind]:
-        why, fix = f"private has {len(request.private)} bytes", f"Give it at most {MOST_PRIVATE[kind]}"
-        raise _unfit(request, why, fix)
     if isinstance(request, PostWork):
         _check_ranges(request.request)
         if isinstance(request.request, Work):
             _check_work(request.request)
-    if isinstance(request, Connect) and max(request.retry_count, request.rnr_retry_count) > MOST_RETRIES:
-        counts = min(MOST_RETRIES, request.retry_count), min(MOST_RETRIES, request.rnr_retry_count)
-        return replace(request, retry_count=counts[0], rnr_retry_count=counts[1])
     return request
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ class Connecting:
         record = one.record
         if one.qpn is None or record is None:
             raise refused(one, "it has no queue pair", errno.EINVAL)
-        _check_wish(one, wish)
+        wish = _checked(one, wish)
         port = self._subnet.port(one.port)
         one.source_port = self._ids.free_port()
         header = RdmaIpHeader(one.source, one.destination, one.source_port)
@@ -85,8 +86,8 @@ class Connecting:
             initiator_depth=16,
             remote_timeout=wish.response_timeout,
             local_timeout=wish.response_timeout,
-            retry_count=min(7, wish.retry_count),
-            rnr_retry_count=min(7, wish.rnr_retry_count),
+            retry_count=wish.retry_count,
+            rnr_retry_count=wish.rnr_retry_count,
             max_cm_retries=wish.cm_retries,
             pkey=one.pkey,
             path_mtu=record.mtu,
@@ -262,8 +263,8 @@ class Connecting:
                 receive_psn=reply.psn,
                 mtu_bytes=MTU_BYTES[one.record.mtu],
                 timeout=self._ack_timeout(one),
-                retry_count=min(7, one.settings.retry_count),
-                rnr_retry_count=min(7, one.settings.rnr_retry_count, reply.rnr_retry_count),
+                retry_count=one.settings.retry_count,
+                rnr_retry_count=min(one.settings.rnr_retry_count, reply.rnr_retry_count),
                 pkey=one.pkey,
                 service_level=one.record.sl,
             ),
@@ -284,7 +285,7 @@ def check_private(one: RdmaId, private: bytes, room: int) -> None:
         raise refused(one, f"{len(private)} bytes of private data, there is room for {room}", errno.EINVAL)
 
 
-def _check_wish(one: RdmaId, wish: Connect) -> None:
+def _checked(one: RdmaId, wish: Connect) -> Connect:
     """Retries of more than 7 are taken as 7 (`rdma_connect` of programs does so), what else a REQ cannot say is not."""
     check_private(one, wish.private, ROOM)
     for name, value, most in (
@@ -296,3 +297,4 @@ def _check_wish(one: RdmaId, wish: Connect) -> None:
     ):
         if not 0 <= value <= most:
             raise refused(one, f"{name} {value} is not 0 to {most}", errno.EINVAL)
+    return replace(wish, retry_count=min(7, wish.retry_count), rnr_retry_count=min(7, wish.rnr_retry_count))

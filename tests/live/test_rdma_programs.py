@@ -153,9 +153,12 @@ def test_what_is_no_request_is_refused_and_the_program_goes_on(name: str) -> Non
 for raw in (b"x", b"[[]]", b'{"":"Destroy","id":"7"}', pack(Work(1, Operation.SEND)), b'"' + b"y" * 100000 + b'"'):
     context._sock.send(raw)
     assert refused(context.poll, 5).code == errno.EINVAL
-for request in (ResolveAddress(-1, bytes(4), 7), Connect(0, cm_retries=99), Listen(3, 1 << 20), Destroy(1 << 40)):
+for request in (ResolveAddress(-1, bytes(4), 7), Listen(3, 1 << 20), Destroy(1 << 40)):
     context.ask(request)
     assert refused(context.settle).code == errno.EINVAL
+routed(context)
+context.ask(Connect(1, cm_retries=99))
+assert refused(context.settle).code == errno.EINVAL
 context.register(4096)
 """,
     )

@@ -149,7 +149,8 @@ context.settle()
 def test_what_is_no_request_is_refused_and_the_program_goes_on(name: str) -> None:
     run(
         name,
-        """
+        ROUTED
+        + """
 for raw in (b"x", b"[[]]", b'{"":"Destroy","id":"7"}', pack(Work(1, Operation.SEND)), b'"' + b"y" * 100000 + b'"'):
     context._sock.send(raw)
     assert refused(context.poll, 5).code == errno.EINVAL

@@ -5,18 +5,21 @@ In a lab: ibbond lab exec h2 -- examples/rdma-block-session.py, then, in another
 ibbond lab exec h1 -- examples/rdma-block-session.py 10.0.0.2, and pull cables meanwhile: ibbond lab cut h1/ib0.
 Ctrl-D ends each; the initiator then reads the target's disk and ledger back by RDMA and compares every block. Exit 0
 only if no write is missing, wrong or done twice, and the session came back from every break. The session itself is
-ibbond.rdma.session, which both ends run.
+ibbond.rdma.initiator and ibbond.rdma.target, which both ends run.
 """
 
 import argparse
+import secrets
 import sys
 from ipaddress import ip_address
 
 from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.rdma.client import Context
+from ibbond.rdma.initiator import Initiator, Recovery
 from ibbond.rdma.program import run
-from ibbond.rdma.session import MEMORY_BYTES, Initiator, Recovery, Target
+from ibbond.rdma.session import MEMORY_BYTES
+from ibbond.rdma.target import Target
 
 
 def serve() -> None:
@@ -29,7 +32,7 @@ def serve() -> None:
 
 def write(address: bytes) -> int:
     context = Context()
-    initiator = Initiator(*context.register(MEMORY_BYTES), address)
+    initiator = Initiator(*context.register(MEMORY_BYTES), address, secrets.randbits(64))
     told = 0
 
     def tell(one: Initiator) -> None:
@@ -42,7 +45,7 @@ def write(address: bytes) -> int:
     run(context, initiator, tell)
     tell(initiator)
     if not initiator.verified:
-        print("the session did not come back: nothing was compared")
+        print(f"{initiator.over or 'the session did not come back'}: nothing was compared")
     lost, doubled = ("not known" if count is None else count for count in (initiator.lost, initiator.doubled))
     print(f"{initiator.completed} writes, {lost} lost, {doubled} done twice")
     return int((initiator.lost, initiator.doubled, initiator.unrecovered) != (0, 0, 0))

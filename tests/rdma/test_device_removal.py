@@ -9,11 +9,23 @@ from ibbond.fabric.events import KillAdapter, ReviveAdapter
 from ibbond.lab import rdma_session
 from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
-from ibbond.rdma.session import Initiator, Target
+from ibbond.rdma.initiator import Initiator
+from ibbond.rdma.target import Target
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet
-from ibbond.stack.rdma_events import Listen, MakeQueuePair, RdmaCall, RdmaKind, RdmaNews, WorkOver
+from ibbond.stack.rdma_events import (
+    Accept,
+    Destroy,
+    Disconnect,
+    Listen,
+    MakeQueuePair,
+    RdmaCall,
+    RdmaKind,
+    RdmaNews,
+    WorkOver,
+)
+from ibbond.stack.rdma_ids import IdState
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 
@@ -86,9 +98,13 @@ def test_a_removed_id_can_only_be_destroyed_and_listeners_stay() -> None:
     (arrived,) = (one for one in world.network.hosts["h2"].rdma.ids() if one.port)
     world.programs.clear()  # nobody reacts
     world.network.handle(world.now, OnSubnet(KillAdapter("h2")))
-    with pytest.raises(Refused) as refused:
-        world.network.handle(world.now, OnHost("h2", RdmaCall(arrived.user, MakeQueuePair(arrived.number))))
-    assert refused.value.code == errno.ENODEV
+    adapter = world.network.subnet.node("h2")
+    for late in (MakeQueuePair(arrived.number), Accept(arrived.number), Disconnect(arrived.number)):
+        world.network.handle(world.now, OnHost("h2", RdmaCall(arrived.user, late)))
+    assert arrived.state is IdState.REMOVED
+    world.network.handle(world.now, OnHost("h2", RdmaCall(arrived.user, Destroy(arrived.number))))
+    assert arrived not in world.network.hosts["h2"].rdma.ids()
+    assert not adapter.alive
     (listener,) = (one for one in world.network.hosts["h2"].rdma.ids() if not one.port)
     with pytest.raises(Refused) as taken:
         world.network.handle(world.now, OnHost("h2", RdmaCall(77, Listen(0, listener.service_port))))

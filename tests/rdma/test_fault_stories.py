@@ -5,7 +5,8 @@ import pytest
 from ibbond.fabric.events import Cut
 from ibbond.lab import rdma_session
 from ibbond.machine import MS, SECOND
-from ibbond.rdma import session
+from ibbond.rdma import initiator as initiating
+from ibbond.rdma.target import Target
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -41,14 +42,14 @@ def test_two_runs_of_one_seed_are_the_same() -> None:
 def test_an_initiator_that_only_waits_finds_the_dead_path(monkeypatch: pytest.MonkeyPatch, nops: bool) -> None:
     """All its writes have been acknowledged and none answered when the cable goes: nothing is left to be repeated."""
     if not nops:
-        monkeypatch.setattr(session, "NOP_AFTER", 3600 * SECOND)
+        monkeypatch.setattr(initiating, "NOP_AFTER", 3600 * SECOND)
     world = World(Story("rdma", parse(TWO_HOSTS, name="rdma"), pairs=(("h1", "h2"),)), 1, checked=False)
     world.begin()
     world.run_until(1000 * MS)
     initiator, _ = rdma_session._begin(world, "h1", "h2", False, spacing_ns=MS)
     world.run_until(1500 * MS)
     with monkeypatch.context() as stalled:
-        stalled.setattr(session.Target, "hear", lambda *_: [])
+        stalled.setattr(Target, "hear", lambda *_: [])
         world.run_until(1530 * MS)
         world.feed(OnSubnet(Cut("h1/1")))
     world.run_until(2500 * MS)

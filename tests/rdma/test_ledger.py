@@ -2,14 +2,17 @@
 
 import pytest
 
-from ibbond.fabric.events import Cut
+from ibbond.fabric.events import Cut, Mend
 from ibbond.lab import rdma_session
 from ibbond.machine import MS
 from ibbond.rdma import session
-from ibbond.rdma.session import BLOCK, BLOCKS, DISK, ENTRY, LEDGER, Initiator, Target, due_entry, entry_at
+from ibbond.rdma.initiator import Initiator
+from ibbond.rdma.session import BLOCK, BLOCKS, DISK, ENTRY, LEDGER, MEMORY_BYTES, due_entry, entry_at
+from ibbond.rdma.target import Target
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
-from ibbond.stack.events import OnSubnet
+from ibbond.stack.events import OnHost, OnSubnet
+from ibbond.stack.rdma_events import RdmaGone
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 
@@ -125,3 +128,63 @@ def test_a_failover_of_the_target_costs_less_than_100_ms(spacing_ms: int, late_m
     assert recovery.first_io_at - cut_at - spacing_ms * MS < 80 * MS
     if spacing_ms <= 10:
         assert recovery.first_io_at - cut_at < 100 * MS
+
+
+def test_a_target_begins_a_new_session_when_the_first_has_gone() -> None:
+    world, first, target = begin()
+    rdma_session._finish(world, first)
+    world.feed(OnHost("h1", RdmaGone(rdma_session.USERS["initiator"])))
+    second = another(world, name=2)
+    world.run_until(world.now + 200 * MS)
+    assert target.name == 2
+    rdma_session._finish(world, second)
+    assert (second.verified, second.lost, second.doubled, second.over) == (True, 0, 0, "")
+    assert second.completed == target.expected > 150
+
+
+def test_a_target_lets_nobody_into_a_session_that_answers() -> None:
+    world, first, target = begin()
+    second = another(world, name=2)
+    world.run_until(world.now + 1200 * MS)
+    assert second.over == "the target serves another session"
+    assert (second.completed, second.verified, second.deadline()) == (0, False, None)
+    rdma_session._finish(world, first)
+    assert (first.verified, first.lost, first.doubled, first.recoveries) == (True, 0, 0, [])
+    assert target.name == 1
+
+
+def test_a_session_whose_initiator_vanished_makes_room() -> None:
+    """No DREQ came through: that the connection is dead, the target finds out by its NOP-In."""
+    world, first, target = begin()
+    for cable in ("h1/1", "h1/2"):
+        world.feed(OnSubnet(Cut(cable)))
+    world.feed(OnHost("h1", RdmaGone(rdma_session.USERS["initiator"])))
+    world.run_until(world.now + 500 * MS)
+    for cable in ("h1/1", "h1/2"):
+        world.feed(OnSubnet(Mend(cable)))
+    second = another(world, name=2)
+    world.run_until(world.now + 500 * MS)
+    assert (target.name, second.over) == (2, "")
+    assert second.completed > 100
+    assert first.completed < 600
+
+
+def test_a_session_whose_target_began_anew_is_over() -> None:
+    world, first, target = begin()
+    target.name = None
+    world.feed(OnSubnet(Cut("h1/1")))
+    world.run_until(world.now + 300 * MS)
+    assert first.over == "the target has begun anew, with another ledger"
+    assert (first.verified, first.lost, first.unrecovered, first.deadline()) == (False, None, 1, None)
+    assert [one.port for one in world.network.hosts["h1"].rdma.ids()] == [], "it asks for nothing more"
+
+
+def another(world: World, name: int) -> Initiator:
+    """One more initiator on h1, as another program."""
+    user = 40 + name
+    memory = memoryview(bytearray(MEMORY_BYTES))
+    key = world.network.hosts["h1"].rdma.register(user, memory)
+    (bond,) = world.story.topology.host("h2").bonds
+    initiator = Initiator(memory, key, bond.addresses[0].ip.packed, name)
+    world.programs.append(rdma_session.SimulatedProgram("h1", user, initiator, _now=world.now))
+    return initiator

@@ -5,6 +5,7 @@ What is done to cables and hosts of a running lab is in `cli.cables` and `cli.in
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def up(
     if not resume and killed(name):
         resume = resume_instead(name, as_json)
     running = start(Wish(name, text, source, resume=resume, profile=profile, manager=manager))
+    if not foreground:  # it is up: what comes too late to stop that must not end the words that say so
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         if as_json:
             print_json(running.status)

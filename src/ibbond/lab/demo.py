@@ -232,7 +232,11 @@ def step(stage: Stage, host: str, do: str, cable: str, move: str) -> None:
     stage.show()
     stage.wait(SETTLING)
     verb = "pulled" if do == "cut" else "plugged"
-    cost = ", ".join(f"{name} {count - lost[name]}" for name, count in stage.lost().items() if name not in STREAMS)
+    cost = ", ".join(
+        f"{name} {each.lost - lost[name] if each.received else 'all'}"
+        for name, each in stage.cast.progress().items()
+        if name not in STREAMS
+    )
     took = f" after {(moved_at - at) / MS:.1f} ms" if moved_at else ", and did not move"
     stage.view.say(f"  {verb} {cable}: {detail}{took}; probes lost: {cost}")
 

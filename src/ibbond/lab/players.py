@@ -29,7 +29,8 @@ from ibbond.machine import MS
 PROBE_US, PING_US, TCP_US, WRITE_US = 1_000, 10_000, 1_000, 10_000
 UDP_PORT, MULTICAST_PORT, TCP_PORT = 7001, 7002, 7003
 GROUP = "239.1.2.3"
-PATIENCE = 25.0
+PATIENCE = 14.0  # for the last words of programs, which wait 12 s at most
+PATIENCE_WITH_SILENT = 3.0  # when one has heard nothing all the time
 PRIORITY = -10  # the lab has -15
 PROGRAMS = Path(__file__).with_name("traffic.py")
 RDMA_PROGRAM = ("-m", "ibbond.rdma.program")
@@ -272,8 +273,8 @@ class Cast:
         for player in players:
             if player is not self.tcp_in and player not in last:  # they end when their senders do
                 player.ask_to_end()
-        until = time.monotonic() + PATIENCE
-        if self.tcp_out is None:
+        until = time.monotonic() + (PATIENCE_WITH_SILENT if self.silent() else PATIENCE)
+        if not self.tcp_in.facts.get("received"):
             self.tcp_in.ask_to_end()
         for player in players:
             if player in last:

@@ -33,7 +33,7 @@ def failover_row(
     until: int,
     recoveries: Sequence[Mapping[str, object]],
 ) -> Plain:
-    """One failover and what the session did about it; `recoveries` are `rdma.session.Recovery` as dictionaries."""
+    """One failover and what the session did about it; `recoveries` are `rdma.initiator.Recovery` as dictionaries."""
     found = [each for each in recoveries if cut_at <= integer(each["seen_at"]) < until]
     first: Mapping[str, object] = found[0] if found else {}
     last: Mapping[str, object] = found[-1] if found else {}

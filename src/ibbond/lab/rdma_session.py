@@ -16,8 +16,10 @@ from ibbond.fabric.events import Cut, Mend
 from ibbond.lab.players import WRITE_US, session_stream
 from ibbond.lab.rdma_report import Plain, failover_row, session_facts, settings
 from ibbond.machine import MS, US
+from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.program import facts
-from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
+from ibbond.rdma.session import MEMORY_BYTES
+from ibbond.rdma.target import Target
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import NetworkEffect, NetworkEvent, OnHost, OnSubnet
@@ -154,6 +156,7 @@ def _begin(
         memories["initiator"],
         keys["initiator"],
         bond.addresses[0].ip.packed,
+        name=1,
         spacing_ns=spacing_ns,
         heed_address_change=heed_address_change,
     )

@@ -183,7 +183,7 @@ def tcp_send(own: str, peer: str, port: int, spacing_us: int) -> None:
         now = time.monotonic_ns()
     sock.setblocking(True)
     sock.shutdown(socket.SHUT_WR)
-    sock.settimeout(20)
+    sock.settimeout(10)
     with contextlib.suppress(OSError):
         sock.recv(1)  # the receiver has read to the end and closes
     tell(final=True, sent=sent, sha256=digest.hexdigest())
@@ -204,7 +204,7 @@ def tcp_receive(own: str, port: int) -> None:
     view = memoryview(buffer)
     last_at = time.monotonic_ns()
     tell_at = last_at
-    sock.settimeout(30)
+    sock.settimeout(12)
     with contextlib.suppress(TimeoutError, ConnectionError):
         while size := sock.recv_into(buffer):
             now = time.monotonic_ns()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import select
 import sys
 import time
@@ -21,9 +22,11 @@ from ipaddress import ip_address
 from ibbond.errors import Refused
 from ibbond.machine import MS, SECOND, US
 from ibbond.rdma.client import Context
-from ibbond.rdma.session import MEMORY_BYTES, Initiator, Target
+from ibbond.rdma.initiator import Initiator
+from ibbond.rdma.session import MEMORY_BYTES
+from ibbond.rdma.target import Target
 
-LAST_PATIENCE = 20 * SECOND
+LAST_PATIENCE = 10 * SECOND
 PROGRESS_EVERY = 100 * MS
 
 
@@ -71,15 +74,18 @@ def play(wish: argparse.Namespace) -> None:
         memory,
         key,
         wish.address.packed,
+        secrets.randbits(64),
         spacing_ns=wish.spacing_us * US,
         heed_address_change=not wish.ignore_addr_change,
     )
     run(context, initiator, tell_progress if wish.progress else None)
+    if initiator.over:
+        raise Refused("the session cannot come back", why=initiator.over, fix="Begin another one")
     print(json.dumps({"final": True, **facts(initiator)}), flush=True)
 
 
 def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], None] | None = None) -> None:
-    """Let one end live until standard input ends, and an initiator until it has read its target back."""
+    """Let one end live until standard input ends, and an initiator until it has read its target back or cannot."""
     context.ask(*end.start(time.monotonic_ns()))
     context.settle()
     print("ready", flush=True)
@@ -87,6 +93,8 @@ def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], N
     while True:
         now = time.monotonic_ns()
         if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at or nobody_reads()):
+            return
+        if isinstance(end, Initiator) and end.over:
             return
         context.ask(*end.tick(now))
         if tell is not None and isinstance(end, Initiator) and now >= tell_at:

@@ -63,6 +63,8 @@ class RdmaUsers:
 
     def handle(self, now: int, user: int, request: RdmaRequest) -> None:
         ids = self._ids
+        if _too_late(ids.find(user, request.id), request):
+            return
         match request:
             case Listen(number, port, address):
                 self._listen(user, number, port, address)
@@ -79,8 +81,6 @@ class RdmaUsers:
                 self._resolving.route(now, need(ids.get(user, number), IdState.ADDRESS_RESOLVED), timeout_ms)
             case MakeQueuePair(number):
                 one = ids.get(user, number)
-                if one.state is IdState.REMOVED:
-                    raise refused(one, "its adapter is gone", errno.ENODEV)
                 if one.state is IdState.LISTENING:
                     raise refused(one, "it listens", errno.EINVAL)
                 ids.make_queue_pair(one)
@@ -198,6 +198,23 @@ class RdmaUsers:
 def _listens(one: RdmaId, port: int) -> bool:
     """A listener whose adapter has gone keeps its port until it is destroyed."""
     return one.state in (IdState.LISTENING, IdState.REMOVED) and not one.destination and one.service_port == port
+
+
+def _too_late(one: RdmaId | None, request: RdmaRequest) -> bool:
+    """The id has ended while this was on its way: its program hears of that, and what it asked does nothing.
+
+    librdmacm's calls return at once and would say EINVAL; here an answer to a request that has just gone is no misuse.
+    """
+    if one is None:
+        return False
+    match request:
+        case Accept() | Reject():
+            return one.state in (IdState.DISCONNECTED, IdState.REMOVED)
+        case ResolveRoute() | MakeQueuePair() | Connect():
+            return one.state is IdState.REMOVED
+        case PostWork():
+            return one.state is IdState.REMOVED and one.qpn is None
+    return False
 
 
 def _possible(work: Work | Receive) -> bool:

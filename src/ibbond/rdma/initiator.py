@@ -1,0 +1,299 @@
+"""The initiator of a block session: numbered writes, reconnect and replay after a break, and the target read back.
+
+Read first: `rdma.session`. One that only waits sends NOP-Out (RFC 7143, 11.18): what is sent meets a dead path, what
+is awaited does not. A session that its target has forgotten is over: there is nothing to replay to.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+
+from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
+from ibbond.machine import MS
+from ibbond.rdma.session import (
+    ACK_TIMEOUT,
+    AGAIN_AFTER,
+    ANSWERS,
+    BLOCK,
+    BLOCKS,
+    BUSY,
+    BUSY_FOR,
+    CM_RETRIES,
+    COUNTS,
+    DATA,
+    DEPTH,
+    DISK,
+    LOGGED_IN,
+    LOGIN,
+    MEMORY_BYTES,
+    MESSAGE,
+    MESSAGE_BYTES,
+    NAME,
+    NOP,
+    NOP_AFTER,
+    RESPONSE_TIMEOUT,
+    RETRY_COUNT,
+    SERVICE_PORT,
+    WRITE,
+    WRITTEN,
+    compare,
+    content,
+)
+from ibbond.stack.rdma_events import (
+    Connect,
+    Destroy,
+    Disconnect,
+    MakeQueuePair,
+    PostWork,
+    RdmaKind,
+    RdmaNews,
+    RdmaRequest,
+    ResolveAddress,
+    ResolveRoute,
+    WorkOver,
+)
+
+
+@dataclass(slots=True)
+class Recovery:
+    """One break and its repair; times are ns of the caller's clock."""
+
+    sign: str  # what told us
+    seen_at: int
+    addr_change_at: int | None = None
+    error_at: int | None = None
+    resolved_at: int | None = None
+    reconnected_at: int | None = None
+    first_io_at: int | None = None
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class Initiator:
+    """Writes every `spacing_ns` while `writing`; after `finish` reads the target's disk and ledger and compares.
+
+    `name` (64 bits) must differ from every other initiator's and from earlier lives. `heed_address_change` off waits
+    for the transport's own error, as a program without ADDR_CHANGE would. Until the target was read back (`verified`)
+    nobody knows what is `lost` or `doubled`: None. `lost` are writes that the ledger lacks and blocks that do not hold
+    what was written to them last. `over` says why the session cannot come back; then nothing more is asked for.
+    """
+
+    memory: memoryview
+    key: int
+    target: bytes
+    name: int
+    spacing_ns: int = MS
+    heed_address_change: bool = True
+    writing: bool = True
+    verified: bool = False
+    over: str = ""
+    lost: int | None = None
+    doubled: int | None = None
+    issued: int = 0
+    completed: int = 0
+    recoveries: list[Recovery] = field(default_factory=list)
+    silences: list[tuple[int, int]] = field(default_factory=list)  # the longer times without an answered write
+    answered_at: int = 0  # the last one
+    _id: int = -1
+    _ready: bool = False
+    _reading: bool = False
+    _remote_key: int = 0
+    _open: deque[int] = field(default_factory=deque)  # numbers without an answer, in order
+    _next_at: int = 0
+    _again_at: int | None = None
+    _nop_at: int | None = None  # while connected
+    _recovery: Recovery | None = None
+    _written: int = 0  # writes that the target may have executed
+    _busy_since: int | None = None
+
+    def start(self, now: int) -> list[RdmaRequest]:
+        self._next_at = now
+        return self._resolve()
+
+    def finish(self) -> None:
+        """No new writes; once all are answered the target is read back."""
+        self.writing = False
+
+    @property
+    def unrecovered(self) -> int:
+        """Breaks after which nothing was written or read any more."""
+        return sum(bool(each.sign) and each.first_io_at is None for each in self.recoveries)
+
+    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+        if news.id != self._id or self.over:
+            return []
+        if isinstance(news, WorkOver):
+            return self._over(now, news)
+        recovery = self._recovery
+        match news.kind:
+            case RdmaKind.ADDR_RESOLVED:
+                if recovery is not None:
+                    recovery.resolved_at = now
+                return [ResolveRoute(self._id, timeout_ms=1000)]
+            case RdmaKind.ROUTE_RESOLVED:
+                return [
+                    MakeQueuePair(self._id),
+                    *(self._receive(slot) for slot in range(2 * DEPTH)),
+                    Connect(
+                        self._id,
+                        NAME.pack(self.name),
+                        retry_count=RETRY_COUNT,
+                        ack_timeout=ACK_TIMEOUT,
+                        response_timeout=RESPONSE_TIMEOUT,
+                        cm_retries=CM_RETRIES,
+                    ),
+                ]
+            case RdmaKind.ESTABLISHED:
+                if recovery is not None:
+                    recovery.reconnected_at = now
+                self._nop_at = now + NOP_AFTER
+                return [self._message(LOGIN, 0, key=self.key)]
+            case RdmaKind.ADDR_CHANGE:
+                if not self.heed_address_change:
+                    self._sign(now, "").addr_change_at = now
+                    return []
+                return self._broken(now, "ADDR_CHANGE")
+            case RdmaKind.REJECTED if news.private.startswith(BUSY):
+                return self._busy(now)
+            case _:
+                return self._broken(now, news.kind.name)
+
+    def tick(self, now: int) -> list[RdmaRequest]:
+        requests: list[RdmaRequest] = []
+        if self.over:
+            return requests
+        if self._again_at is not None and self._again_at <= now:
+            self._again_at = None
+            requests += self._resolve()
+        while self.writing and self._next_at <= now:
+            self._next_at += self.spacing_ns
+            if len(self._open) < DEPTH:
+                number = self.issued
+                self.issued += 1
+                self._open.append(number)
+                if self._ready:
+                    requests.append(self._write(number))
+        if self._nop_at is not None and self._nop_at <= now:
+            self._nop_at = now + NOP_AFTER
+            if self._open or not self._ready:
+                requests.append(self._message(NOP, 0))
+        return requests + self._read_back()
+
+    def deadline(self) -> int | None:
+        if self.over:
+            return None
+        waits = [self._again_at, self._nop_at, self._next_at if self.writing else None]
+        return min((at for at in waits if at is not None), default=None)
+
+    # --- inside
+
+    def _resolve(self) -> list[RdmaRequest]:
+        self._id += 1
+        if self._recovery is not None:
+            self._recovery.attempts += 1
+        return [ResolveAddress(self._id, self.target, SERVICE_PORT, timeout_ms=1000)]
+
+    def _sign(self, now: int, sign: str) -> Recovery:
+        if self._recovery is None:
+            self._recovery = Recovery(sign, now)
+            self.recoveries.append(self._recovery)
+        self._recovery.sign = self._recovery.sign or sign
+        return self._recovery
+
+    def _broken(self, now: int, sign: str) -> list[RdmaRequest]:
+        """The connection is over, or an attempt at one: drop it and resolve the same IP address again."""
+        first = self._recovery is None or not self._recovery.sign
+        recovery = self._sign(now, sign)
+        if first:
+            recovery.error_at = now
+            if sign == "ADDR_CHANGE":
+                recovery.addr_change_at = now
+        self._ready = self._reading = False
+        self._nop_at = None
+        gone: list[RdmaRequest] = [Disconnect(self._id), Destroy(self._id)]
+        if first:
+            return gone + self._resolve()
+        self._again_at = now + AGAIN_AFTER
+        self._id += 1  # of the dropped one nothing more is heard
+        return gone
+
+    def _busy(self, now: int) -> list[RdmaRequest]:
+        """The target serves another session, and finds out now whether that one is still there."""
+        if self._busy_since is None:
+            self._busy_since = now
+        if now - self._busy_since > BUSY_FOR:
+            return self._end("the target serves another session")
+        return self._broken(now, "REJECTED")
+
+    def _end(self, why: str) -> list[RdmaRequest]:
+        self.over, self._ready, self._nop_at, self._again_at = why, False, None, None
+        return [Disconnect(self._id), Destroy(self._id)]
+
+    def _over(self, now: int, over: WorkOver) -> list[RdmaRequest]:
+        done = over.completion
+        if done.status is not Status.SUCCESS:
+            return self._broken(now, done.status.name)
+        if done.operation is Operation.READ and self._reading and done.number == COUNTS:
+            self.lost, self.doubled = compare(self.memory, self.completed)
+            self.verified = True
+            self._works(now)
+        if done.operation is not Operation.RECEIVE:
+            return []
+        self._nop_at = now + NOP_AFTER
+        slot = done.number
+        kind, key, number, _, _, _, _ = MESSAGE.unpack_from(self.memory, ANSWERS + slot * MESSAGE_BYTES)
+        requests: list[RdmaRequest] = [self._receive(slot)]
+        if kind == LOGGED_IN:
+            if not self.completed <= number <= self._written:
+                return self._end("the target has begun anew, with another ledger")
+            self._ready, self._remote_key, self._busy_since = True, key, None
+            while self._open and self._open[0] < number:
+                self._complete(now)  # executed, only the answer was lost
+            requests += [self._write(each) for each in self._open]
+        elif kind == WRITTEN and self._open and self._open[0] == number:
+            self._complete(now)
+            self._works(now)
+        return requests + self._read_back()
+
+    def _works(self, now: int) -> None:
+        """A write is answered or the target read back: where the session had broken, it is repaired."""
+        if self._recovery is not None and self._recovery.reconnected_at is not None:
+            self._recovery.first_io_at, self._recovery = now, None
+
+    def _complete(self, now: int) -> None:
+        """The oldest write is answered."""
+        self._open.popleft()
+        self.completed += 1
+        if self.answered_at and now - self.answered_at > 1.5 * self.spacing_ns:
+            self.silences.append((self.answered_at, now))
+        self.answered_at = now
+
+    def _write(self, number: int) -> RdmaRequest:
+        self._written = max(self._written, number + 1)
+        data = content(number)
+        offset = DATA + number % DEPTH * BLOCK
+        self.memory[offset : offset + BLOCK] = data
+        return self._message(WRITE, number, key=self.key, offset=offset, length=BLOCK, crc=zlib.crc32(data))
+
+    def _message(
+        self, kind: int, number: int, *, key: int = 0, offset: int = 0, length: int = 0, crc: int = 0
+    ) -> PostWork:
+        raw = MESSAGE.pack(kind, key, number, offset, length, crc, 0)
+        return PostWork(self._id, Work(number, Operation.SEND, inline=raw))
+
+    def _receive(self, slot: int) -> PostWork:
+        return PostWork(self._id, Receive(slot, self.key, ANSWERS + slot * MESSAGE_BYTES, MESSAGE_BYTES))
+
+    def _read_back(self) -> list[RdmaRequest]:
+        """The disk and the ledger of the target, read by RDMA without asking it, in pieces of 64 KiB."""
+        if self.writing or self._open or not self._ready or self._reading or self.verified:
+            return []
+        self._reading = True
+        piece = 1 << 16
+        starts = [*range(DISK, COUNTS, piece), *range(COUNTS, MEMORY_BYTES, piece)]
+        starts = starts[: BLOCKS * BLOCK // piece] + starts[: BLOCKS * BLOCK // piece - 1 : -1]  # COUNTS comes last
+        return [
+            PostWork(self._id, Work(at, Operation.READ, self.key, at, piece, self._remote_key, at)) for at in starts
+        ]

@@ -49,7 +49,7 @@ def test_three_members(first: int) -> None:
     assert not broken("three_members", range(first, first + CHUNK))
 
 
-@pytest.mark.parametrize("first", range(0, 40, CHUNK))
+@pytest.mark.parametrize("first", range(0, 20, CHUNK))
 def test_connected_mode(first: int) -> None:
     assert not broken("connected_mode", range(first, first + CHUNK))
 

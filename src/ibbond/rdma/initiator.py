@@ -10,14 +10,13 @@ import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
+from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.machine import MS
 from ibbond.rdma.session import (
     ACK_TIMEOUT,
     AGAIN_AFTER,
     ANSWERS,
     BLOCK,
-    BLOCKS,
     BUSY,
     BUSY_FOR,
     CM_RETRIES,
@@ -125,7 +124,7 @@ class Initiator:
         if news.id != self._id or self.over:
             return []
         if isinstance(news, WorkOver):
-            return self._over(now, news)
+            return self._work_over(now, news.completion)
         recovery = self._recovery
         match news.kind:
             case RdmaKind.ADDR_RESOLVED:
@@ -231,8 +230,7 @@ class Initiator:
         self.over, self._ready, self._nop_at, self._again_at = why, False, None, None
         return [Disconnect(self._id), Destroy(self._id)]
 
-    def _over(self, now: int, over: WorkOver) -> list[RdmaRequest]:
-        done = over.completion
+    def _work_over(self, now: int, done: Completion) -> list[RdmaRequest]:
         if done.status is not Status.SUCCESS:
             return self._broken(now, done.status.name)
         if done.operation is Operation.READ and self._reading and done.number == COUNTS:
@@ -292,8 +290,7 @@ class Initiator:
             return []
         self._reading = True
         piece = 1 << 16
-        starts = [*range(DISK, COUNTS, piece), *range(COUNTS, MEMORY_BYTES, piece)]
-        starts = starts[: BLOCKS * BLOCK // piece] + starts[: BLOCKS * BLOCK // piece - 1 : -1]  # COUNTS comes last
+        starts = [*range(DISK, COUNTS, piece), *range(COUNTS + piece, MEMORY_BYTES, piece), COUNTS]  # which ends it
         return [
             PostWork(self._id, Work(at, Operation.READ, self.key, at, piece, self._remote_key, at)) for at in starts
         ]

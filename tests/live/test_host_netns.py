@@ -41,6 +41,14 @@ def test_mounts_inside_stay_inside(make_host: MakeHost, tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/console").exists(), reason="this machine has no console")
+def test_the_console_of_the_machine_is_not_that_of_a_host(make_host: MakeHost) -> None:
+    null = os.stat("/dev/null").st_rdev
+    assert os.stat("/dev/console").st_rdev != null
+    seen = make_host("h1").run(["stat", "-c", "%t:%T", "/dev/console"]).stdout.strip()
+    assert seen == f"{os.major(null):x}:{os.minor(null):x}"
+
+
 def test_the_exit_code_and_the_output_of_a_program_come_back(make_host: MakeHost) -> None:
     done = make_host("h1").run(["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")

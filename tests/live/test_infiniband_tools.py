@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ibbond.lab.state import Files
+
 IBBOND = str(Path(sys.executable).with_name("ibbond"))
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 needs_tools = pytest.mark.skipif(
@@ -157,6 +159,9 @@ def test_opensm_dies_and_comes_back() -> None:
     ibbond("lab", "up", "--name", name, "--sm", "opensm")
     try:
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
+        picture = Files(name).tools / "opensm" / "sys"  # what the library draws of /sys is in the host's memory
+        assert "sys-" in ibbond("lab", "exec", "--name", name, "h1", "--", "ls", str(picture))
+        assert not list(picture.iterdir())
         ibbond("lab", "kill", "--name", name, "sm")  # who knows the way needs no manager
         time.sleep(1)  # a tool that comes finds out that OpenSM has gone
         assert "Node GUID" in tool(name, "ibstat")

@@ -318,6 +318,7 @@ def _be_born(net: int, ready_in: int, go_out: int) -> NoReturn:
             _take_the_root()
             mount("none", "/", None, MS_REC | MS_PRIVATE)
             _show_own_sysfs()
+            _hide_console()
     except OSError as trouble:
         problem = trouble.errno or errno.EIO
     finally:
@@ -361,6 +362,12 @@ def _show_own_sysfs() -> None:
     finally:
         if groups >= 0:
             os.close(groups)
+
+
+def _hide_console() -> None:
+    """The machine's console is not the host's: where no syslog runs, syslog(3) would write there, a byte at a time."""
+    with contextlib.suppress(OSError):  # a container without one
+        mount("/dev/null", "/dev/console", None, MS_BIND)
 
 
 def _pin(net: int, name: str) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.netns import MS_NODEV, MS_NOEXEC, MS_NOSUID, Space, mount
 from ibbond.topology.model import DEFAULT_PKEY, FULL_MEMBER, Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.port_info import MTU_CODE
@@ -129,6 +129,10 @@ class OpenSm:
         self._watched = -1  # descriptor of the process
         self._process: subprocess.Popen[bytes] | None = None
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._picture = home / "sys"  # of /sys/class/infiniband, 300 files, which the library draws where it starts
+        self._picture.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # not in memory then
+            space.within_mounts(lambda: mount("tmpfs", str(self._picture), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
         (home / "opensm.conf").write_text(OPENSM_CONF)
         self.partition(partition_file)
         self.environment = equip({}, home, f"{MANAGER_NODE}:1")
@@ -150,7 +154,12 @@ class OpenSm:
         )  # fmt: skip
         with (self._home / "opensm.out").open("ab") as output:
             self._process = self._space.popen(
-                command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command,
+                env=self.environment,
+                cwd=self._picture,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
         self._watched = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._watched, self._has_ended)

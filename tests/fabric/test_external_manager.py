@@ -27,6 +27,13 @@ def test_nothing_moves_by_itself() -> None:
     assert lab.reachable() == set()
 
 
+def test_ports_power_up_with_all_they_can() -> None:
+    """A manager that wants other lanes or another MTU takes the link down for it first, as OpenSM does."""
+    lab = two_switches(Lab(built_in_manager=False)).start()
+    for port in (port for node in lab.subnet.nodes.values() for port in node.ports.values()):
+        assert (port.info.operational_vls, port.info.neighbor_mtu) == (port.info.vl_cap, port.info.mtu_cap)
+
+
 def test_nodes_answer_directed_routes_before_they_have_lids() -> None:
     lab = two_switches(Lab(built_in_manager=False)).start()
     smp = Smp(

@@ -24,6 +24,7 @@ DEFAULT_PKEY = 0xFFFF
 FULL_MEMBER = 0x8000
 PKEYS_PER_PORT = 64
 GUIDS_PER_PORT = 8
+VL_CAP = 4  # VL0-7
 HCA_CAPABILITIES = (
     Capability.NOTICE
     | Capability.TRAP
@@ -197,10 +198,10 @@ def _power_up(port: Port, mtu_bytes: int) -> PortInfo:
         down_default=PhysicalState.POLLING,
         neighbor_mtu=MTU_CODE[mtu_bytes],
         mtu_cap=MTU_CODE[mtu_bytes],
-        vl_cap=4,  # VL0-7
+        vl_cap=VL_CAP,
         vl_arb_high_cap=8,
         vl_arb_low_cap=8,
-        operational_vls=1,
+        operational_vls=VL_CAP,  # until a manager says otherwise
         guid_cap=GUIDS_PER_PORT if managed else 0,
         response_time=16,
     )

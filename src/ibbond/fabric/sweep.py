@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ibbond.fabric.subnet_manager import Plan
 
 SUBNET_TIMEOUT = 18  # 4.096 us x 2^18, about 1.07 s: how often an agent repeats a trap
-OPERATIONAL_VLS = 1  # VL0
 PKEYS_PER_BLOCK = 32
 LIDS_PER_BLOCK = 64
 BLANK = bytes([NO_PORT]) * LIDS_PER_BLOCK
@@ -240,7 +239,6 @@ class Sweeper:
             lid=lid,
             sm_lid=sm_lid,
             neighbor_mtu=mtu,
-            operational_vls=OPERATIONAL_VLS,
             subnet_timeout=SUBNET_TIMEOUT,
             client_reregister=register,
         )
@@ -433,9 +431,7 @@ def _set_port(port: SeenPort, wanted: PortInfo) -> Ask:
 
 def _open_ask(found: SubnetMap, key: PortKey, port: SeenPort, state: PortState) -> Ask:
     mtu = _link_mtu(found, key)
-    return _set_port(
-        port, port.info.unchanged().changed(state=state, neighbor_mtu=mtu, operational_vls=OPERATIONAL_VLS)
-    )
+    return _set_port(port, port.info.unchanged().changed(state=state, neighbor_mtu=mtu))
 
 
 def _link_mtu(found: SubnetMap, key: PortKey) -> int:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -106,6 +107,7 @@ class Ping:
         self.numbers, self.times = array.array("Q"), array.array("Q")
         self.transmitted = 0
         self._offset = time.monotonic_ns() - time.time_ns()
+        self._began = time.monotonic_ns()
         self.process = seat.door.popen(
             ["ping", "-n", "-D", "-i", str(PING_US / 1e6), "-I", seat.address, peer],
             stdin=subprocess.DEVNULL,
@@ -145,21 +147,20 @@ class Ping:
         sent, arrived = [], []
         for number in range(1, count + 1):
             at = sent_at.get(number)
-            sent.append(estimate(number, known, sent_at) if at is None else at)
+            sent.append(estimate(number, known, sent_at, self._began) if at is None else at)
             arrived.append(0 if at is None else at)
         for i in range(1, len(sent)):
             sent[i] = max(sent[i], sent[i - 1])
         return ProbeStream("icmp", direction, PING_US * 1000, sent, arrived)
 
 
-def estimate(number: int, known: Sequence[int], sent_at: dict[int, int]) -> int:
-    """When an unanswered request was sent: after the last answered one, at ping's interval."""
-    from bisect import bisect
-
-    place = bisect(known, number)
-    if place:
-        return sent_at[known[place - 1]] + (number - known[place - 1]) * PING_US * 1000
-    return sent_at[known[0]] - (known[0] - number) * PING_US * 1000 if known else 0
+def estimate(number: int, known: Sequence[int], sent_at: Mapping[int, int], began: int) -> int:
+    """When an unanswered request was sent: at ping's interval from an answered one, or from `began`."""
+    near, at = 1, began
+    if known:
+        near = known[max(0, bisect(known, number) - 1)]
+        at = sent_at[near]
+    return at + (number - near) * PING_US * 1000
 
 
 def unwrapped(number: int, last: int) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.backend.control_socket import runtime_directory
+from ibbond.backend.control_socket import Control, runtime_directory
+from ibbond.errors import Refused
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 
@@ -99,12 +100,27 @@ def test_a_lab_that_is_taken_down_under_it_is_told(running: str) -> None:
     assert len(errors.splitlines()) == 1, errors
 
 
-def test_its_programs_end_with_it_even_when_it_is_killed(running: str) -> None:
+def test_its_programs_end_with_it_even_when_it_is_killed_and_the_lab_plugs_its_cable(running: str) -> None:
     session = begin_and_see_a_cable_pulled(running)
     session.kill()
     _, errors = session.communicate(timeout=5)  # its programs have the same standard error
     assert errors == ""
     assert not programs(running)
+    until = time.monotonic() + 2
+    while cut(running):
+        assert time.monotonic() < until, "the cable of a session that was killed stays out"
+
+
+def test_a_cable_is_out_for_as_long_as_who_pulled_it_is_there(running: str) -> None:
+    with Control.of(running) as other:
+        with Control.of(running) as holder:
+            holder.ask("pull", cable="h1/ib0")
+            assert cut(running) == ["h1/ib0"]
+            with pytest.raises(Refused, match="cut already"):
+                other.ask("pull", cable="h1/ib0")
+        until = time.monotonic() + 2
+        while cut(running):
+            assert time.monotonic() < until
 
 
 @pytest.fixture

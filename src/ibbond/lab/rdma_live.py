@@ -2,7 +2,7 @@
 
 Read first: `lab.rdma_session`, whose report this one has the shape of. All times are CLOCK_MONOTONIC of this machine:
 the lab's time line and the initiator use the same. The lab may be somebody's: every cable that is pulled is plugged
-again, whatever happens; Ctrl-C and signals that raise wait for that. Left out: seeds.
+again, whatever becomes of us, for the lab does that. Left out: seeds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -29,7 +28,6 @@ RECOVERING = 2.0
 PATIENCE = 60.0
 LOOKING_EVERY = 0.05
 PROGRAM = ("-m", "ibbond.rdma.program")
-SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class _Bond(NamedTuple):
@@ -162,19 +160,9 @@ def _rest(ends: tuple[_End, ...], seconds: float) -> None:
 def _move(control: Control, host: str, bond: str, ends: tuple[_End, ...]) -> tuple[int, int | None]:
     """Pull the active member's cable and plug it again: (cut at, failed over at)."""
     active = str(control.ask("read", host=host, path=f"{bond}/bonding/active_slave")).strip()
-    cable = f"{host}/{active}"
-    with _signals_wait() as heeded:
-        cut_at = time.monotonic_ns()
-        control.ask("cut", cables=[cable])
-        try:
-            with heeded:
-                _rest(ends, RECOVERING)
-            items = control.ask("past_events")
-        except BaseException:
-            with contextlib.suppress(Refused):  # the lab has ended, and its cables with it
-                control.ask("mend", cables=[cable])
-            raise
-        control.ask("mend", cables=[cable])
+    with _pulled(control, f"{host}/{active}") as cut_at:
+        _rest(ends, RECOVERING)
+        items = control.ask("past_events")
     assert isinstance(items, list)
     moved = [
         int(item["at_ns"])
@@ -185,19 +173,13 @@ def _move(control: Control, host: str, bond: str, ends: tuple[_End, ...]) -> tup
 
 
 @contextlib.contextmanager
-def _signals_wait() -> Iterator[contextlib.AbstractContextManager[None]]:
-    """No signal comes between cutting and mending, but in the block of the context manager that this gives."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-    @contextlib.contextmanager
-    def heeded() -> Iterator[None]:
+def _pulled(control: Control, cable: str) -> Iterator[int]:
+    """The cable is out in this block, which gets the time; whatever ends us there, the lab plugs it again."""
+    with Control(control.path) as holder:
+        cut_at = time.monotonic_ns()
+        holder.ask("pull", cable=cable)
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield
+            yield cut_at
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-    try:
-        yield heeded()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with contextlib.suppress(Refused):  # the lab has ended, and its cables with it
+                holder.ask("mend", cables=[cable])  # at once, and not when the lab notices that we have gone

@@ -80,6 +80,7 @@ class Requests:
             "door": self.door,
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
             "mend": lambda cables: self.run(lambda: self.cables("mend", Mend, cables)),
+            "pull": self.pull,
             "lose": lambda cables, percent: self.run(lambda: self.lose(cables, percent)),
             "kill": lambda nodes: self.run(lambda: self.nodes("kill", KILLS, nodes)),
             "revive": lambda nodes: self.run(lambda: self.nodes("revive", REVIVALS, nodes)),
@@ -246,6 +247,11 @@ class Requests:
             self._lab.loop.handle(OnSubnet(change(port)))
         self._lab.remember_soon()
         return {what: names, "at_ns": at}
+
+    def pull(self, cable: str) -> Lease:
+        """Cut a cable; it is mended, unless it has been by then, when the connection that asks closes."""
+        cut = self.run(lambda: self.cables("cut", Cut, [cable]))
+        return Lease(lambda: self.run(lambda: self.cables("mend", Mend, [cable])), cut)
 
     def cut_again(self, ports: Iterable[str]) -> None:
         """Cables that were out when the lab was killed are out."""

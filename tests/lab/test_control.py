@@ -117,6 +117,45 @@ def test_a_reader_that_sleeps_does_not_stop_the_others(server: ControlServer) ->
         assert control.ask("echo", text="prompt") == {"said": "prompt"}
 
 
+def test_who_asks_and_goes_while_there_is_news_for_him_is_forgotten_once(tmp_path: Path) -> None:
+    gone = threading.Event()
+
+    def wait() -> None:  # in the server's thread, while the follower asks and goes
+        assert gone.wait(5)
+        serving.lay_out("news")
+
+    serving = ControlServer(tmp_path / "lab.sock", {"feed": lambda: Feed([1]), "wait": wait, "echo": lambda: "here"})
+    serving.start()
+    try:
+        with Control(serving.path) as control, socket.socket(socket.AF_UNIX) as follower:
+            follower.connect(str(serving.path))
+            follower.sendall(b'{"do": "feed"}\n')
+            assert follower.recv(100) == b'{"item":1}\n'
+            asking = threading.Thread(target=control.ask, args=("wait",))
+            asking.start()
+            follower.sendall(b'{"do": "echo"}\n{"do": "echo"}\n')
+            follower.close()
+            gone.set()
+            asking.join(5)
+            assert control.ask("echo") == "here"
+    finally:
+        serving.close()
+
+
+def test_a_lease_whose_end_fails_does_not_end_the_server(tmp_path: Path) -> None:
+    handlers = {"lease": lambda: Lease(fail), "echo": lambda: "here"}
+    serving = ControlServer(tmp_path / "lab.sock", handlers)
+    serving.start()
+    try:
+        with Control(serving.path) as control:
+            with Control(serving.path) as holder:
+                holder.ask("lease")
+            for _ in range(3):
+                assert control.ask("echo") == "here"
+    finally:
+        serving.close()
+
+
 def test_the_socket_is_the_owners(server: ControlServer) -> None:
     assert server.path.stat().st_mode & 0o777 == 0o600
 

@@ -221,6 +221,35 @@ def test_a_capture_of_a_bond_shows_ipoib_frames(lab: str, tmp_path: Path) -> Non
     assert len([row for row in decode(file, "icmp.type") if row[0] in ("0", "8")]) == 4
 
 
+@pytest.mark.parametrize("device", ["h1/bond7", "h9/ib0", "h1/eth0"])
+def test_a_capture_that_is_refused_touches_no_file(lab: str, tmp_path: Path, device: str) -> None:
+    kept, new = tmp_path / "kept", tmp_path / "new"
+    kept.write_text("mine")
+    for file in (kept, new):
+        assert ibbond("lab", "capture", "--name", lab, device, str(file), "--seconds", "1", check=False).returncode == 2
+    assert kept.read_text() == "mine"
+    assert not new.exists()
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_up_the_lab(lab: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ["lab", "capture", "--name", lab, "h1/bond0", str(pipe)]
+    assert "a pipe that nobody reads" in ibbond(*words, "--seconds", "1", check=False).stderr
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        capture = subprocess.Popen([IBBOND, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(0.8)
+        done = run_in("h1", "ping", "-q", "-c", "200", "-i", "0.005", "-s", "1400", "10.0.0.2")
+        assert " 0% packet loss" in done.stdout
+        capture.send_signal(signal.SIGINT)
+        _, errors = capture.communicate(timeout=30)
+        assert capture.returncode == 2
+        assert "its reader did not keep up" in errors
+    finally:
+        os.close(reader)
+
+
 def decode(file: Path, *fields: str) -> list[list[str]]:
     words = ["tshark", "-r", str(file), "-T", "fields", "-E", "separator=|"]
     for field in fields:

@@ -125,13 +125,16 @@ class ControlServer:
             if mask & selectors.EVENT_READ:
                 for line in client.lines():
                     self._answer(client, line)
-            self._watch(client)
+            if not client.gone:
+                self._watch(client)
         except OSError:
             self._drop(client)
 
     def _answer(self, client: Client, line: bytes) -> None:
         descriptors: Sequence[int] = ()
         self._hand_out()  # what is older than this request is not for who follows from now on
+        if client.gone:
+            return
         try:
             request = json.loads(line)
             handler = self._handlers.get(request["do"])
@@ -156,9 +159,6 @@ class ControlServer:
             answer = encode(
                 {"refused": {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}}
             )
-        except (KeyError, TypeError, ValueError) as error:
-            answer = encode({"failed": f"{type(error).__name__}: {error}"})
-            traceback.print_exc()
         except Exception as error:
             answer = encode({"failed": f"{type(error).__name__}: {error}"})
             traceback.print_exc()
@@ -179,12 +179,20 @@ class ControlServer:
         self._selector.modify(client.socket, mask)
 
     def _drop(self, client: Client) -> None:
+        """Forget a client, once."""
+        if client.gone:
+            return
+        client.gone = True
         self._selector.unregister(client.socket)
         del self._clients[client.socket.fileno()]
         client.socket.close()
-        if client.ended:
-            with contextlib.suppress(Refused):  # nobody is left to be told
+        try:
+            if client.ended:
                 client.ended()
+        except Refused:
+            pass  # nobody is left to be told
+        except Exception:
+            traceback.print_exc()
 
 
 class Client:
@@ -193,6 +201,7 @@ class Client:
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.follows = False
+        self.gone = False
         self.ended: Callable[[], object] | None = None
         self.waiting = bytearray()
         self._read = bytearray()

@@ -8,6 +8,7 @@ messages of connected mode are put together. Left out: filters, rotation.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from abc import ABC, abstractmethod
@@ -29,10 +30,10 @@ FLUSHING = 2 * SECOND  # to make records of what waits when a capture ends at on
 
 
 class Capture(ABC):
-    """Writes records to a descriptor that somebody else opened; the head of the file is written at once.
+    """Writes records to a descriptor that somebody else opened, from `begin` on.
 
-    `frames` counts records, `missed` frames that there was no room for. When a write fails (disk full, the reader of a
-    pipe has gone) `problem` says why, and nothing more is written.
+    `frames` counts records, `missed` frames that there was no room for, which is also what the reader of a pipe has not
+    taken. When a write fails (disk full, the reader has gone) `problem` says why, and nothing more is written.
     """
 
     linktype: int
@@ -43,27 +44,53 @@ class Capture(ABC):
         self.missed = 0
         self.problem: OSError | None = None
         self._descriptor = descriptor
+        self._rest = b""  # of a record of which a pipe took a part
         self._epoch = time.time_ns() - time.monotonic_ns()
+
+    def begin(self) -> None:
+        """Empty the file, and write its head."""
+        with contextlib.suppress(OSError):  # a pipe
+            os.ftruncate(self._descriptor, 0)
         self._write(FileHeader(self.linktype).pack())
 
     def hear(self, now: int, captured: FrameCaptured) -> None:
         """A frame at one of the ports, at a monotonic nanosecond."""
         if self.problem is None:
             record = self.record(now + self._epoch, captured)
-            if record:
-                self._write(record)
+            if record and self._write(record):
                 self.frames += 1
+            elif record:
+                self.missed += 1
 
     @abstractmethod
     def record(self, at: int, captured: FrameCaptured) -> bytes:
         """The record of this frame, `at` nanoseconds after 1970; empty when it does not belong in the capture."""
 
-    def _write(self, raw: bytes) -> None:
+    def end(self) -> None:
+        """Nothing more comes; what a pipe has not taken by now it never gets."""
+        if self.problem is None:
+            try:
+                self._flush()
+            except OSError as problem:
+                self.problem = problem
+
+    def _write(self, raw: bytes) -> bool:
+        """Whether there was room for it, but for a rest."""
         try:
-            while raw:
-                raw = raw[os.write(self._descriptor, raw) :]
+            self._flush()
+            self._rest = raw
+            with contextlib.suppress(BlockingIOError):
+                self._flush()
+        except BlockingIOError:
+            return False
         except OSError as problem:
             self.problem = problem
+            return False
+        return True
+
+    def _flush(self) -> None:
+        while self._rest:
+            self._rest = self._rest[os.write(self._descriptor, self._rest) :]
 
 
 class PortCapture(Capture):
@@ -193,6 +220,7 @@ class Captures:
         self.untap(capture)
         self.work(FLUSHING)
         self._running.remove(capture)
+        capture.end()
 
     def untap(self, capture: Capture) -> None:
         """Nothing new for this capture."""
@@ -205,6 +233,7 @@ class Captures:
         return self._backlog.work(ns)
 
     def _start(self, capture: Capture) -> Capture:
+        capture.begin()
         for port in capture.ports:
             self._loop.network.subnet.tap(port, True)
         self._running.append(capture)

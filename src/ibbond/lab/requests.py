@@ -6,6 +6,7 @@ refused has changed nothing. Left out: the words on the wire.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -320,16 +321,18 @@ class Requests:
         """Begin to write a capture; it ends by `capture_end`, or with the connection."""
         if file in self._captures:
             raise Refused(f"cannot capture to {file}", why="another capture writes it", fix="Name another file")
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        is_new = not os.path.lexists(file)
+        try:  # a pipe must not hold up the lab
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         except OSError as error:
-            raise Refused(
-                f"cannot capture to {file}", why=error.strerror or str(error), fix="Name another file"
-            ) from None
+            why = "it is a pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror or str(error)
+            raise Refused(f"cannot capture to {file}", why=why, fix="Name another file") from None
         try:
             self._captures[file] = self.run(lambda: self._start_capture(device, descriptor)), descriptor
         except BaseException:
             os.close(descriptor)
+            if is_new:
+                os.unlink(file)
             raise
         return Lease(lambda: self._stop_capture(file), {"device": device})
 
@@ -360,7 +363,9 @@ class Requests:
         if capture.problem is not None:
             raise Refused(
                 f"the capture {file} is not complete",
-                why=capture.problem.strerror or str(capture.problem),
+                why="its reader did not keep up"
+                if isinstance(capture.problem, BlockingIOError)
+                else capture.problem.strerror or str(capture.problem),
                 fix="Make room for it, or name another file",
             )
         return capture

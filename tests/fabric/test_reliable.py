@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
+
 from ibbond.fabric.events import Cut, MakeLossy, Mend, MessageArrived, Post, SubnetEffect, WorkDone
 from ibbond.fabric.generation import Generation
 from ibbond.fabric.reliable import QUEUE, ProtectionDomain
 from ibbond.fabric.reliable_verbs import Completion, Operation, Peer, Receive, Status, Work
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.timing import Timing
-from ibbond.machine import MS
+from ibbond.machine import MS, US
 
 A, B = "a/1", "b/1"
 
@@ -46,8 +48,8 @@ class Two:
         self.now = end
 
 
-def two(*, timeout: int = 11, retry_count: int = 2, rnr_retry_count: int = 7) -> Two:
-    subnet = Subnet(generation=Generation(), random=Random(1), timing=Timing.simulated())
+def two(*, timeout: int = 11, retry_count: int = 2, rnr_retry_count: int = 7, timing: Timing | None = None) -> Two:
+    subnet = Subnet(generation=Generation(), random=Random(1), timing=timing or Timing.simulated())
     subnet.add_switch("s")
     for name, port in (("a", A), ("b", B)):
         subnet.add_hca(name, 1)
@@ -207,17 +209,58 @@ def test_no_bytes_need_no_key() -> None:
     assert pair.done[B] == [Completion(9, Operation.RECEIVE, Status.SUCCESS, 0)]
 
 
-def test_a_receiver_that_is_not_ready_is_waited_for_as_often_as_was_said() -> None:
-    pair = two(rnr_retry_count=2)
-    pair.post(A, Work(1, Operation.SEND, inline=b"x"))
-    pair.run(20)
-    assert [each.status for each in pair.done[A]] == [Status.RNR_RETRY_EXCEEDED]
-    patient = two(rnr_retry_count=7)
-    patient.post(A, Work(1, Operation.SEND, inline=b"x"))
+TIMINGS = pytest.mark.parametrize("timing", [Timing.simulated(), Timing.live()], ids=["simulated", "live"])
+
+
+@TIMINGS
+@pytest.mark.parametrize("sends", [1, 2, 5])
+def test_a_receiver_that_is_not_ready_is_waited_for_as_often_as_was_said(sends: int, timing: Timing) -> None:
+    pair = two(rnr_retry_count=2, timing=timing)
+    for number in range(sends):
+        pair.post(A, Work(number, Operation.SEND, inline=b"x"))
+    pair.run(1.9)
+    assert pair.done[A] == []
+    pair.run(0.2)
+    assert [each.status for each in pair.done[A]] == [Status.RNR_RETRY_EXCEEDED] + [Status.FLUSHED] * (sends - 1)
+    patient = two(rnr_retry_count=7, timing=timing)
+    for number in range(sends):
+        patient.post(A, Work(number, Operation.SEND, inline=b"x"))
     patient.run(20)
-    patient.post(B, Receive(1, patient.key[B], 0, 8))
+    for number in range(sends):
+        patient.post(B, Receive(number, patient.key[B], 0, 8))
     patient.run(5)
-    assert [each.status for each in patient.done[A]] == [Status.SUCCESS]
+    assert [(each.number, each.status) for each in patient.done[A]] == [(n, Status.SUCCESS) for n in range(sends)]
+
+
+@TIMINGS
+def test_room_for_some_of_the_messages_lets_the_rest_wait(timing: Timing) -> None:
+    pair = two(timing=timing)
+    for number in range(3):
+        pair.post(A, Work(number, Operation.SEND, inline=b"x"))
+    pair.post(B, Receive(7, pair.key[B], 0, 8))
+    pair.run(1.5)
+    assert [(each.number, each.status) for each in pair.done[A]] == [(0, Status.SUCCESS)]
+    for number in (8, 9):
+        pair.post(B, Receive(number, pair.key[B], 0, 8))
+    pair.run(1.5)
+    assert [each.status for each in pair.done[A]] == [Status.SUCCESS] * 3
+    assert [each.number for each in pair.done[B]] == [7, 8, 9]
+
+
+def test_an_acknowledgment_during_the_pause_ends_no_pause_and_strands_nothing() -> None:
+    """The timer was faster than the path: the first copy finds no room, the second one does."""
+    pair = two(timeout=0, rnr_retry_count=1, timing=Timing(hop_ns=3 * US))
+    pair.post(A, Work(0, Operation.SEND, inline=b"x"))
+    pair.run(0.007)
+    pair.post(B, Receive(0, pair.key[B], 0, 8))
+    pair.run(0.02)
+    assert [each.status for each in pair.done[A]] == [Status.SUCCESS]
+    pair.post(A, Work(1, Operation.SEND, inline=b"y"))
+    pair.post(B, Receive(1, pair.key[B], 0, 8))
+    pair.run(0.5)
+    assert len(pair.done[A]) == 1
+    pair.run(0.5)
+    assert [each.status for each in pair.done[A]] == [Status.SUCCESS] * 2
 
 
 def driven(**settings: int) -> Two:

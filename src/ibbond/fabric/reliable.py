@@ -108,8 +108,8 @@ class ReliablePair:
     rnr_left: int = 0
     expires_at: int | None = None
     timer_set: bool = False
-    paused: bool = False  # the receiver was not ready
-    complained: bool = False  # a gap was told to the sender, who has not filled it
+    paused: bool = False  # the receiver was not ready: nothing goes, and one `_resume` is in the schedule
+    complained: bool = False  # the sender was told which message must come next, and it has not come
 
 
 class Reliable:
@@ -299,7 +299,6 @@ class Reliable:
     def _repeat(self, pair: ReliablePair) -> None:
         """Everything that is under way goes again, from the oldest on."""
         peer = pair.peer
-        pair.paused = False
         if peer is None or pair.state is not PairState.READY or not pair.under_way:
             return
         for sent in pair.under_way:
@@ -308,6 +307,12 @@ class Reliable:
                 break
         if not self._barred(pair):
             self._arm(pair, peer)
+
+    def _resume(self, pair: ReliablePair) -> None:
+        """The pause that the receiver asked for is over."""
+        pair.paused = False
+        self._repeat(pair)
+        self._pump(pair)
 
     # ---- receiving
 
@@ -364,6 +369,7 @@ class Reliable:
             self._handed_up(pair.port, pair.qpn, message.payload, message.offload)
             return True
         if not pair.receives:
+            pair.complained = True  # what follows is dropped in silence until this one comes again (9.7.5.2.8)
             self._emit(pair, Kind.NAK, message.psn, syndrome=Nak.RECEIVER_NOT_READY)
             return False
         room = pair.receives.popleft()
@@ -413,10 +419,9 @@ class Reliable:
         if peer is None or pair.state is not PairState.READY or self._barred(pair):
             return
         pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
-        if pair.under_way:
+        pair.expires_at = None
+        if pair.under_way and not pair.paused:
             self._arm(pair, peer)
-        else:
-            pair.expires_at = None
         self._pump(pair)
 
     def _responded(self, pair: ReliablePair, message: ReliableMessage) -> None:
@@ -441,6 +446,8 @@ class Reliable:
         if not pair.under_way:
             return
         about = pair.under_way[0]
+        if pair.paused and message.syndrome in (Nak.SEQUENCE, Nak.RECEIVER_NOT_READY):
+            return  # all of it goes again after the pause anyway
         if message.syndrome == Nak.SEQUENCE:
             self._repeat(pair)
         elif message.syndrome == Nak.RECEIVER_NOT_READY:
@@ -449,10 +456,8 @@ class Reliable:
                 return
             if pair.rnr_left != FOR_EVER:
                 pair.rnr_left -= 1
-            pair.expires_at = None
-            if not pair.paused:
-                pair.paused = True
-                self._schedule.after(RNR_DELAY, self._repeat, pair)
+            pair.paused, pair.expires_at = True, None
+            self._schedule.after(RNR_DELAY, self._resume, pair)
         elif about.psn == message.psn:
             self._error(pair, DENIALS.get(message.syndrome, Status.REMOTE_INVALID_REQUEST), about)
 

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Row] = {
     "lab": Row("ibbond.cli.lab:lab", "Hosts, switches and cables on this machine: up, exec, cut, mend, capture, down."),
     "bond": Row("ibbond.cli.bond:bond", "Bonds of a lab host (h1/bond0) or of this host (bond0)."),
     "fabric": Row("ibbond.cli.fabric:fabric", "The subnet of a lab: ports, routes, multicast groups, counters."),
+    "addr": Row("ibbond.cli.explain:addr", "The 20-byte addresses of IPoIB, taken apart."),
     "sim": Row("ibbond.cli.sim:sim", "Stories under a virtual clock: run one seed, explore many."),
     "options": Row("ibbond.cli.options:options", "The reference of bonding options: values, modes, refusals."),
     "check": Row("ibbond.cli.check:check", "Would the bond survive? What is wrong with it, why, and the fix."),

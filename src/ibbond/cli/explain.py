@@ -1,0 +1,33 @@
+"""`ibbond addr explain`: what the 20 bytes of an IPoIB address say."""
+
+from __future__ import annotations
+
+import click
+
+from ibbond.cli.output import json_option, print_json
+from ibbond.errors import Malformed, Refused
+from ibbond.wire.hwaddr import HardwareAddress
+
+
+@click.group()
+def addr() -> None:
+    """The 20-byte addresses of IPoIB, as `ip link` shows them."""
+
+
+@addr.command()
+@click.argument("address")
+@json_option
+def explain(address: str, as_json: bool) -> None:
+    """Take ADDRESS apart: flags, queue pair number, GID, and what is made of the GUID."""
+    try:
+        facts = dict(HardwareAddress.parse_text(address).explain())
+    except Malformed as error:
+        raise Refused(
+            f"cannot read {address!r}", why=str(error), fix="Copy one from ip link: 20 bytes of two digits with colons"
+        ) from None
+    if as_json:
+        print_json(facts)
+    else:
+        width = max(map(len, facts))
+        for name, text in facts.items():
+            click.echo(f"{name:<{width}}  {text}")

@@ -104,6 +104,7 @@ class Initiator:
     _again_at: int | None = None
     _nop_at: int | None = None  # while connected
     _recovery: Recovery | None = None
+    _moved: tuple[int, int] | None = None  # at an ADDR_CHANGE not heeded, and the first write to be sent after it
     _written: int = 0  # writes that the target may have executed
     _busy_since: int | None = None
 
@@ -118,7 +119,7 @@ class Initiator:
     @property
     def unrecovered(self) -> int:
         """Breaks after which nothing was written or read any more."""
-        return sum(bool(each.sign) and each.first_io_at is None for each in self.recoveries)
+        return sum(each.first_io_at is None for each in self.recoveries)
 
     def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
         if news.id != self._id or self.over:
@@ -150,10 +151,7 @@ class Initiator:
                 self._nop_at = now + NOP_AFTER
                 return [self._message(LOGIN, 0, key=self.key)]
             case RdmaKind.ADDR_CHANGE:
-                if not self.heed_address_change:
-                    self._sign(now, "").addr_change_at = now
-                    return []
-                return self._broken(now, "ADDR_CHANGE")
+                return self._broken(now, "ADDR_CHANGE") if self.heed_address_change else self._ignore(now)
             case RdmaKind.REJECTED if news.private.startswith(BUSY):
                 return self._busy(now)
             case _:
@@ -194,21 +192,25 @@ class Initiator:
             self._recovery.attempts += 1
         return [ResolveAddress(self._id, self.target, SERVICE_PORT, timeout_ms=1000)]
 
-    def _sign(self, now: int, sign: str) -> Recovery:
+    def _ignore(self, now: int) -> list[RdmaRequest]:
+        """Our address has changed. At a failover the connection is dead; at a fail-back it goes on."""
         if self._recovery is None:
-            self._recovery = Recovery(sign, now)
-            self.recoveries.append(self._recovery)
-        self._recovery.sign = self._recovery.sign or sign
-        return self._recovery
+            self._moved = now, self._written
+        elif self._recovery.addr_change_at is None:
+            self._recovery.addr_change_at = now
+        return []
 
     def _broken(self, now: int, sign: str) -> list[RdmaRequest]:
         """The connection is over, or an attempt at one: drop it and resolve the same IP address again."""
-        first = self._recovery is None or not self._recovery.sign
-        recovery = self._sign(now, sign)
+        first = self._recovery is None
         if first:
-            recovery.error_at = now
+            self._recovery = Recovery(sign, now, error_at=now)
+            self.recoveries.append(self._recovery)
             if sign == "ADDR_CHANGE":
-                recovery.addr_change_at = now
+                self._recovery.addr_change_at = now
+            elif self._moved is not None:
+                self._recovery.addr_change_at, _ = self._moved
+            self._moved = None
         self._ready = self._reading = False
         self._nop_at = None
         gone: list[RdmaRequest] = [Disconnect(self._id), Destroy(self._id)]
@@ -253,6 +255,8 @@ class Initiator:
         elif kind == WRITTEN and self._open and self._open[0] == number:
             self._complete(now)
             self._works(now)
+            if self._moved is not None and number >= self._moved[1]:
+                self._moved = None  # sent after the ADDR_CHANGE and answered: it broke nothing
         return requests + self._read_back()
 
     def _works(self, now: int) -> None:

@@ -108,6 +108,9 @@ class Initiator:
     _written: int = 0  # writes that the target may have executed
     _busy_since: int | None = None
 
+    def __post_init__(self) -> None:
+        assert self.spacing_ns > 0, "else the write that is due would be due for ever"
+
     def start(self, now: int) -> list[RdmaRequest]:
         self._next_at = now
         return self._resolve()

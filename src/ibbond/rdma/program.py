@@ -36,10 +36,17 @@ def arguments() -> argparse.Namespace:
     ends.add_parser("target")
     initiator = ends.add_parser("initiator")
     initiator.add_argument("address", type=ip_address)
-    initiator.add_argument("--spacing-us", type=int, default=1000, help="from one write to the next")
+    initiator.add_argument("--spacing-us", type=spacing, default=1000, help="from one write to the next")
     initiator.add_argument("--ignore-addr-change", action="store_true", help="wait for the transport's own error")
     initiator.add_argument("--progress", action="store_true", help="a line of JSON every 0.1 s")
     return parser.parse_args()
+
+
+def spacing(text: str) -> int:
+    """Whole microseconds, at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of microseconds from 1 up")
+    return int(text)
 
 
 def main() -> None:

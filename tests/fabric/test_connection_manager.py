@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibbond.fabric.connection_manager import (
+    FIRST_ID,
     TIMEWAIT,
     Accepted,
     CmEffect,
@@ -128,6 +129,12 @@ def connected() -> Pair:
     assert pair.deliver() == ["Rtu"]
     assert pair.states() == (CmState.ESTABLISHED, CmState.ESTABLISHED)
     return pair
+
+
+def arrive(manager: ConnectionManager, now: int, effects: list[CmEffect]) -> list[CmEffect]:
+    """What is said to it, and what it makes of that."""
+    mads = [CmMad.parse(each.mad.mad) for each in effects if isinstance(each, SendMad)]
+    return [answer for mad in mads for answer in manager.handle(now, "h2/1", mad)]
 
 
 class TestConnecting:
@@ -281,6 +288,40 @@ class TestRejecting:
         assert (refusal.local_id, refusal.reason) == (again, RejectReason.STALE_CONNECTION)
 
 
+    @pytest.mark.parametrize("gives_up", ["disconnect", "tick"])
+    def test_a_peer_that_gives_up_ends_its_own_connection_alone(self, gives_up: str) -> None:
+        """Every host numbers from the same id on."""
+        asked, guids = ConnectionManager(), (0xA, 0xB)
+        peers = [ConnectionManager() for _ in guids]
+        ids = []
+        for peer, guid in zip(peers, guids, strict=True):
+            local, effects = peer.connect(0, "h1/1", req(guid=guid))
+            assert local == FIRST_ID
+            (requested,) = arrive(asked, 0, effects)
+            assert isinstance(requested, Requested)
+            ids.append(requested.local_id)
+        asked.accept(0, ids[0], rep())
+        effects = peers[1].disconnect(0, FIRST_ID) if gives_up == "disconnect" else []
+        now = 0
+        while gives_up == "tick" and NoAnswer(FIRST_ID) not in effects:
+            now += WAIT
+            effects = peers[1].tick(now)
+        assert arrive(asked, now, effects) == [Refusal(ids[1], RejectReason.TIMEOUT, bytes(148))]
+        assert [asked.state(each) for each in ids] == [CmState.REP_SENT, CmState.TIMEWAIT]
+
+    def test_giving_up_a_reply(self) -> None:
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.accept()
+        for _ in range(1 + RETRIES):
+            assert "Rep" in pair.lose()
+            pair.now += WAIT
+            pair.take("passive", pair.passive.tick(pair.now))
+        assert pair.deliver() == ["Rej"]
+        assert pair.kinds("active") == [Refusal]
+
+
 class TestParting:
     @pytest.mark.parametrize("side", ["active", "passive"])
     def test_two_messages(self, side: str) -> None:
@@ -344,6 +385,28 @@ def test_messages_that_come_too_late_change_nothing(message: Callable[[int], Mes
     before = pair.states()
     assert pair.active.handle(pair.now, "h1/1", CmMad(1, message(pair.local))) == []
     assert pair.states() == before
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (CmState.REP_SENT, lambda number: Rtu(3, number)),
+        (CmState.REP_SENT, lambda number: Rej(3, number, Rejected.REP, RejectReason.CONSUMER)),
+        (CmState.REP_SENT, lambda number: Mra(3, number, Rejected.REP, 20)),
+        (CmState.REP_SENT, lambda number: Dreq(3, number, 0x60)),
+        (CmState.DREQ_SENT, lambda number: Drep(3, number)),
+    ],
+)
+def test_messages_of_another_peers_id_change_nothing(state: CmState, message: Callable[[int], Message]) -> None:
+    pair = Pair()
+    pair.connect()
+    pair.deliver()
+    pair.accept()
+    if state is CmState.DREQ_SENT:
+        pair.passive.disconnect(pair.now, pair.remote)
+    due_at = pair.passive.deadline()
+    assert pair.passive.handle(pair.now, "h2/1", CmMad(1, message(pair.remote))) == []
+    assert (pair.passive.state(pair.remote), pair.passive.deadline()) == (state, due_at)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -93,6 +93,7 @@ class _Communication:
     transaction: int
     timeout_ns: int
     max_retries: int
+    local_guid: int = 0
     local_qpn: int = 0
     remote_id: int = 0
     remote_qpn: int = 0
@@ -135,6 +136,7 @@ class ConnectionManager:
             TRANSACTIONS | local_id << 16 | self._transaction & 0xFFFF,
             timeout_ns(request.remote_timeout),
             request.max_cm_retries,
+            local_guid=request.ca_guid,
             local_qpn=request.qpn,
         )
         return local_id, self._send(now, one, request)
@@ -144,7 +146,7 @@ class ConnectionManager:
         one = self._all.get(local_id)
         if one is None or one.state is not CmState.REQ_RECEIVED:
             return []
-        one.state, one.local_qpn = CmState.REP_SENT, reply.qpn
+        one.state, one.local_guid, one.local_qpn = CmState.REP_SENT, reply.ca_guid, reply.qpn
         return self._send(now, one, replace(reply, local_id=local_id, remote_id=one.remote_id))
 
     def ready(self, now: int, local_id: int) -> list[CmEffect]:
@@ -174,7 +176,7 @@ class ConnectionManager:
         if one.state is CmState.REQ_RECEIVED:
             return self.reject(now, local_id, RejectReason.CONSUMER)
         if one.state is CmState.REQ_SENT:
-            effects: list[CmEffect] = [self._say(one, Rej(local_id, 0, Rejected.OTHER, RejectReason.TIMEOUT))]
+            effects: list[CmEffect] = [self._give_up(one, Rejected.OTHER)]
             self._wait(now, one, None)
             return effects
         if one.state in (CmState.ESTABLISHED, CmState.REP_SENT):
@@ -203,9 +205,7 @@ class ConnectionManager:
             return self._requested(now, port, mad.transaction_id, message)
         if not isinstance(message, Rep | Rtu | Rej | Dreq | Drep | Mra):
             return []
-        one = self._all.get(message.remote_id)
-        if isinstance(message, Rej) and one is None and message.local_id:
-            one = self._of_peer(message.local_id)
+        one = self._about(message)
         if one is None:
             return []
         match message:
@@ -240,7 +240,7 @@ class ConnectionManager:
                 effects.append(Parted(one.local_id, answered=False))
             else:
                 about = Rejected.REQ if one.state is CmState.REQ_SENT else Rejected.REP
-                effects.append(self._say(one, Rej(one.local_id, one.remote_id, about, RejectReason.TIMEOUT)))
+                effects.append(self._give_up(one, about))
                 self._wait(now, one, None)
                 effects.append(NoAnswer(one.local_id))
         return effects
@@ -251,6 +251,19 @@ class ConnectionManager:
         return min((one.due_at for one in self._all.values() if one.due_at is not None), default=None)
 
     # ---- inside
+
+    def _about(self, message: Rep | Rtu | Rej | Dreq | Drep | Mra) -> _Communication | None:
+        """By our id, and by the peer's once it is known (`cm_acquire_id`).
+
+        A peer that gave up before it knew our id says its GUID (`cm_acquire_rejected_id`): every host numbers alike.
+        """
+        if isinstance(message, Rej) and message.reason == RejectReason.TIMEOUT and not message.remote_id:
+            guid = int.from_bytes(message.info[:8])
+            return next((one for one in self._peers(guid) if one.remote_id == message.local_id != 0), None)
+        one = self._all.get(message.remote_id)
+        if one is None or one.remote_id not in (0, message.local_id):
+            return None
+        return one
 
     def _requested(self, now: int, port: str, transaction: int, request: Req) -> list[CmEffect]:
         for one in self._peers(request.ca_guid):
@@ -310,6 +323,10 @@ class ConnectionManager:
         one.tries, one.due_at = 1, now + one.timeout_ns
         return [self._mad(one, one.sent)]
 
+    def _give_up(self, one: _Communication, about: Rejected) -> SendMad:
+        guid = one.local_guid.to_bytes(8)
+        return self._say(one, Rej(one.local_id, one.remote_id, about, RejectReason.TIMEOUT, guid))
+
     def _say(self, one: _Communication, message: Message) -> SendMad:
         return self._mad(one, CmMad(one.transaction, message).pack())
 
@@ -318,10 +335,6 @@ class ConnectionManager:
 
     def _peers(self, guid: int) -> Iterator[_Communication]:
         return (one for one in tuple(self._all.values()) if one.remote_guid == guid)
-
-    def _of_peer(self, remote_id: int) -> _Communication | None:
-        """A peer that gave up before it knew our id."""
-        return next((one for one in self._all.values() if one.remote_id == remote_id), None)
 
     def _new_id(self) -> int:
         while (local_id := FIRST_ID | self._next & 0xFFFFFF) in self._all:

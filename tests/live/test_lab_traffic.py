@@ -231,6 +231,21 @@ def test_a_capture_that_is_refused_touches_no_file(lab: str, tmp_path: Path, dev
     assert not new.exists()
 
 
+def test_a_capture_to_what_is_written_already_or_is_not_ours_is_refused(lab: str, tmp_path: Path) -> None:
+    file, other_name = tmp_path / "file", tmp_path / "link"
+    other_name.symlink_to(file)
+    words = [IBBOND, "lab", "capture", "--name", lab, "h1/ib0", str(file)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as capture:
+        assert capture.stderr is not None
+        capture.stderr.readline()
+        done = ibbond("lab", "capture", "--name", lab, "h1/ib1", str(other_name), check=False)
+        assert (done.returncode, "another capture writes it" in done.stderr) == (2, True)
+        capture.send_signal(signal.SIGINT)
+    assert capture.returncode == 0
+    done = ibbond("lab", "capture", "--name", lab, "h1/ib0", "/dev/stdout", check=False)
+    assert (done.returncode, "whose descriptors are others" in done.stderr) == (2, True)
+
+
 def test_a_pipe_that_nobody_reads_does_not_hold_up_the_lab(lab: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -215,7 +215,8 @@ def describe_device(name: str, facts: dict[str, object]) -> tuple[str, str, str,
 def describe_cable(cable: dict[str, object]) -> tuple[str, str, str]:
     ends = cable["ends"]
     assert isinstance(ends, list)
-    return str(ends[0]), str(ends[1]), str(cable["state"])
+    loss = f", loses {cable['loss_percent']:g} %" if cable["loss_percent"] else ""
+    return str(ends[0]), str(ends[1]), f"{cable['state']}{loss}"
 
 
 def cables_of(facts: dict[str, object]) -> list[object]:

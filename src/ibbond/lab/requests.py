@@ -35,7 +35,7 @@ from ibbond.fabric.events import (
 from ibbond.fabric.managers import check_table
 from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
-from ibbond.lab.infiniband_tools import partitions
+from ibbond.lab.infiniband_tools import MANAGER_NODE, partitions
 from ibbond.lab.journal import Item
 from ibbond.lab.subnet_tables import TABLES, Row
 from ibbond.machine import MS, SECOND
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MANAGER = "sm"
+OTHERS_DESCRIPTORS = ("/dev/std", "/dev/fd/", "/proc/")
 WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 
 
@@ -171,7 +172,7 @@ class Requests:
             "manager": {"kind": lab.wish.manager, "alive": self._lives(MANAGER)},
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
-            "cables": [self._cable_facts(cable.a, cable.b) for cable in lab.topology.cables],
+            "cables": [self._cable_facts(*ends) for ends in self._cables()],
         }
 
     def subnet(self, table: str) -> list[Row]:
@@ -208,13 +209,23 @@ class Requests:
             facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}
         return facts
 
+    def _cables(self) -> list[tuple[str, str]]:
+        """Both ends of every cable, OpenSM's own among them."""
+        found = [(cable.a, cable.b) for cable in self._lab.topology.cables]
+        if self._lab.opensm is not None:
+            port = self._lab.network.subnet.port(f"{MANAGER_NODE}/1")
+            found += [(port.name, port.peer.name)] if port.peer is not None else []
+        return found
+
     def _cable_facts(self, a: str, b: str) -> dict[str, object]:
         people = self._lab.topology.end_for_people
-        state = self._lab.network.subnet.port(a).state
+        port = self._lab.network.subnet.port(a)
+        state = port.state
         return {
             "name": people(a),
             "ends": [people(a), people(b)],
             "state": "cut" if a in self.cut else "up" if state is PortState.ACTIVE else state.name.lower(),
+            "loss_percent": round(port.cable.loss * 100, 6) if port.cable is not None else 0.0,
         }
 
     def door(self, host: str) -> WithDescriptors:
@@ -264,8 +275,8 @@ class Requests:
         """Have cables lose a share of their packets from now on; 0 heals them."""
         ports = [self._lab.topology.port_of(name) for name in names]
         for name, port in zip(names, ports, strict=True):
-            self._lab.journal.note(self._lab.loop.now(), "lossy", name, f"{percent:g} %")
             self._lab.loop.handle(OnSubnet(MakeLossy(port, percent / 100)))
+            self._lab.journal.note(self._lab.loop.now(), "lossy", name, f"{percent:g} %")
         return {"lossy": names, "percent": percent}
 
     def nodes(self, what: str, change: _NodeChange, names: list[str]) -> dict[str, object]:
@@ -319,6 +330,10 @@ class Requests:
 
     def capture(self, device: str, file: str) -> Lease:
         """Begin to write a capture; it ends by `capture_end`, or with the connection."""
+        if file.startswith(OTHERS_DESCRIPTORS):
+            why = "it is the lab that opens it, whose descriptors are others"
+            raise Refused(f"cannot capture to {file}", why=why, fix="Name a file, or a pipe made by mkfifo")
+        file = os.path.realpath(file)
         if file in self._captures:
             raise Refused(f"cannot capture to {file}", why="another capture writes it", fix="Name another file")
         is_new = not os.path.lexists(file)
@@ -344,7 +359,7 @@ class Requests:
         return self._lab.captures.start_port(self._lab.topology.port_of(device), descriptor)
 
     def capture_end(self, file: str) -> dict[str, object]:
-        capture = self._stop_capture(file)
+        capture = self._stop_capture(os.path.realpath(file))
         if capture is None:
             raise Refused(f"no capture writes {file}", why="it has ended", fix="Start one")
         return {"packets": capture.frames, "missed": capture.missed}

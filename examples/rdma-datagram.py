@@ -52,24 +52,26 @@ def main(destinations: list[bytes]) -> None:
         context.ask(*endpoint.start(time.monotonic_ns()))
     print("ready", flush=True)
     input_open, give_up_at, send_at = True, 0.0, time.monotonic()
-    while input_open or (endpoint.unacknowledged and time.monotonic() < give_up_at):
+    while True:
         while destinations and input_open and time.monotonic() >= send_at:
             send_at += EVERY
             for destination in sent:
                 refused += not send(context, endpoint, destination, sent)
-        wait = max(0.0, send_at - time.monotonic()) if destinations and input_open else 0.02
-        readable, _, _ = select.select([context, *([sys.stdin] if input_open else [])], [], [], wait)
-        if sys.stdin in readable and not sys.stdin.readline():
-            input_open, give_up_at = False, time.monotonic() + PATIENCE
-        while context in readable and (news := context.poll(0)) is not None:
-            context.ask(*endpoint.hear(time.monotonic_ns(), news))
         context.ask(*endpoint.tick(time.monotonic_ns()))
+        while (news := context.poll(0)) is not None:
+            context.ask(*endpoint.hear(time.monotonic_ns(), news))
         while endpoint.arrived:
             take(heard, endpoint.arrived.popleft())
         for destination, why in endpoint.refusals.items():
             if told.get(destination) != why:
                 print(f"{ip_address(destination)} refuses: {why}; trying on", file=sys.stderr, flush=True)
         told = endpoint.refusals
+        if not input_open and (not endpoint.unacknowledged or time.monotonic() >= give_up_at):
+            break
+        wait = max(0.0, send_at - time.monotonic()) if destinations and input_open else 0.02
+        readable, _, _ = select.select([context, *([sys.stdin] if input_open else [])], [], [], wait)
+        if sys.stdin in readable and not sys.stdin.readline():
+            input_open, give_up_at = False, time.monotonic() + PATIENCE
     facts = {
         "name": f"{endpoint.name:016x}",
         "sent": sum(sent.values()),

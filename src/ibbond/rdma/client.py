@@ -55,7 +55,7 @@ class Context:
         self._sock.close()
 
     def fileno(self) -> int:
-        """To wait on; then call `poll(0)` until it gives None."""
+        """To wait on when `poll(0)` has given None: what a call heard while it waited is not there to be seen."""
         return self._sock.fileno()
 
     def register(self, size: int) -> tuple[memoryview, int]:

@@ -99,11 +99,13 @@ def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], N
     input_open, give_up_at, tell_at = True, 0, 0
     while True:
         now = time.monotonic_ns()
+        context.ask(*end.tick(now))
+        while (news := context.poll(0)) is not None:
+            context.ask(*end.hear(time.monotonic_ns(), news))
         if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at or nobody_reads()):
             return
         if isinstance(end, Initiator) and end.over:
             return
-        context.ask(*end.tick(now))
         if tell is not None and isinstance(end, Initiator) and now >= tell_at:
             tell(end)
             tell_at = now + PROGRESS_EVERY
@@ -114,8 +116,6 @@ def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], N
             input_open, give_up_at = False, now + LAST_PATIENCE
             if isinstance(end, Initiator):
                 end.finish()
-        while (news := context.poll(0)) is not None:
-            context.ask(*end.hear(time.monotonic_ns(), news))
 
 
 def nobody_reads() -> bool:

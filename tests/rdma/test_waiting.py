@@ -1,0 +1,97 @@
+"""Programs that wait by `select`: what a call heard while it waited for something else does not wait with them."""
+
+import runpy
+import select
+import socket
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ibbond.rdma import client, program
+from ibbond.rdma.client import Context
+from ibbond.rdma.messages import Settled, pack
+from ibbond.rdma.session import MEMORY_BYTES
+from ibbond.rdma.target import Target
+from ibbond.stack.rdma_events import Listen, RdmaKind, RdmaNews, RdmaRequest
+
+NEWS = RdmaNews(0, RdmaKind.ADDR_CHANGE)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Heard:
+    """A context that hears something in each call that may wait; whoever waits then sleeps through it."""
+
+    def __init__(self) -> None:
+        self.heard: deque[RdmaNews] = deque()
+        self.polled = 0
+
+    def fileno(self) -> int:
+        return -1
+
+    def register(self, size: int) -> tuple[memoryview, int]:
+        self.heard.append(NEWS)
+        return memoryview(bytearray(size)), 1
+
+    def ask(self, *requests: RdmaRequest) -> None:
+        if requests:
+            self.heard.append(NEWS)
+
+    def settle(self) -> None:
+        self.heard.append(NEWS)
+
+    def poll(self, timeout: float) -> RdmaNews | None:
+        self.polled += 1
+        return self.heard.popleft() if self.heard else None
+
+    def select(self, readers: list[Any], *_: object) -> tuple[list[Any], list[Any], list[Any]]:
+        """In place of the system's; standard input has ended."""
+        assert not self.heard, "it sleeps through what was heard"
+        return [each for each in readers if each is not self and each != self.fileno()], [], []
+
+
+def test_an_end_of_the_session_sleeps_through_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = Heard()
+    monkeypatch.setattr(program, "select", SimpleNamespace(select=context.select))
+    monkeypatch.setattr(program, "os", SimpleNamespace(read=lambda *_: b""))
+    program.run(context, Target(memoryview(bytearray(MEMORY_BYTES)), 1))  # type: ignore[arg-type]
+    assert context.polled > 2
+
+
+def test_reliable_datagrams_sleep_through_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = Heard()
+    names = runpy.run_path(str(EXAMPLES / "rdma-datagram.py"))
+    names["main"].__globals__.update(Context=lambda: context, select=SimpleNamespace(select=context.select))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(readline=lambda: ""))
+    with pytest.raises(SystemExit) as ended:
+        names["main"]([])
+    assert (ended.value.code, context.polled > 2) == (False, True)
+
+
+@pytest.fixture
+def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Context, socket.socket]]:
+    """A context and its host's end of the socket."""
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door.bind("")  # the kernel names it
+    door.listen()
+    monkeypatch.setattr(client, "SOCKET_NAME", door.getsockname())
+    context = Context()
+    host, _ = door.accept()
+    yield context, host
+    for each in (context, host, door):
+        each.close()
+
+
+def test_what_settle_heard_is_told_by_poll_and_not_by_the_socket(meeting: tuple[Context, socket.socket]) -> None:
+    context, host = meeting
+    host.send(pack(NEWS))
+    host.send(pack(Settled(1)))
+    context.ask(Listen(0, 7))
+    context.settle()
+    assert select.select([context], [], [], 0)[0] == []
+    assert [context.poll(0), context.poll(0)] == [NEWS, None]
+    host.send(pack(NEWS))
+    assert select.select([context], [], [], 0)[0] == [context]

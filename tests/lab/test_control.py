@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibbond.backend import control_server
 from ibbond.backend.control_server import ControlServer, Feed, Lease, WithDescriptors
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
@@ -222,3 +223,32 @@ def run_all(threads: list[threading.Thread]) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
+
+
+@pytest.mark.parametrize("do", ["echo", "no\udcff"])
+def test_text_that_is_no_utf_8_is_answered_like_any_other(server: ControlServer, do: str) -> None:
+    with Control(server.path) as control:
+        if do == "echo":
+            assert control.ask(do, text="h\udcff") == {"said": "h\udcff"}
+        else:
+            with pytest.raises(Refused, match="does not know the request"):
+                control.ask(do)
+    with Control(server.path) as control:
+        assert control.ask("echo", text="alive") == {"said": "alive"}
+
+
+def test_a_client_that_cannot_be_answered_is_dropped_and_the_others_are_served(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Control(server.path) as other, Control(server.path) as control:
+        assert other.ask("echo", text="before") == {"said": "before"}
+        with monkeypatch.context() as patched:
+            patched.setattr(control_server, "encode", _cannot)
+            with pytest.raises(Refused, match="the lab did not answer"):
+                control.ask("echo", text="x")
+        assert other.ask("echo", text="after") == {"said": "after"}
+    assert "cannot be said" in capsys.readouterr().err
+
+
+def _cannot(_answer: object) -> bytes:
+    raise ValueError("cannot be said")

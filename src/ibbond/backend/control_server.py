@@ -129,6 +129,9 @@ class ControlServer:
                 self._watch(client)
         except OSError:
             self._drop(client)
+        except Exception:  # whatever it is, the others are still to be answered
+            traceback.print_exc()
+            self._drop(client)
 
     def _answer(self, client: Client, line: bytes) -> None:
         descriptors: Sequence[int] = ()
@@ -235,10 +238,16 @@ class Client:
 
 
 def encode(answer: Mapping[str, object]) -> bytes:
-    """One line. msgspec knows dataclasses, tuples and bytes (as base64) besides what JSON knows."""
+    """One line. msgspec knows dataclasses, tuples and bytes (as base64) besides what JSON knows.
+
+    Text that came in as bytes that are no UTF-8 (PEP 383) goes out as it came; only `json` does that.
+    """
     import msgspec
 
-    return msgspec.json.encode(answer) + b"\n"
+    try:
+        return msgspec.json.encode(answer) + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(answer)).encode() + b"\n"
 
 
 def listen(path: Path) -> socket.socket:

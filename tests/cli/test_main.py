@@ -1,6 +1,7 @@
 """The command line without any lab: fast to start, clear refusals, the same exit codes everywhere."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from ibbond.cli.bond import option_and_value
 from ibbond.cli.main import COMMANDS, ibbond, run
+from ibbond.topology.default import TWO_HOSTS
 
 HEAVY = ("rich", "pyroute2", "msgspec", "asyncio", "mfusepy", "ibbond.stack", "ibbond.fabric")
 
@@ -119,3 +121,23 @@ def test_topology_prints_the_default_and_checks_files(capsys: pytest.CaptureFixt
     file.write_text(text.replace("members", "membres"))
     assert run(["lab", "topology", str(file)]) == 2
     assert "Did you mean members" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["lab", "up"], ["lab", "cut"], ["lab", "capture", "h1/ib0"], ["bond", "show"]])
+def test_words_that_are_no_utf_8_are_refused_before_anybody_is_asked(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "\udcff.toml"]) == 2
+    assert capsys.readouterr().err == "ibbond: cannot read \\udcff.toml: it is not UTF-8. Use another name.\n"
+
+
+@pytest.mark.parametrize("words", [["lab", "topology"], ["sim", "run"]])
+def test_a_file_may_have_any_name(words: list[str], tmp_path: Path) -> None:
+    file = os.fsencode(tmp_path) + b"/\xff.toml"
+    Path(os.fsdecode(file)).write_text(TWO_HOSTS)
+    command = [os.fsencode(word) for word in (sys.executable, "-c", "from ibbond.cli.main import main; main()", *words)]
+    surroundings = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most languages' locales
+    done = subprocess.run([*command, file], capture_output=True, env=surroundings)
+    assert done.returncode == 0, done.stderr
+    if words[0] == "lab":
+        assert done.stdout.startswith(file)

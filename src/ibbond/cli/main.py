@@ -7,6 +7,7 @@ request was refused or could not be read, 130 interrupted. A new command is one 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from ibbond.errors import Refused
 
 REFUSED = 2
 INTERRUPTED = 130
+ASK_OTHERS = ("lab", "bond", "fabric", "watch", "ib-bond")  # a lab or the kernel reads their words
+ANY_BYTES = (["lab", "topology"], ["lab", "exec"])  # but not these: files, words of other programs
 
 
 class Row(NamedTuple):
@@ -75,12 +78,15 @@ def ibbond() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out as it came in
     sys.exit(run(words))
 
 
 def run(words: list[str]) -> int:
     """Run a command line; the exit code. Refusals are printed for people, and as JSON too where that was asked for."""
     try:
+        refuse_other_bytes(words)
         result = ibbond.main(args=words, prog_name="ibbond", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
@@ -97,6 +103,17 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing more to say to anybody
         return 0
+
+
+def refuse_other_bytes(words: list[str]) -> None:
+    """Names that are no UTF-8: neither a lab nor the kernel has such, and their text files cannot hold them."""
+    if words[:1] and words[0] in ASK_OTHERS and words[:2] not in ANY_BYTES:
+        for word in words:
+            try:
+                word.encode()
+            except UnicodeEncodeError:
+                shown = word.encode(errors="backslashreplace").decode()
+                raise Refused(f"cannot read {shown}", why="it is not UTF-8", fix="Use another name") from None
 
 
 def refuse(text: str, refusal: Refused, words: list[str]) -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ibbond.fabric.connection_manager import (
     FIRST_ID,
+    REMEMBERED,
     TIMEWAIT,
     Accepted,
     CmEffect,
@@ -95,6 +96,12 @@ class Pair:
                         self.take(side, manager.handle(self.now, "h2/1" if side == "passive" else "h1/1", mad))
         return names
 
+    def deliver_one(self, side: str) -> str:
+        wire, manager = (self.to_passive, self.passive) if side == "passive" else (self.to_active, self.active)
+        mad = CmMad.parse(wire.popleft())
+        self.take(side, manager.handle(self.now, "h2/1" if side == "passive" else "h1/1", mad))
+        return type(mad.message).__name__
+
     def lose(self) -> list[str]:
         lost = [type(CmMad.parse(raw).message).__name__ for raw in (*self.to_passive, *self.to_active)]
         self.to_active.clear()
@@ -119,9 +126,9 @@ class Pair:
         return self.active.state(self.local), self.passive.state(self.remote)
 
 
-def connected() -> Pair:
+def connected(request: Req | None = None) -> Pair:
     pair = Pair()
-    pair.connect()
+    pair.connect(request)
     pair.deliver()
     pair.accept()
     pair.deliver()
@@ -349,6 +356,47 @@ class TestParting:
         pair.take("passive", pair.passive.handle(pair.now, "h2/1", CmMad(5, Dreq(pair.local, pair.remote, 0x60))))
         assert pair.lose() == ["Drep"]
         assert pair.kinds("passive").count(Parted) == 1
+
+    def test_a_drep_is_said_again_however_late_the_dreq_is_repeated(self) -> None:
+        pair = connected(replace(req(), remote_timeout=20))
+        pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        assert pair.deliver_one("passive") == "Dreq"
+        assert pair.lose() == ["Drep"]
+        pair.wait(timeout_ns(20))
+        assert pair.states() == (CmState.DREQ_SENT, None)
+        assert pair.deliver() == ["Dreq", "Drep"]
+        assert pair.heard["active"][-1] == Parted(pair.local)
+        assert pair.kinds("passive").count(Parted) == 1
+        assert pair.passive.deadline() is None
+
+    def test_an_adapter_that_was_away_answers_for_its_old_connections(self) -> None:
+        pair = connected()
+        pair.passive.port_removed("h2/1")
+        pair.take("active", pair.active.disconnect(pair.now, pair.local))
+        assert pair.deliver() == ["Dreq", "Drep"]
+        assert pair.heard["active"][-1] == Parted(pair.local)
+        assert Parted not in pair.kinds("passive"), "it heard that the adapter had gone"
+
+    def test_a_reply_that_was_lost_and_taken_back(self) -> None:
+        """The side that asked never learned the other's id, and its DREP names it all the same."""
+        pair = Pair()
+        pair.connect()
+        pair.deliver()
+        pair.accept()
+        assert pair.lose() == ["Rep"]
+        pair.take("passive", pair.passive.disconnect(pair.now, pair.remote))
+        assert pair.deliver() == ["Dreq", "Drep"]
+        assert pair.heard["passive"][-1] == Parted(pair.remote)
+
+    def test_only_so_many_connections_are_remembered(self) -> None:
+        pair = Pair()
+        for number in range(REMEMBERED + 1):
+            pair.connect(req(qpn=number))
+            pair.active.disconnect(pair.now, pair.local)
+        pair.wait(TIMEWAIT)
+        last = pair.local
+        for number, answers in ((FIRST_ID, 0), (FIRST_ID + 1, 1), (last, 1)):
+            assert len(pair.active.handle(pair.now, "h1/1", CmMad(1, Dreq(3, number, 0x60)))) == answers
 
     def test_without_an_answer_it_is_over_too(self) -> None:
         pair = connected()

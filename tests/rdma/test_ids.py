@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ibbond.errors import Refused
+from ibbond.fabric.connection_manager import CmEffect
 from ibbond.fabric.events import Cut, KillAdapter, ReviveAdapter
 from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.lab.rdma_session import SimulatedProgram
@@ -34,6 +35,7 @@ from ibbond.stack.rdma_events import (
 )
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
+from ibbond.wire.cm import CmMad, Drep
 from ibbond.wire.rdma_ip import RdmaIpHeader
 
 TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
@@ -174,6 +176,28 @@ def test_a_disconnect_that_nobody_answers_says_so() -> None:
     (news,) = pair.ears["h1"].heard
     assert isinstance(news, RdmaNews)
     assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, errno.ETIMEDOUT)
+
+
+def test_an_answer_to_a_disconnect_that_is_lost_costs_one_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    pair.connect()
+    manager = pair.world.network.hosts["h1"].rdma._connecting._manager
+    hear, lost = manager.handle, []
+
+    def lossy(now: int, port: str, mad: CmMad) -> list[CmEffect]:
+        if isinstance(mad.message, Drep) and not lost:
+            lost.append(mad)
+            return []
+        return hear(now, port, mad)
+
+    monkeypatch.setattr(manager, "handle", lossy)
+    pair.do("h1", Disconnect(ONE))
+    assert (pair.told("h1"), pair.told("h2"), len(lost)) == ([], [RdmaKind.DISCONNECTED], 1)
+    pair.world.run_until(pair.world.now + 5000 * MS)
+    (news,) = pair.ears["h1"].heard
+    assert isinstance(news, RdmaNews)
+    assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, 0)
+    assert pair.told("h2") == []
 
 
 def test_an_id_that_ends_while_it_is_asked_for() -> None:

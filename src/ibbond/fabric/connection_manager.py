@@ -20,6 +20,7 @@ from ibbond.wire.cm import CmMad, Drep, Dreq, Message, Mra, Rej, Rejected, Rejec
 FIRST_ID = 0xF000_0000  # IPoIB's connections have ids below
 TRANSACTIONS = 0x8001 << 48  # of our software; tools on sockets have smaller ones
 TIMEWAIT = 1 * SECOND  # how long messages of a connection that is over are still understood
+REMEMBERED = 4096  # connections that are over for longer, whose DREQ is still answered
 
 
 class CmState(enum.Enum):
@@ -113,6 +114,7 @@ class ConnectionManager:
 
     def __init__(self) -> None:
         self._all: dict[int, _Communication] = {}
+        self._over: dict[int, _Communication] = {}
         self._next = 0
         self._transaction = 0
 
@@ -194,7 +196,7 @@ class ConnectionManager:
     def port_removed(self, port: str) -> None:
         """The adapter of this port has gone, and what was said through it with it (`cm_remove_one`)."""
         for one in [each for each in self._all.values() if each.port == port]:
-            del self._all[one.local_id]
+            self._forget(one)
 
     # ---- what arrives
 
@@ -219,7 +221,7 @@ class ConnectionManager:
             case Mra() if one.due_at is not None:
                 one.due_at = now + one.timeout_ns + timeout_ns(message.service_timeout)
             case Dreq():
-                return self._released(now, one, mad.transaction_id)
+                return self._released(now, one, mad.transaction_id, message)
             case Drep() if one.state is CmState.DREQ_SENT:
                 self._wait(now, one, None)
                 return [Parted(one.local_id)]
@@ -230,7 +232,7 @@ class ConnectionManager:
         effects: list[CmEffect] = []
         for one in [each for each in self._all.values() if each.due_at is not None and each.due_at <= now]:
             if one.state is CmState.TIMEWAIT:
-                del self._all[one.local_id]
+                self._forget(one)
             elif one.tries <= one.max_retries:
                 one.tries += 1
                 one.due_at = now + one.timeout_ns
@@ -261,6 +263,8 @@ class ConnectionManager:
             guid = int.from_bytes(message.info[:8])
             return next((one for one in self._peers(guid) if one.remote_id == message.local_id != 0), None)
         one = self._all.get(message.remote_id)
+        if one is None and isinstance(message, Dreq):
+            one = self._over.get(message.remote_id)
         if one is None or one.remote_id not in (0, message.local_id):
             return None
         return one
@@ -305,9 +309,9 @@ class ConnectionManager:
         one.state, one.due_at = CmState.ESTABLISHED, None
         return [Established(one.local_id)]
 
-    def _released(self, now: int, one: _Communication, transaction: int) -> list[CmEffect]:
+    def _released(self, now: int, one: _Communication, transaction: int, request: Dreq) -> list[CmEffect]:
         one.transaction = transaction
-        answer = self._say(one, Drep(one.local_id, one.remote_id))
+        answer = self._say(one, Drep(one.local_id, request.local_id))
         over = one.state is CmState.TIMEWAIT
         self._wait(now, one, None)
         return [answer] if over else [answer, Parted(one.local_id)]
@@ -316,6 +320,16 @@ class ConnectionManager:
         """The connection is over; duplicates of what led to that are still answered for a while."""
         one.state, one.due_at = CmState.TIMEWAIT, now + TIMEWAIT
         one.sent = answer.mad.mad if isinstance(answer, SendMad) else b""
+
+    def _forget(self, one: _Communication) -> None:
+        """A DREQ alone is still answered: a lost DREP must not cost the peer all its repetitions.
+
+        Linux answers one for any id (`cm_issue_drep`); here the way back is only known of connections that were.
+        """
+        one.state, one.due_at = CmState.TIMEWAIT, None
+        self._over[one.local_id] = self._all.pop(one.local_id)
+        if len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]
 
     def _send(self, now: int, one: _Communication, message: Message) -> list[CmEffect]:
         """Send what wants an answer."""

@@ -48,7 +48,14 @@ class Two:
         self.now = end
 
 
-def two(*, timeout: int = 11, retry_count: int = 2, rnr_retry_count: int = 7, timing: Timing | None = None) -> Two:
+def two(
+    *,
+    timeout: int = 11,
+    retry_count: int = 2,
+    rnr_retry_count: int = 7,
+    timing: Timing | None = None,
+    mtu_bytes: tuple[int, int] = (2048, 2048),
+) -> Two:
     subnet = Subnet(generation=Generation(), random=Random(1), timing=timing or Timing.simulated())
     subnet.add_switch("s")
     for name, port in (("a", A), ("b", B)):
@@ -62,9 +69,9 @@ def two(*, timeout: int = 11, retry_count: int = 2, rnr_retry_count: int = 7, ti
         pair.memory[port] = bytearray(1 << 16)
         pair.key[port] = domain.register(memoryview(pair.memory[port]), remote=True)
         pair.qpn[port] = subnet.create_reliable(port, domain)
-    for port, other in ((A, B), (B, A)):
+    for port, other, mtu in ((A, B, mtu_bytes[0]), (B, A, mtu_bytes[1])):
         lid = subnet.port(other).lid
-        peer = Peer(lid, pair.qpn[other], 0xFFFFFE, 0xFFFFFE, 2048, timeout, retry_count, rnr_retry_count)
+        peer = Peer(lid, pair.qpn[other], 0xFFFFFE, 0xFFFFFE, mtu, timeout, retry_count, rnr_retry_count)
         subnet.connect_reliable(port, pair.qpn[port], peer)
     return pair
 
@@ -81,6 +88,18 @@ def test_send_write_and_read_move_the_bytes() -> None:
     assert pair.memory[B][:5000] == pair.memory[B][10_000:15_000] == pair.memory[A][20_000:25_000] == sent
     assert [(each.number, each.status) for each in pair.done[A]] == [(n, Status.SUCCESS) for n in (2, 3, 4)]
     assert pair.done[B] == [Completion(1, Operation.RECEIVE, Status.SUCCESS, 5000)]
+
+
+@pytest.mark.parametrize("mtu_bytes", [(256, 4096), (4096, 256)])
+def test_a_read_uses_as_many_numbers_at_both_ends(mtu_bytes: tuple[int, int]) -> None:
+    """Even where the ends were told different MTUs."""
+    pair = two(mtu_bytes=mtu_bytes)
+    pair.post(B, Receive(1, pair.key[B], 0, 64))
+    pair.post(A, Work(2, Operation.READ, pair.key[A], 0, 5000, pair.key[B], 10_000))
+    pair.post(A, Work(3, Operation.SEND, inline=b"x"))
+    pair.run(1)
+    assert [(each.number, each.status) for each in pair.done[A]] == [(2, Status.SUCCESS), (3, Status.SUCCESS)]
+    assert [each.number for each in pair.done[B]] == [1]
 
 
 def test_a_dead_port_is_retry_exceeded_after_the_stated_time_and_the_rest_is_flushed() -> None:

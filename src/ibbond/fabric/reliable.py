@@ -349,9 +349,7 @@ class Reliable:
             return
         pair.complained = False
         if message.kind is Kind.READ:
-            if self._answer_read(pair, message):
-                size = pair.peer.mtu_bytes if pair.peer is not None else message.mtu_bytes
-                pair.receive_psn = (pair.receive_psn + max(1, -(-message.length // size))) & PSN_MASK
+            pair.receive_psn = (pair.receive_psn + self._answer_read(pair, message)) & PSN_MASK
         elif self._take(pair, message):
             pair.receive_psn = (pair.receive_psn + message.packets) & PSN_MASK
             self._emit(pair, Kind.ACK, (pair.receive_psn - 1) & PSN_MASK)
@@ -385,14 +383,15 @@ class Reliable:
         )
         return True
 
-    def _answer_read(self, pair: ReliablePair, message: ReliableMessage) -> bool:
+    def _answer_read(self, pair: ReliablePair, message: ReliableMessage) -> int:
+        """Of how many packets the response is; none where it is denied."""
         memory = pair.domain.find(message.remote_key, message.remote_offset, message.length, remote=True)
         if memory is None:
             self._deny(pair, message, Nak.REMOTE_ACCESS)
-            return False
+            return 0
         packets = max(1, -(-message.length // message.mtu_bytes))
         self._emit(pair, Kind.RESPONSE, message.psn, packets=packets, payload=bytes(memory))
-        return True
+        return packets
 
     def _deny(self, pair: ReliablePair, message: ReliableMessage, why: Nak) -> None:
         """A request that must not be: both ends of the connection fail."""

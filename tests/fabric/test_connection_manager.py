@@ -294,7 +294,6 @@ class TestRejecting:
         assert isinstance(refusal, Refusal)
         assert (refusal.local_id, refusal.reason) == (again, RejectReason.STALE_CONNECTION)
 
-
     @pytest.mark.parametrize("gives_up", ["disconnect", "tick"])
     def test_a_peer_that_gives_up_ends_its_own_connection_alone(self, gives_up: str) -> None:
         """Every host numbers from the same id on."""

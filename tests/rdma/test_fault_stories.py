@@ -65,7 +65,7 @@ def test_only_a_write_sent_after_the_address_change_shows_that_it_broke_nothing(
         session.MESSAGE.pack_into(memory, session.ANSWERS, kind, 1, number, 0, 0, 0, 0)
         initiator.hear(0, WorkOver(0, Completion(0, Operation.RECEIVE, Status.SUCCESS)))
 
-    initiator.hear(0, RdmaNews(0, RdmaKind.ESTABLISHED))
+    initiator.hear(0, RdmaNews(0, RdmaKind.ESTABLISHED, private=session.HELLO.pack(session.MARK, 1)))
     answered(session.LOGGED_IN, 0)
     initiator.tick(0)
     initiator.hear(5, RdmaNews(0, RdmaKind.ADDR_CHANGE))

@@ -48,7 +48,9 @@ AGAIN_AFTER = 20 * MS  # from a failed attempt to the next
 PROBE_AFTER = 20 * MS  # of waiting for an acknowledgment, and again each time
 
 NUMBER = struct.Struct("!Q")  # before each datagram; alone it is an acknowledgment of all before it
-WELCOME = struct.Struct("!QQ")  # in a REP: the number wanted next, the receiver's name
+MARK = int.from_bytes(b"dgrm")  # first in REQ and REP: another service has none
+HELLO = struct.Struct("!IQ")  # in a REQ: MARK, the sender's name
+WELCOME = struct.Struct("!IQQ")  # in a REP: MARK, the number wanted next, the receiver's name
 REFUSAL = struct.Struct("!II")  # in a REJ: what it is from, how many senders there are
 FULL = int.from_bytes(b"full")
 PROBE = b"?"  # shorter than any datagram; of its number in completions there is no datagram
@@ -208,7 +210,7 @@ class Endpoint:
             case RdmaKind.ROUTE_RESOLVED:
                 connect = Connect(
                     way.id,
-                    NUMBER.pack(self.name),
+                    HELLO.pack(MARK, self.name),
                     retry_count=RETRY_COUNT,
                     ack_timeout=ACK_TIMEOUT,
                     response_timeout=RESPONSE_TIMEOUT,
@@ -216,7 +218,11 @@ class Endpoint:
                 )
                 return [MakeQueuePair(way.id), *(self._ack_room(way, slot) for slot in range(WINDOW + 1)), connect]
             case RdmaKind.ESTABLISHED:
-                return self._flowing(now, way, *WELCOME.unpack_from(news.private))
+                welcome = _marked(WELCOME, news.private)
+                if welcome is not None:
+                    return self._flowing(now, way, *welcome)
+                way.refusal = "it speaks another protocol"
+                return self._broken(now, way)
             case RdmaKind.REJECTED:
                 way.refusal = _why(news)
                 return self._broken(now, way)
@@ -290,7 +296,10 @@ class Endpoint:
 
     def _requested(self, now: int, news: RdmaNews) -> list[RdmaRequest]:
         """A sender connects, perhaps again: then its older connection is over, and nothing of that counts any more."""
-        (name,) = NUMBER.unpack_from(news.private)
+        hello = _marked(HELLO, news.private)
+        if hello is None:
+            return [Reject(news.id), Destroy(news.id)]
+        (name,) = hello
         source = self._sources.get(name)
         if source is None:
             place = self._free_place()
@@ -300,7 +309,8 @@ class Endpoint:
         gone: list[RdmaRequest] = [] if source.id < 0 else [Disconnect(source.id), Destroy(source.id)]
         source.id, source.address = news.id, news.detail
         room = (self._room(source, slot) for slot in range(WINDOW + 1))
-        return [*gone, MakeQueuePair(news.id), *room, Accept(news.id, WELCOME.pack(source.expected, self.name))]
+        welcome = WELCOME.pack(MARK, source.expected, self.name)
+        return [*gone, MakeQueuePair(news.id), *room, Accept(news.id, welcome)]
 
     def _free_place(self) -> int | None:
         """For one sender more: a new one, or that of the sender who has been away for longest; None without any."""
@@ -346,6 +356,14 @@ class Endpoint:
 
     def _room_at(self, source: _Source, slot: int) -> int:
         return IN + (source.place * (WINDOW + 1) + slot) * SLOT
+
+
+def _marked(layout: struct.Struct, private: bytes) -> tuple[int, ...] | None:
+    """What follows the mark; None in private data that are not ours."""
+    if len(private) < layout.size:
+        return None
+    mark, *numbers = layout.unpack_from(private)
+    return tuple(numbers) if mark == MARK else None
 
 
 def _why(news: RdmaNews) -> str:

@@ -24,12 +24,13 @@ from ibbond.rdma.session import (
     DATA,
     DEPTH,
     DISK,
+    HELLO,
     LOGGED_IN,
     LOGIN,
+    MARK,
     MEMORY_BYTES,
     MESSAGE,
     MESSAGE_BYTES,
-    NAME,
     NOP,
     NOP_AFTER,
     RESPONSE_TIMEOUT,
@@ -39,6 +40,7 @@ from ibbond.rdma.session import (
     WRITTEN,
     compare,
     content,
+    named,
 )
 from ibbond.stack.rdma_events import (
     Connect,
@@ -141,13 +143,15 @@ class Initiator:
                     *(self._receive(slot) for slot in range(2 * DEPTH)),
                     Connect(
                         self._id,
-                        NAME.pack(self.name),
+                        HELLO.pack(MARK, self.name),
                         retry_count=RETRY_COUNT,
                         ack_timeout=ACK_TIMEOUT,
                         response_timeout=RESPONSE_TIMEOUT,
                         cm_retries=CM_RETRIES,
                     ),
                 ]
+            case RdmaKind.ESTABLISHED if named(news.private) != self.name:
+                return self._end("the target speaks another protocol")
             case RdmaKind.ESTABLISHED:
                 if recovery is not None:
                     recovery.reconnected_at = now

@@ -23,7 +23,8 @@ BLOCKS = 4096
 LEDGER = 1 << 14  # entries of the ledger: a write is counted in the one that its number leaves as remainder
 ENTRY = struct.Struct("!QQ")  # how many writes were executed, and the sum of their numbers
 SUM_MASK = (1 << 64) - 1
-NAME = struct.Struct("!Q")  # of the initiator, in the REQ
+MARK = int.from_bytes(b"blok")  # another service has none
+HELLO = struct.Struct("!IQ")  # in REQ and REP: MARK, the initiator's name
 BUSY = b"busy"  # in a REJ: the target serves another session
 MESSAGE = struct.Struct("!IIQIIII")  # kind, key, number, offset, length, crc, extra
 MESSAGE_BYTES = 64
@@ -45,6 +46,14 @@ CM_RETRIES = 3
 NOP_AFTER = 20 * MS  # of waiting for the target, and again each time
 AGAIN_AFTER = 5 * MS  # from a failed attempt to the next
 BUSY_FOR = 1000 * MS  # an initiator asks a target that serves another session
+
+
+def named(private: bytes) -> int | None:
+    """The initiator's name in a REQ or REP; None in private data that are not of a block session."""
+    if len(private) < HELLO.size:
+        return None
+    mark, name = HELLO.unpack_from(private)
+    return int(name) if mark == MARK else None
 
 
 def content(number: int) -> bytes:

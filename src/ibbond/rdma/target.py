@@ -17,17 +17,19 @@ from ibbond.rdma.session import (
     COUNTS,
     DATA,
     DEPTH,
+    HELLO,
     LOGGED_IN,
     LOGIN,
+    MARK,
     MEMORY_BYTES,
     MESSAGE,
     MESSAGE_BYTES,
-    NAME,
     NOP,
     SERVICE_PORT,
     WRITE,
     WRITTEN,
     execute,
+    named,
 )
 from ibbond.stack.rdma_events import (
     Accept,
@@ -95,7 +97,9 @@ class Target:
 
         Whether the connection of a session that stands in the way is dead, a NOP-In (RFC 7143, 11.19) finds out.
         """
-        login, (name,) = self._login, NAME.unpack_from(news.private)
+        login, name = self._login, named(news.private)
+        if name is None:
+            return [Reject(news.id), Destroy(news.id)]
         if login is not None and name != self.name:
             return [Reject(news.id, BUSY), Destroy(news.id), self._answer(login, NOP, 0)]
         if name != self.name:
@@ -104,7 +108,7 @@ class Target:
         gone: list[RdmaRequest] = [] if login is None else [Disconnect(login.id), Destroy(login.id)]
         self._login = _Login(news.id)
         receives = (self._receive(news.id, slot) for slot in range(2 * DEPTH))
-        return [*gone, MakeQueuePair(news.id), *receives, Accept(news.id)]
+        return [*gone, MakeQueuePair(news.id), *receives, Accept(news.id, HELLO.pack(MARK, name))]
 
     def _drop(self, login: _Login) -> list[RdmaRequest]:
         self._login = None

@@ -1,9 +1,9 @@
 """One end of the block session as a process inside a lab host: `python -m ibbond.rdma.program initiator ADDRESS`.
 
-Read first: `rdma.session`, which decides everything. The first line is `ready`, once the target really listens. The
-initiator ends when its standard input ends, and prints what it knows as one line of JSON; times are CLOCK_MONOTONIC ns.
-The target ends when its input ends. What is refused is one line of JSON too (`refusal_in` reads it), and the exit code
-is 2.
+Read first: `rdma.session`, which decides everything. The first line is `ready`: a target listens then, an
+initiator has begun to look for it. The initiator ends when its standard input ends, and prints what it knows as one
+line of JSON; times are CLOCK_MONOTONIC ns. The target ends when its input ends. What is refused is one line of JSON too
+(`refusal_in` reads it), and the exit code is 2.
 """
 
 from __future__ import annotations

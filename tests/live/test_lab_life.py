@@ -208,6 +208,19 @@ def test_after_kill_9_down_cleans_and_up_starts_anew(named: str) -> None:
     assert ibbond("lab", "down", "--name", named, check=False).returncode == 2
 
 
+def test_a_lab_that_lost_its_lock_still_runs_and_is_taken_down(named: str) -> None:
+    ibbond("lab", "up", "--name", named)
+    pid = pid_of(named)
+    lock = Path("/run/ibbond") / f"{named}.lock"
+    lock.unlink()
+    assert {"name": named, "state": "runs"} in json.loads(ibbond("lab", "list", "--json").stdout)["labs"]
+    assert f"runs already (process {pid})" in ibbond("lab", "up", "--name", named, check=False).stderr
+    lock.with_suffix(".sock").unlink()
+    ibbond("lab", "down", "--name", named)
+    assert gone(pid)
+    assert traces(named) == NOTHING
+
+
 def test_resume_takes_over_bonds_programs_and_connections(named: str, tmp_path: Path) -> None:
     ibbond("lab", "up", "--name", named)
     ibbond("bond", "set", "--name", named, "h1/bond0", "miimon", "50")

@@ -131,8 +131,8 @@ class Lab:
 
     def _open(self) -> None:
         heed_signals(self._end)
-        lock = self.files.hold()
-        self._closing.callback(os.close, lock)
+        self._lock = self.files.hold()
+        self._closing.callback(os.close, self._lock)
         self._closing.push(self._remove_files)
         if become_able():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -165,7 +165,7 @@ class Lab:
     def _remove_files(self, kind: type[BaseException] | None, *_: object) -> None:
         """Nothing is left on disk, but after an error of ours the log is."""
         wrong = kind is not None and not issubclass(kind, Refused | KeyboardInterrupt | SystemExit)
-        self.files.remove(keep_log=wrong)
+        self.files.remove(self._lock, keep_log=wrong)
 
     def _open_spaces(self) -> None:
         adopted = {name: name for name in netns.leftovers(self.wish.name)} if self.wish.resume else {}

@@ -7,6 +7,7 @@ it is ready, or why not. Left out: everything that is asked of a running lab (`b
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -18,15 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, made_runtime_directory, result_of
+from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, result_of
 from ibbond.errors import Refused
 from ibbond.host import netns
 from ibbond.host.priority import raise_priority
-from ibbond.lab.state import NOT_OURS, Files, Wish
+from ibbond.lab.state import NOT_OURS, Files, Wish, in_runtime_directory
 from ibbond.topology.load import parse
 
 START_PATIENCE = 60.0
 END_PATIENCE = 20.0
+ANSWER_PATIENCE = 5.0  # what a lab that starts or ends may take until it answers or has gone
 
 
 class DidNotStart(Refused):
@@ -50,9 +52,8 @@ def start(wish: Wish) -> Running:
         parse(wish.text, name=wish.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:
         raise files.running()
-    made_runtime_directory()
     told, telling = os.pipe()
-    with open(files.log, "ab") as log:
+    with in_runtime_directory(lambda: files.log.open("ab")) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "ibbond.lab.daemon", str(telling), wish.name],  # the name is for people who read ps
             stdin=subprocess.PIPE,
@@ -128,32 +129,41 @@ def killed(name: str) -> bool:
 def take_down(name: str = DEFAULT_LAB) -> str:
     """End a lab and wait until nothing is left of it, or clean what a killed one left. What was done, in words."""
     files = Files(name)
-    if files.held:
-        pid = end_running(files)
-        return f"lab {name} is down (process {pid} has ended)"
-    if not killed(name) and not files.lock.exists():
-        raise Refused(
-            f"no lab {name} runs",
-            why="nothing of that name was started, or it is down already",
-            fix="See what runs with: ibbond lab list",
-        )
-    lock = files.hold()
-    try:
-        removed = clean(files)
-        files.remove()
-    finally:
-        os.close(lock)
-    return f"lab {name} had been killed; removed {', '.join(removed) or 'what it left'}"
+    ran = False
+    while True:
+        if files.held:
+            ran = True
+            pid = end_running(files)
+            if pid is not None and not killed(name):
+                return f"lab {name} is down (process {pid} has ended)"
+        elif killed(name) or files.lock.exists():
+            try:
+                lock = files.hold()
+            except Refused as refusal:
+                if refusal.code != errno.EEXIST:
+                    raise
+                continue  # somebody else cleans
+            try:
+                removed = clean(files)
+                files.remove(lock)
+            finally:
+                os.close(lock)
+            return f"lab {name} had been killed; removed {', '.join(removed) or 'what it left'}"
+        elif ran:
+            return f"lab {name} is down"
+        else:
+            raise Refused(
+                f"no lab {name} runs",
+                why="nothing of that name was started, or it is down already",
+                fix="See what runs with: ibbond lab list",
+            )
 
 
-def end_running(files: Files) -> int:
-    """Ask a running lab to end; its pid, once it has gone."""
-    with Control(files.socket) as control:
-        status = control.ask("down")
-    assert isinstance(status, dict)
-    pid = int(status["pid"])
+def end_running(files: Files) -> int | None:
+    """Have the lab that runs end, and wait; its pid, or None where it had gone before it was asked."""
+    pid = ask_to_end(files)
     until = time.monotonic() + END_PATIENCE
-    while files.held or _alive(pid):
+    while pid is not None and _alive(pid):
         if time.monotonic() > until:
             raise Refused(
                 f"lab {files.name} does not end",
@@ -162,6 +172,31 @@ def end_running(files: Files) -> int:
             )
         time.sleep(0.01)
     return pid
+
+
+def ask_to_end(files: Files) -> int | None:
+    """Ask until the lab answers, for it may just be starting or ending; one that has no socket gets a signal."""
+    until = time.monotonic() + ANSWER_PATIENCE
+    while files.held:
+        try:
+            with Control(files.socket) as control:
+                status = control.ask("down")
+            assert isinstance(status, dict)
+            return int(status["pid"])
+        except Refused as refusal:
+            if refusal.code == errno.EPERM:
+                raise
+            if time.monotonic() > until:
+                if (pid := files.process()) is None:
+                    raise
+                end_process(pid)
+                return pid
+        time.sleep(0.02)
+    return None
+
+
+def end_process(pid: int) -> None:
+    netns.end_processes(lambda: [pid] if _alive(pid) else [], END_PATIENCE)
 
 
 def clean(files: Files) -> list[str]:

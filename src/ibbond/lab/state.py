@@ -13,14 +13,17 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ibbond.backend.control_socket import DEFAULT_LAB, made_runtime_directory, runtime_directory
 from ibbond.errors import Refused
 from ibbond.lab.memory import Memory
 
 NOT_OURS = ("story",)  # what a scenario file says to the simulator
+Made = TypeVar("Made")
 LAB_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}\Z")
 
 
@@ -68,18 +71,32 @@ class Files:
 
     def hold(self) -> int:
         """Take the lock for as long as this process lives; `Refused` when the lab runs. A descriptor."""
-        made_runtime_directory()
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise self.running() from None
-        return descriptor
+        while True:
+            lock = in_runtime_directory(lambda: os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise self.running() from None
+            if not self._is_at_its_path(lock):  # its holder removed it while we opened it
+                os.close(lock)
+                continue
+            if self.process() is not None:
+                os.close(lock)
+                raise self.running()
+            return lock
 
     @property
     def held(self) -> bool:
         """Whether the lab runs (or is just starting or ending)."""
+        return self._locked() or self.process() is not None
+
+    def process(self) -> int | None:
+        """The living process of the lab of the note. It runs without the lock only where somebody removed that."""
+        note = self.read_note()
+        return note.pid if note and note.pid != os.getpid() and is_process_of(note.pid, self.name) else None
+
+    def _locked(self) -> bool:
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -91,6 +108,12 @@ class Files:
         finally:
             os.close(descriptor)
         return False
+
+    def _is_at_its_path(self, lock: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(lock), self.lock.stat())
+        except FileNotFoundError:
+            return False
 
     def running(self) -> Refused:
         note = self.read_note()
@@ -129,14 +152,28 @@ class Files:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def remove(self, *, keep_log: bool = False) -> None:
-        """After a proper end nothing is left, the directory included when it is empty."""
-        for path in (self.socket, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+    def remove(self, lock: int, *, keep_log: bool = False) -> None:
+        """After a proper end nothing is left, the directory included when it is empty; the lock goes last.
+
+        `lock` is what `hold` gave. Where another lock is in its place by now, the files are another lab's.
+        """
+        if self.lock.exists() and not self._is_at_its_path(lock):
+            return
         shutil.rmtree(self.tools, ignore_errors=True)
+        for path in (self.socket, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()
+
+
+def in_runtime_directory(make: Callable[[], Made]) -> Made:
+    """Make something in the runtime directory, again where the end of another lab removed that meanwhile."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            made_runtime_directory()
+            return make()
+    made_runtime_directory()
+    return make()
 
 
 def replace_text(path: Path, text: bytes) -> None:
@@ -146,7 +183,16 @@ def replace_text(path: Path, text: bytes) -> None:
     scratch.replace(path)
 
 
+def is_process_of(pid: int, lab: str) -> bool:
+    """Whether this process is the lab of this name. One that was killed has no command line any more."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"ibbond.lab.daemon" in words and lab.encode() in words
+
+
 def names() -> list[str]:
     """The labs of this user that run or were killed."""
     directory = runtime_directory()
-    return sorted(path.stem for path in directory.glob("*.lock")) if directory.is_dir() else []
+    return sorted({path.stem for kind in ("lock", "json") for path in directory.glob(f"*.{kind}")})

@@ -1,0 +1,65 @@
+"""The lock of a lab: who holds it holds the file that everybody else finds."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ibbond.errors import Refused
+from ibbond.lab import state
+from ibbond.lab.state import Files
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    (tmp_path / "another_lab.lock").touch()  # so that the directory stays
+    return Files("rl1", tmp_path)
+
+
+def holds(files: Files, lock: int) -> bool:
+    return files.lock.exists() and os.path.samestat(os.fstat(lock), files.lock.stat())
+
+
+def test_a_lock_that_was_removed_after_it_was_opened_is_not_held(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+    ends: list[Callable[[], object]] = [
+        lambda: files.lock.unlink(),
+        lambda: files.lock.rename(files.lock.with_suffix(".old")),
+    ]
+
+    def open_late(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = opened(path, flags, mode)
+        if ends:
+            ends.pop()()
+        return descriptor
+
+    monkeypatch.setattr(state.os, "open", open_late)
+    lock = files.hold()
+    assert not ends
+    assert holds(files, lock)
+    os.close(lock)
+
+
+def test_an_end_leaves_the_files_of_the_next_lab_alone(files: Files) -> None:
+    old = files.hold()
+    files.lock.unlink()
+    new = files.hold()
+    files.note.touch()
+    files.remove(old)
+    assert files.note.exists()
+    assert holds(files, new)
+    files.remove(new)
+    assert not files.note.exists()
+    assert not files.lock.exists()
+    os.close(old)
+    os.close(new)
+
+
+def test_a_second_holder_is_refused(files: Files) -> None:
+    lock = files.hold()
+    assert files.held
+    with pytest.raises(Refused, match="runs already"):
+        files.hold()
+    os.close(lock)
+    assert not files.held

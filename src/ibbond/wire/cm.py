@@ -13,7 +13,6 @@ from ibbond.errors import Malformed
 from ibbond.wire.mad import CLASS_VERSION, MAD_BYTES, MadHeader, ManagementClass, Method
 
 MESSAGE_BYTES = 232
-QPN_MASK = 0xFFFFFF
 
 
 class CmAttribute(enum.IntEnum):
@@ -399,15 +398,6 @@ class SidrReq:
 
     def pack(self) -> bytes:
         return self.LAYOUT.pack(self.request_id, self.pkey, self.service_id, self.private)
-
-
-class SidrStatus(enum.IntEnum):
-    VALID = 0
-    SERVICE_ID_NOT_SUPPORTED = 1
-    REJECTED = 2
-    NO_QP = 3
-    REDIRECTED = 4
-    VERSION_NOT_SUPPORTED = 5
 
 
 @dataclass(frozen=True, slots=True)

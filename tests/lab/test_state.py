@@ -1,11 +1,14 @@
 """The lock of a lab: who holds it holds the file that everybody else finds."""
 
+import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ibbond.backend.control_socket import no_lab
 from ibbond.errors import Refused
 from ibbond.lab import state
 from ibbond.lab.state import Files
@@ -63,3 +66,35 @@ def test_a_second_holder_is_refused(files: Files) -> None:
         files.hold()
     os.close(lock)
     assert not files.held
+
+
+def test_who_asks_whether_it_runs_is_in_nobodys_way(files: Files) -> None:
+    enough = threading.Event()
+    found: set[bool] = set()
+    os.close(files.hold())
+
+    def ask() -> None:
+        while not enough.is_set():
+            found.add(files.held)
+
+    observers = [threading.Thread(target=ask) for _ in range(2)]
+    for observer in observers:
+        observer.start()
+    try:
+        for _ in range(2000):
+            assert not files.held
+            os.close(files.hold())
+    finally:
+        enough.set()
+        for observer in observers:
+            observer.join()
+    assert False in found
+
+
+def test_a_lab_whose_lock_is_held_was_not_killed(files: Files) -> None:
+    lock = files.hold()
+    files.note.write_text("{}")
+    error = OSError(errno.ECONNREFUSED, "nobody listens")
+    assert "starting or ending" in no_lab(files.socket, error).why
+    os.close(lock)
+    assert "was killed" in no_lab(files.socket, error).why

@@ -123,6 +123,26 @@ def test_a_second_lab_of_the_name_is_refused_and_another_name_is_not(named: str)
     assert traces(other) == NOTHING
 
 
+@pytest.mark.parametrize("kill", [False, True])
+def test_several_may_take_it_down_at_once(named: str, kill: bool) -> None:
+    ibbond("lab", "up", "--name", named)
+    if kill:
+        os.kill(pid_of(named), signal.SIGKILL)
+    for said, code in at_once(3, "lab", "down", "--name", named):
+        assert code == 0 or "no lab" in said
+        assert "--resume" not in said
+    assert traces(named) == NOTHING
+
+
+def at_once(times: int, *words: str) -> list[tuple[str, int]]:
+    """What the same command says and ends with when it is run several times together."""
+    running = [
+        subprocess.Popen([IBBOND, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(times)
+    ]
+    return [(process.communicate(timeout=60)[0], process.returncode) for process in running]
+
+
 def test_sigterm_is_a_proper_end(named: str) -> None:
     ibbond("lab", "up", "--name", named)
     pid = pid_of(named)

@@ -9,10 +9,12 @@ Left out: the serving side (`backend.control_server`), what the requests mean (`
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
 import stat
+import struct
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -26,6 +28,8 @@ CONTROL = "IBBOND_CONTROL"  # the socket of the lab that this process runs in
 HOST = "IBBOND_HOST"  # the lab host that this process runs in
 LARGEST_LINE = 1 << 24
 MOST_DESCRIPTORS = 8
+LOCK_LAYOUT = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, process
+WHOLE_FILE = LOCK_LAYOUT.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def runtime_directory() -> Path:
@@ -166,6 +170,13 @@ def no_lab(path: Path, error: OSError) -> Refused:
         )
     option = "" if name == DEFAULT_LAB else f" --name {name}"
     lab = f"lab {name}" if option else "lab"
+    if locked(path.with_suffix(".lock")):
+        return Refused(
+            f"lab {name} does not answer",
+            why="it is just starting or ending",
+            fix="Ask again in a moment",
+            code=errno.EAGAIN,
+        )
     if path.with_suffix(".json").exists():
         return Refused(
             f"no {lab} runs",
@@ -179,6 +190,19 @@ def no_lab(path: Path, error: OSError) -> Refused:
         fix=f"Start one with: ibbond lab up{option}",
         code=errno.ENOENT,
     )
+
+
+def locked(path: Path) -> bool:
+    """Whether a process holds this lab's lock (fcntl(2), open file description locks). Who asks is in nobody's way."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        in_the_way: int = LOCK_LAYOUT.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, WHOLE_FILE))[0]
+    finally:
+        os.close(descriptor)
+    return in_the_way != fcntl.F_UNLCK
 
 
 class LabBackend:

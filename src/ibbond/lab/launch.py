@@ -123,7 +123,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def killed(name: str) -> bool:
     """Whether a lab of this name was killed and something of it is left."""
     files = Files(name)
-    return not files.held and (files.read_note() is not None or bool(netns.leftovers(name)))
+    if files.held:
+        return False
+    left = files.read_note() is not None or bool(netns.leftovers(name))
+    return left and not files.held  # which may have started meanwhile
 
 
 def take_down(name: str = DEFAULT_LAB) -> str:

@@ -18,7 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ibbond.backend.control_socket import DEFAULT_LAB, made_runtime_directory, runtime_directory
+from ibbond.backend.control_socket import (
+    DEFAULT_LAB,
+    WHOLE_FILE,
+    locked,
+    made_runtime_directory,
+    runtime_directory,
+)
 from ibbond.errors import Refused
 from ibbond.lab.memory import Memory
 
@@ -74,7 +80,7 @@ class Files:
         while True:
             lock = in_runtime_directory(lambda: os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.fcntl(lock, fcntl.F_OFD_SETLK, WHOLE_FILE)
             except BlockingIOError:
                 os.close(lock)
                 raise self.running() from None
@@ -89,25 +95,12 @@ class Files:
     @property
     def held(self) -> bool:
         """Whether the lab runs (or is just starting or ending)."""
-        return self._locked() or self.process() is not None
+        return locked(self.lock) or self.process() is not None
 
     def process(self) -> int | None:
         """The living process of the lab of the note. It runs without the lock only where somebody removed that."""
         note = self.read_note()
         return note.pid if note and note.pid != os.getpid() and is_process_of(note.pid, self.name) else None
-
-    def _locked(self) -> bool:
-        try:
-            descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     def _is_at_its_path(self, lock: int) -> bool:
         try:

@@ -24,7 +24,6 @@ class Quirk:
     why: str
     since: Version = (2, 6)
     until: Version | None = None
-    patch: bool = False  # one of the four patches of 2007
 
     def in_kernel(self, version: Version) -> bool:
         return self.since <= version and (self.until is None or version < self.until)
@@ -37,7 +36,6 @@ _PATCHES = (
         ours="the bond takes type, address length and broadcast address of its first member; mixed types are refused",
         why="multicast and broadcast addresses made by Ethernet's rule mean nothing on IPoIB",
         until=(2, 6, 24),
-        patch=True,
     ),
     Quirk(
         "set_mac_address",
@@ -45,7 +43,6 @@ _PATCHES = (
         ours="the bond takes the active member's address and tells its peers (fail_over_mac active)",
         why="an IPoIB address is a queue pair and a port: it cannot be given to another port",
         until=(2, 6, 24),
-        patch=True,
     ),
     Quirk(
         "allow_not_up_enslave",
@@ -53,7 +50,6 @@ _PATCHES = (
         ours="members join a bond that is down or up, and a change of type maps all joined groups anew",
         why="224.0.0.1 stays joined under an address that no IPoIB device can use, so it never arrives",
         until=(2, 6, 24),
-        patch=True,
     ),
     Quirk(
         "ipoib_neighbour",
@@ -61,7 +57,6 @@ _PATCHES = (
         ours="each member has its own paths, the bond has its own neighbours, and a failover drops what is stale",
         why="after a failover packets leave by the path of the dead member",
         until=(2, 6, 24),
-        patch=True,
     ),
 )
 

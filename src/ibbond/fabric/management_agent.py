@@ -55,7 +55,7 @@ class Listener(Protocol):
         """The link goes down and stays so until it is enabled."""
         ...
 
-    def m_key_violated(self, port: Port, mad: bytes) -> None: ...
+    def m_key_violated(self, port: Port) -> None: ...
 
 
 class _Wrong(Exception):
@@ -114,7 +114,7 @@ def answer(now: int, node: Node, port: Port, mad: bytes, listener: Listener) -> 
     if method not in (Method.GET, Method.SET):
         return _response(mad, directed, question.data, Status.BAD_METHOD)
     if not _m_key_allows(question):
-        listener.m_key_violated(question.end_port, mad)
+        listener.m_key_violated(question.end_port)
         return None
     carry_out = ATTRIBUTES.get(attribute)
     if carry_out is None:

@@ -326,7 +326,7 @@ class Subnet:
     def disable(self, port: Port) -> None:
         self._links.disable(port)
 
-    def m_key_violated(self, port: Port, mad: bytes) -> None:
+    def m_key_violated(self, port: Port) -> None:
         self._effects.append(SubnetLog("SMP with a wrong M_Key", port.name))
 
     # ---- time

@@ -163,7 +163,10 @@ class LiveHost:
         return events
 
     def configure(self, host: Host) -> None:
-        """Give the kernel what the topology says of this host: addresses, routes, forwarding. Needs its devices."""
+        """Give the kernel what the topology says of this host: addresses, routes, forwarding. Needs its devices.
+
+        `Refused` when a gateway cannot be reached.
+        """
         if host.forward:
             self.set_sysctl("net/ipv4/ip_forward", "1")
             with contextlib.suppress(OSError):  # no IPv6 in this kernel
@@ -171,8 +174,16 @@ class LiveHost:
         for device, address in host.addresses():
             self.add_address(device, address.packed, address.network.prefixlen)
         for route in host.routes:
-            destination = route.destination
-            self.add_route(destination.network_address.packed, destination.prefixlen, route.gateway.packed)
+            to = route.destination
+            try:
+                self.add_route(to.network_address.packed, to.prefixlen, route.gateway.packed)
+            except OSError as error:
+                raise Refused(
+                    f"cannot route {to} of {host.name} to {route.gateway}",
+                    why=error.strerror or str(error),
+                    fix="See whether the device that leads there is up",
+                    code=error.errno or 0,
+                ) from None
 
     def add_address(self, device: str, address: bytes, prefix: int) -> None:
         """`ip address replace ADDRESS/PREFIX dev DEVICE`; OSError of the kernel."""

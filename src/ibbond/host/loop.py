@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from typing import TypeVar, assert_never
 
 from ibbond.errors import Refused
@@ -167,27 +166,11 @@ class LiveLoop:
         self._moved = True
         self._execute(self.network.carry_on(self.now()))
 
-    def post(self, call: Callable[[], Result]) -> Future[Result]:
-        """Have the loop's thread make this call soon; from any thread. The future has its result or exception."""
-        future: Future[Result] = Future()
-
-        def answer() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(call())
-            except BaseException as problem:
-                future.set_exception(problem)
-
-        self._posted.append(answer)
-        os.eventfd_write(self._bell, 1)
-        return future
-
     def ask(self, call: Callable[[], Result], timeout: float = 10.0) -> Result:
         """Make this call between two of the loop's, and wait for its result (seconds; TimeoutError); not on its thread.
 
         Who finds the loop at rest makes the call himself: nobody has to be woken, which takes longer than most calls.
-        Else it is posted.
+        Else the loop's thread makes it.
         """
         if not self._turn.acquire(blocking=False):
             return self._post_and_wait(call, timeout)

@@ -10,11 +10,12 @@ tools from managers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ibbond.errors import Malformed, Refused
@@ -89,7 +90,7 @@ class UmadServer:
         for host in spaces:
             control = self._bind(host, "ctl")
             self._controls[host] = control
-            loop.add_reader(control.fileno(), self._handler(self._control, host))
+            loop.add_reader(control.fileno(), functools.partial(self._control, host))
             for _ in range(CLIENTS_PER_SERVER):
                 number = len(self._clients)
                 assert number < MAX_CLIENTS
@@ -180,7 +181,7 @@ class UmadServer:
             return None
         client.process, client.port, client.is_sm = wish.number, port, bool(wish.is_sm)
         self._loop.network.outside[port] = self._loop.network.outside.get(port, 0) + 1
-        self._loop.add_reader(client.sock.fileno(), self._handler(self._packets, client))
+        self._loop.add_reader(client.sock.fileno(), functools.partial(self._packets, client))
         return Connect(client.number, wish.queue_pair, wish.is_sm, wish.node or port.replace("/", ":")).pack()
 
     def _port_of(self, host: str, node: str) -> str:
@@ -281,7 +282,7 @@ class UmadServer:
         first = next(iter(client.asked.values()), None)
         client.watched = first is not None
         if first is not None:
-            self._loop.call_at(first[0], self._handler(self._late, client))
+            self._loop.call_at(first[0], functools.partial(self._late, client))
 
     def _late(self, client: Client) -> None:
         if self._clients.get(client.number) is not client:
@@ -339,7 +340,7 @@ class UmadServer:
                 client.sock.send(client.waiting[0])
             except BlockingIOError:
                 client.full = True
-                self._loop.call_at(self._loop.now() + RETRY_AFTER, self._handler(self._flush_again, client))
+                self._loop.call_at(self._loop.now() + RETRY_AFTER, functools.partial(self._flush_again, client))
             except OSError:
                 self._drop(client)
             else:
@@ -359,12 +360,6 @@ class UmadServer:
             return sock
 
         return self._spaces[host].within(bind)
-
-    def _handler(self, call: Callable[[object], None] | Callable[..., None], what: object) -> Callable[[], None]:
-        def handle() -> None:
-            call(what)
-
-        return handle
 
 
 def answers(mad: bytes | bytearray) -> bool:

@@ -42,7 +42,6 @@ from ibbond.stack.build import build
 from ibbond.stack.events import AttributeChanged, DeviceAppeared, DeviceVanished, NetworkEffect, OnHost, ToBond
 from ibbond.stack.network import Network
 from ibbond.topology.load import parse
-from ibbond.topology.model import Host
 
 LOOKING_EVERY = 2 * MS
 READY_PATIENCE = 15 * SECOND
@@ -195,7 +194,7 @@ class Lab:
         self.requests.cut_again(self.memory.cut)
         self._open_views()
         for host in self.topology.hosts:
-            self._furnish(host)
+            self.loop.hosts[host.name].configure(host)
         self.server.start()
         raise_priority()
 
@@ -217,26 +216,6 @@ class Lab:
         self._closing.callback(self.views.close)
         self.views.open(self.spaces, self.requests.backend)
         self.loop.listeners.append(self.views.heard)
-
-    def _furnish(self, host: Host) -> None:
-        """Addresses, routes and forwarding of a host, given to its kernel as a person would."""
-        live = self.loop.hosts[host.name]
-        if host.forward:
-            live.set_sysctl("net/ipv4/ip_forward", "1")
-            live.set_sysctl("net/ipv6/conf/all/forwarding", "1")
-        for device, address in host.addresses():
-            live.add_address(device, address.packed, address.network.prefixlen)
-        for route in host.routes:
-            try:
-                to = route.destination
-                live.add_route(to.network_address.packed, to.prefixlen, route.gateway.packed)
-            except OSError as error:
-                raise Refused(
-                    f"cannot route {route.destination} of {host.name} to {route.gateway}",
-                    why=error.strerror or str(error),
-                    fix="See whether the device that leads there is up",
-                    code=error.errno or 0,
-                ) from None
 
     def _look(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Look again and again whether the lab is ready, but not for ever."""

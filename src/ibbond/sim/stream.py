@@ -7,7 +7,6 @@ selective acknowledgement, windows smaller than the outage.
 
 import struct
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from ibbond.machine import MS
 from ibbond.wire.udp import UdpDatagram
@@ -90,12 +89,3 @@ class StreamReceiver:
     @property
     def bytes_delivered(self) -> int:
         return self.expected * SEGMENT_BYTES
-
-
-def longest_stall(progress: list[int], begin: int, end: int) -> int:
-    """The longest time without progress that touches [begin, end], in ns."""
-    points = [begin, *(at for at in progress if begin <= at <= end)]
-    following = next((at for at in progress if at > end), None)
-    if following is not None:
-        points.append(following)
-    return max((b - a for a, b in pairwise(points)), default=0)

@@ -118,7 +118,6 @@ class RdmaKind(enum.Enum):
     ROUTE_RESOLVED = "route_resolved"
     ROUTE_ERROR = "route_error"
     CONNECT_REQUEST = "connect_request"
-    CONNECT_ERROR = "connect_error"
     ESTABLISHED = "established"
     REJECTED = "rejected"
     UNREACHABLE = "unreachable"

@@ -117,10 +117,6 @@ class MadHeader:
             self.modifier,
         )
 
-    @property
-    def is_response(self) -> bool:
-        return bool(self.method & RESPONSE) or self.method == Method.TRAP_REPRESS
-
 
 def is_answer(mad: bytes) -> bool:
     """By its bytes alone: the method of an answer, or a directed route that is on its way back."""

@@ -18,7 +18,6 @@ from ibbond.wire.ip import ICMPV6, Ipv6
 HOP_LIMIT = 255  # a packet that crossed a router has less and is no neighbor's
 SOURCE_LINK_ADDRESS = 1
 TARGET_LINK_ADDRESS = 2
-MTU_OPTION = 5
 UNSPECIFIED = bytes(16)
 ALL_NODES = b"\xff\x02" + bytes(13) + b"\x01"
 ALL_ROUTERS = b"\xff\x02" + bytes(13) + b"\x02"

@@ -8,7 +8,6 @@ CONNECTED_MODE_LINUX = 0x10 << 56
 CONNECTED_MODE_STANDARD = 0x01 << 56
 RDMA_CM_PREFIX = 0x0000_0000_0100_0000
 RDMA_CM_TCP = 0x06  # RDMA_PS_TCP and the like: reliable connections
-RDMA_CM_UDP = 0x11
 
 
 def connected_mode(qpn: int) -> int:

@@ -5,7 +5,7 @@ What is done to cables and hosts of a running lab is in `cli.cables` and `cli.in
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import sys
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pk
 from ibbond.cli.inside import exec_, shell
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.rdma import rdma_session
+from ibbond.cli.signals import signals_end_it
 from ibbond.errors import Refused
 
 
@@ -57,17 +58,22 @@ def up(
 
     Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
     """
-    from ibbond.lab.launch import killed, start, stop
+    from ibbond.lab.launch import killed, start
     from ibbond.lab.state import Wish
 
     name = lab_name or "lab"
     text, source = read_topology(file)
     if not resume and killed(name):
         resume = resume_instead(name, as_json)
-    running = start(Wish(name, text, source, resume=resume, profile=profile, manager=manager))
-    if not foreground:  # it is up: what comes too late to stop that must not end the words that say so
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    wish = Wish(name, text, source, resume=resume, profile=profile, leased=foreground, manager=manager)
+    with signals_end_it(f"lab {name} is down") as too_late, contextlib.ExitStack() as ending:
+        if foreground:
+            from ibbond.lab.demo import running_lab
+
+            running, _ = ending.enter_context(running_lab(wish))
+        else:
+            running = start(wish)
+            too_late()  # it is up: what comes now must not end the words that say so
         if as_json:
             print_json(running.status)
         else:
@@ -75,9 +81,6 @@ def up(
         sys.stdout.flush()
         if foreground:
             running.process.wait()
-    finally:
-        if foreground:
-            stop(running.process)
 
 
 def read_topology(file: Path | None) -> tuple[str, str]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from ibbond.cli.output import json_option, name_option, print_json, table
+from ibbond.cli.signals import signals_end_it
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:
     from ibbond.backend.control_socket import Control
 
 COLUMNS = ("failover", "error_seen", "addr_change", "resolved", "reconnected", "first_io")
+PLUGGED = "every cable that was pulled is plugged again"
 
 
 @click.command("rdma-session")
@@ -63,7 +63,7 @@ def rdma_session(
     else:
         from ibbond.lab.rdma_live import perform
 
-        with signals_end_it(), some_lab(lab_name, file) as control:
+        with signals_end_it(PLUGGED), some_lab(lab_name, file) as control:
             report = perform(control, source, target, failovers=failovers, heed_address_change=not ignore_addr_change)
     if as_json:
         print_json(report)
@@ -71,37 +71,6 @@ def rdma_session(
         click.echo(describe(report))
     if not came_back(report):
         sys.exit(1)
-
-
-@contextlib.contextmanager
-def signals_end_it() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the session as Ctrl-C does: what was pulled is plugged, what was started is ended.
-
-    The first one counts; further ones do not disturb that. Those that are ignored stay so (nohup, a shell's `&`).
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    heeded = [number for number in numbers if before[number] is not signal.SIG_IGN]
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        for each in heeded:
-            signal.signal(each, signal.SIG_IGN)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
-
-    for number in heeded:
-        signal.signal(number, end)
-    try:
-        yield
-    except SystemExit as ending:
-        if isinstance(ending.code, int) and ending.code > 128:
-            name = signal.Signals(ending.code - 128).name
-            click.echo(f"ibbond: ended by {name}; every cable that was pulled is plugged again", err=True)
-        raise
-    finally:
-        for number in heeded:
-            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager

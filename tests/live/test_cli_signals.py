@@ -1,0 +1,107 @@
+"""Signals end commands as Ctrl-C does: a start leaves no lab, a flap no cable cut."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ibbond.backend.control_socket import runtime_directory
+
+IBBOND = str(Path(sys.executable).parent / "ibbond")
+
+
+def ibbond(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([IBBOND, *words], text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+def begin(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [IBBOND, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    )
+
+
+@pytest.fixture
+def named(lab: str) -> Iterator[str]:
+    yield lab
+    ibbond("lab", "down", "--name", lab)
+
+
+def gone(lab: str, seconds: float = 0) -> bool:
+    """Whether nothing of the lab is left, at the latest after this time."""
+    until = time.monotonic() + seconds
+    netns = Path("/run/netns")
+    while True:
+        spaces = [entry.name for entry in netns.iterdir() if lab in entry.name] if netns.is_dir() else []
+        if not spaces and not list(runtime_directory().glob(f"{lab}.*")) and not daemons(lab):
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+
+
+def daemons(lab: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if b"ibbond.lab.daemon" in words and lab.encode() in words:
+                found.append(entry.name)
+    return found
+
+
+ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_signal_to_a_lab_in_the_foreground_takes_it_down(named: str, number: int, code: int) -> None:
+    process = begin("lab", "up", "--name", named, "--foreground")
+    assert process.stdout is not None
+    assert "runs" in process.stdout.readline()
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    words = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}; lab {named} is down"
+    assert (process.returncode, errors.lstrip("\n")) == (code, f"ibbond: {words}\n")
+    assert gone(named)
+
+
+def test_a_lab_in_the_foreground_ends_with_its_process_even_when_that_is_killed(named: str) -> None:
+    process = begin("lab", "up", "--name", named, "--foreground")
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    assert next(line for line in lines if "s2/4" in line)  # the last one
+    time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=10)
+    assert gone(named, 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_signal_at_any_moment_of_the_start_leaves_nothing(named: str, number: int, seed: int) -> None:
+    moment = random.Random(seed).uniform(0.05, 0.6)
+    process = begin("lab", "up", "--name", named)
+    time.sleep(moment)
+    os.kill(process.pid, number)
+    process.communicate(timeout=30)
+    if process.returncode == 0:  # it was up before
+        ibbond("lab", "down", "--name", named)
+    assert gone(named, 2), f"{signal.Signals(number).name} after {moment:.3f} s, exit code {process.returncode}"
+
+
+def test_a_start_whose_hangups_are_ignored_goes_on(named: str) -> None:
+    process = subprocess.Popen(
+        ["nohup", IBBOND, "lab", "up", "--name", named, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGHUP)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert json.loads(out)["name"] == named

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ibbond.backend.control_socket import runtime_directory
+from ibbond.backend.control_socket import Control, runtime_directory
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 
@@ -105,3 +105,61 @@ def test_a_start_whose_hangups_are_ignored_goes_on(named: str) -> None:
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert json.loads(out)["name"] == named
+
+
+@pytest.fixture
+def running(named: str) -> str:
+    assert ibbond("lab", "up", "--name", named).returncode == 0
+    return named
+
+
+def cut(lab: str) -> list[str]:
+    with Control.of(lab) as control:
+        status = control.ask("status")
+    assert isinstance(status, dict)
+    return [cable["name"] for cable in status["cables"] if cable["state"] == "cut"]
+
+
+def flapping(lab: str, *words: str, out: bool = True) -> subprocess.Popen[str]:
+    """A flap of two cables that has pulled them, and plugged them too where they shall be in."""
+    process = begin("lab", "flap", "--name", lab, "h1/ib0", "s1/3", *words)
+    wait_until(lambda: len(cut(lab)) == 2)
+    if not out:
+        wait_until(lambda: not cut(lab))
+    return process
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+@pytest.mark.parametrize("out", [True, False])
+def test_a_signal_to_a_flap_leaves_its_cables_plugged(running: str, number: int, code: int, out: bool) -> None:
+    process = flapping(running, *(("--down-ms", "50000") if out else ("--up-ms", "50000")), out=out)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=10)
+    assert (process.returncode, len(errors.strip().splitlines())) == (code, 1), errors
+    assert not cut(running)
+
+
+def test_a_cable_that_is_plugged_or_pulled_by_somebody_else_while_it_flaps(running: str) -> None:
+    process = flapping(running, "--times", "2", "--down-ms", "500", "--up-ms", "500")
+    ibbond("lab", "mend", "--name", running, "h1/ib0")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+    assert not cut(running)
+    process = flapping(running, "--times", "2", "--down-ms", "100", "--up-ms", "1000", out=False)
+    ibbond("lab", "cut", "--name", running, "s1/3")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors.count("cut already")) == (2, 1)
+    assert cut(running) == ["s1/3"]
+
+
+def test_a_flap_beyond_an_hour_is_refused_before_anything_is_pulled(running: str) -> None:
+    done = ibbond("lab", "flap", "--name", running, "h1/ib0", "--down-ms", "1" + 17 * "0")
+    assert (done.returncode, done.stderr.count("Traceback")) == (2, 0)
+    assert not cut(running)

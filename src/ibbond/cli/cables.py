@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json
+from ibbond.cli.signals import signals_end_it
+from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.backend.control_socket import Control
 
 CABLES = click.argument("cables", nargs=-1, required=True, metavar="CABLE...")
+PAUSE_MS = click.IntRange(0, 3_600_000)
 
 
 @click.command()
@@ -44,26 +52,47 @@ def change(do: str, lab_name: str, cables: tuple[str, ...], as_json: bool) -> No
 @name_option
 @CABLES
 @click.option("--times", type=click.IntRange(1), default=3, show_default=True, help="How often.")
-@click.option("--down-ms", type=click.IntRange(0), default=100, show_default=True, help="How long it is out.")
-@click.option("--up-ms", type=click.IntRange(0), default=400, show_default=True, help="How long it is in between.")
+@click.option("--down-ms", type=PAUSE_MS, default=100, show_default=True, help="How long it is out.")
+@click.option("--up-ms", type=PAUSE_MS, default=400, show_default=True, help="How long it is in between.")
 @json_option
 def flap(lab_name: str, cables: tuple[str, ...], times: int, down_ms: int, up_ms: int, as_json: bool) -> None:
     """Pull and plug cables several times; they are plugged at the end, also after Ctrl-C."""
     from ibbond.backend.control_socket import Control
 
-    with Control.of(lab_name) as control:
-        names = list(cables)
-        try:
-            for turn in range(times):
-                control.ask("cut", cables=names)
+    names = list(cables)
+    with signals_end_it("every cable that was pulled is plugged again"), Control.of(lab_name) as control:
+        for turn in range(times):
+            with pulled(control, names):
                 time.sleep(down_ms / 1000)
-                control.ask("mend", cables=names)
-                if turn + 1 < times:
-                    time.sleep(up_ms / 1000)
-        except KeyboardInterrupt:
-            control.ask("mend", cables=names)
-            raise
+            if turn + 1 < times:
+                time.sleep(up_ms / 1000)
     done(as_json, f"flapped {', '.join(cables)} {times} times", {"flapped": names, "times": times})
+
+
+@contextlib.contextmanager
+def pulled(control: Control, names: list[str]) -> Iterator[None]:
+    """Cables are out in this block, all from the same moment; a signal may come while the lab is asked for it."""
+    with contextlib.ExitStack() as mending:
+        mending.callback(mend_again, control, names)
+        try:
+            control.ask("cut", cables=names)
+        except Refused:
+            mending.pop_all()  # nothing was pulled
+            raise
+        yield
+
+
+def mend_again(control: Control, names: list[str]) -> None:
+    """Plug what was pulled, at one moment; what somebody else plugged meanwhile is in already."""
+    from ibbond.backend.control_socket import Control
+
+    with Control(control.path) as asking:  # the other connection may still owe an answer
+        try:
+            asking.ask("mend", cables=names)
+        except Refused:
+            for name in names:
+                with contextlib.suppress(Refused):
+                    asking.ask("mend", cables=[name])
 
 
 @click.command()

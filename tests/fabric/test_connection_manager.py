@@ -138,10 +138,10 @@ def connected(request: Req | None = None) -> Pair:
     return pair
 
 
-def arrive(manager: ConnectionManager, now: int, effects: list[CmEffect]) -> list[CmEffect]:
+def arrive(manager: ConnectionManager, now: int, effects: list[CmEffect], port: str = "h2/1") -> list[CmEffect]:
     """What is said to it, and what it makes of that."""
     mads = [CmMad.parse(each.mad.mad) for each in effects if isinstance(each, SendMad)]
-    return [answer for mad in mads for answer in manager.handle(now, "h2/1", mad)]
+    return [answer for mad in mads for answer in manager.handle(now, port, mad)]
 
 
 class TestConnecting:
@@ -183,10 +183,22 @@ class TestConnecting:
         pair.deliver()
         pair.ready()
         pair.lose()
-        pair.take("passive", pair.passive.heard_data(0x60))
+        pair.take("passive", pair.passive.heard_data("h2/1", 0x60))
         assert pair.kinds("passive") == [Requested, Established]
-        assert pair.passive.heard_data(0x60) == []
-        assert pair.passive.heard_data(0x61) == []
+        assert pair.passive.heard_data("h2/1", 0x60) == []
+        assert pair.passive.heard_data("h2/1", 0x61) == []
+
+    def test_data_on_one_adapter_are_no_rtu_of_another(self) -> None:
+        """Every adapter numbers its queue pairs from the same one on."""
+        asked, ids = ConnectionManager(), []
+        for port, guid in (("h1/1", 0xA), ("h1-2/1", 0xB)):
+            _, effects = ConnectionManager().connect(0, "h2/1", req(guid=guid))
+            (requested,) = arrive(asked, 0, effects, port)
+            assert isinstance(requested, Requested)
+            ids.append(requested.local_id)
+            asked.accept(0, requested.local_id, rep())
+        assert asked.heard_data("h1-2/1", 0x60) == [Established(ids[1])]
+        assert asked.state(ids[0]) is CmState.REP_SENT
 
     def test_a_repeated_request_makes_no_second_connection(self) -> None:
         pair = Pair()

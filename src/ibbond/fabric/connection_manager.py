@@ -186,10 +186,10 @@ class ConnectionManager:
             return self._send(now, one, Dreq(one.local_id, one.remote_id, one.remote_qpn))
         return []
 
-    def heard_data(self, qpn: int) -> list[CmEffect]:
-        """Data have arrived at this queue pair: as good as an RTU."""
+    def heard_data(self, port: str, qpn: int) -> list[CmEffect]:
+        """Data have arrived at this queue pair: as good as an RTU. Each adapter numbers its own."""
         for one in self._all.values():
-            if one.local_qpn == qpn and one.state is CmState.REP_SENT:
+            if one.port == port and one.local_qpn == qpn and one.state is CmState.REP_SENT:
                 return self._established(one)
         return []
 

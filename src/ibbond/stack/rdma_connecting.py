@@ -55,8 +55,8 @@ class Connecting:
             return
         self._run(now, self._manager.handle(now, port, mad))
 
-    def heard_data(self, now: int, qpn: int) -> None:
-        self._run(now, self._manager.heard_data(qpn))
+    def heard_data(self, now: int, port: str, qpn: int) -> None:
+        self._run(now, self._manager.heard_data(port, qpn))
 
     def device_removed(self, port: str) -> None:
         self._manager.port_removed(port)

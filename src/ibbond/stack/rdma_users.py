@@ -159,7 +159,7 @@ class RdmaUsers:
         if one is None:
             return
         if completion.operation is Operation.RECEIVE and completion.status is Status.SUCCESS:
-            self._connecting.heard_data(now, qpn)
+            self._connecting.heard_data(now, port, qpn)
         self._host.outbox.tell(RdmaEvent(self._host.name, one.user, WorkOver(one.number, completion)))
 
     def failed_over(self, device: Device) -> None:

@@ -117,7 +117,7 @@ class Pair:
         self.take("passive", self.passive.accept(self.now, self.remote, rep()))
 
     def ready(self) -> None:
-        self.take("active", self.active.ready(self.now, self.local))
+        self.take("active", self.active.ready(self.local))
 
     def kinds(self, side: str) -> list[type]:
         return [type(each) for each in self.heard[side]]

@@ -151,7 +151,7 @@ class ConnectionManager:
         one.state, one.local_guid, one.local_qpn = CmState.REP_SENT, reply.ca_guid, reply.qpn
         return self._send(now, one, replace(reply, local_id=local_id, remote_id=one.remote_id))
 
-    def ready(self, now: int, local_id: int) -> list[CmEffect]:
+    def ready(self, local_id: int) -> list[CmEffect]:
         """The queue pair of an accepted connection is connected: tell the peer by RTU."""
         one = self._all.get(local_id)
         if one is None or one.state is not CmState.REQ_SENT:

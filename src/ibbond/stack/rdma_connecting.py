@@ -269,7 +269,7 @@ class Connecting:
                 service_level=one.record.sl,
             ),
         )
-        self._run(now, self._manager.ready(now, local_id))
+        self._run(now, self._manager.ready(local_id))
         one.state = IdState.CONNECTED
         self._ids.tell(one, RdmaKind.ESTABLISHED, private=reply.private)
 

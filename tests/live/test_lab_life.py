@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -312,6 +313,59 @@ def test_resume_of_nothing_is_refused(named: str) -> None:
     assert said.returncode == 2
     assert "nothing of it is left" in said.stderr
     assert traces(named) == NOTHING
+
+
+@pytest.fixture
+def nobody(named: str) -> Iterator[Callable[..., Run]]:
+    """`ibbond` as an ordinary user, who finds the interpreter where root alone may read it."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, NOBODY, NOBODY)
+
+        def run(*words: str) -> Run:
+            return subprocess.run(
+                ["unshare", "-m", "sh", "-c", AS_NOBODY, "sh", sys.base_prefix, IBBOND, *words],
+                text=True,
+                capture_output=True,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "XDG_RUNTIME_DIR": directory, "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+
+        if run("lab", "list").returncode or run("lab", "up", "--name", named).returncode:
+            pytest.skip("an ordinary user may not run labs here")
+        yield run
+        run("lab", "down", "--name", named)
+
+
+NOBODY = 65534
+AS_NOBODY = f"""
+prefix=$1; shift
+case $prefix in /root/*)
+    mount --bind "$prefix" /mnt; mount -t tmpfs -o mode=755 none /root
+    mkdir -p "$prefix"; mount --bind /mnt "$prefix"
+esac
+exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "$@"
+"""
+
+
+@pytest.mark.parametrize("after", ["down", "up"])
+def test_what_an_ordinary_users_lab_left_stays_when_resuming_is_refused_and_ends_then(
+    named: str, nobody: Callable[..., Run], after: str
+) -> None:
+    pid = int(json.loads(nobody("lab", "status", "--name", named, "--json").stdout)["pid"])
+    nobody("lab", "exec", "--name", named, "h1", "--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
+    (program,) = [p for p in processes() if f"{named}.sock" in environment_and_command(p)]
+    os.kill(pid, signal.SIGKILL)
+    said = nobody("lab", "status", "--name", named).stderr
+    assert "it was killed" in said
+    assert "--resume" not in said
+    refused = nobody("lab", "up", "--name", named, "--resume")
+    assert refused.returncode == 2
+    assert "ended with it" in refused.stderr
+    assert json.loads(nobody("lab", "list", "--json").stdout)["labs"] == [{"name": named, "state": "was killed"}]
+    assert not gone(program)
+    assert nobody("lab", after, "--name", named).returncode == 0
+    assert gone(program)
 
 
 def test_the_socket_is_for_the_owner_only(named: str) -> None:

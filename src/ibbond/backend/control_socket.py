@@ -178,10 +178,13 @@ def no_lab(path: Path, error: OSError) -> Refused:
             code=errno.EAGAIN,
         )
     if path.with_suffix(".json").exists():
+        left, remedy = "programs of its hosts", f"Start it anew with: ibbond lab up{option}"
+        if pinned(name):
+            left, remedy = "its hosts and the programs in them", f"Take it over with: ibbond lab up{option} --resume"
         return Refused(
             f"no {lab} runs",
-            why="it was killed; its hosts and the programs in them may be left",
-            fix=f"Take it over with: ibbond lab up{option} --resume; or remove it with: ibbond lab down{option}",
+            why=f"it was killed; {left} may be left",
+            fix=f"{remedy}; or remove it with: ibbond lab down{option}",
             code=errno.ENOENT,
         )
     return Refused(
@@ -203,6 +206,13 @@ def locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return in_the_way != fcntl.F_UNLCK
+
+
+def pinned(lab: str) -> list[str]:
+    """The hosts that outlive this lab, by name. Who may not name any has none: those of this name are others'."""
+    from ibbond.host import netns
+
+    return netns.leftovers(lab) if os.access(netns.PINS, os.W_OK) else []
 
 
 class LabBackend:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from ibbond.backend.control_server import ControlServer, encode
+from ibbond.backend.control_socket import pinned
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.fabric.timing import Timing
@@ -95,6 +96,7 @@ class Lab:
         self.opensm: OpenSm | None = None
         self._opened = self._ending = False
         self._remembering = False
+        self._found = False  # what a killed lab left, and nothing is done with it yet
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
@@ -132,14 +134,16 @@ class Lab:
         heed_signals(self._end)
         self._lock = self.files.hold()
         self._closing.callback(os.close, self._lock)
-        self._closing.push(self._remove_files)
-        if become_able():
-            self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         note = self.files.read_note()
+        self._found = note is not None
+        self._closing.push(self._remove_files)
         if self.wish.resume:
             self.wish = resumed(self.wish, note)
         else:
-            clean(self.files)
+            clean(self.files)  # before we enter a user namespace, from which those of another one cannot be seen
+        self._found = False
+        if become_able():
+            self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
         self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)
@@ -162,12 +166,14 @@ class Lab:
         self._open_loop()
 
     def _remove_files(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Nothing is left on disk, but after an error of ours the log is."""
+        """Nothing is left on disk, but after an error of ours the log is, and what we found where we were refused."""
+        if self._found:
+            return
         wrong = kind is not None and not issubclass(kind, Refused | KeyboardInterrupt | SystemExit)
         self.files.remove(self._lock, keep_log=wrong)
 
     def _open_spaces(self) -> None:
-        adopted = {name: name for name in netns.leftovers(self.wish.name)} if self.wish.resume else {}
+        adopted = {name: name for name in pinned(self.wish.name)} if self.wish.resume else {}
         for host in self.topology.hosts:
             pin = netns.pin_name(self.wish.name, host.name)
             space = netns.adopt(pin) if pin in adopted else netns.make(self.wish.name, host.name)
@@ -304,7 +310,7 @@ def heed_signals(end: Callable[[], None]) -> None:
 
 def resumed(wish: Wish, note: Note | None) -> Wish:
     """The wish of the lab that was killed; `Refused` when nothing is left of it."""
-    if note is None or not netns.leftovers(wish.name):
+    if note is None or not pinned(wish.name):
         raise Refused(
             f"cannot resume lab {wish.name}",
             why="nothing of it is left" if note is None else "its hosts ended with it, as they do for ordinary users",

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, result_of
+from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, pinned, result_of
 from ibbond.errors import Refused
 from ibbond.host import netns
 from ibbond.host.priority import raise_priority
@@ -125,7 +125,7 @@ def killed(name: str) -> bool:
     files = Files(name)
     if files.held:
         return False
-    left = files.read_note() is not None or bool(netns.leftovers(name))
+    left = files.read_note() is not None or bool(pinned(name))
     return left and not files.held  # which may have started meanwhile
 
 
@@ -205,7 +205,7 @@ def end_process(pid: int) -> None:
 def clean(files: Files) -> list[str]:
     """Remove hosts, and programs in them, that a killed lab left; their names."""
     note = files.read_note()
-    left = netns.clean(files.name)
+    left = netns.clean(files.name) if pinned(files.name) else []
     inodes = set(note.spaces.values()) if note else set()
     netns.end_processes(lambda: processes_in(inodes, files), patience=2.0)
     return left
@@ -216,13 +216,14 @@ def processes_in(spaces: set[int], files: Files) -> list[int]:
 
     The number of a namespace is given out again after its end; the environment tells ours from others.
     """
-    mark = f"{CONTROL}={files.socket}".encode()
+    marks = f"{CONTROL}={files.socket}".encode(), f"OSM_TMP_DIR={files.tools}/".encode()  # programs, OpenSM
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if (entry / "ns/net").stat().st_ino in spaces and mark in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
+                if (entry / "ns/net").stat().st_ino in spaces:
+                    surroundings = (entry / "environ").read_bytes()
+                    found += [int(entry.name)] if any(mark in surroundings for mark in marks) else []
     return found
 
 

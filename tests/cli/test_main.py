@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -68,6 +70,13 @@ BAD = {
     "rounds of nothing": ["demo", "--rounds", "0"],
     "unknown patch": ["demo", "--without", "everything"],
     "missing argument": ["lab", "cut"],
+    "nothing to run": ["lab", "exec", "h1", "--"],
+    "a program without a name": ["lab", "exec", "h1", "--", ""],
+    "seconds that never come": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "nan"],
+    "endless seconds": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "inf"],
+    "too many seconds": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "1e12"],
+    "a share that is no number": ["lab", "lose", "h1/ib0", "--percent", "nan"],
+    "an invalid P_Key": ["lab", "set-pkeys", "h1/ib0", "0xffff", "0x8000"],
     "an option without a value": ["bond", "set", "h1/bond0", "miimon"],
 }
 
@@ -141,3 +150,79 @@ def test_a_file_may_have_any_name(words: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     if words[0] == "lab":
         assert done.stdout.startswith(file)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e12"])
+def test_a_capture_takes_seconds_that_can_be_waited(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lab", "capture", "--name", "nosuchlab", "h1/ib0", "x.pcap", "--seconds", value]) == 2
+    assert "Invalid value for '--seconds'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["lose", "h1/ib0", "--percent", "nan"], ["set-pkeys", "h1/ib0", "0"]])
+def test_what_has_no_meaning_is_refused_before_a_lab_is_asked(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["lab", *words]) == 2
+    assert "runs" not in capsys.readouterr().err
+
+
+def test_a_story_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_bytes(b"\xff\xfe")
+    for command in ("run", "explore"):
+        assert run(["sim", command, str(file)]) == 2
+        assert capsys.readouterr().err.startswith(f"ibbond: cannot read {file}: it is no text. ")
+
+
+def test_the_place_of_a_picture_is_tried_before_the_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibbond.sim.sweep.sweep", lambda *_, **__: pytest.fail("swept"))
+    story = tmp_path / "story.toml"
+    story.write_text(TWO_HOSTS)
+    picture = tmp_path / "nowhere" / "x.svg"
+    assert run(["sim", "sweep", str(story), "--over", "miimon=100", "--picture", str(picture)]) == 2
+    assert capsys.readouterr().err.startswith(f"ibbond: cannot write {picture}: No such file or directory. ")
+
+
+def command_line(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    code = "from ibbond.cli.entry import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *words], text=True, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("words", [["lab", "topology"], ["lab", "topology", "--json"], ["options"]])
+def test_output_that_cannot_be_written_is_one_clear_line(words: list[str]) -> None:
+    fix = "Make room, or send the output elsewhere.\n"
+    with open("/dev/full", "w") as full:
+        lost = command_line(*words, stdout=full)
+    closed = command_line(*words, preexec_fn=lambda: os.close(1))
+    assert [lost.returncode, closed.returncode] == [2, 2]
+    assert lost.stderr == f"ibbond: cannot write: No space left on device. {fix}"
+    assert closed.stderr == f"ibbond: cannot write: standard output is closed. {fix}"
+
+
+def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = command_line("lab", "capture", "h1/ib0", "x.pcap", cwd=gone, preexec_fn=gone.rmdir)
+    assert done.returncode == 2
+    assert done.stderr == "ibbond: cannot find x.pcap: the working directory is gone. Change to another.\n"
+
+
+def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
+    ask = "from ibbond.lab.inside import door; door(None, 'h1')"
+    with tempfile.TemporaryDirectory() as gone:
+        rmdir = Path(gone).rmdir
+        done = subprocess.run([sys.executable, "-c", ask], cwd=gone, preexec_fn=rmdir, stderr=subprocess.PIPE)
+        Path(gone).mkdir()
+    assert done.stderr.endswith(b"cannot go into h1: the working directory is gone. Change to another.\n")
+
+
+def test_what_the_system_refuses_is_a_refusal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibbond.cli.lab.read_text", lambda *_: os.stat("/nowhere"))
+    assert run(["lab", "topology", "x", "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.err == "ibbond: cannot use /nowhere: No such file or directory. Mend that and try again.\n"
+    assert json.loads(told.out)["error"]["why"] == "No such file or directory"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ibbond.cli.files import absolute
+from ibbond.cli.numbers import Number
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json
 from ibbond.cli.signals import signals_end_it
 from ibbond.errors import Refused
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 CABLES = click.argument("cables", nargs=-1, required=True, metavar="CABLE...")
 PAUSE_MS = click.IntRange(0, 3_600_000)
+LONGEST = 10**9  # seconds
 
 
 @click.command()
@@ -99,7 +102,7 @@ def mend_again(control: Control, names: list[str]) -> None:
 @name_option
 @click.argument("device", metavar="HOST/DEV")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself; else Ctrl-C ends it.")
+@click.option("--seconds", type=Number(0, LONGEST, min_open=True), help="Stop by itself; else Ctrl-C ends it.")
 @json_option
 def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_json: bool) -> None:
     """Write what passes HOST/DEV to FILE, for tshark or Wireshark.
@@ -109,13 +112,14 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
     """
     from ibbond.backend.control_socket import Control
 
+    place = str(absolute(file))
     with Control.of(lab_name) as control:
-        control.ask("capture", device=device, file=str(file.absolute()))
+        control.ask("capture", device=device, file=place)
         if not as_json:
             click.echo(f"capturing {device} to {file}" + ("" if seconds else "; Ctrl-C ends it"), err=True)
         with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(seconds if seconds else 10**9)
-        facts = as_dict(control.ask("capture_end", file=str(file.absolute())))
+            time.sleep(seconds or LONGEST)
+        facts = as_dict(control.ask("capture_end", file=place))
     missed = f", {facts['missed']} missed" if facts["missed"] else ""
     done(as_json, f"{facts['packets']} packets in {file}{missed}", {"device": device, "file": str(file), **facts})
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import click
 
+from ibbond.cli.numbers import Number
 from ibbond.cli.output import as_dict, done, json_option, name_option
 from ibbond.errors import Refused
 
 NODES = click.argument("nodes", nargs=-1, required=True, metavar="SWITCH|HCA|sm...")
+NO_PARTITION = (0x0000, 0x8000)  # an empty place of the table, and the same as a full member
 PORT = click.argument("port", metavar="HOST/DEV")
 
 
 @click.command()
 @name_option
 @click.argument("cables", nargs=-1, required=True, metavar="CABLE...")
-@click.option("--percent", type=click.FloatRange(0, 100), required=True, help="Share of packets; 0 heals.")
+@click.option("--percent", type=Number(0, 100), required=True, help="Share of packets; 0 heals.")
 @json_option
 def lose(lab_name: str, cables: tuple[str, ...], percent: float, as_json: bool) -> None:
     """Have cables lose packets: ibbond lab lose h1/ib0 --percent 5"""
@@ -47,6 +49,10 @@ def revive(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
 def set_pkeys(lab_name: str, port: str, pkeys: tuple[str, ...], as_json: bool) -> None:
     """Have the subnet manager write a port's P_Key table: ibbond lab set-pkeys h1/ib0 0xffff 0x8001"""
     numbers = [number(pkey) for pkey in pkeys]
+    for pkey, value in zip(pkeys, numbers, strict=True):
+        if value in NO_PARTITION:
+            why = f"{pkey} stands for no partition"
+            raise Refused(f"cannot set the P_Keys of {port}", why=why, fix="Write for example 0xffff or 0x8001")
     ask(lab_name, as_json, f"{port} has {', '.join(pkeys)}", "pkeys", port=port, pkeys=numbers)
 
 

@@ -27,6 +27,8 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
     from ibbond.lab import inside
 
     words = command[1:] if command[0] == "--" else command
+    if not words or not words[0]:
+        raise click.UsageError("Name the program to run: ibbond lab exec h1 -- ping 10.0.0.2")
     control = Control.of(lab_name)
     if not as_json:
         sys.stdout.flush()

@@ -13,11 +13,11 @@ import click
 
 from ibbond.cli.cables import capture, cut, events, flap, mend
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
+from ibbond.cli.files import read_text
 from ibbond.cli.inside import exec_, shell
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
-from ibbond.errors import Refused
 
 
 @click.group()
@@ -89,11 +89,7 @@ def read_topology(file: Path | None) -> tuple[str, str]:
         from ibbond.topology.default import TWO_HOSTS
 
         return TWO_HOSTS, "the default topology"
-    try:
-        return file.read_text(encoding="utf-8"), str(file)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
-        raise Refused(f"cannot read {file}", why=why, fix="Name a topology file (docs/topology.md)") from None
+    return read_text(file, "Name a topology file (docs/topology.md)"), str(file)
 
 
 def resume_instead(name: str, as_json: bool) -> bool:

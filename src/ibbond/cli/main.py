@@ -6,6 +6,8 @@ request was refused or could not be read, 130 interrupted. A new command is one 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import io
 import sys
@@ -19,6 +21,8 @@ from ibbond.errors import Refused
 
 REFUSED = 2
 INTERRUPTED = 130
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+NO_OUTPUT = OSError(errno.EBADF, "standard output is closed")
 ASK_OTHERS = ("lab", "bond", "fabric", "watch", "ib-bond")  # a lab or the kernel reads their words
 ANY_BYTES = (["lab", "topology"], ["lab", "exec"])  # but not these: files, words of other programs
 
@@ -85,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(words: list[str]) -> int:
     """Run a command line; the exit code. Refusals are printed for people, and as JSON too where that was asked for."""
+    if sys.stdout is None:
+        return refuse_error(NO_OUTPUT, words)
     try:
         refuse_other_bytes(words)
         result = ibbond.main(args=words, prog_name="ibbond", standalone_mode=False)
@@ -103,6 +109,19 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing more to say to anybody
         return 0
+    except OSError as error:
+        return refuse_error(error, words)
+
+
+def refuse_error(error: OSError, words: list[str]) -> int:
+    """What the system refused and nobody expected."""
+    why = error.strerror or str(error)
+    if error.errno in NOT_WRITTEN:
+        refusal = Refused("cannot write", why=why, fix="Make room, or send the output elsewhere")
+    else:
+        what = f"cannot use {error.filename}" if error.filename else "cannot go on"
+        refusal = Refused(what, why=why, fix="Mend that and try again")
+    return refuse(str(refusal), refusal, words)
 
 
 def refuse_other_bytes(words: list[str]) -> None:
@@ -132,4 +151,5 @@ def asked_for_json(words: list[str]) -> bool:
 def print_error_object(what: str, why: str, fix: str) -> None:
     import json
 
-    print(json.dumps({"error": {"what": what, "why": why, "fix": fix}}))
+    with contextlib.suppress(OSError):  # what is told may be that nothing can be told
+        print(json.dumps({"error": {"what": what, "why": why, "fix": fix}}), flush=True)

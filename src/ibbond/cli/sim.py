@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ibbond.cli import files
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def sweep(
     order = combinations(wanted)
     for settings in (order[0], order[-1]):  # refuse a bad option before any worker starts
         World(story, 0, profile, overrides=dict(settings)).begin()
+    if picture is not None:
+        files.try_to_write(picture)
     cells: list[Cell] = []
     with (
         open_workers(workers, on) as pool,
@@ -175,7 +178,7 @@ def read_range(text: str) -> range:
 def read_text(file: Path) -> str:
     import tomllib
 
-    text = file.read_text()
+    text = files.read_text(file, "Name a story (docs/topology.md)")
     try:
         tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -64,7 +64,11 @@ def ask_for_priority(nice: int) -> None:
 
 
 def door(control: Control, host: str) -> Door:
-    """The way into a host of a running lab; `Refused` when it has no such host."""
+    """The way into a host of a running lab; `Refused` when it has no such host, or we are nowhere."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise Refused(f"cannot go into {host}", why="the working directory is gone", fix="Change to another") from None
     answer, descriptors = control.ask_for_descriptors("door", host=host)
     assert isinstance(answer, dict)
     kinds: list[str] = answer["descriptors"]

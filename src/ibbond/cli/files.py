@@ -1,0 +1,35 @@
+"""Files that people name: read, found from where we are, or tried before the work whose result they shall hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ibbond.errors import Refused
+
+
+def read_text(file: Path, fix: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise Refused(f"cannot read {file}", why=why, fix=fix) from None
+
+
+def absolute(file: Path) -> Path:
+    try:
+        return file.absolute()
+    except FileNotFoundError:
+        raise Refused(f"cannot find {file}", why="the working directory is gone", fix="Change to another") from None
+
+
+def try_to_write(file: Path) -> None:
+    """`Refused` where the file could not be written; it is left as it was."""
+    is_new = not os.path.lexists(file)
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Refused(f"cannot write {file}", why=why, fix="Name another file", code=error.errno or 0) from None
+    if is_new:
+        file.unlink()

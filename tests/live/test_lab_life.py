@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 Run = subprocess.CompletedProcess[str]
 
@@ -284,6 +286,40 @@ def test_resume_takes_over_bonds_programs_and_connections(named: str, tmp_path: 
     ibbond("lab", "down", "--name", named)
     server.wait(5)
     assert traces(named) == NOTHING
+
+
+@pytest.mark.skipif(shutil.which("opensm", path=SYSTEM_PATH) is None, reason="opensm is not installed")
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_resumed_lab_has_one_opensm(named: str, stays: bool) -> None:
+    ibbond("lab", "up", "--name", named, "--sm", "opensm")
+    pid = pid_of(named)
+    (old,) = opensm_of(named)
+    os.kill(pid, signal.SIGKILL)
+    assert until(lambda: gone(old))
+    stayed = None
+    if stays:  # as one that did not hear of the end of its parent
+        command = Path(f"/run/ibbond/{named}.tools/opensm/opensm.conf")
+        stayed = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/ibbond-{named}-h1", "sh", "-c", "sleep 1000; :", "-F", str(command)]
+        )
+        assert until(lambda: opensm_of(named) == [stayed.pid])
+    ibbond("lab", "up", "--name", named, "--resume")
+    (new,) = opensm_of(named)
+    assert not stayed or stayed.wait(5) != 0
+    ibbond("lab", "kill", "--name", named, "sm")
+    ibbond("lab", "revive", "--name", named, "sm")
+    assert until(lambda: len(opensm_of(named)) == 1 and opensm_of(named) != [new])
+    ibbond("lab", "down", "--name", named)
+    assert traces(named) == NOTHING
+
+
+def opensm_of(lab: str) -> list[int]:
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            if f"/{lab}.tools/opensm/opensm.conf\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 ECHO = """

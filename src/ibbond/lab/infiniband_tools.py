@@ -8,6 +8,7 @@ prints them whole.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import MS_NODEV, MS_NOEXEC, MS_NOSUID, Space, mount
+from ibbond.host.netns import MS_NODEV, MS_NOEXEC, MS_NOSUID, Space, end_processes, enter, mount
 from ibbond.topology.model import DEFAULT_PKEY, FULL_MEMBER, Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.port_info import MTU_CODE
@@ -32,6 +33,7 @@ TOOLS = {
     "check_lft_balance", "dump_fts", "dump_lfts", "dump_mfts", "ibclearcounters", "ibclearerrors", "ibidsverify",
     "iblinkinfo.pl", "ibfindnodesusing", "ibcacheedit", "ibdatacounters", "ibdatacounts", "iberrors",
 }  # fmt: skip
+PR_SET_PDEATHSIG = 1
 SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 OPENSM_CONF = """\
 force_log_flush TRUE
@@ -112,7 +114,9 @@ def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequenc
 class OpenSm:
     """The distribution's OpenSM as our child, in the namespace of a lab host, at its own HCA.
 
-    `ended` hears its return code when it ends without being asked to. Only on the loop's thread.
+    `ended` hears its return code when it ends without being asked to. It ends with the lab, even with one that is
+    killed: prctl(2), PR_SET_PDEATHSIG, for which a child's parent is a thread. Those that call us, the loop's and the
+    one that answers requests in its turn, stay as long as the lab.
     """
 
     def __init__(
@@ -128,12 +132,14 @@ class OpenSm:
         self._ended = ended
         self._watched = -1  # descriptor of the process
         self._process: subprocess.Popen[bytes] | None = None
+        self._configuration = home / "opensm.conf"
+        end_processes(self._left, patience=0)  # with one that stayed alive all would be managed by two
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._picture = home / "sys"  # of /sys/class/infiniband, 300 files, which the library draws where it starts
         self._picture.mkdir(exist_ok=True)
         with contextlib.suppress(OSError):  # not in memory then
             space.within_mounts(lambda: mount("tmpfs", str(self._picture), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
-        (home / "opensm.conf").write_text(OPENSM_CONF)
+        self._configuration.write_text(OPENSM_CONF)
         self.partition(partition_file)
         self.environment = equip({}, home, f"{MANAGER_NODE}:1")
 
@@ -149,12 +155,21 @@ class OpenSm:
         if self.alive:
             return
         command: Sequence[str] = (
-            "/usr/sbin/opensm", "-F", str(self._home / "opensm.conf"), "-P", str(self._home / "partitions.conf"),
+            "/usr/sbin/opensm", "-F", str(self._configuration), "-P", str(self._home / "partitions.conf"),
             "-f", str(self.log), "-p", "1",
         )  # fmt: skip
+        system, parent, space = ctypes.CDLL(None), os.getpid(), self._space
+
+        def enter_host() -> None:
+            enter(space.net, space.mount)
+            system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it was killed before it could be heard of
+                os._exit(1)
+
         with (self._home / "opensm.out").open("ab") as output:
-            self._process = self._space.popen(
+            self._process = subprocess.Popen(
                 command,
+                preexec_fn=enter_host,
                 env=self.environment,
                 cwd=self._picture,
                 stdin=subprocess.DEVNULL,
@@ -163,6 +178,16 @@ class OpenSm:
             )
         self._watched = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._watched, self._has_ended)
+
+    def _left(self) -> list[int]:
+        """OpenSM of a lab that was killed, where it did not end with that."""
+        mark = str(self._configuration).encode()
+        found = []
+        for process in self._space.processes():
+            with contextlib.suppress(OSError):
+                if mark in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+                    found.append(process)
+        return found
 
     def _has_ended(self) -> None:
         process = self._process

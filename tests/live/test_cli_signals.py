@@ -1,9 +1,10 @@
-"""Signals end commands as Ctrl-C does: a start leaves no lab, a flap no cable cut."""
+"""Signals end commands as Ctrl-C does: a start leaves no lab, a flap no cable cut. What exec says with --json."""
 
 import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,3 +164,25 @@ def test_a_flap_beyond_an_hour_is_refused_before_anything_is_pulled(running: str
     done = ibbond("lab", "flap", "--name", running, "h1/ib0", "--down-ms", "1" + 17 * "0")
     assert (done.returncode, done.stderr.count("Traceback")) == (2, 0)
     assert not cut(running)
+
+
+def test_exec_with_json_has_the_exit_code_that_a_shell_has(running: str) -> None:
+    for end, code in (("exit 3", 3), ("kill -KILL $$", 137), ("kill -TERM $$", 143)):
+        done = ibbond("lab", "exec", "--json", "--name", running, "h1", "--", "sh", "-c", f"echo here; {end}")
+        assert done.returncode == code
+        assert json.loads(done.stdout) == {"exit": code, "stdout": "here\n", "stderr": ""}
+
+
+needs_tools = pytest.mark.skipif(
+    shutil.which("ibstat", path="/usr/sbin:/sbin") is None
+    or not list(Path("/usr/lib").glob("*/umad2sim/libumad2sim.so")),
+    reason="infiniband-diags and libumad2sim0 are not installed",
+)
+
+
+@needs_tools
+def test_a_tool_says_the_same_with_json(running: str) -> None:
+    plain = ibbond("lab", "exec", "--name", running, "h2", "--", "ibstat")
+    assert "Node GUID: 0x0002c90300100010" in plain.stdout
+    done = ibbond("lab", "exec", "--json", "--name", running, "h2", "--", "ibstat")
+    assert json.loads(done.stdout) == {"exit": 0, "stdout": plain.stdout, "stderr": ""}

@@ -33,23 +33,16 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
     if not as_json:
         sys.stdout.flush()
         inside.become(control, host, words)
-    way = inside.door(control, host)
-    try:
-        import subprocess
-
-        process = way.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        out, err = process.communicate()
-    except OSError as error:
-        raise inside.cannot_run(words[0], host, error) from None
+    ended = inside.run(control, host, words)
     print_json(
         {
-            "exit": process.returncode,
-            "stdout": out.decode(errors="replace"),
-            "stderr": err.decode(errors="replace"),
+            "exit": ended.returncode,
+            "stdout": ended.stdout.decode(errors="replace"),
+            "stderr": ended.stderr.decode(errors="replace"),
         }
     )
     sys.stdout.flush()
-    sys.exit(process.returncode)
+    sys.exit(ended.returncode)
 
 
 @click.command(context_settings=EXEC)

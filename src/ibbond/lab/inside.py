@@ -98,16 +98,38 @@ def environment(control: Control, host: str) -> dict[str, str]:
 
 def become(control: Control, host: str, command: Sequence[str]) -> None:
     """Replace this process by a program in a host; returns only by `Refused`."""
-    way = door(control, host)
-    if is_tool(command[0]):
-        way = way._replace(environment=tool_environment(control, host, way.environment))
-        os.chdir(way.environment["OSM_TMP_DIR"])
+    way, place = door_and_place(control, host, command[0])
+    if place is not None:
+        os.chdir(place)
     way.step_through()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect it
     try:
         os.execvpe(command[0], list(command), way.environment)
     except OSError as error:
         raise cannot_run(command[0], host, error) from None
+
+
+def run(control: Control, host: str, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in a host to its end and take what it said. For one that a signal ended the code is a shell's."""
+    way, place = door_and_place(control, host, command[0])
+    try:
+        with way.popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            out, err = process.communicate()
+    except OSError as error:
+        raise cannot_run(command[0], host, error) from None
+    finally:
+        way.close()
+    code = process.returncode
+    return subprocess.CompletedProcess(command, code if code >= 0 else 128 - code, out, err)
+
+
+def door_and_place(control: Control, host: str, program: str) -> tuple[Door, str | None]:
+    """The way into a host for a program, and where it must start: an InfiniBand tool, where its library may write."""
+    way = door(control, host)
+    if not is_tool(program):
+        return way, None
+    equipped = tool_environment(control, host, way.environment)
+    return way._replace(environment=equipped), equipped["OSM_TMP_DIR"]
 
 
 def tool_environment(control: Control, host: str, environment: dict[str, str]) -> dict[str, str]:

@@ -344,6 +344,21 @@ for line in sys.stdin:
 """
 
 
+def test_resume_with_another_wish_is_refused_and_changes_nothing(named: str, tmp_path: Path) -> None:
+    ibbond("lab", "up", "--name", named)
+    pid = pid_of(named)
+    os.kill(pid, signal.SIGKILL)
+    assert until(lambda: gone(pid))
+    left = traces(named)
+    (tmp_path / "other.toml").write_text("[fat_tree]\nhosts = 3\n")
+    for words in (("--sm", "opensm"), ("--profile", "kernel-6.1"), (str(tmp_path / "other.toml"),)):
+        said = ibbond("lab", "up", "--name", named, "--resume", *words, check=False)
+        assert said.returncode == 2
+        assert "it goes on as it was: the default topology" in said.stderr
+    assert traces(named) == left
+    ibbond("lab", "up", "--name", named, "--resume", "--sm", "builtin", "--profile", "default")
+
+
 def test_resume_of_nothing_is_refused(named: str) -> None:
     said = ibbond("lab", "up", "--name", named, "--resume", check=False)
     assert said.returncode == 2
@@ -400,7 +415,9 @@ def test_what_an_ordinary_users_lab_left_stays_when_resuming_is_refused_and_ends
     assert "ended with it" in refused.stderr
     assert json.loads(nobody("lab", "list", "--json").stdout)["labs"] == [{"name": named, "state": "was killed"}]
     assert not gone(program)
-    assert nobody("lab", after, "--name", named).returncode == 0
+    done = nobody("lab", after, "--name", named)
+    assert done.returncode == 0
+    assert "--resume" not in done.stderr
     assert gone(program)
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from ibbond.cli.cables import capture, cut, events, flap, mend
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
@@ -58,14 +59,22 @@ def up(
 
     Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
     """
-    from ibbond.lab.launch import killed, start
+    from ibbond.backend.control_socket import pinned
+    from ibbond.lab.launch import killed, refuse_changes, start
     from ibbond.lab.state import Wish
 
     name = lab_name or "lab"
     text, source = read_topology(file)
     if not resume and killed(name):
-        resume = resume_instead(name, as_json)
+        if pinned(name):
+            resume = resume_instead(name, as_json)
+        else:
+            click.echo(f"lab {name} was killed: removing what it left", err=True)
     wish = Wish(name, text, source, resume=resume, profile=profile, leased=foreground, manager=manager)
+    if resume:
+        source_of = click.get_current_context().get_parameter_source
+        given = {"file": "text", "profile": "profile", "manager": "manager"}
+        refuse_changes(wish, [given[word] for word in given if source_of(word) is ParameterSource.COMMANDLINE])
     with signals_end_it(f"lab {name} is down") as too_late, contextlib.ExitStack() as ending:
         if foreground:
             from ibbond.lab.demo import running_lab

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -127,6 +128,23 @@ def killed(name: str) -> bool:
         return False
     left = files.read_note() is not None or bool(pinned(name))
     return left and not files.held  # which may have started meanwhile
+
+
+def refuse_changes(wish: Wish, given: Sequence[str]) -> None:
+    """A lab is resumed as it was: `Refused` where what was given (fields of the wish) says something else."""
+    files = Files(wish.name)
+    note = files.read_note()
+    if note is None or files.held:
+        return  # which says more than this
+    words = {"text": "FILE", "profile": "--profile", "manager": "--sm"}
+    changed = [words[field] for field in given if getattr(wish, field) != getattr(note.wish, field)]
+    if changed:
+        option = "" if wish.name == DEFAULT_LAB else f" --name {wish.name}"
+        raise Refused(
+            f"cannot resume lab {wish.name} with another {' and another '.join(changed)}",
+            why=f"it goes on as it was: {note.wish.source}, --profile {note.wish.profile}, --sm {note.wish.manager}",
+            fix=f"Leave that out; or start anew: ibbond lab down{option}, then ibbond lab up",
+        )
 
 
 def take_down(name: str = DEFAULT_LAB) -> str:

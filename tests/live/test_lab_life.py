@@ -126,6 +126,15 @@ def test_a_second_lab_of_the_name_is_refused_and_another_name_is_not(named: str)
     assert traces(other) == NOTHING
 
 
+def test_of_several_that_start_it_at_once_one_does_and_its_log_stays(named: str) -> None:
+    said = at_once(3, "lab", "up", "--name", named)
+    assert sorted(code for _, code in said) == [0, 2, 2]
+    assert all("runs already" in text for text, code in said if code == 2)
+    assert (Path("/run/ibbond") / f"{named}.log").exists()
+    ibbond("lab", "down", "--name", named)
+    assert traces(named) == NOTHING
+
+
 @pytest.mark.parametrize("kill", [False, True])
 def test_several_may_take_it_down_at_once(named: str, kill: bool) -> None:
     ibbond("lab", "up", "--name", named)
@@ -355,6 +364,7 @@ def test_resume_with_another_wish_is_refused_and_changes_nothing(named: str, tmp
         said = ibbond("lab", "up", "--name", named, "--resume", *words, check=False)
         assert said.returncode == 2
         assert "it goes on as it was: the default topology" in said.stderr
+    assert f"{named}.log" in str(left["files"])
     assert traces(named) == left
     ibbond("lab", "up", "--name", named, "--resume", "--sm", "builtin", "--profile", "default")
 

@@ -81,10 +81,14 @@ def start(wish: Wish) -> Running:
 
 
 def remove_log(files: Files) -> None:
-    """The log was made here, before the lab could have taken it over."""
-    files.log.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        files.directory.rmdir()
+    """The log was made here, before the lab could have taken it over. That of one that runs or was killed stays."""
+    with contextlib.suppress(Refused):
+        lock = files.hold()
+        try:
+            if files.read_note() is None:
+                files.remove(lock)
+        finally:
+            os.close(lock)
 
 
 def wait_until_ready(told: int, files: Files) -> dict[str, object]:

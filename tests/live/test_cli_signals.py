@@ -186,3 +186,16 @@ def test_a_tool_says_the_same_with_json(running: str) -> None:
     assert "Node GUID: 0x0002c90300100010" in plain.stdout
     done = ibbond("lab", "exec", "--json", "--name", running, "h2", "--", "ibstat")
     assert json.loads(done.stdout) == {"exit": 0, "stdout": plain.stdout, "stderr": ""}
+
+
+@needs_tools
+def test_shells_and_scripts_in_a_host_find_the_tools(running: str) -> None:
+    script = "ibstat && ibswitches && command -v ibstat && ibaddr --no-such-option; echo $?"
+    done = ibbond("lab", "exec", "--name", running, "h2", "--", "sh", "-c", script)
+    assert "Node GUID: 0x0002c90300100010" in done.stdout
+    assert done.stdout.count('"s') == 2
+    assert done.stdout.splitlines()[-2:] == [f"{runtime_directory()}/{running}.tools/stand-ins/ibstat", "2"]
+    inner = ("ibbond", "lab", "exec", "--name", running, "h1", "--", "sh", "-c", "ibstat; echo $PATH")
+    other = ibbond("lab", "exec", "--name", running, "h2", "--", *inner)
+    assert "Node GUID: 0x0002c90300100000" in other.stdout
+    assert other.stdout.splitlines()[-1].count("stand-ins") == 1

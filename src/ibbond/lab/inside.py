@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,9 @@ from typing import Any, NamedTuple
 from ibbond.backend.control_socket import CONTROL, HOST, Control
 from ibbond.errors import Refused
 from ibbond.host import netns
-from ibbond.lab.infiniband_tools import equip, is_tool
+from ibbond.lab.infiniband_tools import SYSTEM_FOLDERS, TOOLS, equip, is_tool
+
+STAND_INS = "stand-ins"  # as `cli.entry` knows it
 
 
 class Door(NamedTuple):
@@ -83,17 +87,50 @@ def door(control: Control, host: str) -> Door:
 def environment(control: Control, host: str) -> dict[str, str]:
     """What programs in a host find in their environment. `ibbond` is found there even when it was called by path."""
     own = Path(sys.executable).parent
-    path = os.environ.get("PATH", os.defpath)
-    if str(own) not in path.split(os.pathsep):
-        path = f"{path}{os.pathsep}{own}"
+    folders = without_stand_ins(os.environ.get("PATH", os.defpath))
+    if str(own) not in folders:
+        folders.append(str(own))
     return {
         **os.environ,
-        "PATH": path,
+        "PATH": os.pathsep.join((*stand_ins(control), *folders)),
         CONTROL: str(control.path.absolute()),
         HOST: host,
         "debian_chroot": host,
         "PS1": f"{host}# ",
     }
+
+
+def stand_ins(control: Control) -> list[str]:
+    """The folder in which shells and scripts of a host find the InfiniBand tools; none where it cannot be made.
+
+    There each tool that is installed is a link to `ibbond`, which under such a name runs the tool (`cli.entry`).
+    """
+    folder = tools_home(control) / STAND_INS
+    command = Path(sys.executable).with_name("ibbond")
+    path = os.pathsep.join((*without_stand_ins(os.environ.get("PATH", os.defpath)), *SYSTEM_FOLDERS))
+    if not folder.is_dir():
+        if not command.exists():
+            return []
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=tools_home(control)) as scratch:
+            made = Path(scratch) / STAND_INS
+            made.mkdir()
+            for tool in TOOLS:
+                if shutil.which(tool, path=path):
+                    (made / tool).symlink_to(command)
+            made.rename(folder)  # refused where somebody else was quicker
+    return [str(folder)] if folder.is_dir() else []
+
+
+def without_stand_ins(path: str) -> list[str]:
+    return [folder for folder in path.split(os.pathsep) if Path(folder).name != STAND_INS]
+
+
+def tools_home(control: Control) -> Path:
+    """Where InfiniBand tools of a lab write; it goes with the lab."""
+    home = control.path.absolute().with_suffix(".tools")
+    with contextlib.suppress(OSError):
+        home.mkdir(mode=0o700, exist_ok=True)
+    return home
 
 
 def become(control: Control, host: str, command: Sequence[str]) -> None:
@@ -134,10 +171,9 @@ def door_and_place(control: Control, host: str, program: str) -> tuple[Door, str
 
 def tool_environment(control: Control, host: str, environment: dict[str, str]) -> dict[str, str]:
     """The surroundings of an InfiniBand tool: the host's own HCA, or the port that SIM_HOST names."""
-    home = control.path.absolute().with_suffix(".tools")
-    home.mkdir(mode=0o700, exist_ok=True)
+    path = os.pathsep.join(without_stand_ins(environment["PATH"]))  # tools that are scripts run others
     node = os.environ.get("SIM_HOST", "")
-    return equip(environment, home, node or f"{host}:1")
+    return equip({**environment, "PATH": path}, tools_home(control), node or f"{host}:1")
 
 
 def cannot_run(program: str, host: str, error: OSError) -> Refused:

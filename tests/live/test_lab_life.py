@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ibbond.backend.control_socket import Control
+from ibbond.errors import Refused
+
 SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 Run = subprocess.CompletedProcess[str]
@@ -132,6 +135,24 @@ def test_of_several_that_start_it_at_once_one_does_and_its_log_stays(named: str)
     assert all("runs already" in text for text, code in said if code == 2)
     assert (Path("/run/ibbond") / f"{named}.log").exists()
     ibbond("lab", "down", "--name", named)
+    assert traces(named) == NOTHING
+
+
+def test_a_lab_that_is_taken_down_while_it_starts_says_so(named: str, tmp_path: Path) -> None:
+    (tmp_path / "many.toml").write_text("[fat_tree]\nhosts = 12\n")
+    starting = subprocess.Popen(
+        [IBBOND, "lab", "up", "--name", named, str(tmp_path / "many.toml")], stderr=subprocess.PIPE, text=True
+    )
+
+    def ask() -> bool:
+        with contextlib.suppress(Refused), Control(Path("/run/ibbond") / f"{named}.sock") as control:
+            control.ask("down")  # answered before the lab's first turn
+            return True
+        return False
+
+    assert until(ask)
+    assert "it was taken down while it did" in starting.communicate(timeout=30)[1]
+    assert starting.returncode == 2
     assert traces(named) == NOTHING
 
 

@@ -8,6 +8,7 @@ then the namespaces, then devices, addresses, the socket, and at last the word t
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -57,6 +58,9 @@ def main() -> None:
     try:
         with Lab(wish) as lab:
             lab.run(lambda status: tell(telling, {"ok": status}))
+        if lab.ready_ms is None:
+            why = "it was taken down while it did"
+            raise Refused(f"lab {wish.name} did not start", why=why, fix="Start it again", code=errno.ECANCELED)
     except Refused as refusal:
         print(f"refused: {refusal}", flush=True)
         words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}

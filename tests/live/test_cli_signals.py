@@ -24,8 +24,14 @@ def ibbond(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def begin(*words: str) -> subprocess.Popen[str]:
+    """A command that heeds all signals, whatever these tests themselves were told to ignore (nohup)."""
     return subprocess.Popen(
-        [IBBOND, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        [IBBOND, *words],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number, _ in ENDS],
     )
 
 

@@ -69,6 +69,13 @@ def begin(host: str, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    """An end of the session, once it is one."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
 def end(process: subprocess.Popen[str]) -> str:
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, out + errors
@@ -81,9 +88,8 @@ def test_every_kind_has_a_story() -> None:
 
 @pytest.mark.parametrize("kind", STORIES)
 def test_nothing_is_lost_and_ping_goes_on(kind: str) -> None:
-    target = begin("h2", sys.executable, EXAMPLE)
-    time.sleep(0.4)
-    initiator = begin("h1", sys.executable, EXAMPLE, "10.0.0.2")
+    target = ready(begin("h2", sys.executable, EXAMPLE))
+    initiator = ready(begin("h1", sys.executable, EXAMPLE, "10.0.0.2"))
     ping = begin("h1", "ping", "-n", "-q", "-i", "0.01", "-w", "3", "10.0.0.2")
     time.sleep(0.6)
     fault, mending = STORIES[kind]

@@ -30,9 +30,14 @@ def name(lab: str) -> Iterator[str]:
 
 
 def begin(name: str, host: str, example: str, *words: str) -> subprocess.Popen[str]:
-    """Start an example in a host; it says `ready` first where it takes part in something that lasts."""
+    """Start an example in a host, and wait for its `ready` where it takes part in something that lasts."""
     command = [IBBOND, "lab", "exec", "--name", name, host, "--", sys.executable, str(EXAMPLES / example), *words]
-    return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert example == "rdma-rping.py" or process.stdout.readline() == "ready\n"
+    return process
 
 
 def end(process: subprocess.Popen[str]) -> str:
@@ -55,7 +60,6 @@ def fail_over(name: str, host: str) -> None:
 
 def test_a_block_session_survives_a_failover_of_either_end(name: str) -> None:
     target = begin(name, "h2", "rdma-block-session.py")
-    time.sleep(1)
     initiator = begin(name, "h1", "rdma-block-session.py", "10.0.0.2")
     time.sleep(2)
     for host in ("h1", "h2"):
@@ -70,7 +74,6 @@ def test_a_block_session_survives_a_failover_of_either_end(name: str) -> None:
 
 def test_reliable_datagrams_survive_a_failover_of_either_end(name: str) -> None:
     receiver = begin(name, "h2", "rdma-datagram.py")
-    time.sleep(1)
     sender = begin(name, "h1", "rdma-datagram.py", "10.0.0.2")
     time.sleep(2)
     for host in ("h1", "h2"):
@@ -87,7 +90,6 @@ def test_reliable_datagrams_survive_a_failover_of_either_end(name: str) -> None:
 
 def test_two_senders_of_one_address_are_two(name: str) -> None:
     receiver = begin(name, "h2", "rdma-datagram.py")
-    time.sleep(1)
     senders = [begin(name, "h1", "rdma-datagram.py", "10.0.0.2") for _ in range(2)]
     time.sleep(2)
     sent = [json.loads(end(sender).splitlines()[-1]) for sender in senders]
@@ -99,7 +101,6 @@ def test_two_senders_of_one_address_are_two(name: str) -> None:
 
 def test_datagrams_go_on_to_a_receiver_that_was_killed_and_started_again(name: str) -> None:
     killed = begin(name, "h2", "rdma-datagram.py")
-    time.sleep(1)
     sender = begin(name, "h1", "rdma-datagram.py", "10.0.0.2")
     time.sleep(2)
     kill(killed)
@@ -121,7 +122,6 @@ def test_datagrams_go_on_to_a_receiver_that_was_killed_and_started_again(name: s
 
 def test_a_block_session_whose_target_began_anew_is_over(name: str) -> None:
     killed = begin(name, "h2", "rdma-block-session.py")
-    time.sleep(1)
     initiator = begin(name, "h1", "rdma-block-session.py", "10.0.0.2")
     time.sleep(1)
     kill(killed)
@@ -149,7 +149,6 @@ def test_a_block_session_goes_on_by_the_other_adapter(lab: str, tmp_path: Path) 
     ibbond("lab", "up", "--name", lab, str(topology))
     try:
         target = begin(lab, "h2", "rdma-block-session.py")
-        time.sleep(1)
         initiator = begin(lab, "h1", "rdma-block-session.py", "10.0.0.2")
         time.sleep(2)
         ibbond("lab", "kill", "--name", lab, "h1")

@@ -56,11 +56,11 @@ def kernel_root() -> Path:
     """The directory that `tests/kernel/prepare` filled."""
     cache = Path(os.environ.get("IBBOND_KERNEL_DIR") or Path.home() / ".cache/ibbond/kernel")
     root = cache / (os.environ.get("IBBOND_KERNEL_RELEASE") or "default")
-    for program in ("qemu-system-x86_64", "busybox"):
-        if not shutil.which(program):
-            raise Missing(f"{program} is not installed: run tests/kernel/prepare")
-    if not (root / "lookib.ko").exists():
-        raise Missing(f"no unpacked kernel with lookib.ko in {root}: run tests/kernel/prepare")
+    if not shutil.which("qemu-system-x86_64"):
+        raise Missing("qemu-system-x86_64 is not installed: run tests/kernel/prepare")
+    for file in ("lookib.ko", "busybox"):
+        if not (root / file).exists():
+            raise Missing(f"no unpacked kernel with {file} in {root}: run tests/kernel/prepare")
     return root.resolve()
 
 
@@ -259,7 +259,7 @@ def build_initramfs(root: Path, modules: Sequence[str] = ()) -> bytes:
     script = (HERE / "guest_init.sh").read_text()
     for key, value in {"PYTHON": sys.executable, "AGENT": str(HERE / "guest.py"), "CHECKOUT": str(CHECKOUT)}.items():
         script = script.replace(f"@{key}@", shlex.quote(value))
-    busybox = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
+    busybox = (root / "busybox").read_bytes()
     entries = [("bin", 0o40755, b""), ("modules", 0o40755, b""), ("bin/busybox", 0o100755, busybox)]
     entries += [("init", 0o100755, script.encode()), ("modules/order", 0o100644, order.encode())]
     entries += [(f"modules/{name}.ko", 0o100644, image) for name, image in tree.images.items()]

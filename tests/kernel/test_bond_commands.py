@@ -24,6 +24,7 @@ def everything(host: Host) -> dict[str, str]:
     }
 
 
+@pytest.mark.smoke
 def test_create_does_the_whole_job(host: Host) -> None:
     assert "each read back" in host.ok(*CREATE)
     shown = json.loads(host.ok("bond", "show", "bond0", "--json"))
@@ -38,6 +39,7 @@ def test_create_does_the_whole_job(host: Host) -> None:
     assert host.ok("bond", "proc", "bond0").startswith("Ethernet Channel Bonding Driver: v")
 
 
+@pytest.mark.smoke
 def test_twice_changes_nothing_and_says_so(host: Host) -> None:
     host.ok(*CREATE)
     before = everything(host)
@@ -96,6 +98,7 @@ def test_a_plan_says_what_interrupts_traffic(host: Host) -> None:
     assert host.read("bond0/bonding/active_slave") == "ib0\n", "the plan told the truth"
 
 
+@pytest.mark.smoke
 def test_a_value_that_does_not_hold_is_an_error_and_put_back(host: Host) -> None:
     host.ok(*CREATE)
     before = everything(host)

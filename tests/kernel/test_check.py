@@ -72,6 +72,7 @@ def rules(host: Host, *words: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.smoke
 def test_a_good_bond_is_clean_but_for_notes_about_its_kernel(good: Host) -> None:
     result = good.ibbond("check")
     assert result.code == 0, result.out
@@ -81,6 +82,7 @@ def test_a_good_bond_is_clean_but_for_notes_about_its_kernel(good: Host) -> None
 
 
 @pytest.mark.parametrize("rule", BREAK)
+@pytest.mark.smoke
 def test_each_way_of_breaking_it_is_found(good: Host, rule: str) -> None:
     good.sh(f"cd /sys/class/net; {BREAK[rule]}")
     found = rules(good)

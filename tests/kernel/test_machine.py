@@ -1,12 +1,15 @@
 """The test equipment itself: the guest runs the kernel it should, and its devices look like IPoIB."""
 
+import pytest
 from virtual_machine import Host, VirtualMachine
 
 
+@pytest.mark.smoke
 def test_the_guest_runs_the_prepared_kernel(machine: VirtualMachine) -> None:
     assert machine.hello["kernel"] == machine.release
 
 
+@pytest.mark.smoke
 def test_look_alike_devices_have_infiniband_addresses(host: Host) -> None:
     assert host.read("ib0/type") == "32\n"
     assert host.read("ib0/addr_len") == "20\n"
@@ -15,6 +18,7 @@ def test_look_alike_devices_have_infiniband_addresses(host: Host) -> None:
     assert host.read("ib1/dev_port") == "1\n"
 
 
+@pytest.mark.smoke
 def test_two_hosts_talk_over_a_bond_of_the_kernel(machine: VirtualMachine, host: Host) -> None:
     peer = machine.host()
     peer.add_port("ib0", node=2, hub=host.group)

@@ -16,6 +16,7 @@ host = KernelBackend()
 """
 
 
+@pytest.mark.smoke
 def test_the_drivers_refusal_names_file_errno_and_log(host: Host) -> None:
     """Members leave, the mode changes, then the driver refuses InfiniBand and leaves an Ethernet bond of MTU 1500."""
     host.ok(*CREATE, "--set", "updelay=200")

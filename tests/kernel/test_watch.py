@@ -3,6 +3,7 @@
 import json
 import time
 
+import pytest
 from virtual_machine import Host
 
 CREATE = ("bond", "create", "bond0", "ib0", "ib1", "--address", "10.0.0.1/24")
@@ -23,6 +24,7 @@ def until(host: Host, number: int, what: str, where: str, seconds: float = 60) -
     raise AssertionError(f"no {what} of {where} in {changes(host, number)}")
 
 
+@pytest.mark.smoke
 def test_a_failover_is_told_as_it_happens(host: Host) -> None:
     host.ok(*CREATE)
     watch = host.start("watch", "--json")

@@ -7,14 +7,17 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import (
     ChangeLid,
     Cut,
+    KillAdapter,
     KillSubnetManager,
     KillSwitch,
     MakeLossy,
     Mend,
     Reregister,
+    ReviveAdapter,
     ReviveSubnetManager,
     ReviveSwitch,
     SendDatagram,
+    SetIsSm,
     SetPkeys,
     SubnetLog,
 )
@@ -33,6 +36,11 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 
 def sweeps(lab: Lab) -> int:
     return sum(isinstance(effect, SubnetLog) and effect.what.startswith("sweep") for effect in lab.seen)
+
+
+def traps(lab: Lab) -> list[str]:
+    """The traps that the subnet manager received."""
+    return [effect.what for effect in lab.seen if isinstance(effect, SubnetLog) and effect.what.startswith("trap ")]
 
 
 def test_a_cut_cable_downs_both_ports_at_once(lab: Lab) -> None:
@@ -55,6 +63,25 @@ def test_a_mended_cable_comes_back_as_it_was(lab: Lab) -> None:
     assert lab.subnet.port("h1/1").lid == lid
     assert lab.reachable() == pairs(ALL)
     assert lab.events("h2/1") == []
+
+
+@pytest.mark.parametrize("port", ["h1/1", "h1/2", "s2/7"])
+def test_a_trap_is_sent_until_it_is_acknowledged_and_no_longer(lab: Lab, port: str) -> None:
+    """Also where the TrapRepress comes in at another port than port 0, and where the first trap was lost at the cut."""
+    for event in (Cut(port), Mend(port)):
+        lab.after(event, ms=1500)
+        assert 1 <= len(traps(lab)) <= 3
+        lab.seen.clear()
+        lab.settle(5000)  # almost five times the interval at which a trap is repeated
+        assert traps(lab) == []
+        assert sweeps(lab) == 0
+
+
+def test_a_dead_node_has_no_trap_left_to_send(lab: Lab) -> None:
+    lab.do(SetIsSm("h2/2", True))
+    lab.after(KillAdapter("h2"), ms=5000)
+    lab.after(ReviveAdapter("h2"), ms=5000)
+    assert [trap for trap in traps(lab) if trap.startswith("trap 144")] == []
 
 
 def test_cutting_twice_is_cutting_once(lab: Lab) -> None:

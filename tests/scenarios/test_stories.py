@@ -1,10 +1,13 @@
 """The stories in scenarios/, some seeds of each; a failing one prints the line that replays it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ibbond.sim.explore import explore, read_story, run_one
+from ibbond.sim.faults import Fault
+from ibbond.sim.world import World
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 CHUNK = 10
@@ -57,6 +60,15 @@ def test_connected_mode(first: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_fat_tree(seed: int) -> None:
     assert not broken("fat_tree_64", range(seed, seed + 1))
+
+
+def test_a_trap_is_reported_once() -> None:
+    """Each cut and mend is a trap of one switch here, and no trap is repeated after it was acknowledged."""
+    story = read_story((SCENARIOS / "one_cut.toml").read_text(), "one_cut")
+    fault = Fault("cut", at_ms=1000, where="h2/2", lasting_ms=800)  # at the switch without a subnet manager
+    moments = World(replace(story, probe_ms=100, faults=(fault,), random_faults=None)).run().moments
+    traps = [moment.at_ms for moment in moments if moment.detail.startswith("trap 128")]
+    assert [round(at) for at in traps] == [1000, 1800]
 
 
 def test_one_seed_is_one_trace() -> None:

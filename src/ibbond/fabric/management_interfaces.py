@@ -138,7 +138,7 @@ class ManagementInterfaces:
 
     def _subnet_management(self, port: Port, content: ManagementDatagram, raw: bytes, lid_routed: bool) -> None:
         if raw[3] == Method.TRAP_REPRESS:
-            self.traps.repress(port, Smp.parse(raw))
+            self.traps.repress(end_port(port), Smp.parse(raw))
         elif is_answer(raw) or raw[3] == Method.TRAP:
             self._to_software(port, content, raw)
         elif lid_routed and raw[1] == ManagementClass.SUBNET_DIRECTED_ROUTE:

@@ -387,6 +387,8 @@ class Subnet:
             self.port_event(port, PortEventKind.DEVICE_FATAL)
         self._links.power(hca, on)
         if not on:
+            for port in hca.ports.values():
+                self._traps.forget(port)
             hca.forget()
 
     # ---- packets

@@ -52,12 +52,13 @@ class TrapAgent:
         self._raise(now, port, CAPABILITIES, INFORMATIONAL, capability_details(port.lid, port.info.capability_mask))
 
     def repress(self, port: Port, smp: Smp) -> None:
-        """The subnet manager has heard it."""
+        """The subnet manager has acknowledged a trap of this end port."""
         for key, trap in list(self._pending.items()):
             if key[0] == port.name and trap.smp.transaction_id == smp.transaction_id:
                 del self._pending[key]
 
     def forget(self, port: Port) -> None:
+        """The node of this end port lost its power."""
         for key in [key for key in self._pending if key[0] == port.name]:
             del self._pending[key]
 

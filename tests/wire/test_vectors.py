@@ -7,14 +7,7 @@ import ipaddress
 import pytest
 
 from ibbond.wire import arp, nd, service_id
-from ibbond.wire.group_address import (
-    MulticastGid,
-    broadcast_address,
-    ethernet_group_address,
-    group_address,
-    joinable,
-    pkeys_match,
-)
+from ibbond.wire.group_address import MulticastGid, broadcast_address, ethernet_group_address, group_address, joinable
 from ibbond.wire.hwaddr import (
     RC_SUPPORTED,
     HardwareAddress,
@@ -25,6 +18,7 @@ from ibbond.wire.hwaddr import (
 from ibbond.wire.ib import BaseTransportHeader, DatagramHeader, GlobalRouteHeader, LocalRouteHeader, UdPacket
 from ibbond.wire.ip import UDP, Ipv4
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ConnectedModeData, Encapsulated
+from ibbond.wire.pkey import pkeys_match
 
 
 def gid(guid: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ibbond.fabric.discovery import PortKey, SubnetMap
-from ibbond.fabric.port import FULL_MEMBER
+from ibbond.wire.pkey import FULL_MEMBER
 
 
 @dataclass(frozen=True, slots=True)

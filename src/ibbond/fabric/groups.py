@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from ibbond.fabric.directory import EndPort
 from ibbond.fabric.partitions import Partition
-from ibbond.fabric.port import FULL_MEMBER
-from ibbond.fabric.switch import MULTICAST_CAP
 from ibbond.fabric.verbs import FIRST_MLID
+from ibbond.wire.pkey import FULL_MEMBER
 from ibbond.wire.port_info import MTU_CODE
 from ibbond.wire.sa import SaStatus
 from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Selector
+from ibbond.wire.smp import MULTICAST_CAP
 
 RATE_10, RATE_40 = 3, 7
 DEFAULT_MTU = 4  # 2048 bytes

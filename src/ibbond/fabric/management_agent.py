@@ -15,12 +15,24 @@ from typing import Protocol
 from ibbond.errors import Malformed
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import GUIDS_PER_PORT, PKEYS_PER_PORT, Port
-from ibbond.fabric.switch import LINEAR_CAP, MLIDS_PER_BLOCK, MULTICAST_CAP, PORTS_PER_POSITION, Switch
+from ibbond.fabric.switch import LINEAR_CAP, Switch
 from ibbond.fabric.verbs import FIRST_MLID, PortEventKind, PortState
 from ibbond.machine import SECOND
 from ibbond.wire.mad import ManagementClass, Method, Status
 from ibbond.wire.port_info import MTU_BYTES, PhysicalState, PortInfo, seen_through
-from ibbond.wire.smp import MAX_HOPS, Block16, GuidInfo, NodeType, SlToVl, SmpAttribute, SwitchInfo, VlArbitration
+from ibbond.wire.smp import (
+    MAX_HOPS,
+    MLIDS_PER_BLOCK,
+    MULTICAST_CAP,
+    PORTS_PER_POSITION,
+    Block16,
+    GuidInfo,
+    NodeType,
+    SlToVl,
+    SmpAttribute,
+    SwitchInfo,
+    VlArbitration,
+)
 
 SETTABLE_STATES = {  # (state now, state asked for) that PortInfo Set may ask; Down retrains the link
     (PortState.INIT, PortState.ARMED),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibbond.fabric.port import DEFAULT_PKEY, FULL_MEMBER
+from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
 IPV4_SIGNATURE = 0x401B
 BROADCAST_GROUP = 0xFFFFFFFF

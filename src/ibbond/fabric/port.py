@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ibbond.fabric.verbs import PortState
+from ibbond.wire.gid import DEFAULT_GID_PREFIX
+from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 from ibbond.wire.port_info import MTU_BYTES, MTU_CODE, Capability, PhysicalState, PortInfo
 from ibbond.wire.smp import NodeType
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from ibbond.fabric.cable import Cable
     from ibbond.fabric.node import Node
 
-DEFAULT_GID_PREFIX = 0xFE80_0000_0000_0000
-DEFAULT_PKEY = 0xFFFF
-FULL_MEMBER = 0x8000
 PKEYS_PER_PORT = 64
 GUIDS_PER_PORT = 8
 VL_CAP = 4  # VL0-7

@@ -16,13 +16,23 @@ from ibbond.fabric.conversation import Answers, Ask, Task
 from ibbond.fabric.directory import Directory, EndPort
 from ibbond.fabric.discovery import PortKey, SeenNode, SeenPort, SubnetMap, asked, discover
 from ibbond.fabric.groups import Group, Groups
-from ibbond.fabric.port import DEFAULT_GID_PREFIX, DEFAULT_PKEY
 from ibbond.fabric.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
 from ibbond.fabric.seats import Seats
-from ibbond.fabric.switch import MLIDS_PER_BLOCK, PORTS_PER_POSITION
 from ibbond.fabric.verbs import FIRST_MLID, PortState
+from ibbond.wire.gid import DEFAULT_GID_PREFIX
+from ibbond.wire.pkey import DEFAULT_PKEY
 from ibbond.wire.port_info import Capability, PortInfo
-from ibbond.wire.smp import NO_PORT, Block16, SmControl, SmInfo, SmpAttribute, SmState, SwitchInfo
+from ibbond.wire.smp import (
+    MLIDS_PER_BLOCK,
+    NO_PORT,
+    PORTS_PER_POSITION,
+    Block16,
+    SmControl,
+    SmInfo,
+    SmpAttribute,
+    SmState,
+    SwitchInfo,
+)
 
 if TYPE_CHECKING:
     from ibbond.fabric.subnet_manager import Plan

@@ -11,12 +11,9 @@ from dataclasses import replace
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import Port
 from ibbond.fabric.verbs import FIRST_MLID
-from ibbond.wire.smp import NO_PORT, NodeType, SwitchInfo
+from ibbond.wire.smp import MLIDS_PER_BLOCK, MULTICAST_CAP, NO_PORT, PORTS_PER_POSITION, NodeType, SwitchInfo
 
 LINEAR_CAP = 0xBFFF  # the highest unicast LID
-MULTICAST_CAP = 1024  # MLIDs
-MLIDS_PER_BLOCK = 32
-PORTS_PER_POSITION = 16
 
 
 class Switch(Node):

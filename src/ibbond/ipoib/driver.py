@@ -11,9 +11,10 @@ import errno
 from ibbond.errors import Refused
 from ibbond.ipoib.events import PortFacts
 from ibbond.netdev.device import INFINIBAND, Device
-from ibbond.wire.group_address import FULL_MEMBER, LINK_LOCAL_SCOPE, broadcast_address
+from ibbond.wire.group_address import LINK_LOCAL_SCOPE, broadcast_address
 from ibbond.wire.hwaddr import RC_SUPPORTED, HardwareAddress
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
+from ibbond.wire.pkey import FULL_MEMBER
 
 LEAST_MTU = 72
 CONNECTED_MTU = 65520  # 65536 less headroom for headers

@@ -8,7 +8,7 @@ limited members may not talk.
 from __future__ import annotations
 
 from ibbond.ipoib.events import PortFacts
-from ibbond.wire.group_address import FULL_MEMBER
+from ibbond.wire.pkey import FULL_MEMBER
 
 
 class Partition:

@@ -20,8 +20,9 @@ from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import MS_NODEV, MS_NOEXEC, MS_NOSUID, Space, end_processes, enter, mount
-from ibbond.topology.model import DEFAULT_PKEY, FULL_MEMBER, Topology
+from ibbond.topology.model import Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
+from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 from ibbond.wire.port_info import MTU_CODE
 
 SOCKET_BASE = "sim"  # the library's default; abstract names are private to a network namespace

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from ibbond.ops.facts import BondFacts, HostFacts, MemberFacts
 from ibbond.ops.rule import Found, Rule, Severity
+from ibbond.wire.pkey import FULL_MEMBER
 
-FULL_MEMBER = 0x8000
 SUBNET_PREFIX = slice(4, 12)  # of the 20-byte address
 ONE_SUBNET = "Cable them to one subnet; two subnets that are separate on purpose need a bond each"
 

@@ -23,9 +23,9 @@ from ibbond.fabric.events import (
     ReviveSwitch,
     SetPkeys,
 )
-from ibbond.fabric.port import DEFAULT_PKEY
 from ibbond.stack.events import NetworkEvent, OnHost, OnSubnet, SetAdmin, ToBond
 from ibbond.topology.model import Topology, listed
+from ibbond.wire.pkey import DEFAULT_PKEY
 
 FLAP_MS = 30  # between two changes of a flapping cable
 OTHER_PKEY = 0x8001  # all that a port has for a while

@@ -20,8 +20,9 @@ from ibbond.netdev.namespace import Namespace
 from ibbond.stack.events import CreateBond, CreateChild, SetAdmin, SetDeviceMode, SetDeviceMtu, ToBond
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.network import Network
-from ibbond.topology.model import CONNECTED, DATAGRAM_ONLY, DEFAULT_PKEY, Bond, Host, Topology
+from ibbond.topology.model import CONNECTED, DATAGRAM_ONLY, Bond, Host, Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
+from ibbond.wire.pkey import DEFAULT_PKEY
 
 
 def build(

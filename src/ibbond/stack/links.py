@@ -52,8 +52,8 @@ from ibbond.netdev.namespace import Namespace
 from ibbond.stack.agenda import Agenda
 from ibbond.stack.outbox import Outbox
 from ibbond.stack.outgoing import Outgoing
-from ibbond.wire.group_address import FULL_MEMBER
 from ibbond.wire.hwaddr import RC_SUPPORTED
+from ibbond.wire.pkey import FULL_MEMBER
 from ibbond.wire.port_info import MTU_BYTES
 
 NAME_BYTES = 10  # how much of the parent's name is in a child's

@@ -17,8 +17,6 @@ from ibbond.topology.model import (
     CONNECTED,
     CONNECTED_MTU,
     DATAGRAM,
-    DEFAULT_PKEY,
-    FULL_MEMBER,
     LAB_BOND_OPTIONS,
     MODES,
     Bond,
@@ -34,6 +32,7 @@ from ibbond.topology.model import (
     listed,
 )
 from ibbond.topology.reader import Reader, unknown, wrong_kind
+from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
 PORTS_PER_HCA = 2
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}\Z")

@@ -14,13 +14,12 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from ibbond.errors import Refused
+from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-DEFAULT_PKEY = 0xFFFF
-FULL_MEMBER = 0x8000
 DATAGRAM_MTUS = (2044, 4092)  # IP MTU of an InfiniBand MTU of 2048 and 4096 (RFC 4391 section 7)
 
 CONNECTED_MTU = 65520  # what connected mode carries, whatever the subnet does (RFC 4755, Linux)

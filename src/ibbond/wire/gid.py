@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 from ibbond.errors import Malformed
 
 GID_BYTES = 16
-LINK_LOCAL_PREFIX = 0xFE80_0000_0000_0000
+DEFAULT_GID_PREFIX = 0xFE80_0000_0000_0000
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from typing import Self
 from ibbond.errors import Malformed
 from ibbond.wire.gid import GID_BYTES
 from ibbond.wire.hwaddr import ADDRESS_BYTES, HARDWARE_TYPE
+from ibbond.wire.pkey import FULL_MEMBER
 
 IPV4_SIGNATURE = 0x401B
 IPV6_SIGNATURE = 0x601B
 GROUP_PREFIX = b"\x00\xff\xff\xff"  # reserved octet and the multicast QPN
-FULL_MEMBER = 0x8000  # bit 15 of a P_Key
 LINK_LOCAL_SCOPE = 2
 ETHERNET = 1  # ARPHRD_ETHER
 ETHERNET_BROADCAST = b"\xff" * 6
@@ -106,8 +106,3 @@ def joinable(group: bytes, broadcast: bytes) -> bool:
     signature and P_Key); a 6-byte address never fits.
     """
     return len(group) == len(broadcast) and group[:6] == broadcast[:6] and group[7:10] == broadcast[7:10]
-
-
-def pkeys_match(one: int, other: int) -> bool:
-    """Whether two P_Keys may talk: equal low 15 bits, and not both limited members."""
-    return (one ^ other) & 0x7FFF == 0 and bool((one | other) & FULL_MEMBER)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ibbond.errors import Malformed
-from ibbond.wire.gid import LINK_LOCAL_PREFIX, gid_text, guid_text
+from ibbond.wire.gid import gid_text, guid_text
 
 ADDRESS_BYTES = 20  # INFINIBAND_ALEN
 HARDWARE_TYPE = 32  # ARPHRD_INFINIBAND, also the hardware type of DUIDs
+LINK_LOCAL_PREFIX = bytes.fromhex("fe80 0000 0000 0000")  # of IPv6
 RC_SUPPORTED = 0x80
 UC_SUPPORTED = 0x40
 
@@ -66,7 +67,7 @@ class HardwareAddress:
     @property
     def link_local(self) -> bytes:
         """The IPv6 link-local address that Linux forms (16 bytes)."""
-        return LINK_LOCAL_PREFIX.to_bytes(8) + interface_identifier(self.guid)
+        return LINK_LOCAL_PREFIX + interface_identifier(self.guid)
 
     def explain(self) -> tuple[tuple[str, str], ...]:
         """What the bytes say, as (name, text) rows for people."""

@@ -16,6 +16,9 @@ from ibbond.wire.mad import BASE_VERSION, MAD_BYTES, ManagementClass, Method
 PERMISSIVE_LID = 0xFFFF
 NO_PORT = 0xFF  # an entry of the linear forwarding table that drops
 MAX_HOPS = 63
+MULTICAST_CAP = 1024  # MLIDs of a switch
+MLIDS_PER_BLOCK = 32
+PORTS_PER_POSITION = 16
 DATA_BYTES = 64
 
 

@@ -23,12 +23,12 @@ from html import escape
 from ipaddress import ip_address
 from pathlib import Path
 
-from ibbond.fabric.generation import Generation
 from ibbond.host import netns, tun
 from ibbond.host.netns import Space
 from ibbond.host.priority import avoid_pauses, raise_priority
 from ibbond.host.pump import IP_AT, IPV4_BYTES, IPV4_DESTINATION, IPV6_BYTES, OFFLOAD_AT, OFFLOAD_BYTES, Pump
 from ibbond.host.rtnetlink import RouteSocket
+from ibbond.verbs.generation import Generation
 
 HERE = Path(__file__).resolve().parent
 MTU = 65_520

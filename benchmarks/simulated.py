@@ -254,9 +254,9 @@ def subnet_up(hosts: int, leaves: int, spines: int, times: int = 5) -> Row:
 
 def one_subnet(hosts: int, leaves: int, spines: int) -> tuple[float, float]:
     from ibbond.fabric.events import Cut
-    from ibbond.fabric.timing import Timing
     from ibbond.stack.build import build
     from ibbond.topology.load import parse
+    from ibbond.verbs.timing import Timing
 
     text = f"[fat_tree]\nhosts = {hosts}\nleaves = {leaves}\nspines = {spines}\nmembers = 2\n"
     subnet = build(parse(text), random=random.Random(1), timing=Timing.live()).subnet

@@ -10,9 +10,9 @@ import sys
 import time
 from ipaddress import ip_address
 
-from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.rdma.client import Context
 from ibbond.stack import rdma_events as cm
+from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 
 PORT, SIZE, ROUNDS = 7174, 4096, 10
 HELLO = struct.Struct("!I")  # the key of the client's memory

@@ -7,14 +7,16 @@ PACKAGE = Path(__file__).parents[1] / "src" / "ibbond"
 FLOORS = (
     {"machine", "errors"},
     {"wire"},
-    {"fabric", "netdev", "topology"},
-    {"bonding", "ipoib"},
-    {"stack", "abi"},
+    {"verbs", "netdev", "topology"},
+    {"manager", "bonding"},
+    {"fabric"},
+    {"ipoib", "abi"},
+    {"stack"},
     {"host", "sim", "replay", "rdma", "config"},
     {"backend"},
     {"sysfs", "ops"},
     {"lab"},
-    {"cli", "web"},
+    {"cli"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
@@ -47,6 +49,12 @@ def test_imports_point_down() -> None:
             if other != room and other in FLOOR and FLOOR[other] >= FLOOR[room]
         ]
     assert not upward, "\n".join(upward)
+
+
+def test_the_subnet_manager_knows_the_subnet_through_mads_only() -> None:
+    """It imports what a MAD and a port event are, never the ports, cables and switches that the MADs go to."""
+    rooms = {room for source in (PACKAGE / "manager").glob("*.py") for room in imported_rooms(source)}
+    assert rooms <= {"manager", "verbs", "wire", "machine", "errors"}
 
 
 def test_no_room_without_a_subject() -> None:

@@ -11,11 +11,11 @@ from ibbond.fabric.events import (
     SubnetEffect,
     SubnetEvent,
 )
-from ibbond.fabric.generation import Generation
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import MULTICAST_QPN, Datagram, ManagementDatagram, PortEventKind, PortState
 from ibbond.machine import MS
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import MULTICAST_QPN, Datagram, ManagementDatagram, PortEventKind, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad
 from ibbond.wire.sa_records import McMemberMask, McMemberRecord, PathMask, PathRecord

@@ -23,9 +23,9 @@ from ibbond.fabric.events import (
     SubnetEvent,
 )
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import ManagementDatagram, PortState
 from ibbond.machine import MS
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.sa_records import McMemberRecord
 
 CABLES = ["h1/1", "h1/2", "h2/1", "h2/2", "s1/7", "s1/8", "s3/1", "s3/2"]

@@ -4,9 +4,9 @@ import pytest
 from subnets import BROADCAST, Lab, pairs, ring, two_switches
 
 from ibbond.fabric.events import KillSubnetManager, ReviveSubnetManager
-from ibbond.fabric.partitions import Partition
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import PortEventKind, PortState
+from ibbond.manager.partitions import Partition
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import PortEventKind, PortState
 from ibbond.wire.sa_records import McMemberRecord, PathRecord
 
 CLOCKS = pytest.mark.parametrize("timing", [Timing(), Timing.simulated()], ids=["live", "simulated"])

@@ -5,8 +5,8 @@ from subnets import BROADCAST, QKEY, Lab, two_switches
 
 from ibbond.fabric.events import Captured, Cut, DatagramArrived, MakeLossy, Mend, SendDatagram, SetPkeys
 from ibbond.fabric.packet import datagram_packet
-from ibbond.fabric.partitions import Partition
-from ibbond.fabric.timing import Timing
+from ibbond.manager.partitions import Partition
+from ibbond.verbs.timing import Timing
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.offload import GSO_TCPV4, NEEDS_CHECKSUM, OffloadHeader
 

@@ -8,7 +8,7 @@ from subnets import Lab, two_switches
 from ibbond.fabric.events import Cut, KillSwitch, MadArrived, SendMad, SubnetEffect
 from ibbond.fabric.port import Port
 from ibbond.fabric.transit import Transit
-from ibbond.fabric.verbs import ManagementDatagram, PortState
+from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import ManagementClass, Method
 from ibbond.wire.port_info import PhysicalState, PortInfo
 from ibbond.wire.smp import SmpAttribute

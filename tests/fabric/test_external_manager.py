@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from subnets import Lab, pairs, two_switches
 
-from ibbond.fabric.conversation import Answers, Ask, directed
 from ibbond.fabric.events import Cut, MadArrived, SendMad, SetIsSm
-from ibbond.fabric.subnet_manager import Plan, SubnetManager
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import ManagementDatagram, PortState
+from ibbond.manager.conversation import Answers, Ask, directed
+from ibbond.manager.subnet_manager import Plan, SubnetManager
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.port_info import PortInfo
 from ibbond.wire.smp import NodeDescription, NodeInfo, NodeType, Smp, SmpAttribute, SwitchInfo
@@ -83,7 +83,7 @@ def test_a_manager_elsewhere_drives_the_subnet_through_the_same_door(place: str)
 
 
 def test_conversation_sends_again_and_gives_up() -> None:
-    from ibbond.fabric.conversation import Conversation
+    from ibbond.manager.conversation import Conversation
 
     got: list[Answers] = []
 

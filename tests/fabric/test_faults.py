@@ -19,11 +19,10 @@ from ibbond.fabric.events import (
     SendDatagram,
     SetIsSm,
     SetPkeys,
-    SubnetLog,
 )
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import PortEventKind, PortState
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import PortEventKind, PortState, SubnetLog
 from ibbond.wire.sa_records import McMemberRecord
 
 ALL = ["h1/1", "h1/2", "h2/1", "h2/2"]

@@ -6,8 +6,8 @@ import pytest
 from subnets import Lab, pairs, two_switches
 
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
-from ibbond.fabric.verbs import ManagementDatagram, PortEventKind, PortState
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import ManagementDatagram, PortEventKind, PortState
 from ibbond.wire.mad import MadHeader, Method, Notice, Status
 from ibbond.wire.perf import PerfAttribute, PerfMad
 from ibbond.wire.port_info import Capability, PhysicalState, PortInfo

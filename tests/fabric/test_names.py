@@ -19,8 +19,8 @@ from ibbond.fabric.events import (
     SetPkeys,
     SubnetEvent,
 )
-from ibbond.fabric.partitions import Partition
-from ibbond.fabric.verbs import Datagram, ManagementDatagram
+from ibbond.manager.partitions import Partition
+from ibbond.verbs.verbs import Datagram, ManagementDatagram
 
 DATAGRAM = Datagram(1, 2, 0xFFFF, 1, 2, 3, b"")
 MAD = ManagementDatagram(1, 1, 1, 1, bytes(256))

@@ -5,7 +5,7 @@ from subnets import Lab, two_switches
 
 from ibbond.fabric.events import KillAdapter, KillSwitch, MadArrived, ReviveAdapter, ReviveSwitch, SendMad
 from ibbond.fabric.port import Port, PortCounters
-from ibbond.fabric.verbs import ManagementDatagram, PortState
+from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import ManagementClass, Method
 from ibbond.wire.perf import PerfAttribute, PerfMad, PortCountersAttribute, PortCountersExtendedAttribute
 from ibbond.wire.port_info import PhysicalState

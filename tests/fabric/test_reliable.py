@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from ibbond.fabric.events import Cut, MakeLossy, Mend, MessageArrived, Post, SubnetEffect, WorkDone
-from ibbond.fabric.generation import Generation
 from ibbond.fabric.reliable import QUEUE, ProtectionDomain
-from ibbond.fabric.reliable_verbs import Completion, Operation, Peer, Receive, Status, Work
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.timing import Timing
 from ibbond.machine import MS, US
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.reliable_verbs import Completion, Operation, Peer, Receive, Status, Work
+from ibbond.verbs.timing import Timing
 
 A, B = "a/1", "b/1"
 

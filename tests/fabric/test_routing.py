@@ -3,15 +3,15 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibbond.fabric.directory import EndPort
-from ibbond.fabric.routing import (
+from ibbond.manager.directory import EndPort
+from ibbond.manager.routing import (
     choose_root,
     distances,
     linear_tables,
     multicast_masks,
     spanning_tree,
 )
-from ibbond.fabric.seats import Seats
+from ibbond.manager.seats import Seats
 
 Edges = dict[int, list[tuple[int, int, int]]]
 

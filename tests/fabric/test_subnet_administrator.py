@@ -6,10 +6,10 @@ import pytest
 from subnets import BROADCAST, CREATE, JOIN, PATH, QKEY, Lab, two_switches
 
 from ibbond.fabric.events import Cut, MadArrived, Mend, SendMad
-from ibbond.fabric.partitions import Partition
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import ManagementDatagram
 from ibbond.machine import MS, SECOND
+from ibbond.manager.partitions import Partition
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import ManagementDatagram
 from ibbond.wire.mad import Method, Notice, Status
 from ibbond.wire.sa import RMPP_VERSION, Rmpp, RmppFlags, RmppType, SaAttribute, SaMad, SaStatus, records
 from ibbond.wire.sa_records import (

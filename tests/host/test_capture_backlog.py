@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from ibbond.fabric.verbs import Datagram
 from ibbond.host.capture_backlog import ROOM, Backlog
 from ibbond.host.loop import LiveLoop
 from ibbond.machine import SECOND
 from ibbond.stack.events import FrameCaptured
 from ibbond.stack.flows import Tap
+from ibbond.verbs.verbs import Datagram
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.icmp import Echo
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from ibbond.fabric.generation import Generation
 from ibbond.host.pump import BATCH, FLOWS, Pump
 from ibbond.host.tun import NO_OFFLOAD
+from ibbond.verbs.generation import Generation
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ibbond.fabric.verbs import Datagram, PortEventKind, PortState
 from ibbond.ipoib.driver import ipoib_device
 from ibbond.ipoib.events import (
     AddressIs,
@@ -29,6 +28,7 @@ from ibbond.ipoib.events import (
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.paths import StackNeighbours
 from ibbond.machine import MS
+from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
 from ibbond.wire.hwaddr import RC_SUPPORTED, HardwareAddress
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus

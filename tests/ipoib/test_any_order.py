@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ibbond.fabric.verbs import Datagram, PortEventKind, PortState
 from ibbond.ipoib.events import MadReceived, PortRaised
+from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
 from ibbond.wire.group_address import broadcast_address, group_address
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaStatus

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibbond.errors import Refused
-from ibbond.fabric.verbs import PortEventKind, PortState
 from ibbond.ipoib.connected import IDLE_NS, REJECTED_NS, REPEAT_NS, WAITING_PACKETS
 from ibbond.ipoib.driver import ipoib_device
 from ibbond.ipoib.events import (
@@ -35,6 +34,7 @@ from ibbond.ipoib.events import (
 )
 from ibbond.ipoib.interface import Interface
 from ibbond.machine import MS
+from ibbond.verbs.verbs import PortEventKind, PortState
 from ibbond.wire import nd
 from ibbond.wire.cm import CmAttribute, CmMad, Dreq, Rej, RejectReason, Rep, Req, Rtu
 from ibbond.wire.group_address import broadcast_address

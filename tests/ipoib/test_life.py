@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ibbond.fabric.verbs import PortEventKind, PortState
 from ibbond.ipoib.events import Attach, CarrierIs, EmitMad, MadReceived, MtuChanged, MtuIs, SetQkey
+from ibbond.verbs.verbs import PortEventKind, PortState
 from ibbond.wire.group_address import broadcast_address, broadcast_mgid, group_address
 from ibbond.wire.hwaddr import HardwareAddress
 from ibbond.wire.mad import Method

@@ -23,10 +23,7 @@ from ibbond.fabric.events import (
     SetPkeys,
     SubnetEvent,
 )
-from ibbond.fabric.generation import Generation
-from ibbond.fabric.partitions import Partition
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.timing import Timing
 from ibbond.ipoib.driver import ipoib_device
 from ibbond.ipoib.events import (
     AddressIs,
@@ -46,6 +43,9 @@ from ibbond.ipoib.events import (
 )
 from ibbond.ipoib.interface import Interface
 from ibbond.machine import MS
+from ibbond.manager.partitions import Partition
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.timing import Timing
 from ibbond.wire.group_address import broadcast_address, group_address
 
 BROADCAST = broadcast_address(0xFFFF)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.ipoib.outlet import SUPERSEDED, Path
 from ibbond.ipoib.paths import WAITING_PACKETS
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import Datagram, PortEventKind
 from ibbond.wire import offload
 from ibbond.wire.group_address import broadcast_address, ethernet_group_address, group_address
 from ibbond.wire.hwaddr import HardwareAddress

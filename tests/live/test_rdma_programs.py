@@ -14,7 +14,7 @@ IBBOND = str(Path(sys.executable).parent / "ibbond")
 BEGINNING = """
 import errno, socket, struct, time
 from ibbond.errors import Refused
-from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
+from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.rdma.client import Context
 from ibbond.rdma.messages import SOCKET_NAME, pack
 from ibbond.stack.rdma_events import *

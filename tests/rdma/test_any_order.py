@@ -8,7 +8,6 @@ import pytest
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, KillAdapter, Mend, ReviveAdapter, SubnetEvent
-from ibbond.fabric.reliable_verbs import Operation, Receive, Work
 from ibbond.machine import MS
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -32,6 +31,7 @@ from ibbond.stack.rdma_events import (
 from ibbond.stack.rdma_ids import IdState, RdmaId
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
+from ibbond.verbs.reliable_verbs import Operation, Receive, Work
 
 TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
 PORTS = (7301, 7302)

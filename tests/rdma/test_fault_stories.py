@@ -3,7 +3,6 @@
 import pytest
 
 from ibbond.fabric.events import Cut
-from ibbond.fabric.reliable_verbs import Completion, Operation, Status
 from ibbond.lab import rdma_session
 from ibbond.lab.rdma_report import came_back
 from ibbond.machine import MS, SECOND
@@ -18,6 +17,7 @@ from ibbond.stack.events import OnSubnet
 from ibbond.stack.rdma_events import RdmaKind, RdmaNews, WorkOver
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
+from ibbond.verbs.reliable_verbs import Completion, Operation, Status
 
 
 @pytest.mark.parametrize(("seed", "kind"), list(enumerate(KINDS)))

@@ -8,7 +8,6 @@ import pytest
 from ibbond.errors import Refused
 from ibbond.fabric.connection_manager import CmEffect
 from ibbond.fabric.events import Cut, KillAdapter, ReviveAdapter
-from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
 from ibbond.sim.story import Story
@@ -35,6 +34,7 @@ from ibbond.stack.rdma_events import (
 )
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
+from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.wire.cm import CmMad, Drep
 from ibbond.wire.rdma_ip import RdmaIpHeader
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibbond.errors import Malformed, Refused
-from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.rdma.messages import KINDS, NotDone, Register, Registered, Settle, Settled, admitted, pack, parse
 from ibbond.stack import rdma_events as cm
+from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
 number, text, octets = st.integers(0, 2**32), st.text(max_size=20), st.binary(max_size=64)
 work = st.builds(Work, number, st.sampled_from(Operation), number, number, number, number, number, octets)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from random import Random
 
-from ibbond.fabric.timing import Timing
 from ibbond.machine import MS
 from ibbond.stack.build import build
 from ibbond.stack.events import (
@@ -25,6 +24,7 @@ from ibbond.stack.events import (
 )
 from ibbond.stack.network import Network
 from ibbond.topology.load import parse
+from ibbond.verbs.timing import Timing
 from ibbond.wire.icmp import Echo
 
 

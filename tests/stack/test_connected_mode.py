@@ -10,12 +10,12 @@ from small_world import SmallWorld, ip, ping, world_of
 from ibbond.bonding.events import AddMember, RemoveMember, SetMtu
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, MakeLossy, Mend, SendMad, SetPkeys
-from ibbond.fabric.timing import Timing
 from ibbond.ipoib.connected import IDLE_NS
 from ibbond.ipoib.interface import Interface
 from ibbond.machine import MS
 from ibbond.netdev.device import Device
 from ibbond.stack.events import CreateChild, FrameCaptured, SetAdmin, SetDeviceMode, SetDeviceMtu, ToBond
+from ibbond.verbs.timing import Timing
 from ibbond.wire.cm import CmMad, Message, Rep, Req, Rtu
 from ibbond.wire.icmp import Echo
 from ibbond.wire.ipoib import ETHERTYPE_ARP

@@ -26,10 +26,10 @@ from ibbond.fabric.events import (
     SetPkeys,
 )
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.verbs import ManagementDatagram
 from ibbond.stack.events import AddressesAre, GroupJoined, GroupLeft, RouteEntry, RoutesAre, SetAdmin, ToBond
 from ibbond.stack.flows import Flow
 from ibbond.topology.default import TWO_HOSTS
+from ibbond.verbs.verbs import ManagementDatagram
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp, request
 from ibbond.wire.group_reports import membership

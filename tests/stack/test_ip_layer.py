@@ -4,7 +4,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from ibbond.fabric.generation import Generation
 from ibbond.machine import SECOND
 from ibbond.netdev.device import INFINIBAND, Device, Flags
 from ibbond.stack.events import RouteEntry
@@ -12,6 +11,7 @@ from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.neighbors import State
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outgoing import Outgoing, ToHost
+from ibbond.verbs.generation import Generation
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp
 from ibbond.wire.group_address import group_address

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ibbond.fabric.generation import Generation
 from ibbond.machine import SECOND
 from ibbond.stack.neighbors import (
     ATTEMPTS,
@@ -17,6 +16,7 @@ from ibbond.stack.neighbors import (
     State,
     Unreachable,
 )
+from ibbond.verbs.generation import Generation
 
 IP = bytes((10, 0, 0, 2))
 OTHER = bytes((10, 0, 0, 3))

@@ -7,10 +7,10 @@ from small_world import SmallWorld, ip, world_of
 
 from ibbond.bonding.events import SetOption
 from ibbond.fabric.events import Cut, Mend
-from ibbond.fabric.timing import Timing
 from ibbond.machine import MS, US
 from ibbond.stack.events import GroupJoined, ToBond
 from ibbond.topology.default import TWO_HOSTS
+from ibbond.verbs.timing import Timing
 from ibbond.wire.udp import UdpDatagram
 
 CHAT = ip("239.1.2.3")

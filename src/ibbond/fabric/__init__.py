@@ -1,1 +1,1 @@
-"""The InfiniBand subnet: ports, cables, switches, and the managers that bring them to life."""
+"""The physical subnet: ports, cables, switches, channel adapters, and how packets and messages cross them."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ibbond.fabric.packet import Packet, segments, train_pieces
-from ibbond.fabric.reliable_verbs import Kind, ReliableMessage
-from ibbond.fabric.verbs import GSI_QKEY, Datagram
+from ibbond.verbs.reliable_verbs import Kind, ReliableMessage
+from ibbond.verbs.verbs import GSI_QKEY, Datagram
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.pkey import DEFAULT_PKEY
 from ibbond.wire.rc import RESPONSES, SENDS, WRITES, RcOpcode, RcPacket

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ibbond.fabric.events import SendMad
-from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram
 from ibbond.wire.cm import CmMad, Drep, Dreq, Message, Mra, Rej, Rejected, RejectReason, Rep, Req, Rtu
 
 FIRST_ID = 0xF000_0000  # IPoIB's connections have ids below

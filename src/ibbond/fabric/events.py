@@ -5,8 +5,8 @@ Ports are named `NODE/NUMBER` (`h1/1`, `s1/7`); a cable is named by either of it
 
 from dataclasses import dataclass
 
-from ibbond.fabric.reliable_verbs import Completion, Receive, Work
-from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind
+from ibbond.verbs.reliable_verbs import Completion, Receive, Work
+from ibbond.verbs.verbs import Datagram, ManagementDatagram, PortEventKind, SubnetLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +180,6 @@ class MadArrived:
 
     port: str
     mad: ManagementDatagram
-
-
-@dataclass(frozen=True, slots=True)
-class SubnetLog:
-    """Effect: something a person watching the subnet wants to read (`link down`, `sweep done in 0.7 ms`)."""
-
-    what: str
-    where: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import Port
-from ibbond.fabric.verbs import FIRST_MLID, MULTICAST_QPN, Datagram
+from ibbond.verbs.verbs import FIRST_MLID, MULTICAST_QPN, Datagram
 from ibbond.wire.smp import NodeType
 
 FIRST_QPN = 0x48  # what a freshly started adapter hands out first

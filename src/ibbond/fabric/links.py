@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from ibbond.fabric.cable import Cable
-from ibbond.fabric.generation import Generation
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import Port
-from ibbond.fabric.verbs import PortEventKind, PortState
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.verbs import PortEventKind, PortState
 from ibbond.wire.port_info import PhysicalState
 
 

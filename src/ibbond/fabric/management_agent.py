@@ -16,8 +16,8 @@ from ibbond.errors import Malformed
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import GUIDS_PER_PORT, PKEYS_PER_PORT, Port
 from ibbond.fabric.switch import LINEAR_CAP, Switch
-from ibbond.fabric.verbs import FIRST_MLID, PortEventKind, PortState
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import FIRST_MLID, PortEventKind, PortState
 from ibbond.wire.mad import ManagementClass, Method, Status
 from ibbond.wire.port_info import MTU_BYTES, PhysicalState, PortInfo, seen_through
 from ibbond.wire.smp import (

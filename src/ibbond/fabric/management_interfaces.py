@@ -18,10 +18,10 @@ from ibbond.fabric.packet import mad_packet
 from ibbond.fabric.port import Port
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.timing import Timing
 from ibbond.fabric.transit import DR_SLID, HOP_POINTER, Transit, count
 from ibbond.fabric.trap_agent import TrapAgent
-from ibbond.fabric.verbs import GSI_QPN, SMI_QPN, ManagementDatagram
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import GSI_QPN, SMI_QPN, ManagementDatagram
 from ibbond.wire.mad import (
     BASE_VERSION,
     CLASS_VERSION,

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ibbond.errors import Refused
-from ibbond.fabric.events import SubnetLog
 from ibbond.fabric.inventory import Inventory
-from ibbond.fabric.partitions import DEFAULT_PARTITION, Partition
 from ibbond.fabric.port import PKEYS_PER_PORT, Port
-from ibbond.fabric.subnet_manager import Plan, SmEffect, SubnetManager
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import FIRST_MLID, SMI_QPN, ManagementDatagram
+from ibbond.manager.partitions import DEFAULT_PARTITION, Partition
+from ibbond.manager.subnet_config import SubnetConfig
+from ibbond.manager.subnet_manager import SmEffect, SubnetManager
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import FIRST_MLID, SMI_QPN, ManagementDatagram, SubnetLog
 from ibbond.wire.mad import ManagementClass, Method, is_answer
 from ibbond.wire.port_info import Capability, PortInfo
 from ibbond.wire.sa import is_rmpp_control
@@ -38,7 +38,7 @@ class Managers:
         log: Callable[[SubnetLog], None],
     ) -> None:
         self.all: dict[str, SubnetManager] = {}
-        self.plan = Plan()
+        self.config = SubnetConfig()
         self._inventory = inventory
         self._timing = timing
         self._send = send
@@ -70,14 +70,14 @@ class Managers:
 
     def plan_partitions(self) -> None:
         """From now on partitions are what they are."""
-        self.plan.partitions = self._partitions
-        self.plan.pkeys = {port.guid: self._planned_pkeys(port) for port in self._inventory.end_ports()}
+        self.config.partitions = self._partitions
+        self.config.pkeys = {port.guid: self._planned_pkeys(port) for port in self._inventory.end_ports()}
 
     def install(self, now: int) -> None:
         """Put managers in their places and start them."""
         for rank, name in enumerate(self._places or self._default_places()):
             port = self._ports[name] = self._inventory.port(name)
-            self.all[name] = SubnetManager(port.guid, self._timing, self.plan, max(rank - 1, 0))
+            self.all[name] = SubnetManager(port.guid, self._timing, self.config, max(rank - 1, 0))
         self.revive(now)
 
     def tick(self, now: int, name: str, manager: SubnetManager) -> None:
@@ -134,7 +134,7 @@ class Managers:
     def set_pkeys(self, now: int, port: Port, pkeys: tuple[int, ...]) -> None:
         name, master = self._answering(f"cannot set the P_Keys of {port.name}")
         check_table(port, pkeys)
-        self.plan.pkeys[port.guid] = pkeys
+        self.config.pkeys[port.guid] = pkeys
         self.carry_out(name, master.sweep_now(now))
 
     def change_lid(self, now: int, port: Port, lid: int) -> None:
@@ -142,11 +142,11 @@ class Managers:
         name, master = self._answering(what)
         if not 0 < lid < FIRST_MLID:
             raise Refused(what, why="a unicast LID is 1 to 49151", fix="Choose one of these")
-        holder = next((guid for guid, held in self.plan.lids.items() if held == lid and guid != port.guid), None)
+        holder = next((guid for guid, held in self.config.lids.items() if held == lid and guid != port.guid), None)
         if holder is not None:
             names = [other.name for other in self._inventory.end_ports() if other.guid == holder]
             raise Refused(what, why=f"{', '.join(names)} has it", fix="Choose a free one")
-        self.plan.lids[port.guid] = lid
+        self.config.lids[port.guid] = lid
         self.carry_out(name, master.sweep_now(now))
 
     def reregister(self, now: int, port: Port) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ibbond.errors import Malformed
-from ibbond.fabric.reliable_verbs import Kind, ReliableMessage
-from ibbond.fabric.verbs import FIRST_MLID, Datagram, ManagementDatagram
+from ibbond.verbs.reliable_verbs import Kind, ReliableMessage
+from ibbond.verbs.verbs import FIRST_MLID, Datagram, ManagementDatagram
 from ibbond.wire.offload import OffloadHeader, largest_segment, segment_count, split
 
 LOCAL_OVERHEAD = 8 + 12 + 8 + 4  # LRH, BTH, DETH, ICRC: what PortXmitData counts beside the payload

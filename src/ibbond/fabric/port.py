@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ibbond.fabric.verbs import PortState
+from ibbond.verbs.verbs import PortState
 from ibbond.wire.gid import DEFAULT_GID_PREFIX
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 from ibbond.wire.port_info import MTU_BYTES, MTU_CODE, Capability, PhysicalState, PortInfo

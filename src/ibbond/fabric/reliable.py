@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 
 from ibbond.fabric.packet import Packet, message_packet, packets_of
 from ibbond.fabric.port import Port
-from ibbond.fabric.reliable_verbs import (
+from ibbond.fabric.schedule import Schedule
+from ibbond.machine import MS
+from ibbond.verbs.reliable_verbs import (
     Completion,
     Kind,
     Nak,
@@ -27,8 +29,6 @@ from ibbond.fabric.reliable_verbs import (
     Status,
     Work,
 )
-from ibbond.fabric.schedule import Schedule
-from ibbond.machine import MS
 
 PSN_MASK = 0xFFFFFF
 HALF = 0x800000

@@ -38,10 +38,8 @@ from ibbond.fabric.events import (
     SetPkeys,
     SubnetEffect,
     SubnetEvent,
-    SubnetLog,
     WorkDone,
 )
-from ibbond.fabric.generation import Generation
 from ibbond.fabric.hca import Hca
 from ibbond.fabric.inventory import Inventory
 from ibbond.fabric.links import Links
@@ -49,17 +47,19 @@ from ibbond.fabric.management_interfaces import ManagementInterfaces, end_port
 from ibbond.fabric.managers import set_is_sm
 from ibbond.fabric.node import Node
 from ibbond.fabric.packet import Packet, datagram_packet
-from ibbond.fabric.partitions import Partition
 from ibbond.fabric.port import Port, PortCounters
 from ibbond.fabric.reliable import ProtectionDomain, Reliable
-from ibbond.fabric.reliable_verbs import Completion, Peer, ReliableMessage
 from ibbond.fabric.schedule import Schedule
-from ibbond.fabric.subnet_manager import Plan, SubnetManager
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.timing import Timing
 from ibbond.fabric.transit import Transit, Walk
-from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.machine import Waiting, earliest
+from ibbond.manager.partitions import Partition
+from ibbond.manager.subnet_config import SubnetConfig
+from ibbond.manager.subnet_manager import SubnetManager
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.reliable_verbs import Completion, Peer, ReliableMessage
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import Datagram, PortEventKind, SubnetLog
 
 
 class Subnet:
@@ -212,8 +212,8 @@ class Subnet:
         return self._managers.master
 
     @property
-    def plan(self) -> Plan:
-        return self._managers.plan
+    def config(self) -> SubnetConfig:
+        return self._managers.config
 
     def port(self, name: str) -> Port:
         """The live port of this name."""

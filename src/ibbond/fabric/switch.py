@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import Port
-from ibbond.fabric.verbs import FIRST_MLID
+from ibbond.verbs.verbs import FIRST_MLID
 from ibbond.wire.smp import MLIDS_PER_BLOCK, MULTICAST_CAP, NO_PORT, PORTS_PER_POSITION, NodeType, SwitchInfo
 
 LINEAR_CAP = 0xBFFF  # the highest unicast LID

@@ -16,7 +16,7 @@ from ibbond.fabric.packet import MAX_COPIES, MAX_HOPS, Packet, segment_bytes, se
 from ibbond.fabric.port import Port
 from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.verbs import Datagram, PortState
+from ibbond.verbs.verbs import Datagram, PortState
 from ibbond.wire.smp import PERMISSIVE_LID
 
 HOP_POINTER, HOP_COUNT, RETURNING = 6, 7, 4  # where a directed route keeps them in the MAD

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ibbond.fabric.port import Port
-from ibbond.fabric.verbs import ManagementDatagram
+from ibbond.verbs.verbs import ManagementDatagram
 from ibbond.wire.mad import Method, Notice, capability_details, link_state_details
 from ibbond.wire.smp import NodeType, Smp, SmpAttribute
 

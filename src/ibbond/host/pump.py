@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ibbond.fabric.generation import Generation
 from ibbond.host.tun import OFFLOAD_BYTES
 from ibbond.stack.flows import Tap
+from ibbond.verbs.generation import Generation
 from ibbond.wire.offload import segment_count
 
 PACKET_BYTES: Final = 65_536 + 64  # the largest train with its headers

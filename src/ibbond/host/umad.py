@@ -21,11 +21,11 @@ from dataclasses import dataclass, field, replace
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.verbs import SMI_QPN, ManagementDatagram
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.machine import MS
 from ibbond.stack.events import NetworkEffect, OnSubnet
+from ibbond.verbs.verbs import SMI_QPN, ManagementDatagram
 from ibbond.wire.mad import RESPONSE, ManagementClass, Method
 from ibbond.wire.sa import RmppFlags, RmppType, SaMad, is_rmpp_control
 from ibbond.wire.simulated_umad import (

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.ipoib.events import CloseQueuePair, ConnectQueuePair, EmitMad, EmitMessage, InterfaceEffect, TooLong
 from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.wire import nd
 from ibbond.wire.cm import CmMad, CmPath, Drep, Dreq, Message, Mra, Rej, Rejected, RejectReason, Rep, Req, Rtu
 from ibbond.wire.hwaddr import RC_SUPPORTED

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ibbond.fabric.verbs import Datagram, ManagementDatagram, PortEventKind, PortState
+from ibbond.verbs.verbs import Datagram, ManagementDatagram, PortEventKind, PortState
 
 
 class PortFacts(Protocol):

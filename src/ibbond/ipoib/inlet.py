@@ -5,10 +5,10 @@ Read first: `ipoib_ib_handle_rx_wc` in Linux' `ipoib_ib.c` and `ipoib_cm_handle_
 
 from __future__ import annotations
 
-from ibbond.fabric.verbs import FIRST_MLID, Datagram
 from ibbond.ipoib.events import Frame
 from ibbond.ipoib.membership import Membership
 from ibbond.ipoib.outlet import Outlet
+from ibbond.verbs.verbs import FIRST_MLID, Datagram
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.offload import segment_count
 

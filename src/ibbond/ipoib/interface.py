@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ibbond.errors import Malformed, Refused
-from ibbond.fabric.verbs import Datagram, PortEventKind, PortState
 from ibbond.ipoib.connected import Connections
 from ibbond.ipoib.driver import CONNECTED, DATAGRAM, IpoibDriver
 from ibbond.ipoib.events import (
@@ -40,6 +39,7 @@ from ibbond.ipoib.paths import Paths, StackNeighbours
 from ibbond.ipoib.preparation import Preparation
 from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
 from ibbond.netdev.device import Device
+from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
 from ibbond.wire.cm import CmMad
 from ibbond.wire.group_address import LINK_LOCAL_SCOPE, broadcast_address, joinable
 from ibbond.wire.hwaddr import ADDRESS_BYTES, HardwareAddress

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ibbond.fabric.verbs import FIRST_MLID, MULTICAST_QPN, PortState
 from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
 from ibbond.ipoib.outlet import SUPERSEDED, Outlet, Packet, Path
 from ibbond.ipoib.queries import Join, Leave, Queries
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import FIRST_MLID, MULTICAST_QPN, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Selector

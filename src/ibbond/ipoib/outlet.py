@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibbond.fabric.verbs import Datagram
 from ibbond.ipoib.events import Dropped, EmitDatagram, InterfaceEffect, PortFacts, TooLong
 from ibbond.ipoib.partition import Partition
 from ibbond.netdev.device import Device
+from ibbond.verbs.verbs import Datagram
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_RARP
 from ibbond.wire.offload import largest_segment, segment_count
 

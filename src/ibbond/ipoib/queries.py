@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.ipoib.events import EmitMad, PortFacts
 from ibbond.machine import MS
+from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.wire.mad import MadHeader, ManagementClass
 from ibbond.wire.sa import SaMad
 

@@ -23,7 +23,6 @@ from ibbond.backend.control_server import ControlServer, encode
 from ibbond.backend.control_socket import pinned
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
-from ibbond.fabric.timing import Timing
 from ibbond.host import netns
 from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
@@ -44,6 +43,7 @@ from ibbond.stack.build import build
 from ibbond.stack.events import AttributeChanged, DeviceAppeared, DeviceVanished, NetworkEffect, OnHost, ToBond
 from ibbond.stack.network import Network
 from ibbond.topology.load import parse
+from ibbond.verbs.timing import Timing
 
 LOOKING_EVERY = 2 * MS
 READY_PATIENCE = 15 * SECOND

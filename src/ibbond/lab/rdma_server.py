@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from ibbond.errors import Malformed, Refused
-from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.machine import MS
@@ -42,6 +41,7 @@ from ibbond.rdma.messages import (
 )
 from ibbond.stack.events import NetworkEffect, OnHost
 from ibbond.stack.rdma_events import Destroy, PostWork, RdmaCall, RdmaEvent, RdmaGone, RdmaRequest, WorkOver
+from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
 PAUSE_AT = 1024  # messages that a program has not read: of what it asks no more is taken
 QUEUE_LIMIT = 65536  # ... and it is dropped

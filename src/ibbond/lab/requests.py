@@ -33,7 +33,6 @@ from ibbond.fabric.events import (
     SubnetEvent,
 )
 from ibbond.fabric.managers import check_table
-from ibbond.fabric.verbs import PortState
 from ibbond.host.capture import Capture
 from ibbond.lab.infiniband_tools import MANAGER_NODE, partitions
 from ibbond.lab.journal import Item
@@ -43,6 +42,7 @@ from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
 from ibbond.topology.reader import unknown
+from ibbond.verbs.verbs import PortState
 
 if TYPE_CHECKING:
     from ibbond.lab.daemon import Lab

@@ -18,7 +18,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ibbond.errors import Refused
-from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.machine import MS
 from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, RESPONSE_TIMEOUT, RETRY_COUNT
 from ibbond.stack.rdma_events import (
@@ -37,6 +36,7 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
+from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.wire.cm import RejectReason
 
 DEFAULT_PORT = 18634  # RDS over RDMA CM

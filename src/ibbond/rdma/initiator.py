@@ -10,7 +10,6 @@ import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.machine import MS
 from ibbond.rdma.session import (
     ACK_TIMEOUT,
@@ -55,6 +54,7 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
+from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
 
 @dataclass(slots=True)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, get_type_hints
 
 from ibbond.errors import Malformed, Refused
-from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.stack.rdma_events import (
     ARRIVED_IDS,
     Accept,
@@ -34,6 +33,7 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
+from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -9,7 +9,6 @@ import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from ibbond.fabric.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.rdma.session import (
     BLOCK,
     BUSY,
@@ -44,6 +43,7 @@ from ibbond.stack.rdma_events import (
     Reject,
     WorkOver,
 )
+from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 
 
 @dataclass(slots=True)

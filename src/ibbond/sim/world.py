@@ -13,7 +13,6 @@ from random import Random
 from typing import Protocol
 
 from ibbond.errors import Malformed, Refused
-from ibbond.fabric.timing import Timing
 from ibbond.machine import MS, US
 from ibbond.sim.checkers import STATE_CHECKERS, Broken, DeliveryChecker, arrives_once, everybody_reached
 from ibbond.sim.faults import KINDS, Fault, draw
@@ -23,6 +22,7 @@ from ibbond.sim.stream import SEGMENT, STREAM_PORT, StreamReceiver, StreamSender
 from ibbond.stack.build import build
 from ibbond.stack.events import Deliver, Happened, NetworkEffect, NetworkEvent, OnHost
 from ibbond.stack.network import Network
+from ibbond.verbs.timing import Timing
 from ibbond.wire.udp import UdpDatagram
 
 

@@ -21,10 +21,10 @@ from ibbond.bonding.effects import (
     ProbeNeighbor,
     ResendReports,
 )
-from ibbond.fabric.generation import Generation
 from ibbond.stack.events import AttributeChanged
 from ibbond.stack.frames import Frames
 from ibbond.stack.ip_layer import IpLayer
+from ibbond.verbs.generation import Generation
 from ibbond.wire.hwaddr import address_text
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from collections.abc import Collection, Mapping
 
 from ibbond.bonding.events import AddMember, SetOption
 from ibbond.bonding.registry import Registry
-from ibbond.fabric.generation import Generation
-from ibbond.fabric.partitions import Partition
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.timing import Timing
+from ibbond.manager.partitions import Partition
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.events import CreateBond, CreateChild, SetAdmin, SetDeviceMode, SetDeviceMtu, ToBond
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.network import Network
 from ibbond.topology.model import CONNECTED, DATAGRAM_ONLY, Bond, Host, Topology
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.timing import Timing
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.pkey import DEFAULT_PKEY
 

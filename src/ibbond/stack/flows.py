@@ -3,7 +3,7 @@
 A flow is made only of decisions that are settled (neighbor and path known, receive filter open, a way without loss or
 delay, and without a capture but where the user of flows shows it what passes) and holds as long as the world's
 generation counter stands still; whatever changes a decision bumps the counter. Counts are kept in the flow and handed
-to devices and ports by `settle`. Read first: `fabric/generation`, host/pump. Left out: groups and broadcasts, which
+to devices and ports by `settle`. Read first: `verbs/generation`, host/pump. Left out: groups and broadcasts, which
 every receiver must see for itself; packets that the stack itself reads (group reports, neighbor discovery), which have
 no flow. Messages of connected mode are remembered while nothing waits at their queue pair; neither numbered nor
 acknowledged then, they are counted as if: a message longer than the InfiniBand MTU as packets of that size.
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from ibbond.fabric.packet import ACK_HEADER_BYTES, RELIABLE_OVERHEAD
 from ibbond.fabric.subnet import Subnet
 from ibbond.fabric.transit import Walk
-from ibbond.fabric.verbs import Datagram
 from ibbond.netdev.device import Device
 from ibbond.stack.frames import WayOut
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.ip_layer import destination_of
+from ibbond.verbs.verbs import Datagram
 from ibbond.wire.group_reports import is_report
 from ibbond.wire.ip import HOP_BY_HOP
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES

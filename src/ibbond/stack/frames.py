@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
 from ibbond.errors import Malformed
-from ibbond.fabric.verbs import Datagram
 from ibbond.ipoib.events import Frame
 from ibbond.ipoib.outlet import Path
 from ibbond.netdev.device import Device
@@ -24,6 +23,7 @@ from ibbond.stack.ethernet import swallow
 from ibbond.stack.events import Deliver
 from ibbond.stack.ip_layer import IpLayer, destination_of
 from ibbond.stack.outgoing import IpEffect, Outgoing, ToHost
+from ibbond.verbs.verbs import Datagram
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp
 from ibbond.wire.icmp import too_big

@@ -18,10 +18,7 @@ from ibbond.bonding.effects import BondEffect
 from ibbond.bonding.events import AddressesChanged, BondEvent, Close, MemberChanged, Open, Ready, SetMtu
 from ibbond.bonding.registry import Registry
 from ibbond.errors import Refused
-from ibbond.fabric.generation import Generation
-from ibbond.fabric.reliable_verbs import Completion
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.outlet import Path
 from ibbond.netdev.device import Device
@@ -58,6 +55,9 @@ from ibbond.stack.rdma_events import RdmaCall, RdmaGone
 from ibbond.stack.rdma_users import RdmaUsers
 from ibbond.stack.standby import Standby
 from ibbond.topology.model import listed
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.reliable_verbs import Completion
+from ibbond.verbs.verbs import Datagram, PortEventKind
 
 
 @dataclass(frozen=True, eq=False, slots=True)

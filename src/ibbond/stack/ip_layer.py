@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ibbond.errors import Malformed
-from ibbond.fabric.generation import Generation
 from ibbond.netdev.device import Device
 from ibbond.stack.announcements import gratuitous_arps, reports, unsolicited_advertisements
 from ibbond.stack.host_groups import HostGroups
 from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Solicit, Unreachable
 from ibbond.stack.next_hop import IPV6_LINK_LOCAL, NextHops
 from ibbond.stack.outgoing import IpEffect, Outgoing, ToHost
+from ibbond.verbs.generation import Generation
 from ibbond.wire import arp, nd
 from ibbond.wire.arp import Arp
 from ibbond.wire.group_address import map_group

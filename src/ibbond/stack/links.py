@@ -1,6 +1,6 @@
 """The IPoIB interfaces of one host on the ports of its HCAs: made, told of what happens, and their effects carried out.
 
-Read first: `ipoib/events` for what an interface asks for, `fabric/verbs` for what a port offers. Queue pairs are
+Read first: `ipoib/events` for what an interface asks for, `verbs/verbs` for what a port offers. Queue pairs are
 changed at once (verbs are calls); packets and MADs leave through the outbox. What lies above an interface, a bond or
 its own IP side, is not known here.
 """
@@ -13,10 +13,7 @@ from functools import partial
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Post, SendDatagram, SendMad
-from ibbond.fabric.generation import Generation
-from ibbond.fabric.reliable_verbs import Completion, Operation, Peer, Status, Work
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.verbs import Datagram, PortEventKind
 from ibbond.ipoib.driver import CONNECTED, DATAGRAM, ipoib_device
 from ibbond.ipoib.events import (
     AddressIs,
@@ -52,6 +49,9 @@ from ibbond.netdev.namespace import Namespace
 from ibbond.stack.agenda import Agenda
 from ibbond.stack.outbox import Outbox
 from ibbond.stack.outgoing import Outgoing
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.reliable_verbs import Completion, Operation, Peer, Status, Work
+from ibbond.verbs.verbs import Datagram, PortEventKind
 from ibbond.wire.hwaddr import RC_SUPPORTED
 from ibbond.wire.pkey import FULL_MEMBER
 from ibbond.wire.port_info import MTU_BYTES

@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ibbond.fabric.generation import Generation
 from ibbond.machine import SECOND
+from ibbond.verbs.generation import Generation
 
 RETRY = 1 * SECOND  # retrans_time
 ATTEMPTS = 3  # mcast_solicit, ucast_probes

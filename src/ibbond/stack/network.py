@@ -2,7 +2,7 @@
 
 Read first: docs/architecture.md, walks 1 and 2. An event goes to a host or to the subnet; what that causes goes to and
 fro between hosts and subnet in one queue until it is quiet, and what is left for the world outside is returned:
-packets first, news after. Delays, where there are any, are inside the machines (`fabric.timing`). Left out: executing.
+packets first, news after. Delays, where there are any, are inside the machines (`verbs.timing`). Left out: executing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from ibbond.fabric.events import (
     Post,
     SendDatagram,
     SendMad,
-    SubnetLog,
     WorkDone,
 )
-from ibbond.fabric.generation import Generation
 from ibbond.fabric.subnet import Subnet
 from ibbond.stack.agenda import Agenda
 from ibbond.stack.events import Deliver, FrameCaptured, Happened, NetworkEffect, NetworkEvent, OnHost, OnSubnet
@@ -34,6 +32,8 @@ from ibbond.stack.flows import Flow, Flows
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.outbox import HostEffect
 from ibbond.topology.model import listed
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.verbs import SubnetLog
 
 _SUBNET = ""  # the subnet's key in the agenda; hosts have names
 

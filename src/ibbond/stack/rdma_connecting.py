@@ -26,11 +26,11 @@ from ibbond.fabric.connection_manager import (
     Requested,
 )
 from ibbond.fabric.events import SendMad
-from ibbond.fabric.reliable_verbs import Peer
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_events import Connect, RdmaKind
 from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds, refused
+from ibbond.verbs.reliable_verbs import Peer
 from ibbond.wire.cm import CmMad, CmPath, Rej, RejectReason, Rep, Req
 from ibbond.wire.port_info import MTU_BYTES
 from ibbond.wire.rdma_ip import ROOM, RdmaIpHeader

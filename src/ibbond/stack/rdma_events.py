@@ -8,7 +8,7 @@ its own ids from 0 up; ids that a connection request makes are numbered by us fr
 import enum
 from dataclasses import dataclass
 
-from ibbond.fabric.reliable_verbs import Completion, Receive, Work
+from ibbond.verbs.reliable_verbs import Completion, Receive, Work
 
 ARRIVED_IDS = 1 << 24
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ibbond.fabric.events import SendMad
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.machine import MS
 from ibbond.stack.rdma_events import RdmaKind, ResolveAddress
 from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds
+from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import PathMask, PathRecord

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, assert_never
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import Post
 from ibbond.fabric.reliable import Buffer
-from ibbond.fabric.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_connecting import Connecting
@@ -35,6 +34,7 @@ from ibbond.stack.rdma_events import (
 )
 from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds, need, refused
 from ibbond.stack.rdma_resolving import Resolving
+from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.wire.cm import CmMad
 from ibbond.wire.mad import MadHeader, ManagementClass
 from ibbond.wire.sa import SaMad

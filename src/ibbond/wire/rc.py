@@ -1,7 +1,7 @@
 """InfiniBand packets of reliable connections byte by byte, as captures show them.
 
 Read first: InfiniBand Architecture volume 1, 9.2 to 9.3 (BTH opcodes, RETH, AETH) and `wire.ib`, the like of
-datagrams. The subnet carries `fabric.reliable_verbs`, these bytes exist for taps. Left out: atomics and immediate data;
+datagrams. The subnet carries `verbs.reliable_verbs`, these bytes exist for taps. Left out: atomics and immediate data;
 reading global routes.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ibbond.fabric.discovery import PortKey, SubnetMap
+from ibbond.manager.discovery import PortKey, SubnetMap
 from ibbond.wire.pkey import FULL_MEMBER
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ibbond.fabric.verbs import ManagementDatagram
 from ibbond.machine import SECOND
+from ibbond.verbs.verbs import ManagementDatagram
 from ibbond.wire.sa import RMPP_OVERHEAD, RMPP_VERSION, SA_DATA_BYTES, Rmpp, RmppFlags, RmppType, SaMad
 
 SEGMENT_BYTES = RMPP_OVERHEAD + SA_DATA_BYTES

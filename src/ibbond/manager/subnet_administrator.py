@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ibbond.errors import Malformed
-from ibbond.fabric.directory import Directory, EndPort
-from ibbond.fabric.groups import LIFETIME, RATE_40, Group, Groups, RefusedBySa, matches
 from ibbond.machine import SECOND
+from ibbond.manager.directory import Directory, EndPort
+from ibbond.manager.groups import LIFETIME, RATE_40, Group, Groups, RefusedBySa, matches
 from ibbond.wire.mad import Method, Status
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import (

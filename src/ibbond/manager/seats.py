@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ibbond.fabric.directory import EndPort
-from ibbond.fabric.discovery import PortKey
-from ibbond.fabric.groups import RECEIVING_STATES
+from ibbond.manager.directory import EndPort
+from ibbond.manager.discovery import PortKey
+from ibbond.manager.groups import RECEIVING_STATES
 
 _RECEIVING = int(RECEIVING_STATES)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from ibbond.fabric.verbs import ManagementDatagram
+from ibbond.verbs.verbs import ManagementDatagram
 from ibbond.wire.mad import Method
 from ibbond.wire.smp import PERMISSIVE_LID, Smp, directed_path
 

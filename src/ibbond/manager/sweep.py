@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from ibbond.fabric.conversation import Answers, Ask, Task
-from ibbond.fabric.directory import Directory, EndPort
-from ibbond.fabric.discovery import PortKey, SeenNode, SeenPort, SubnetMap, asked, discover
-from ibbond.fabric.groups import Group, Groups
-from ibbond.fabric.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
-from ibbond.fabric.seats import Seats
-from ibbond.fabric.verbs import FIRST_MLID, PortState
+from ibbond.manager.conversation import Answers, Ask, Task
+from ibbond.manager.directory import Directory, EndPort
+from ibbond.manager.discovery import PortKey, SeenNode, SeenPort, SubnetMap, asked, discover
+from ibbond.manager.groups import Group, Groups
+from ibbond.manager.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
+from ibbond.manager.seats import Seats
+from ibbond.manager.subnet_config import SubnetConfig
+from ibbond.verbs.verbs import FIRST_MLID, PortState
 from ibbond.wire.gid import DEFAULT_GID_PREFIX
 from ibbond.wire.pkey import DEFAULT_PKEY
 from ibbond.wire.port_info import Capability, PortInfo
@@ -33,9 +33,6 @@ from ibbond.wire.smp import (
     SmState,
     SwitchInfo,
 )
-
-if TYPE_CHECKING:
-    from ibbond.fabric.subnet_manager import Plan
 
 SUBNET_TIMEOUT = 18  # 4.096 us x 2^18, about 1.07 s: how often an agent repeats a trap
 PKEYS_PER_BLOCK = 32
@@ -62,12 +59,12 @@ class Change:
 class Sweeper:
     """What a manager has written so far, and the tasks that write more."""
 
-    def __init__(self, guid: int, plan: Plan, groups: Groups, directory: Directory) -> None:
+    def __init__(self, guid: int, config: SubnetConfig, groups: Groups, directory: Directory) -> None:
         self._guid = guid
-        self._plan = plan
+        self._config = config
         self._groups = groups
         self._directory = directory
-        self._lids = plan.lids
+        self._lids = config.lids
         self._switches: list[SeenNode] = []  # of the last map
         self._graph: Graph = {}
         self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
@@ -144,12 +141,12 @@ class Sweeper:
             data = asked(answer)
             other = SmInfo.parse(data) if data is not None else None
             if other is not None and other.state == SmState.MASTER:
-                rivals.append((port, (other.priority, -other.guid) > (self._plan.priority, -self._guid)))
+                rivals.append((port, (other.priority, -other.guid) > (self._config.priority, -self._guid)))
         return rivals
 
     def _hand_over(self, better: SeenPort) -> Task:
         """Tell the other master that this one yields: what it has written since is for the other to write anew."""
-        info = SmInfo(self._guid, 0, self._plan.priority, SmState.MASTER)
+        info = SmInfo(self._guid, 0, self._config.priority, SmState.MASTER)
         yield [Ask(better.path, SmpAttribute.SM_INFO, SmControl.HANDOVER, info.pack(), better.info.m_key)]
 
     def look(self) -> Generator[Sequence[Ask], Answers, bool]:
@@ -254,7 +251,7 @@ class Sweeper:
         )
 
     def _pkey_asks(self, port: SeenPort) -> list[Ask]:
-        wanted = self._plan.pkeys.get(port.guid, (DEFAULT_PKEY,))
+        wanted = self._config.pkeys.get(port.guid, (DEFAULT_PKEY,))
         table = (*wanted, *[0] * (PKEYS_PER_BLOCK - len(wanted)))
         if table == port.pkeys:
             return []

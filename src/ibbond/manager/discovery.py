@@ -11,8 +11,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ibbond.errors import Malformed
-from ibbond.fabric.conversation import Answers, Ask
-from ibbond.fabric.verbs import PortState
+from ibbond.manager.conversation import Answers, Ask
+from ibbond.verbs.verbs import PortState
 from ibbond.wire.mad import Status
 from ibbond.wire.port_info import PhysicalState, PortInfo
 from ibbond.wire.smp import MAX_HOPS, Block16, NodeDescription, NodeInfo, NodeType, Smp, SmpAttribute, SwitchInfo

@@ -69,3 +69,11 @@ class ManagementDatagram:
     source_qpn: int
     destination_qpn: int
     mad: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetLog:
+    """Effect: something a person watching the subnet wants to read (`link down`, `sweep done in 0.7 ms`)."""
+
+    what: str
+    where: str

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from ibbond.errors import Malformed
-from ibbond.fabric.conversation import TRANSACTION_BASE, Conversation, Task, directed
-from ibbond.fabric.directory import Directory
-from ibbond.fabric.events import SubnetLog
-from ibbond.fabric.groups import Groups
-from ibbond.fabric.partitions import Partition
-from ibbond.fabric.reliable_answers import ReliableAnswers
-from ibbond.fabric.standby import StandbyWatch, Verdict
-from ibbond.fabric.subnet_administrator import Answer, SubnetAdministrator
-from ibbond.fabric.sweep import Sweeper
-from ibbond.fabric.timing import Timing
-from ibbond.fabric.verbs import GSI_QPN, ManagementDatagram
 from ibbond.machine import SECOND
+from ibbond.manager.conversation import TRANSACTION_BASE, Conversation, Task, directed
+from ibbond.manager.directory import Directory
+from ibbond.manager.groups import Groups
+from ibbond.manager.reliable_answers import ReliableAnswers
+from ibbond.manager.standby import StandbyWatch, Verdict
+from ibbond.manager.subnet_administrator import Answer, SubnetAdministrator
+from ibbond.manager.subnet_config import SubnetConfig
+from ibbond.manager.sweep import Sweeper
+from ibbond.verbs.timing import Timing
+from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, SubnetLog
 from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, Status, gid_details
 from ibbond.wire.sa import SA_DATA_BYTES, SINGLE, RmppType, SaAttribute, SaMad
 from ibbond.wire.smp import SmControl, SmInfo, Smp, SmpAttribute, SmState
@@ -37,36 +36,23 @@ TRAP_GROUP_CREATED, TRAP_GROUP_DELETED = 66, 67
 SmEffect = ManagementDatagram | SubnetLog
 
 
-@dataclass(slots=True)
-class Plan:
-    """What all managers of a subnet share: partitions, P_Key tables and LIDs by port GUID.
-
-    The LIDs are those ever given (OpenSM's guid2lid file), so that they stay when another manager takes over.
-    """
-
-    partitions: list[Partition] = field(default_factory=list)
-    pkeys: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    lids: dict[int, int] = field(default_factory=dict)
-    priority: int = 0
-
-
 class SubnetManager:
     """One manager at one port (`guid`), master or standby. Methods return what it sends and says, in order.
 
     `rank` orders the standbys: the lowest takes over first.
     """
 
-    def __init__(self, guid: int, timing: Timing, plan: Plan, rank: int = 0) -> None:
+    def __init__(self, guid: int, timing: Timing, config: SubnetConfig, rank: int = 0) -> None:
         self.guid = guid
-        self.plan = plan
+        self.config = config
         self.state = SmState.NOT_ACTIVE
         self.groups = Groups()
-        for partition in plan.partitions:
+        for partition in config.partitions:
             if partition.ipoib:
                 self.groups.add_broadcast(partition)
         self.directory = Directory()
         self.administrator = SubnetAdministrator(self.directory, self.groups)
-        self.sweeper = Sweeper(guid, plan, self.groups, self.directory)
+        self.sweeper = Sweeper(guid, config, self.groups, self.directory)
         self.sweeps = 0
         self._timing = timing
         self._watch = StandbyWatch(timing, rank)
@@ -178,7 +164,7 @@ class SubnetManager:
             self._schedule_sweep()
 
     def sweep_now(self, now: int) -> list[SmEffect]:
-        """The operator changed the plan."""
+        """The operator changed the configuration."""
         self._now = now
         self._jobs.append(self._sweep)
         return self._work()
@@ -228,7 +214,7 @@ class SubnetManager:
         elif smp.method == Method.SET:
             self._out = self.start(self._now)
         self._activity += 1
-        data = SmInfo(self.guid, self._activity, self.plan.priority, self.state).pack()
+        data = SmInfo(self.guid, self._activity, self.config.priority, self.state).pack()
         self._reply(mad, smp.answer(data, status).pack())
 
     def _watch_master(self, own_lid: int, master_lid: int) -> None:

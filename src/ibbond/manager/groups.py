@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ibbond.fabric.directory import EndPort
-from ibbond.fabric.partitions import Partition
-from ibbond.fabric.verbs import FIRST_MLID
+from ibbond.manager.directory import EndPort
+from ibbond.manager.partitions import Partition
+from ibbond.verbs.verbs import FIRST_MLID
 from ibbond.wire.pkey import FULL_MEMBER
 from ibbond.wire.port_info import MTU_CODE
 from ibbond.wire.sa import SaStatus

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 
-from ibbond.fabric.timing import Timing
+from ibbond.verbs.timing import Timing
 
 
 class Verdict(enum.Enum):

@@ -1,0 +1,1 @@
+"""The subnet manager and administrator, which know the subnet through MADs only."""

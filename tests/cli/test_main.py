@@ -155,7 +155,7 @@ def test_a_file_may_have_any_name(words: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["nan", "inf", "1e12"])
 def test_a_capture_takes_seconds_that_can_be_waited(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["lab", "capture", "--name", "nosuchlab", "h1/ib0", "x.pcap", "--seconds", value]) == 2
-    assert "Invalid value for '--seconds'" in capsys.readouterr().err
+    assert "invalid value for --seconds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["lose", "h1/ib0", "--percent", "nan"], ["set-pkeys", "h1/ib0", "0"]])
@@ -192,13 +192,13 @@ def command_line(*words: str, **options: Any) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("words", [["lab", "topology"], ["lab", "topology", "--json"], ["options"]])
 def test_output_that_cannot_be_written_is_one_clear_line(words: list[str]) -> None:
-    fix = "Make room, or send the output elsewhere.\n"
+    fix = "Free some space, or write it elsewhere.\n"
     with open("/dev/full", "w") as full:
         lost = command_line(*words, stdout=full)
     closed = command_line(*words, preexec_fn=lambda: os.close(1))
     assert [lost.returncode, closed.returncode] == [2, 2]
-    assert lost.stderr == f"ibbond: cannot write: No space left on device. {fix}"
-    assert closed.stderr == f"ibbond: cannot write: standard output is closed. {fix}"
+    assert lost.stderr == f"ibbond: cannot write the output: No space left on device. {fix}"
+    assert closed.stderr == f"ibbond: cannot write the output: standard output is closed. {fix}"
 
 
 def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
@@ -224,5 +224,5 @@ def test_what_the_system_refuses_is_a_refusal(
     monkeypatch.setattr("ibbond.cli.lab.read_text", lambda *_: os.stat("/nowhere"))
     assert run(["lab", "topology", "x", "--json"]) == 2
     told = capsys.readouterr()
-    assert told.err == "ibbond: cannot use /nowhere: No such file or directory. Mend that and try again.\n"
+    assert told.err == "ibbond: cannot use /nowhere: No such file or directory. Check its path and permissions.\n"
     assert json.loads(told.out)["error"]["why"] == "No such file or directory"

@@ -14,6 +14,7 @@ import click
 from ibbond.cli.addr import DeviceName, backend_of, parse_device, parse_host
 from ibbond.cli.bond_text import describe, facts_of, members_of, options_of, state_of, text_of
 from ibbond.cli.output import done, json_option, name_option, print_json, table
+from ibbond.cli.usage import Group
 from ibbond.errors import Refused
 from ibbond.netdev.device import INFINIBAND, Flags
 
@@ -33,7 +34,7 @@ INTERRUPT = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def bond() -> None:
     """Bonds of a lab host (h1/bond0), of the lab host we are in, or of this host (bond0)."""
 

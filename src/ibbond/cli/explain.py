@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from ibbond.cli.output import json_option, print_json
+from ibbond.cli.usage import Group
 from ibbond.errors import Malformed, Refused
 from ibbond.wire.hwaddr import HardwareAddress
 
 
-@click.group()
+@click.group(cls=Group)
 def addr() -> None:
     """The 20-byte addresses of IPoIB, as `ip link` shows them."""
 

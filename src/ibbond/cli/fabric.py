@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ibbond.cli.output import json_option, name_option, print_json, table
+from ibbond.cli.usage import Group
 
 HEADS = {
     "show": ("port", "lid", "state", "peer", "guid", "sm_lid", "mtu", "pkeys"),
@@ -24,7 +25,7 @@ HEADS = {
 }
 
 
-@click.group()
+@click.group(cls=Group)
 def fabric() -> None:
     """The subnet of a running lab: ports, routes, multicast groups and counters, whoever manages it."""
 

@@ -8,6 +8,7 @@ import sys
 import click
 
 from ibbond.cli.output import json_option, name_option, print_json
+from ibbond.errors import Refused
 
 EXEC = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
@@ -28,7 +29,9 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
 
     words = command[1:] if command[0] == "--" else command
     if not words or not words[0]:
-        raise click.UsageError("Name the program to run: ibbond lab exec h1 -- ping 10.0.0.2")
+        raise Refused(
+            "no program to run", why="nothing follows the host", fix="For example: ibbond lab exec h1 -- ping 10.0.0.2"
+        )
     control = Control.of(lab_name)
     if not as_json:
         sys.stdout.flush()

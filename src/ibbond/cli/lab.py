@@ -19,9 +19,10 @@ from ibbond.cli.inside import exec_, shell
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
+from ibbond.cli.usage import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def lab() -> None:
     """Hosts, switches and cables on this machine.
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import click
 
 from ibbond import __version__
+from ibbond.cli.usage import Group, refusal
 from ibbond.errors import Refused
 
 REFUSED = 2
@@ -50,7 +51,7 @@ COMMANDS: dict[str, Row] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are rows of a table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -96,13 +97,14 @@ def run(words: list[str]) -> int:
         result = ibbond.main(args=words, prog_name="ibbond", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except Refused as refusal:
-        return refuse(str(refusal), refusal, words)
-    except click.ClickException as error:
-        if asked_for_json(words):
-            print_error_object(error.format_message(), "", "")
+    except Refused as request:
+        return refuse(str(request), request, words)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return REFUSED
+    except click.ClickException as error:
+        usage_error = refusal(error)
+        return refuse(str(usage_error), usage_error, words)
     except (KeyboardInterrupt, click.Abort):
         print("ibbond: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -117,11 +119,12 @@ def refuse_error(error: OSError, words: list[str]) -> int:
     """What the system refused and nobody expected."""
     why = error.strerror or str(error)
     if error.errno in NOT_WRITTEN:
-        refusal = Refused("cannot write", why=why, fix="Make room, or send the output elsewhere")
+        refused = Refused("cannot write the output", why=why, fix="Free some space, or write it elsewhere")
+    elif error.filename:
+        refused = Refused(f"cannot use {error.filename}", why=why, fix="Check its path and permissions")
     else:
-        what = f"cannot use {error.filename}" if error.filename else "cannot go on"
-        refusal = Refused(what, why=why, fix="Mend that and try again")
-    return refuse(str(refusal), refusal, words)
+        refused = Refused("the system refused a request", why=why, fix="Resolve that and try again")
+    return refuse(str(refused), refused, words)
 
 
 def refuse_other_bytes(words: list[str]) -> None:
@@ -135,9 +138,9 @@ def refuse_other_bytes(words: list[str]) -> None:
                 raise Refused(f"cannot read {shown}", why="it is not UTF-8", fix="Use another name") from None
 
 
-def refuse(text: str, refusal: Refused, words: list[str]) -> int:
+def refuse(text: str, refused: Refused, words: list[str]) -> int:
     if asked_for_json(words):
-        print_error_object(refusal.what, refusal.why, refusal.fix)
+        print_error_object(refused.what, refused.why, refused.fix)
     print(f"ibbond: {text}", file=sys.stderr)
     return REFUSED
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ibbond.cli import files
+from ibbond.cli.usage import Group
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ STORY = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 ON = click.option("--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")
 
 
-@click.group()
+@click.group(cls=Group)
 def sim() -> None:
     """Stories in the virtual world: the same code, a virtual clock, one seed replays everything."""
 

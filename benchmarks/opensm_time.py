@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ibbond.lab.infiniband_tools import OPENSM_CONF, equip
 from ibbond.lab.state import Files
+from ibbond.tools.infiniband_tools import OPENSM_CONF, equip
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 TURNS, PATIENCE = 9, 30.0

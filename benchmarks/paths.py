@@ -27,7 +27,7 @@ from ibbond.host.netns import Space
 from ibbond.host.priority import NICE
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.lab import launch
-from ibbond.lab.inside import door
+from ibbond.lab.exec import door
 from ibbond.lab.state import Files, Wish
 from ibbond.topology.default import TWO_HOSTS
 

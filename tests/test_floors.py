@@ -13,9 +13,10 @@ FLOORS = (
     {"ipoib", "abi"},
     {"stack"},
     {"host", "sim", "replay", "rdma", "config"},
-    {"backend"},
+    {"backend", "tools"},
     {"sysfs", "ops"},
     {"lab"},
+    {"demo"},
     {"cli"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

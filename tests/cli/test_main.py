@@ -210,7 +210,7 @@ def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
-    ask = "from ibbond.lab.inside import door; door(None, 'h1')"
+    ask = "from ibbond.lab.exec import door; door(None, 'h1')"
     with tempfile.TemporaryDirectory() as gone:
         rmdir = Path(gone).rmdir
         done = subprocess.run([sys.executable, "-c", ask], cwd=gone, preexec_fn=rmdir, stderr=subprocess.PIPE)
@@ -221,7 +221,7 @@ def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
 def test_what_the_system_refuses_is_a_refusal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibbond.cli.lab.read_text", lambda *_: os.stat("/nowhere"))
+    monkeypatch.setattr("ibbond.cli.files.read_text", lambda *_: os.stat("/nowhere"))
     assert run(["lab", "topology", "x", "--json"]) == 2
     told = capsys.readouterr()
     assert told.err == "ibbond: cannot use /nowhere: No such file or directory. Check its path and permissions.\n"

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.errors import Refused
-from ibbond.lab.measure import (
+from ibbond.demo.measure import (
     ByteStream,
     Happening,
     ProbeStream,
@@ -15,8 +14,9 @@ from ibbond.lab.measure import (
     recording_from,
     summarize,
 )
-from ibbond.lab.report import make_directory, write_report
-from ibbond.lab.timeline import active_spans
+from ibbond.demo.report import make_directory, write_report
+from ibbond.demo.timeline import active_spans
+from ibbond.errors import Refused
 from ibbond.machine import MS, SECOND
 
 MOVES = (

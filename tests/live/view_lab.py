@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ibbond.backend.control_socket import Control
-from ibbond.lab.inside import Door, door
+from ibbond.lab.exec import Door, door
 from ibbond.sysfs.mount import why_not
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ibbond.lab.measure import recording_from, summarize
-from ibbond.lab.rdma_session import Beside, simulate
+from ibbond.demo.measure import recording_from, summarize
+from ibbond.demo.rdma_session import Beside, simulate
 from ibbond.sim.demo import record
 from ibbond.topology.default import TWO_HOSTS
 

@@ -3,7 +3,7 @@
 Here in the virtual world, where every lost probe counts; tests/live/test_demo.py does it with real programs.
 """
 
-from ibbond.lab.measure import recording_from, summarize
+from ibbond.demo.measure import recording_from, summarize
 from ibbond.sim.demo import record
 
 ROUNDS = 2

@@ -6,9 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from ibbond.demo.rdma_session import SimulatedProgram
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
-from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
 from ibbond.rdma.datagram import LARGEST, MEMORY_BYTES, PEERS, QUEUED, Endpoint
 from ibbond.sim.faults import KINDS, RandomFaults

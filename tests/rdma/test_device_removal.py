@@ -4,10 +4,10 @@ import errno
 
 import pytest
 
+from ibbond.demo import rdma_session
+from ibbond.demo.rdma_session import SimulatedProgram
 from ibbond.errors import Refused
 from ibbond.fabric.events import KillAdapter, ReviveAdapter
-from ibbond.lab import rdma_session
-from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.target import Target

@@ -2,9 +2,9 @@
 
 import pytest
 
+from ibbond.demo import rdma_session
+from ibbond.demo.rdma_report import came_back
 from ibbond.fabric.events import Cut
-from ibbond.lab import rdma_session
-from ibbond.lab.rdma_report import came_back
 from ibbond.machine import MS, SECOND
 from ibbond.rdma import initiator as initiating
 from ibbond.rdma import session

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from ibbond.demo.rdma_session import SimulatedProgram
 from ibbond.errors import Refused
 from ibbond.fabric.connection_manager import CmEffect
 from ibbond.fabric.events import Cut, KillAdapter, ReviveAdapter
-from ibbond.lab.rdma_session import SimulatedProgram
 from ibbond.machine import MS
 from ibbond.sim.story import Story
 from ibbond.sim.world import World

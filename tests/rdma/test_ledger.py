@@ -2,8 +2,8 @@
 
 import pytest
 
+from ibbond.demo import rdma_session
 from ibbond.fabric.events import Cut, Mend
-from ibbond.lab import rdma_session
 from ibbond.machine import MS
 from ibbond.rdma import session
 from ibbond.rdma.initiator import Initiator

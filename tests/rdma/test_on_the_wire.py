@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.lab import rdma_session
+from ibbond.demo import rdma_session
 from ibbond.machine import MS
 from ibbond.sim.story import Story
 from ibbond.sim.world import World

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ibbond.errors import Refused
-from ibbond.lab.rdma_server import QUEUE_DEPTH, RdmaServer
 from ibbond.rdma.messages import NotDone, Settle, Settled, pack, parse
 from ibbond.stack.events import OnHost
 from ibbond.stack.rdma_events import Destroy, PostWork, RdmaCall, RdmaGone
+from ibbond.tools.rdma_server import QUEUE_DEPTH, RdmaServer
 from ibbond.verbs.reliable_verbs import Receive
 
 EVERY_FAILURE = [KeyError("x"), AssertionError(), Refused("this", why="no", fix="Do that")]

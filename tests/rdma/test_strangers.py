@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from ibbond.lab.rdma_session import End, SimulatedProgram
+from ibbond.demo.rdma_session import End, SimulatedProgram
 from ibbond.machine import MS
 from ibbond.rdma import datagram, session
 from ibbond.rdma.datagram import DEFAULT_PORT, Endpoint

@@ -1,4 +1,4 @@
-"""`ibbond demo`: the whole promise in one command. Only words and the final table: `lab.demo` and `sim.demo` do it."""
+"""`ibbond demo`: the whole promise in one command. Only words and the final table: `demo.demo` and `sim.demo` do it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from ibbond.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
-    from ibbond.lab.measure import Outages, ProtocolSummary, Recording, Summary
+    from ibbond.demo.measure import Outages, ProtocolSummary, Recording, Summary
 
 PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighbour")
 
@@ -32,17 +32,17 @@ def demo(rounds: int, report: Path | None, simulated: bool, without: str | None,
     Two hosts with a bonded IPoIB address each exchange TCP, UDP, IP multicast and ICMP while their cables are pulled
     and plugged again. Exit 0 only if every protocol survived every fail-over and every fail-back.
     """
-    from ibbond.lab.measure import summarize
+    from ibbond.demo.measure import summarize
 
     if report is not None:
-        from ibbond.lab.report import make_directory
+        from ibbond.demo.report import make_directory
 
         make_directory(report)
     recording = record(rounds, simulated, without, as_json, rdma=rdma)
     summary = summarize(recording)
     path = None
     if report is not None:
-        from ibbond.lab.report import write_report
+        from ibbond.demo.report import write_report
 
         path = str(write_report(summary, report))
     if as_json:
@@ -60,14 +60,14 @@ def record(rounds: int, simulated: bool, without: str | None, as_json: bool, *, 
 
         reason = why_not_live()
         if reason is None:
-            from ibbond.lab.demo import perform
-            from ibbond.lab.live_view import view
+            from ibbond.demo.demo import perform
+            from ibbond.demo.live_view import view
 
             with view(as_json) as seen:
                 return perform(rounds, seen, without, rdma=rdma)
         click.echo(f"ibbond: no live lab on this machine ({reason}): running the demo simulated instead", err=True)
-    from ibbond.lab.measure import recording_from
-    from ibbond.lab.rdma_session import Beside
+    from ibbond.demo.measure import recording_from
+    from ibbond.demo.rdma_session import Beside
     from ibbond.sim.demo import record as record_simulated
 
     return recording_from(record_simulated(rounds=rounds, seed=0, without=without, beside=Beside() if rdma else None))
@@ -105,7 +105,7 @@ def print_summary(summary: Summary, path: str | None, without: str | None) -> No
 
 def explain_session(session: Mapping[str, object]) -> None:
     """What the RDMA session says about itself."""
-    from ibbond.lab.rdma_report import outcome
+    from ibbond.demo.rdma_report import outcome
 
     settings = session["settings"]
     assert isinstance(settings, dict)

@@ -1,6 +1,6 @@
 """Where the `ibbond` command begins: Ctrl-C is answered from the first moment, while the commands are still loading.
 
-In a lab's hosts it stands in for InfiniBand tools, by links of their names (`lab.inside`).
+In a lab's hosts it stands in for InfiniBand tools, by links of their names (`lab.exec`).
 """
 
 import os

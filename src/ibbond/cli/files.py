@@ -16,6 +16,15 @@ def read_text(file: Path, fix: str) -> str:
         raise Refused(f"cannot read {file}", why=why, fix=fix) from None
 
 
+def read_topology(file: Path | None) -> tuple[str, str]:
+    """The text of a topology and where it is from."""
+    if file is None:
+        from ibbond.topology.default import TWO_HOSTS
+
+        return TWO_HOSTS, "the default topology"
+    return read_text(file, "Name a topology file (docs/topology.md)"), str(file)
+
+
 def absolute(file: Path) -> Path:
     try:
         return file.absolute()

@@ -1,6 +1,6 @@
 """`ibbond lab ...`: starting, looking at and ending labs. Words only; `lab.launch` and the lab itself do the work.
 
-What is done to cables and hosts of a running lab is in `cli.cables` and `cli.inside`.
+What is done to cables and hosts of a running lab is in `cli.cables` and `cli.exec`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import click
 from click.core import ParameterSource
 
 from ibbond.cli.cables import capture, cut, events, flap, mend
+from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
-from ibbond.cli.files import read_text
-from ibbond.cli.inside import exec_, shell
+from ibbond.cli.files import read_topology
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
@@ -78,7 +78,7 @@ def up(
         refuse_changes(wish, [given[word] for word in given if source_of(word) is ParameterSource.COMMANDLINE])
     with signals_end_it(f"lab {name} is down") as too_late, contextlib.ExitStack() as ending:
         if foreground:
-            from ibbond.lab.demo import running_lab
+            from ibbond.lab.launch import running_lab
 
             running, _ = ending.enter_context(running_lab(wish))
         else:
@@ -91,15 +91,6 @@ def up(
         sys.stdout.flush()
         if foreground:
             running.process.wait()
-
-
-def read_topology(file: Path | None) -> tuple[str, str]:
-    """The text of a topology and where it is from."""
-    if file is None:
-        from ibbond.topology.default import TWO_HOSTS
-
-        return TWO_HOSTS, "the default topology"
-    return read_text(file, "Name a topology file (docs/topology.md)"), str(file)
 
 
 def resume_instead(name: str, as_json: bool) -> bool:

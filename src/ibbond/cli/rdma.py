@@ -1,4 +1,4 @@
-"""`ibbond lab rdma-session`: a block session over RDMA CM through failovers. `lab.rdma_session` does the work."""
+"""`ibbond lab rdma-session`: a block session over RDMA CM through failovers. `demo.rdma_session` does the work."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ibbond.cli.files import read_topology
 from ibbond.cli.output import json_option, name_option, print_json, table
 from ibbond.cli.signals import signals_end_it
 from ibbond.errors import Refused
@@ -48,11 +49,10 @@ def rdma_session(
     It runs in the lab that runs (--name), else in one of its own that ends with it, of the topology FILE
     (docs/topology.md) or the default one. docs/rdma.md explains the figures.
     """
-    from ibbond.lab.rdma_report import came_back
+    from ibbond.demo.rdma_report import came_back
 
     if simulated:
-        from ibbond.cli.lab import read_topology
-        from ibbond.lab.rdma_session import simulate
+        from ibbond.demo.rdma_session import simulate
 
         text, _ = read_topology(file)
         report = simulate(
@@ -61,7 +61,7 @@ def rdma_session(
     elif seed:
         raise Refused("cannot run this live", why="a live session has no seed", fix="Add --simulated")
     else:
-        from ibbond.lab.rdma_live import perform
+        from ibbond.demo.rdma_live import perform
 
         with signals_end_it(PLUGGED), some_lab(lab_name, file) as control:
             report = perform(control, source, target, failovers=failovers, heed_address_change=not ignore_addr_change)
@@ -77,8 +77,7 @@ def rdma_session(
 def some_lab(lab_name: str, file: Path | None) -> Iterator[Control]:
     """The lab that runs; where none does of that name, one of our own for as long as this block lasts."""
     from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control
-    from ibbond.cli.lab import read_topology
-    from ibbond.lab.demo import running_lab
+    from ibbond.lab.launch import running_lab
     from ibbond.lab.state import NOT_OURS, Files, Wish
     from ibbond.topology.load import parse
 
@@ -95,7 +94,7 @@ def some_lab(lab_name: str, file: Path | None) -> Iterator[Control]:
 
 def describe(report: dict[str, object]) -> str:
     """The report for people: each time after its failover, in milliseconds."""
-    from ibbond.lab.rdma_report import outcome
+    from ibbond.demo.rdma_report import outcome
 
     failovers, settings = report["failovers"], report["settings"]
     assert isinstance(failovers, list)

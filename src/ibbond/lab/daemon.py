@@ -1,8 +1,8 @@
 """The process that is a lab: hosts, their devices, the subnet between them, until somebody takes it down.
 
-Read first: `lab.launch`, which starts it and waits for its word; `host.loop`, which it runs; `lab.requests`, which it
-answers. The order of things at the start is such that whatever ends it in the middle leaves nothing: the lock first,
-then the namespaces, then devices, addresses, the socket, and at last the word that it is ready.
+Read first: `lab.launch`, which starts it and waits for its word; `host.loop`, which it runs; `lab.control.requests`,
+which it answers. The order of things at the start is such that whatever ends it in the middle leaves nothing: the lock
+first, then the namespaces, then devices, addresses, the socket, and at last the word that it is ready.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
 from ibbond.host.netns import Space
 from ibbond.host.priority import raise_priority
-from ibbond.host.umad import UmadServer
-from ibbond.lab.infiniband_tools import SOCKET_BASE, OpenSm, attach_manager, partitions
+from ibbond.lab.control.requests import Requests
 from ibbond.lab.journal import Journal
 from ibbond.lab.launch import clean
-from ibbond.lab.memory import Memory, recalled, remember
 from ibbond.lab.privilege import become_able
-from ibbond.lab.rdma_server import RdmaServer
-from ibbond.lab.requests import Requests
+from ibbond.lab.saved_state import Memory, recalled, remember
 from ibbond.lab.state import NOT_OURS, Files, Note, Wish
 from ibbond.lab.views import Views
 from ibbond.machine import MS, SECOND
 from ibbond.stack.build import build
 from ibbond.stack.events import AttributeChanged, DeviceAppeared, DeviceVanished, NetworkEffect, OnHost, ToBond
 from ibbond.stack.network import Network
+from ibbond.tools.infiniband_tools import SOCKET_BASE, OpenSm, attach_manager, partitions
+from ibbond.tools.rdma_server import RdmaServer
+from ibbond.tools.umad import UmadServer
 from ibbond.topology.load import parse
 from ibbond.verbs.timing import Timing
 

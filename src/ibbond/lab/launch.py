@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -255,3 +255,15 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def running_lab(wish: Wish) -> Iterator[tuple[Running, Control]]:
+    """A lab that ends with this block, and, should this process be killed, with this process."""
+    running = start(wish)
+    try:
+        with Control.of(wish.name) as control, Control.of(wish.name) as lease:
+            lease.ask("lease")
+            yield running, control
+    finally:
+        stop(running.process)

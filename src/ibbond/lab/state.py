@@ -26,7 +26,7 @@ from ibbond.backend.control_socket import (
     runtime_directory,
 )
 from ibbond.errors import Refused
-from ibbond.lab.memory import Memory
+from ibbond.lab.saved_state import Memory
 
 NOT_OURS = ("story",)  # what a scenario file says to the simulator
 Made = TypeVar("Made")

@@ -1,7 +1,7 @@
 """The demonstration under the virtual clock: the same moves as the live one, for machines without namespaces or TUN.
 
-Read first: `lab.demo`, whose plan this follows step by step, and `lab.measure`, which does the arithmetic for both.
-`record` returns plain values (`lab.measure.recording_from` says their shape). TCP is `sim.stream`.
+Read first: `demo.demo`, whose plan this follows step by step, and `demo.measure`, which does the arithmetic for both.
+`record` returns plain values (`demo.measure.recording_from` says their shape). TCP is `sim.stream`.
 """
 
 from dataclasses import dataclass, field

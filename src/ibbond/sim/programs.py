@@ -1,6 +1,6 @@
 """What runs on a simulated host: enough of a kernel's IP stack to answer and forward, and programs that probe.
 
-Where the live lab has a real kernel and real programs, the simulator has this. Read first: lab/traffic.py, the real
+Where the live lab has a real kernel and real programs, the simulator has this. Read first: demo/traffic.py, the real
 programs of the same kinds. Left out: TCP itself; `sim.stream` keeps TCP's retransmission timer, which decides what a
 stream feels of an outage.
 """

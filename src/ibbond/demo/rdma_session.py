@@ -2,7 +2,7 @@
 
 Read first: `rdma.session`. Each failover pulls the cable of the member that carries the traffic, of the initiator's
 host and the target's in turn, and plugs it again when the session has recovered. Left out: running the programs as
-processes of a live lab (`lab.rdma_live`).
+processes of a live lab (`demo.rdma_live`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from ibbond.demo.players import WRITE_US, session_stream
+from ibbond.demo.rdma_report import Plain, failover_row, session_facts, settings
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
-from ibbond.lab.players import WRITE_US, session_stream
-from ibbond.lab.rdma_report import Plain, failover_row, session_facts, settings
 from ibbond.machine import MS, US
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.program import facts

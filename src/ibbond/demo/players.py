@@ -1,7 +1,7 @@
 """The traffic of a demo: starts the programs in two hosts, hears how they fare, and makes streams of what they say.
 
-Read first: `lab.traffic` for the programs, `lab.measure` for the streams. Each program's output is read by a thread of
-its own, so that none waits for us; a program that ends early is a stream that did not survive, not an error of ours.
+Read first: `demo.traffic` for the programs, `demo.measure` for the streams. Each program's output is read by a thread
+of its own, so that none waits for us; a program that ends early is a stream that did not survive, not an error.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ibbond.lab.inside import Door
-from ibbond.lab.measure import RDMA, ByteStream, ProbeStream, Stream
-from ibbond.lab.rdma_report import intact, integer
+from ibbond.demo.measure import RDMA, ByteStream, ProbeStream, Stream
+from ibbond.demo.rdma_report import intact, integer
+from ibbond.lab.exec import Door
 from ibbond.machine import MS
 
 PROBE_US, PING_US, TCP_US, WRITE_US = 1_000, 10_000, 1_000, 10_000

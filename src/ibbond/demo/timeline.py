@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator
 
-from ibbond.lab.measure import ByteStream, Happening, ProbeStream, Recording
+from ibbond.demo.measure import ByteStream, Happening, ProbeStream, Recording
 from ibbond.machine import MS, SECOND
 
 COLORS = {"icmp": "#7a5195", "udp": "#1f77b4", "tcp": "#1b8a5a", "multicast": "#b8690f", "rdma": "#a83262"}

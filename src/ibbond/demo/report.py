@@ -1,6 +1,6 @@
 """A run of the demo as one HTML file that needs nothing else: verdict, timeline, each move under the lens, the numbers.
 
-Read first: `lab.measure` for what the numbers mean. Pictures are inline SVG (`lab.timeline`), without scripts and
+Read first: `demo.measure` for what the numbers mean. Pictures are inline SVG (`demo.timeline`), without scripts and
 without anything fetched; the numbers are in the file as JSON too, for whoever wants to read them back.
 """
 
@@ -10,10 +10,10 @@ import html
 import json
 from pathlib import Path
 
+from ibbond.demo.measure import KINDS, STREAMS, Outages, ProtocolSummary, Summary, windows
+from ibbond.demo.rdma_page import rdma_section
+from ibbond.demo.timeline import COLORS, lens, overview
 from ibbond.errors import Refused
-from ibbond.lab.measure import KINDS, STREAMS, Outages, ProtocolSummary, Summary, windows
-from ibbond.lab.rdma_page import rdma_section
-from ibbond.lab.timeline import COLORS, lens, overview
 from ibbond.machine import SECOND
 
 NAMES = {"icmp": "ICMP", "udp": "UDP", "tcp": "TCP", "multicast": "IP multicast", "rdma": "RDMA"}

@@ -1,6 +1,6 @@
 """The demonstration: a lab, four kinds of traffic at once, cables pulled and plugged again, and what each of it cost.
 
-Read first: `lab.measure` for what is measured, `lab.players` for the traffic. One round pulls the cable that carries
+Read first: `demo.measure` for what is measured, `demo.players` for the traffic. One round pulls the cable that carries
 the traffic, plugs it again, then does the same with the other one. The bond's `primary` is the cable that is pulled, so
 that every plugging is a fail-back: the traffic returns by itself.
 """
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ibbond.backend.control_socket import Control, LabBackend
+from ibbond.demo.live_view import SAMPLE_EVERY, View
+from ibbond.demo.measure import STREAMS, Happening, ProbeStream, Recording, Stream
+from ibbond.demo.players import Cast, Seat
+from ibbond.demo.rdma_report import session_facts
 from ibbond.errors import Refused
-from ibbond.lab.inside import Door, door
-from ibbond.lab.launch import DidNotStart, Running, start, stop
-from ibbond.lab.live_view import SAMPLE_EVERY, View
-from ibbond.lab.measure import STREAMS, Happening, ProbeStream, Recording, Stream
-from ibbond.lab.players import Cast, Seat
-from ibbond.lab.rdma_report import session_facts
+from ibbond.lab.exec import Door, door
+from ibbond.lab.launch import DidNotStart, running_lab
 from ibbond.lab.state import Wish
 from ibbond.machine import MS
 from ibbond.topology.default import TWO_HOSTS
@@ -115,18 +115,6 @@ def add_members(control: Control) -> None:
         for member in MEMBERS:
             backend.set_admin(member, False)
             backend.write(f"{BOND}/bonding/slaves", f"+{member}\n")
-
-
-@contextlib.contextmanager
-def running_lab(wish: Wish) -> Iterator[tuple[Running, Control]]:
-    """A lab that ends with this block, and, should this process be killed, with this process."""
-    running = start(wish)
-    try:
-        with Control.of(wish.name) as control, Control.of(wish.name) as lease:
-            lease.ask("lease")
-            yield running, control
-    finally:
-        stop(running.process)
 
 
 @contextlib.contextmanager

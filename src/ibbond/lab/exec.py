@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ibbond.backend.control_socket import CONTROL, HOST, Control
 from ibbond.errors import Refused
 from ibbond.host import netns
-from ibbond.lab.infiniband_tools import SYSTEM_FOLDERS, TOOLS, equip, is_tool
+from ibbond.tools.infiniband_tools import SYSTEM_FOLDERS, TOOLS, equip, is_tool
 
 STAND_INS = "stand-ins"  # as `cli.entry` knows it
 

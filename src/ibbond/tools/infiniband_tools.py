@@ -1,6 +1,6 @@
 """The distribution's OpenSM and infiniband-diags in a lab: how they are found, told where they are, and started.
 
-Read first: docs/subnet.md; `host.umad`, which answers them. They are unmodified: libumad2sim, preloaded, takes them to
+Read first: docs/subnet.md; `tools.umad`, which answers them. They are unmodified: libumad2sim, preloaded, takes them to
 our subnet instead of /dev/infiniband. Left out: their answers; large tables are cut by that library, `ibbond fabric`
 prints them whole.
 """

@@ -34,13 +34,13 @@ from ibbond.fabric.events import (
 )
 from ibbond.fabric.managers import check_table
 from ibbond.host.capture import Capture
-from ibbond.lab.infiniband_tools import MANAGER_NODE, partitions
+from ibbond.lab.control.subnet_tables import TABLES, Row
 from ibbond.lab.journal import Item
-from ibbond.lab.subnet_tables import TABLES, Row
 from ibbond.machine import MS, SECOND
 from ibbond.netdev.device import Device
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
+from ibbond.tools.infiniband_tools import MANAGER_NODE, partitions
 from ibbond.topology.reader import unknown
 from ibbond.verbs.verbs import PortState
 
@@ -176,7 +176,7 @@ class Requests:
         }
 
     def subnet(self, table: str) -> list[Row]:
-        """A table of `lab.subnet_tables`."""
+        """A table of `lab.control.subnet_tables`."""
         self._lab.loop.settle()
         return TABLES[table](self._lab.network.subnet, self._lab.topology.end_for_people)
 

@@ -1,6 +1,6 @@
 """The block session of `rdma.session` in a running lab: two processes inside its hosts, real time, pulled cables.
 
-Read first: `lab.rdma_session`, whose report this one has the shape of. All times are CLOCK_MONOTONIC of this machine:
+Read first: `demo.rdma_session`, whose report this one has the shape of. All times are CLOCK_MONOTONIC of this machine:
 the lab's time line and the initiator use the same. The lab may be somebody's: every cable that is pulled is plugged
 again, whatever becomes of us, for the lab does that. Left out: seeds.
 """
@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ibbond.backend.control_socket import Control
+from ibbond.demo.rdma_report import Plain, failover_row, settings
 from ibbond.errors import Refused
-from ibbond.lab.inside import Door, door
-from ibbond.lab.rdma_report import Plain, failover_row, settings
+from ibbond.lab.exec import Door, door
 from ibbond.rdma.program import refusal_in
 from ibbond.rdma.session import SERVICE_PORT
 

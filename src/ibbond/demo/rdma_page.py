@@ -1,6 +1,6 @@
 """The part of a demo's report that an RDMA session adds: what it noticed at each move, and when it wrote again.
 
-Read first: `lab.rdma_report` for the rows, docs/rdma.md for what the words mean.
+Read first: `demo.rdma_report` for the rows, docs/rdma.md for what the words mean.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
-from ibbond.lab.rdma_report import outcome
+from ibbond.demo.rdma_report import outcome
 
 STEPS = ("error_seen", "addr_change", "resolved", "reconnected", "first_io")
 HEADS = ("break seen", "ADDR_CHANGE", "resolved", "reconnected", "first write")

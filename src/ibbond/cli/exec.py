@@ -25,7 +25,7 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
     HOST. With --json its output and exit code come as one object.
     """
     from ibbond.backend.control_socket import Control
-    from ibbond.lab import inside
+    from ibbond.lab.exec import become, run
 
     words = command[1:] if command[0] == "--" else command
     if not words or not words[0]:
@@ -35,8 +35,8 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
     control = Control.of(lab_name)
     if not as_json:
         sys.stdout.flush()
-        inside.become(control, host, words)
-    ended = inside.run(control, host, words)
+        become(control, host, words)
+    ended = run(control, host, words)
     print_json(
         {
             "exit": ended.returncode,
@@ -54,7 +54,7 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
 def shell(lab_name: str, host: str) -> None:
     """A shell in HOST; a plain `bond0` there is that host's bond."""
     from ibbond.backend.control_socket import Control
-    from ibbond.lab import inside
+    from ibbond.lab.exec import become
 
     sys.stdout.flush()
-    inside.become(Control.of(lab_name), host, [os.environ.get("SHELL") or "/bin/sh"])
+    become(Control.of(lab_name), host, [os.environ.get("SHELL") or "/bin/sh"])

@@ -1,0 +1,1 @@
+"""Requests of the control socket of a running lab, and their answers."""

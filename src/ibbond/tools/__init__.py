@@ -1,0 +1,1 @@
+"""Servers inside a lab for real programs: the InfiniBand tools (umad) and RDMA programs."""

@@ -19,7 +19,7 @@ from functools import partial
 from benchmarks import measures
 from benchmarks.measures import USUAL, Pace
 from benchmarks.paths import MTU, Built, Ways, by_netlink, ip, ours, spaces, veth, wired
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.priority import raise_priority
 
 MIIMON_MS = (1, 10, 100)

@@ -24,9 +24,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibbond.host import netns
+from ibbond.host import namespace
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.priority import raise_priority
 from ibbond.stack.build import build
 from ibbond.topology.default import TWO_HOSTS
@@ -78,7 +78,7 @@ class Path2Hosts:
 @contextlib.contextmanager
 def veth_and_bridge(lab: str) -> Iterator[Path2Hosts]:
     """The path without a bond: host, veth, bridge, veth, host."""
-    spaces = [netns.make(lab, name) for name in ("a", "b", "switch")]
+    spaces = [namespace.make(lab, name) for name in ("a", "b", "switch")]
     switch = spaces[2]
     try:
         ip(switch, "link add bridge type bridge")
@@ -105,17 +105,17 @@ def bond(lab: str, profile: str | None) -> Iterator[Path2Hosts]:
         said = owner.stdout.readline()
         if not said.startswith("ready"):
             raise SystemExit(f"our path did not start: {said}")
-        yield Path2Hosts(netns.adopt(f"ibbond-{lab}-h1"), netns.adopt(f"ibbond-{lab}-h2"), "10.0.0.2")
+        yield Path2Hosts(namespace.adopt(f"ibbond-{lab}-h1"), namespace.adopt(f"ibbond-{lab}-h2"), "10.0.0.2")
     finally:
         owner.stdin.close()
         owner.wait(20)
-        netns.clean(lab)
+        namespace.clean(lab)
 
 
 def serve(lab: str, profile: str | None) -> None:
     """The process that carries our path, until its standard input ends."""
     topology = parse(TWO_HOSTS)
-    spaces = {host.name: netns.make(lab, host.name) for host in topology.hosts}
+    spaces = {host.name: namespace.make(lab, host.name) for host in topology.hosts}
     loop = LiveLoop(build(topology, random=random.Random(1)), spaces)
     try:
         loop.open()

@@ -22,8 +22,8 @@ from typing import Any, cast
 
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
-from ibbond.host import netns
-from ibbond.host.netns import Space
+from ibbond.host import namespace
+from ibbond.host.namespace import Space
 from ibbond.host.priority import NICE
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.lab import launch
@@ -223,7 +223,7 @@ def spaces(mark: str, *names: str) -> Iterator[list[Space]]:
     made: list[Space] = []
     try:
         for name in names:
-            made.append(netns.make(mark, name))
+            made.append(namespace.make(mark, name))
             made[-1].run(["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6"])
         yield made
     finally:

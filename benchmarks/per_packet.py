@@ -23,8 +23,8 @@ from html import escape
 from ipaddress import ip_address
 from pathlib import Path
 
-from ibbond.host import netns, tun
-from ibbond.host.netns import Space
+from ibbond.host import namespace, tun
+from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses, raise_priority
 from ibbond.host.pump import IP_AT, IPV4_BYTES, IPV4_DESTINATION, IPV6_BYTES, OFFLOAD_AT, OFFLOAD_BYTES, Pump
 from ibbond.host.rtnetlink import RouteSocket
@@ -51,7 +51,7 @@ class Host:
     """A namespace with one TUN that is up and has an address."""
 
     def __init__(self, mark: str, name: str, address: str) -> None:
-        self.space: Space = netns.make(mark, name)
+        self.space: Space = namespace.make(mark, name)
         self.routes = self.space.within(RouteSocket)
         self.tun = tun.open_tun(self.space, self.routes, "ib0", mtu=MTU)
         self.tun.set_up(True)

@@ -8,8 +8,8 @@ import pytest
 from running_lab import RunningLab, running
 
 from ibbond.errors import Refused
-from ibbond.host import netns
-from ibbond.host.netns import Space
+from ibbond.host import namespace
+from ibbond.host.namespace import Space
 from ibbond.host.tun import available
 from ibbond.topology.default import TWO_HOSTS
 
@@ -29,7 +29,7 @@ def why_not() -> str | None:
     if missing:
         return missing
     try:
-        space = netns.make(f"probe{os.getpid()}", "h1")
+        space = namespace.make(f"probe{os.getpid()}", "h1")
     except (Refused, OSError) as problem:
         return str(problem)
     space.remove()
@@ -48,7 +48,7 @@ def make_host(lab: str) -> Iterator[Callable[[str], Space]]:
     made: list[Space] = []
 
     def make(host: str) -> Space:
-        made.append(netns.make(lab, host))
+        made.append(namespace.make(lab, host))
         return made[-1]
 
     yield make

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.stack.build import build
 from ibbond.stack.events import Happened, NetworkEffect, NetworkEvent

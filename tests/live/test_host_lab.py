@@ -12,7 +12,7 @@ import pytest
 from running_lab import RunningLab, running
 
 from ibbond.fabric.events import Cut, Mend
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.stack.events import CreateBond, DeleteBond, OnHost, OnSubnet
 from ibbond.topology.default import TWO_HOSTS
 
@@ -160,17 +160,18 @@ def test_an_ordinary_user_runs_a_lab(lab: str) -> None:
         import ctypes, os, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from running_lab import running
-        from ibbond.host import netns
+        from ibbond.host import namespace
+        from ibbond.host.privilege import become_root
         from ibbond.topology.default import TWO_HOSTS
         if os.geteuid() == 0:
             os.setgroups([])
             os.setresgid(65534, 65534, 65534)
             os.setresuid(65534, 65534, 65534)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as a program that began as this user is
-        netns.become_root()
+        become_root()
         made = []
         def make(host):
-            made.append(netns.make(sys.argv[1], host))
+            made.append(namespace.make(sys.argv[1], host))
             return made[-1]
         with running(TWO_HOSTS, make) as lab:
             print(lab.run("h1", "ping -c 2 -i 0.2 -W 2 10.0.0.2").stdout)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ibbond.errors import Refused
-from ibbond.host import netns
-from ibbond.host.netns import Space
+from ibbond.host import namespace
+from ibbond.host.namespace import Space
+from ibbond.host.pins import OURS, PINS, leftovers
 
 MakeHost = Callable[[str], Space]
 
@@ -58,18 +59,18 @@ def test_a_taken_name_is_refused(make_host: MakeHost, lab: str) -> None:
     if not make_host("h1").pinned:
         pytest.skip("this user cannot write /run/netns")
     with pytest.raises(Refused, match="there is one already"):
-        netns.make(lab, "h1")
+        namespace.make(lab, "h1")
 
 
 @pytest.mark.parametrize(("lab_name", "host"), [("a-b", "h1"), ("", "h1"), ("a", ""), ("a", "../x")])
 def test_names_that_could_meet_are_refused(lab_name: str, host: str) -> None:
     with pytest.raises(Refused):
-        netns.make(lab_name, host)
+        namespace.make(lab_name, host)
 
 
 def test_removing_ends_the_programs_inside_and_leaves_nothing(lab: str) -> None:
     before = _world()
-    space = netns.make(lab, "h1")
+    space = namespace.make(lab, "h1")
     sleeper = space.popen(["sleep", "60"])
     stubborn = space.popen(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 60; done"], stdout=subprocess.PIPE)
     assert stubborn.stdout is not None
@@ -85,8 +86,10 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
     before = _world()
     script = """
         import sys, time
-        from ibbond.host import netns
-        spaces = [netns.make(sys.argv[1], host) for host in ("h1", "h2")]
+        from ibbond.host import namespace
+        from ibbond.host.pins import OURS, PINS, leftovers
+        from ibbond.host.privilege import become_root
+        spaces = [namespace.make(sys.argv[1], host) for host in ("h1", "h2")]
         program = spaces[0].popen(["sleep", "60"])
         print(spaces[0].pinned, flush=True)
         time.sleep(60)
@@ -98,13 +101,13 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
         owner.kill()
     if not pinned:
         pytest.skip("this user cannot write /run/netns")
-    assert netns.leftovers(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
-    assert netns.leftovers(lab + "x") == []
-    adopted = netns.adopt(f"ibbond-{lab}-h1")
+    assert leftovers(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
+    assert leftovers(lab + "x") == []
+    adopted = namespace.adopt(f"ibbond-{lab}-h1")
     assert len(adopted.processes()) == 1
     adopted.close()
-    assert netns.clean(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
-    assert netns.leftovers(lab) == []
+    assert namespace.clean(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
+    assert leftovers(lab) == []
     assert _world() == before
 
 
@@ -117,7 +120,7 @@ def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeH
     until = time.monotonic() + 5
     while not space.processes() and time.monotonic() < until:
         time.sleep(0.01)
-    adopted = netns.adopt(space.name)
+    adopted = namespace.adopt(space.name)
     assert str(tmp_path) in adopted.run(["cat", "/proc/self/mounts"]).stdout
     adopted.close()
 
@@ -125,15 +128,17 @@ def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeH
 def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None:
     script = """
         import ctypes, os, sys
-        from ibbond.host import netns, tun
+        from ibbond.host import namespace, tun
+        from ibbond.host.pins import OURS, PINS, leftovers
+        from ibbond.host.privilege import become_root
         from ibbond.host.rtnetlink import RouteSocket
         if os.geteuid() == 0:
             os.setgroups([])
             os.setresgid(65534, 65534, 65534)
             os.setresuid(65534, 65534, 65534)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as a program that began as this user is
-        netns.become_root()
-        space = netns.make(sys.argv[1], "h1")
+        become_root()
+        space = namespace.make(sys.argv[1], "h1")
         routes = space.within(RouteSocket)
         device = tun.open_tun(space, routes, "ib0", mtu=2044)
         device.set_up(True)
@@ -149,5 +154,5 @@ def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None
 def _world() -> tuple[list[str], list[str], bool]:
     """What a lab must leave as it was: mounts, names of namespaces, our note."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
-    pins = sorted(path.name for path in netns.PINS.iterdir()) if netns.PINS.exists() else []
-    return mounts, pins, netns.OURS.exists()
+    pins = sorted(path.name for path in PINS.iterdir()) if PINS.exists() else []
+    return mounts, pins, OURS.exists()

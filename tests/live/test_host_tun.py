@@ -11,7 +11,7 @@ import pytest
 from ibbond.errors import Refused
 from ibbond.host import tun
 from ibbond.host.groups import GroupFiles, is_report
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteListener, RouteSocket
 from ibbond.host.tun import NO_OFFLOAD, OFFLOAD_BYTES, Tun, open_tap, open_tun
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteListener, RouteSocket
 
 

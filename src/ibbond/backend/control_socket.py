@@ -179,6 +179,8 @@ def no_lab(path: Path, error: OSError) -> Refused:
         )
     if path.with_suffix(".json").exists():
         left, remedy = "programs of its hosts", f"Start it anew with: ibbond lab up{option}"
+        from ibbond.host.pins import pinned
+
         if pinned(name):
             left, remedy = "its hosts and the programs in them", f"Take it over with: ibbond lab up{option} --resume"
         return Refused(
@@ -206,13 +208,6 @@ def locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return in_the_way != fcntl.F_UNLCK
-
-
-def pinned(lab: str) -> list[str]:
-    """The hosts that outlive this lab, by name. Who may not name any has none: those of this name are others'."""
-    from ibbond.host import netns
-
-    return netns.leftovers(lab) if os.access(netns.PINS, os.W_OK) else []
 
 
 class LabBackend:

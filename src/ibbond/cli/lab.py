@@ -60,7 +60,7 @@ def up(
 
     Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
     """
-    from ibbond.backend.control_socket import pinned
+    from ibbond.host.pins import pinned
     from ibbond.lab.launch import killed, refuse_changes, start
     from ibbond.lab.state import Wish
 

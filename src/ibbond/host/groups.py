@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 
 ICMPV6, HOP_BY_HOP, IGMP = 58, 0, 2
 MLD_REPORTS = {131, 132, 143}  # report, done, version 2 report

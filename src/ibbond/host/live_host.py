@@ -18,7 +18,7 @@ from ibbond.bonding.option import NAME_CHARACTERS
 from ibbond.errors import Refused
 from ibbond.host import rtnetlink
 from ibbond.host.groups import GroupFiles
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import Link, RouteListener, RouteSocket
 from ibbond.host.tun import Tun, open_tap, open_tun
 from ibbond.netdev.device import INFINIBAND, Device

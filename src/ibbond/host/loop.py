@@ -23,7 +23,7 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import MadArrived
 from ibbond.host.groups import is_report
 from ibbond.host.live_host import LiveHost
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses
 from ibbond.host.pump import Drops, Pump
 from ibbond.host.timer import Timer

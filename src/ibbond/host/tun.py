@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ibbond.errors import Refused
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteSocket
 
 DEVICE = "/dev/net/tun"

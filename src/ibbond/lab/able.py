@@ -8,13 +8,13 @@ import sys
 PROBE = """
 import os
 from ibbond.errors import Refused
-from ibbond.host import netns, rtnetlink, tun
-from ibbond.lab.privilege import become_able
+from ibbond.host import namespace, rtnetlink, tun
+from ibbond.host.privilege import become_able
 try:
     become_able()
     why = tun.available()
     if why is None:
-        space = netns.make(f"probe{os.getpid()}", "h")
+        space = namespace.make(f"probe{os.getpid()}", "h")
         try:
             routes = space.within(rtnetlink.RouteSocket)
             tun.open_tun(space, routes, "ib0", mtu=2044).close()

@@ -20,18 +20,18 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from ibbond.backend.control_server import ControlServer, encode
-from ibbond.backend.control_socket import pinned
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
-from ibbond.host import netns
+from ibbond.host import namespace
 from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
+from ibbond.host.pins import pin_name, pinned
 from ibbond.host.priority import raise_priority
+from ibbond.host.privilege import become_able
 from ibbond.lab.control.requests import Requests
 from ibbond.lab.journal import Journal
 from ibbond.lab.launch import clean
-from ibbond.lab.privilege import become_able
 from ibbond.lab.saved_state import Memory, recalled, remember
 from ibbond.lab.state import NOT_OURS, Files, Note, Wish
 from ibbond.lab.views import Views
@@ -179,8 +179,8 @@ class Lab:
     def _open_spaces(self) -> None:
         adopted = {name: name for name in pinned(self.wish.name)} if self.wish.resume else {}
         for host in self.topology.hosts:
-            pin = netns.pin_name(self.wish.name, host.name)
-            space = netns.adopt(pin) if pin in adopted else netns.make(self.wish.name, host.name)
+            pin = pin_name(self.wish.name, host.name)
+            space = namespace.adopt(pin) if pin in adopted else namespace.make(self.wish.name, host.name)
             self._closing.callback(space.remove)
             self.spaces[host.name] = space
 

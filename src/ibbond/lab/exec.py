@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from ibbond.backend.control_socket import CONTROL, HOST, Control
 from ibbond.errors import Refused
-from ibbond.host import netns
+from ibbond.host import namespace
+from ibbond.host.syscalls import CLONE_NEWUSER, setns
 from ibbond.tools.infiniband_tools import SYSTEM_FOLDERS, TOOLS, equip, is_tool
 
 STAND_INS = "stand-ins"  # as `cli.entry` knows it
@@ -36,8 +37,8 @@ class Door(NamedTuple):
     def step_through(self) -> None:
         """Move this process, of one thread, into the host for good."""
         if self.user >= 0:
-            netns.setns(self.user, netns.CLONE_NEWUSER)
-        netns.enter(self.net, self.mount)
+            setns(self.user, CLONE_NEWUSER)
+        namespace.enter(self.net, self.mount)
 
     def popen(self, command: Sequence[str], *, priority: int = 0, **options: Any) -> subprocess.Popen[bytes]:
         """Start a program in the host; `options` are those of subprocess.Popen.

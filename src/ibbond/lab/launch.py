@@ -20,9 +20,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, pinned, result_of
+from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, result_of
 from ibbond.errors import Refused
-from ibbond.host import netns
+from ibbond.host import namespace
+from ibbond.host.pins import pinned
 from ibbond.host.priority import raise_priority
 from ibbond.lab.state import NOT_OURS, Files, Wish, in_runtime_directory
 from ibbond.topology.load import parse
@@ -221,15 +222,15 @@ def ask_to_end(files: Files) -> int | None:
 
 
 def end_process(pid: int) -> None:
-    netns.end_processes(lambda: [pid] if _alive(pid) else [], END_PATIENCE)
+    namespace.end_processes(lambda: [pid] if _alive(pid) else [], END_PATIENCE)
 
 
 def clean(files: Files) -> list[str]:
     """Remove hosts, and programs in them, that a killed lab left; their names."""
     note = files.read_note()
-    left = netns.clean(files.name) if pinned(files.name) else []
+    left = namespace.clean(files.name) if pinned(files.name) else []
     inodes = set(note.spaces.values()) if note else set()
-    netns.end_processes(lambda: processes_in(inodes, files), patience=2.0)
+    namespace.end_processes(lambda: processes_in(inodes, files), patience=2.0)
     return left
 
 

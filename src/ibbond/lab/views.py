@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ibbond.backend.contract import Backend
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.stack.events import AttributeChanged, NetworkEffect
 from ibbond.sysfs.mount import Mounted, why_not
 from ibbond.sysfs.tree import HostFacts, Tree

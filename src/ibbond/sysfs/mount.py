@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ibbond.backend.contract import Backend
-from ibbond.host import netns
-from ibbond.host.netns import Space
+from ibbond.host.mounts import own_directory
+from ibbond.host.namespace import Space
+from ibbond.host.syscalls import MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from ibbond.sysfs.kernel_tree import CLASS, KernelTree
 from ibbond.sysfs.tree import Tree
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 DEVICE = "/dev/fuse"
 KIND = "fuse.ibbond"
 LIBRARIES = ("libfuse3.so.3", "libfuse3.so.4")
-FORCE_AND_DETACH = 0x1 | netns.MNT_DETACH  # the first ends the connection: nobody waits for an answer any more
+FORCE_AND_DETACH = 0x1 | MNT_DETACH  # the first ends the connection: nobody waits for an answer any more
 ATTRIBUTES_STAY = 86400.0  # seconds: the attributes of a name never change
 END_PATIENCE = 0.005
 
@@ -88,7 +89,7 @@ class Mounted:
         """End the connection: whoever waits for an answer gets ENOTCONN, and the serving thread ends soon."""
         self.view.close()
         try:
-            self._space.within_mounts(lambda: netns.unmount(CLASS, FORCE_AND_DETACH))
+            self._space.within_mounts(lambda: unmount(CLASS, FORCE_AND_DETACH))
         except OSError as error:
             if error.errno != errno.EINVAL:  # somebody in the host has unmounted it
                 raise
@@ -120,7 +121,7 @@ def _view_class() -> type[View]:
 def _prepared(devices: set[str]) -> KernelTree | None:
     """In the host's mount namespace: nothing of an earlier view is left, and the kernel's own tree is held."""
     while _is_view(CLASS):
-        netns.unmount(CLASS, FORCE_AND_DETACH)
+        unmount(CLASS, FORCE_AND_DETACH)
     try:
         kernel = KernelTree()
     except FileNotFoundError:
@@ -140,14 +141,14 @@ def _is_view(place: str) -> bool:
 
 def _mount(descriptor: int) -> None:
     options = f"fd={descriptor},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0,allow_other,default_permissions"
-    netns.mount("ibbond", CLASS, KIND, netns.MS_NOSUID | netns.MS_NODEV | netns.MS_NOEXEC, options)
+    mount("ibbond", CLASS, KIND, MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
 
 
 def _serve(view: View, descriptor: int) -> None:
     """Until the connection ends. libfuse changes the working directory and closes the descriptor."""
     import mfusepy
 
-    netns.own_directory()
+    own_directory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mfusepy.FUSE(

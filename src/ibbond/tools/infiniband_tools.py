@@ -19,7 +19,8 @@ from pathlib import Path
 from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import MS_NODEV, MS_NOEXEC, MS_NOSUID, Space, end_processes, enter, mount
+from ibbond.host.namespace import Space, end_processes, enter
+from ibbond.host.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from ibbond.topology.model import Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER

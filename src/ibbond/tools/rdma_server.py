@@ -23,7 +23,7 @@ from typing import get_args
 
 from ibbond.errors import Malformed, Refused
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.machine import MS
 from ibbond.rdma.messages import (
     LARGEST,

@@ -22,7 +22,7 @@ from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.fabric.subnet import Subnet
 from ibbond.host.loop import LiveLoop
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.machine import MS
 from ibbond.stack.events import NetworkEffect, OnSubnet
 from ibbond.verbs.verbs import SMI_QPN, ManagementDatagram

@@ -1,15 +1,12 @@
-"""The network and mount namespaces of a lab's hosts: made, entered, pinned for `ip netns`, removed.
+"""The network and mount namespaces of a lab's hosts: made, entered, removed with the programs inside.
 
-Read first: namespaces(7), user_namespaces(7), mount_namespaces(7), ip-netns(8) for the convention of /run/netns.
-A host is `ibbond-LAB-HOST`. Where /run/netns cannot be written (an ordinary user inside a user namespace of his own)
-a host has no pin and lives as long as a process or a descriptor holds it. iproute2 is not needed. Left out: the
-devices inside (tun.py), the sysfs view that a host's mount namespace is for.
+Read first: namespaces(7); `host.pins` for their names in /run/netns, `host.mounts` for what they show. iproute2 is not
+needed. Left out: the devices inside (`host.tun`), the sysfs view that a host's mount namespace is for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import signal
@@ -18,34 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ibbond.errors import Refused
-
-PINS = Path("/run/netns")
-OURS = Path("/run/ibbond-netns")  # holds a note of what /run/netns was before us
-CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWUSER = 0x00020000, 0x40000000, 0x10000000
-CLONE_FS = 0x00000200
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
-MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
-MNT_DETACH = 0x2
-SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 155)
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from ibbond.host.mounts import own_directory, prepare_mounts
+from ibbond.host.pins import PINS, leftovers, pin, pin_name, unpin
+from ibbond.host.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
 
 Result = TypeVar("Result")
-
-
-def pin_name(lab: str, host: str) -> str:
-    """The name that `ip netns` shows. A lab's name has no dash, so that names of two labs cannot meet."""
-    if "-" in lab or "/" in lab + host or not lab or not host:
-        raise Refused(
-            f"cannot name the namespace of host {host!r} in lab {lab!r}",
-            why="a lab's name may not be empty or contain '-', and neither name may contain '/'",
-            fix="Choose another name",
-        )
-    return f"ibbond-{lab}-{host}"
 
 
 @dataclass(slots=True)
@@ -146,7 +123,7 @@ def make(lab: str, host: str) -> Space:
     net, mount = _born()
     space = Space(name, net, mount, pinned=False)
     try:
-        space.pinned = _pin(net, name)
+        space.pinned = pin(net, name)
         space.within(_raise_loopback)
     except BaseException:
         space.remove()
@@ -169,12 +146,6 @@ def adopt(name: str) -> Space:
     return space
 
 
-def leftovers(lab: str) -> list[str]:
-    """The pinned hosts of a lab, dead or alive, by name: what a killed lab leaves behind."""
-    prefix = pin_name(lab, "x")[:-1]
-    return sorted(path.name for path in PINS.iterdir() if path.name.startswith(prefix)) if PINS.is_dir() else []
-
-
 def clean(lab: str) -> list[str]:
     """Remove what a killed lab left: its hosts and the programs in them. The names that were removed."""
     removed = leftovers(lab)
@@ -192,39 +163,6 @@ def clean(lab: str) -> list[str]:
     return removed
 
 
-def become_root() -> None:
-    """Move this process, of one thread, into a user namespace in which it is root, with mounts of its own.
-
-    For ordinary users. Refused where the system does not allow it.
-    """
-    user, group = os.geteuid(), os.getegid()
-    if _libc.unshare(CLONE_NEWUSER | CLONE_NEWNS):
-        raise Refused(
-            "cannot become root in a user namespace",
-            why=os.strerror(ctypes.get_errno()),
-            fix="Run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-            "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0)",
-            code=errno.EPERM,
-        )
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
-    mount("none", "/", None, MS_REC | MS_PRIVATE)
-
-
-def setns(descriptor: int, kind: int) -> None:
-    if _libc.setns(descriptor, kind):
-        code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
-
-
-def own_directory() -> None:
-    """Give this thread a working directory and a root of its own, without which it may not change mounts."""
-    if _libc.unshare(CLONE_FS):
-        code = ctypes.get_errno()
-        raise OSError(code, f"unshare: {os.strerror(code)}")
-
-
 def enter(net: int, mount_namespace: int) -> None:
     """Both namespaces of a host, for a process of one thread; the working directory is kept where it exists."""
     here = os.getcwd()
@@ -232,35 +170,6 @@ def enter(net: int, mount_namespace: int) -> None:
     setns(mount_namespace, CLONE_NEWNS)
     with contextlib.suppress(OSError):
         os.chdir(here)
-
-
-def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
-    if _libc.mount(source.encode(), target.encode(), kind.encode() if kind else None, flags, data.encode() or None):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), target)
-
-
-def unmount(target: str, flags: int = MNT_DETACH) -> None:
-    if _libc.umount2(target.encode(), flags):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), target)
-
-
-def unpin(name: str) -> None:
-    """Take one name out of /run/netns, and what `make` had to add there when it was the last."""
-    path = PINS / name
-    with contextlib.suppress(OSError):
-        while True:
-            unmount(str(path))
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    if (OURS / "pins").exists() and not any(PINS.iterdir()):
-        with contextlib.suppress(OSError):
-            unmount(str(PINS))
-            if (OURS / "pins").read_text() == "directory":
-                PINS.rmdir()
-            (OURS / "pins").unlink()
-            OURS.rmdir()
 
 
 def end_processes(find: Callable[[], list[int]], patience: float) -> None:
@@ -312,94 +221,14 @@ def _be_born(net: int, ready_in: int, go_out: int) -> NoReturn:
     try:
         if net >= 0:
             setns(net, CLONE_NEWNET)
-        if _libc.unshare(CLONE_NEWNS if net >= 0 else CLONE_NEWNET | CLONE_NEWNS):
-            problem = ctypes.get_errno()
-        else:
-            _take_the_root()
-            mount("none", "/", None, MS_REC | MS_PRIVATE)
-            _show_own_sysfs()
-            _hide_console()
+        unshare(CLONE_NEWNS if net >= 0 else CLONE_NEWNET | CLONE_NEWNS)
+        prepare_mounts()
     except OSError as trouble:
         problem = trouble.errno or errno.EIO
     finally:
         os.write(ready_in, problem.to_bytes(4, "little"))
         os.read(go_out, 1)
         os._exit(0)
-
-
-def _take_the_root() -> None:
-    """In a chroot, make its directory the root of the new mount namespace: whoever enters one lands at its root.
-
-    Read first: setns(2), pivot_root(2). Outside a chroot the root is where it belongs already.
-    """
-    own = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    setns(namespace, CLONE_NEWNS)  # into the one we are in: its root is ours now
-    if os.path.samestat(os.fstat(own), os.stat("/")):
-        return
-    mount("none", "/", None, MS_REC | MS_PRIVATE)
-    os.fchdir(own)
-    here = os.getcwd()
-    mount(here, here, None, MS_BIND | MS_REC)
-    os.chdir(here)
-    if _libc.syscall(SYS_PIVOT_ROOT, b".", b"."):
-        code = ctypes.get_errno()
-        raise OSError(code, f"pivot_root: {os.strerror(code)}")
-    unmount(".")
-    os.chdir("/")
-
-
-def _show_own_sysfs() -> None:
-    """/sys of the new network namespace; the control groups, mounted below the old one, stay in sight."""
-    groups = -1
-    with contextlib.suppress(OSError):
-        groups = os.open("/sys/fs/cgroup", os.O_PATH | os.O_CLOEXEC)
-    try:
-        mount("sysfs", "/sys", "sysfs", 0)  # refused in containers that hide parts of /sys: the old one stays
-        mount(f"/proc/self/fd/{groups}", "/sys/fs/cgroup", None, MS_BIND | MS_REC)
-    except OSError:
-        pass
-    finally:
-        if groups >= 0:
-            os.close(groups)
-
-
-def _hide_console() -> None:
-    """The machine's console is not the host's: where no syslog runs, syslog(3) would write there, a byte at a time."""
-    with contextlib.suppress(OSError):  # a container without one
-        mount("/dev/null", "/dev/console", None, MS_BIND)
-
-
-def _pin(net: int, name: str) -> bool:
-    """Give the namespace its name in /run/netns; False where this user may not."""
-    try:
-        _prepare_pins()
-        (PINS / name).touch(mode=0o444, exist_ok=False)
-        try:
-            mount(f"/proc/self/fd/{net}", str(PINS / name), None, MS_BIND)
-        except OSError:
-            (PINS / name).unlink()
-            raise
-    except OSError as problem:
-        if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return False
-        raise
-    return True
-
-
-def _prepare_pins() -> None:
-    """Make /run/netns what `ip netns` makes it: a shared mount on itself, so that names reach other namespaces."""
-    fresh = not PINS.exists()
-    PINS.mkdir(mode=0o755, exist_ok=True)
-    try:
-        mount("none", str(PINS), None, MS_SHARED | MS_REC)
-    except OSError as problem:
-        if problem.errno != errno.EINVAL:  # anything but "not a mount point"
-            raise
-        mount(str(PINS), str(PINS), None, MS_BIND | MS_REC)
-        mount("none", str(PINS), None, MS_SHARED | MS_REC)
-        OURS.mkdir(mode=0o700, exist_ok=True)
-        (OURS / "pins").write_text("directory" if fresh else "mount")
 
 
 def _raise_loopback() -> None:

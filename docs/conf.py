@@ -1,0 +1,53 @@
+"""The site and the man pages: Sphinx over the Markdown pages of this folder and the docstrings of the package.
+
+Build both with `scripts/docs`. Generated are the commands (from click), the events and effects of the machines and
+the Python API (from docstrings). Pages that a command of ibbond prints are kept in the folder and compared by tests.
+"""
+
+import re
+
+from sphinx.application import Sphinx
+
+from ibbond import __version__
+
+project = "ibbond"
+author = "the ibbond authors"
+release = version = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
+exclude_patterns = ["_build"]
+root_doc = "index"
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "undoc-members": True}
+python_maximum_signature_line_length = 100
+
+smartquotes = False  # "--name" is to be typed as it stands
+html_theme = "furo"
+html_title = f"ibbond {release}"
+html_show_sourcelink = False
+
+man_pages = [
+    ("reference/commands/ibbond", "ibbond", "high availability for IP over InfiniBand", author, 1),
+    ("reference/commands/lab", "ibbond-lab", "hosts, switches and cables on this machine", author, 1),
+    ("reference/commands/bond", "ibbond-bond", "bonds of a lab host or of this host", author, 1),
+    ("reference/commands/fabric", "ibbond-fabric", "the subnet of a lab", author, 1),
+    ("reference/commands/sim", "ibbond-sim", "scenarios under a virtual clock", author, 1),
+    ("reference/commands/host", "ibbond-host", "check, watch and collect on hosts with real bonds", author, 1),
+]
+man_show_urls = True
+
+OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./[^)]*\)")
+
+
+def without_links_to_the_checkout(app: Sphinx, name: str, source: list[str]) -> None:
+    """Files outside this folder are not part of the site: the text of their links stays."""
+    if "/" not in name:
+        source[0] = OUTSIDE.sub(r"\1", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", without_links_to_the_checkout)

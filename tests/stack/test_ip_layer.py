@@ -10,7 +10,8 @@ from ibbond.stack.events import RouteEntry
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.neighbors import State
 from ibbond.stack.next_hop import NextHops
-from ibbond.stack.outgoing import Outgoing, ToHost
+from ibbond.stack.outgoing import Announced, Outgoing, ToHost
+from ibbond.stack.own_addresses import Conflict
 from ibbond.verbs.generation import Generation
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp
@@ -61,7 +62,7 @@ def layer() -> IpLayer:
     device = Device("bond0", Link(), INFINIBAND, HERE, BROADCAST)
     device.flags |= Flags.UP
     layer = IpLayer(device, NextHops(), Generation())
-    layer.set_addresses(((ip("10.0.0.1"), 24), (ip("fd00::1"), 64), (ip("fe80::202:c903:a:1"), 64)))
+    layer.set_addresses(0, ((ip("10.0.0.1"), 24), (ip("fd00::1"), 64), (ip("fe80::202:c903:a:1"), 64)))
     return layer
 
 
@@ -109,7 +110,6 @@ def test_a_gratuitous_arp_moves_a_known_neighbor_at_once(layer: IpLayer) -> None
 @pytest.mark.parametrize(
     "message",
     [
-        arp(1, THERE, "10.0.0.1", bytes(20), "10.0.0.1"),  # somebody claims our address
         arp(1, BROADCAST, "10.0.0.3", bytes(20), "10.0.0.1"),  # nobody lives at a group's address
         arp(1, bytes(20), "10.0.0.3", bytes(20), "10.0.0.1"),
         Arp(1, bytes.fromhex("020000000001"), ip("10.0.0.3"), bytes(6), ip("10.0.0.1"), hardware_type=1),
@@ -186,9 +186,7 @@ def test_an_unsolicited_advertisement_overrides(layer: IpLayer) -> None:
         assert layer.send(2, packet)[0] == Outgoing(where, ETHERTYPE_IPV6, packet, next_hop=ip("fd00::3"))
 
 
-def test_the_kernels_own_discovery_goes_nowhere(layer: IpLayer) -> None:
-    theirs = nd.NeighborSolicitation(ip("fd00::1"), nd.solicited_node(ip("fd00::3")), ip("fd00::3"), bytes(20)).pack()
-    assert layer.send(0, theirs) == []
+def test_router_discovery_of_the_kernel_leaves_as_it_is(layer: IpLayer) -> None:
     routers = nd.RouterSolicitation(ip("fd00::1"), nd.ALL_ROUTERS).pack()
     assert layer.send(0, routers) == [Outgoing(group_address(nd.ALL_ROUTERS, BROADCAST), ETHERTYPE_IPV6, routers)]
 
@@ -252,3 +250,110 @@ def test_probes_of_the_arp_monitor(layer: IpLayer) -> None:
 def test_rubbish_is_counted(layer: IpLayer, packet: bytes) -> None:
     assert layer.send(0, packet) == []
     assert layer.counts.malformed == 1
+
+
+def test_another_host_that_claims_our_address_is_reported_once_and_not_believed(layer: IpLayer) -> None:
+    claim = arp(1, THERE, "10.0.0.1", bytes(20), "10.0.0.1")
+    assert layer.receive_arp(0, claim, unicast=False) == [Conflict(ip("10.0.0.1"), THERE, detected=False)]
+    assert layer.receive_arp(0, claim, unicast=False) == []
+    advertised = nd.NeighborAdvertisement(ip("fd00::1"), nd.ALL_NODES, ip("fd00::1"), THERE, override=True)
+    assert layer.receive_discovery(0, advertised) == [Conflict(ip("fd00::1"), THERE, detected=False)]
+    assert layer.neighbors.get(ip("10.0.0.1")) is None
+
+
+def test_arp_of_a_program_leaves_as_it_is(layer: IpLayer) -> None:
+    gratuitous = arp(1, HERE, "10.0.0.9", bytes(20), "10.0.0.9")
+    assert layer.send(0, gratuitous.pack()) == [Outgoing(BROADCAST, ETHERTYPE_ARP, gratuitous.pack())]
+    answer = arp(2, HERE, "10.0.0.9", THERE, "10.0.0.3")
+    assert layer.send(0, answer.pack()) == [Outgoing(THERE, ETHERTYPE_ARP, answer.pack())]
+    announced = arp(2, HERE, "10.0.0.9", HERE, "10.0.0.9")  # IPaddr2's send_arp announces by replies
+    assert layer.send(0, announced.pack()) == [Outgoing(BROADCAST, ETHERTYPE_ARP, announced.pack())]
+
+
+def test_a_program_that_knows_no_link_layer_address_gets_the_devices_own(layer: IpLayer) -> None:
+    [sent] = layer.send(0, arp(1, bytes(20), "10.0.0.9", bytes(20), "10.0.0.9").pack())
+    assert isinstance(sent, Outgoing)
+    assert Arp.parse(sent.payload).sender_hardware == HERE
+    advertised = nd.NeighborAdvertisement(ip("fd00::9"), nd.ALL_NODES, ip("fd00::9"), override=True)
+    [sent] = layer.send(0, advertised.pack())
+    assert isinstance(sent, Outgoing)
+    assert nd.parse(sent.payload) == nd.NeighborAdvertisement(
+        ip("fd00::9"), nd.ALL_NODES, ip("fd00::9"), HERE, override=True
+    )
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        bytes.fromhex("00200800"),
+        bytes.fromhex("00200800 14 04 0001") + bytes(40),
+        bytes.fromhex("00200800 06 04 0001") + bytes(20),
+        bytes.fromhex("333300000001000000000000 86dd"),
+    ],
+)
+def test_unreadable_frames_of_programs_are_counted(layer: IpLayer, packet: bytes) -> None:
+    assert layer.send(0, packet) == []
+    assert layer.counts.malformed + layer.counts.ignored == 1
+
+
+def test_new_addresses_are_announced_twice_while_there_is_a_carrier(layer: IpLayer) -> None:
+    mine = layer.addresses
+    layer.set_addresses(0, (*mine, (ip("10.0.0.8"), 24)))
+    assert layer.deadline() is None  # a host that starts announces nothing
+    layer.device.set_carrier(True)
+    layer.set_addresses(1, (*mine, (ip("10.0.0.9"), 24), (ip("fd00::9"), 64)))
+    assert layer.deadline() == 1
+    told, *frames = layer.tick(1)
+    assert told == Announced((ip("10.0.0.9"), ip("fd00::9")))
+    assert [frame.ethertype for frame in frames if isinstance(frame, Outgoing)] == [ETHERTYPE_ARP, ETHERTYPE_IPV6]
+    layer.device.set_carrier(False)
+    assert layer.deadline() is None
+    layer.device.set_carrier(True)
+    again = layer.deadline()
+    assert again == 1 + 2 * SECOND
+    assert layer.tick(again)[0] == told
+    assert layer.deadline() is None
+
+
+def test_an_address_that_is_gone_is_not_announced(layer: IpLayer) -> None:
+    layer.device.set_carrier(True)
+    mine = layer.addresses
+    layer.set_addresses(0, (*mine, (ip("10.0.0.9"), 24)))
+    layer.set_addresses(0, mine)
+    assert layer.deadline() is None
+    assert layer.tick(0) == []
+
+
+def test_duplicate_detection_of_the_kernel_passes_and_gets_its_answer(layer: IpLayer) -> None:
+    wanted = ip("fd00::9")
+    question = nd.NeighborSolicitation(nd.UNSPECIFIED, nd.solicited_node(wanted), wanted)
+    [sent] = layer.send(0, question.pack())
+    assert isinstance(sent, Outgoing)
+    assert nd.parse(sent.payload) == question
+    answer = nd.NeighborAdvertisement(wanted, nd.ALL_NODES, wanted, THERE, override=True)
+    assert layer.receive_discovery(0, answer) == [Conflict(wanted, THERE, detected=True)]
+    shown = layer.wanted_by_kernel(answer)
+    assert isinstance(shown, nd.NeighborAdvertisement)
+    assert not shown.link_address
+    other = nd.NeighborAdvertisement(ip("fd00::8"), nd.ALL_NODES, ip("fd00::8"), THERE)
+    assert layer.wanted_by_kernel(other) is None
+
+
+def test_two_hosts_that_want_the_same_address_at_once(layer: IpLayer) -> None:
+    wanted = ip("fd00::9")
+    question = nd.NeighborSolicitation(nd.UNSPECIFIED, nd.solicited_node(wanted), wanted)
+    assert layer.wanted_by_kernel(question) is None
+    layer.send(0, question.pack())
+    assert layer.receive_discovery(0, question) == [Conflict(wanted, b"", detected=True)]
+    assert layer.wanted_by_kernel(question) is question
+
+
+def test_a_programs_solicitation_is_answered_to_it_whole(layer: IpLayer) -> None:
+    asked = ip("fd00::3")
+    [sent] = layer.send(0, nd.NeighborSolicitation(ip("fd00::1"), nd.solicited_node(asked), asked).pack())
+    assert isinstance(sent, Outgoing)
+    told = nd.parse(sent.payload)
+    assert isinstance(told, nd.NeighborSolicitation)
+    assert told.link_address == HERE
+    answer = nd.NeighborAdvertisement(asked, ip("fd00::1"), asked, THERE, solicited=True)
+    assert layer.wanted_by_kernel(answer) is answer

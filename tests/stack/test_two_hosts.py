@@ -63,7 +63,7 @@ def test_a_cut_cable_is_survived_at_once(world: SmallWorld, pair: tuple[str, str
 
 def test_a_failover_is_told(world: SmallWorld) -> None:
     there_and_back(world, V4)
-    world.run(ms=1000)  # the announcements of the start are over
+    world.run(ms=3000)  # the announcements of the start are over
     world.effects.clear()
     world.fabric(Cut("h1/1"))
     assert active(world, "h1") == "ib1"

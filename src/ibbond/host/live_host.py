@@ -35,6 +35,7 @@ from ibbond.stack.events import (
 )
 from ibbond.topology.model import Host
 
+DETECTION_MS = 300
 LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)
 ADDRESS_MESSAGES = frozenset((rtnetlink.NEWADDR, rtnetlink.DELADDR))
 ROUTE_MESSAGES = frozenset((rtnetlink.NEWROUTE, rtnetlink.DELROUTE))
@@ -82,10 +83,23 @@ class LiveHost:
             tun = open_tun(self.space, self.kernel, device.name, mtu=device.mtu)
             with contextlib.suppress(OSError):  # "host unreachable" comes from the host's own address
                 self.set_sysctl(f"net/ipv4/conf/{device.name}/accept_local", "1")
+            self._detect_duplicates(tun)
         if persist:
             tun.keep(True)
         self.tuns[device.name] = tun
         return tun
+
+    def _detect_duplicates(self, tun: Tun) -> None:
+        """Have the kernel do duplicate address detection, which it leaves out on a TUN (`ipv6_add_dev`).
+
+        It takes `DETECTION_MS` instead of one to two seconds: a subnet inside one machine answers in milliseconds.
+        """
+        conf = f"net/ipv6/conf/{tun.name}"
+        with contextlib.suppress(OSError):  # no IPv6 in this kernel, or a container whose /proc/sys is read-only
+            self.kernel.set_arp(tun.index)
+            self.kernel.set_retransmit(tun.index, DETECTION_MS)
+            self.set_sysctl(f"{conf}/router_solicitation_delay", "0")  # detection begins after a part of this
+            self.set_sysctl(f"{conf}/accept_dad", "1")
 
     def close_device(self, name: str) -> None:
         """The device left the model: its TUN goes, with addresses and routes."""
@@ -233,7 +247,7 @@ class LiveHost:
         names = {tun.index: name for name, tun in self.tuns.items()}
         found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in self.tuns}
         for address in self.kernel.addresses():
-            if address.index in names:
+            if address.index in names and address.usable:
                 found[names[address.index]].append((address.address, address.prefix))
         events: list[HostEvent] = []
         for name, addresses in found.items():

@@ -143,7 +143,7 @@ class Pump:
                     if turn <= 1:
                         turns, alone = 1, 0
                     return
-                is_ipv4 = buffer[IP_AT] < 0x60
+                is_ipv4 = 0x40 <= buffer[IP_AT] < 0x60  # ARP of programs begins with 0
                 if size < IPV6_BYTES and (size < IPV4_BYTES or not is_ipv4):  # what follows is of an older packet
                     slow(bytes(view[OFFLOAD_BYTES:size]), bytes(view[:OFFLOAD_BYTES]))
                     continue

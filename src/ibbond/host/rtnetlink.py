@@ -43,10 +43,13 @@ U32 = struct.Struct("=I")
 IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 3, 4, 13, 8
 IFLA_AF_SPEC = 26
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
-IFA_F_NODAD = 0x02
+IFA_F_NODAD, IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x04, 0x08, 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 9, 15, 18
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTM_F_CLONED = 254, 3, 1, 0, 253, 0x200
-IFF_UP = 0x1
+IFF_UP, IFF_NOARP = 0x1, 0x80
+SETNEIGHTBL = 67
+NEIGHBOR_TABLE = struct.Struct("=BBH")  # struct ndtmsg
+NDTA_NAME, NDTA_PARMS, NDTPA_IFINDEX, NDTPA_RETRANS_TIME = 1, 6, 1, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,21 @@ class Address:
     index: int
     address: bytes
     prefix: int
+    flags: int = 0
+
+    @property
+    def usable(self) -> bool:
+        """Not while duplicate address detection runs, unless it is optimistic (RFC 4429), nor after it failed."""
+        return not self.flags & IFA_F_DADFAILED and (
+            not self.flags & IFA_F_TENTATIVE or bool(self.flags & IFA_F_OPTIMISTIC)
+        )
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        _, prefix, _, _, index = ADDRESS.unpack_from(_whole(body, ADDRESS.size))
+        _, prefix, flags, _, index = ADDRESS.unpack_from(_whole(body, ADDRESS.size))
         found = attributes(body, ADDRESS.size)
-        return cls(index, found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b""), prefix)
+        address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
+        return cls(index, address, prefix, _number(found, IFA_FLAGS, flags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +220,17 @@ class RouteSocket:
     def set_up(self, index: int, up: bool) -> None:
         """Administrative state, as `ip link set up|down`."""
         self.request(NEWLINK, 0, LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP))
+
+    def set_arp(self, index: int) -> None:
+        """`ip link set arp on`."""
+        self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, IFF_NOARP))
+
+    def set_retransmit(self, index: int, milliseconds: int) -> None:
+        """`ip ntable change name ndisc_cache dev INDEX retrans MS`: the pace of IPv6 neighbor discovery."""
+        parameters = attribute(NDTPA_IFINDEX, U32.pack(index))
+        parameters += attribute(NDTPA_RETRANS_TIME, struct.pack("=Q", milliseconds))
+        body = NEIGHBOR_TABLE.pack(socket.AF_INET6, 0, 0) + attribute(NDTA_NAME, b"ndisc_cache\0")
+        self.request(SETNEIGHTBL, REPLACE, body + attribute(NDTA_PARMS, parameters))
 
     def rename(self, index: int, name: str) -> None:
         self.request(NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_IFNAME, name.encode() + b"\0"))

@@ -140,6 +140,7 @@ class Device:
     max_mtu: int = 65535
     flags: Flags = Flags.BROADCAST | Flags.MULTICAST
     carrier: bool = False
+    had_carrier: bool = False  # at any time
     link_watch_pending: bool = False  # the stack has yet to hear of the carrier; whoever drives us clears it
     address_origin: AddressOrigin = AddressOrigin.PERMANENT
     permanent_address: bytes = b""
@@ -194,6 +195,7 @@ class Device:
     def set_carrier(self, carrier: bool) -> None:
         if self.carrier != carrier:
             self.carrier = carrier
+            self.had_carrier = self.had_carrier or carrier
             self.tell(Notice.CHANGE)
 
     def set_mtu(self, mtu: int) -> None:

@@ -6,7 +6,6 @@ Read first: `bonding/effects`. The bond has changed its devices itself; what is 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, assert_never
 
 from ibbond.bonding.bond import Bond
@@ -25,7 +24,6 @@ from ibbond.stack.events import AttributeChanged
 from ibbond.stack.frames import Frames
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.verbs.generation import Generation
-from ibbond.wire.hwaddr import address_text
 
 if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
@@ -79,9 +77,7 @@ class BondEffects:
         for frame in told:
             self._frames.send(self._host.now, bond.device, frame)
         if told:
-            addresses = ", ".join(str(ip_address(address)) for address, _ in layer.addresses)
-            where = address_text(bond.device.address)
-            self._host.happened("announce", bond.name, f"{addresses} at {where} by {bond.active}")
+            self._frames.announced(layer, (address for address, _ in layer.addresses))
 
     def _report(self, bond: Bond) -> None:
         layer = self._layer(bond)

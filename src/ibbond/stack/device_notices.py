@@ -48,6 +48,7 @@ class DeviceNotices:
                 host.generation.bump()
                 self._carriers[name] = device.carrier
                 host.happened("carrier", name, "on" if device.carrier else "off")
+                host.touched(host.ip[name])  # addresses that came without a carrier are to be announced
             case Notice.CHANGEADDR:
                 self._readdressed(device)
             case Notice.CHANGEUPPER if (joined := host.bond_above(device)) is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ibbond.bonding.bond import Bond
@@ -22,10 +23,12 @@ from ibbond.netdev.device import Device
 from ibbond.stack.ethernet import swallow
 from ibbond.stack.events import Deliver
 from ibbond.stack.ip_layer import IpLayer, destination_of
-from ibbond.stack.outgoing import IpEffect, Outgoing, ToHost
+from ibbond.stack.outgoing import Announced, IpEffect, Outgoing, ToHost
+from ibbond.stack.own_addresses import Conflict
 from ibbond.verbs.verbs import Datagram
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp
+from ibbond.wire.hwaddr import address_text
 from ibbond.wire.icmp import too_big
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 # A group's thousand members read the same bytes: what they say is worked out once.
 _arp = lru_cache(maxsize=64)(Arp.parse)
 _discovery = lru_cache(maxsize=64)(nd.parse)
-TO_KERNEL = (nd.RouterSolicitation, nd.RouterAdvertisement, nd.Redirect)  # discovery that is the kernel's business too
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,16 @@ class Frames:
                     self.send(now, layer.device, effect)
                 case ToHost(packet):
                     self._host.outbox.send(Deliver(self._host.name, layer.device.name, packet))
+                case Announced(addresses):
+                    self.announced(layer, addresses)
+                case Conflict():
+                    self._host.happened("duplicate", layer.device.name, _conflict_text(effect))
+
+    def announced(self, layer: IpLayer, addresses: Iterable[bytes]) -> None:
+        """For the time line."""
+        bond = self._host.registry.bonds.get(layer.device.name)
+        text = f"{', '.join(str(ip_address(ip)) for ip in addresses)} at {address_text(layer.device.address)}"
+        self._host.happened("announce", layer.device.name, text if bond is None else f"{text} by {bond.active}")
 
     def send(self, now: int, device: Device, frame: Outgoing, *, member: str | None = None) -> None:
         """Through the device itself, or a bond's active member (or the one named)."""
@@ -120,8 +132,9 @@ class Frames:
             self.send_all(now, layer, layer.receive_arp(now, arp, unicast=frame.kind == "host"))
         elif discovery is not None:
             self.send_all(now, layer, layer.receive_discovery(now, discovery))
-        if _for_the_kernel(frame, discovery):
-            self._host.outbox.send(Deliver(self._host.name, upper.name, frame.payload, frame.offload, member))
+        payload = _for_the_kernel(layer, frame, discovery)
+        if payload:
+            self._host.outbox.send(Deliver(self._host.name, upper.name, payload, frame.offload, member))
 
     def too_long(self, device: Device, packet: bytes, mtu: int) -> None:
         """A packet did not fit the link's MTU: its sender is told, as a router on the way would.
@@ -202,13 +215,26 @@ class Frames:
         return False
 
 
-def _for_the_kernel(frame: Frame, discovery: nd.Message | None) -> bool:
-    """IP goes up, but for solicitations and advertisements of neighbors, read or unreadable: these are ours."""
+def _for_the_kernel(layer: IpLayer, frame: Frame, discovery: nd.Message | None) -> bytes:
+    """IP goes up. Of neighbor discovery, which happens here, the kernel gets what it asked for; unreadable: nothing."""
     if frame.ethertype == ETHERTYPE_IPV4:
-        return True
+        return frame.payload
     if frame.ethertype != ETHERTYPE_IPV6:
-        return False
-    return isinstance(discovery, TO_KERNEL) or not nd.is_message(frame.payload)
+        return b""
+    if discovery is None:
+        return b"" if nd.is_message(frame.payload) else frame.payload
+    wanted = layer.wanted_by_kernel(discovery)
+    return frame.payload if wanted is discovery else wanted.pack() if wanted is not None else b""
+
+
+def _conflict_text(conflict: Conflict) -> str:
+    address = ip_address(conflict.ip)
+    if not conflict.hardware:
+        return f"{address} is requested by another host too, and neither gets it"
+    where = address_text(conflict.hardware)
+    if conflict.detected:
+        return f"{address} is in use at {where}: it stays on the device as dadfailed and is not used"
+    return f"{address} is also in use at {where}: remove it from one of the two hosts"
 
 
 def _seen(

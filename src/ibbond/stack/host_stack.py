@@ -394,7 +394,9 @@ class HostStack:
             self.warn_of_mixed_modes(bond)
 
     def _addresses_are(self, device: Device, addresses: tuple[tuple[bytes, int], ...]) -> None:
-        self.ip[device.name].set_addresses(addresses)
+        layer = self.ip[device.name]
+        layer.set_addresses(self.now, addresses)
+        self.touched(layer)
         self.generation.bump()
         bond = self.registry.bonds.get(device.name)
         if bond is not None:

@@ -3,21 +3,25 @@
 Read first: RFC 826, RFC 4861 section 7.2, RFC 4391 section 9, and of Linux `arp_process` and `ndisc.c`. The kernel
 behind the TUN device does no ARP and no neighbor discovery (it has no link-layer addresses), so all of it happens here:
 questions, answers, announcements, learning. As with `arp_ignore=1`, only addresses of the device itself are answered
-for. Left out: proxies, router discovery (its messages pass to the kernel), duplicate detection of our own addresses.
+for. What programs send themselves (AF_PACKET, raw ICMPv6 sockets) and the kernel's duplicate address detection leave
+with the device's link-layer address, which they cannot know. Left out: proxies, router discovery (its messages pass to
+the kernel).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ibbond.errors import Malformed
+from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.announcements import gratuitous_arps, reports, unsolicited_advertisements
 from ibbond.stack.host_groups import HostGroups
 from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Solicit, Unreachable
 from ibbond.stack.next_hop import IPV6_LINK_LOCAL, NextHops
-from ibbond.stack.outgoing import IpEffect, Outgoing, ToHost
+from ibbond.stack.outgoing import Announced, IpEffect, Outgoing, ToHost
+from ibbond.stack.own_addresses import OwnAddresses
 from ibbond.verbs.generation import Generation
 from ibbond.wire import arp, nd
 from ibbond.wire.arp import Arp
@@ -45,47 +49,80 @@ class IpLayer:
 
     def __init__(self, device: Device, next_hops: NextHops, generation: Generation) -> None:
         self.device = device
-        self.addresses: tuple[tuple[bytes, int], ...] = ()
+        self.own = OwnAddresses(device)
         self.neighbors = Neighbors(generation)
         self.groups = HostGroups(device)
         self.forwarding = False  # the router flag of our advertisements
         self.counts = Malfunctions()
         self._next_hops = next_hops
-        self._own: frozenset[bytes] = frozenset()
 
-    def set_addresses(self, addresses: tuple[tuple[bytes, int], ...]) -> None:
-        self.addresses = addresses
-        self._own = frozenset(address for address, _ in addresses)
+    @property
+    def addresses(self) -> tuple[tuple[bytes, int], ...]:
+        return self.own.pairs
+
+    def set_addresses(self, now: int, addresses: tuple[tuple[bytes, int], ...]) -> None:
+        self.own.set(now, addresses)
         self._next_hops.set_addresses(self.device.name, addresses)
         self.groups.set_addresses(address for address, _ in addresses)
 
     def owns(self, address: bytes) -> bool:
-        return address in self._own
+        return address in self.own.all
 
     def send(self, now: int, packet: bytes, offload: bytes = b"") -> list[IpEffect]:
-        """A packet of the host's IP stack: to a neighbor, a group or everybody; group reports are overheard."""
+        """A packet of the host's IP stack or programs: to a neighbor, a group or everybody.
+
+        Group reports are overheard.
+        """
+        if packet.startswith(arp.HEADER):
+            return self._send_arp(packet)
         version = packet[0] >> 4 if packet else 0
         destination = destination_of(packet)
         if destination is None:
             self.counts.malformed += 1
             return []
-        if (
-            version == 6
-            and nd.is_message(packet)
-            and packet[40]
-            in (
-                nd.NeighborSolicitation.KIND,
-                nd.NeighborAdvertisement.KIND,
-            )
-        ):
-            self.counts.ignored += 1  # the kernel's own: it knows no link-layer address that it could tell
-            return []
+        if version == 6 and nd.is_message(packet):
+            try:
+                packet, offload = self._with_link_address(nd.parse(packet)), b""
+            except Malformed:
+                self.counts.malformed += 1
+                return []
         if is_report(packet):
             self._overhear(packet)
         link = self.group_destination(destination)
         if link is not None:
             return [Outgoing(link, ETHERTYPES[version], packet, offload)]
         return self._execute(self.neighbors.send(now, self.next_hop(destination), packet, offload))
+
+    def _send_arp(self, packet: bytes) -> list[IpEffect]:
+        """An ARP packet of a program. The link-layer destination is lost on its way through a TUN device."""
+        try:
+            message = Arp.parse(packet)
+        except Malformed:
+            self.counts.malformed += 1
+            return []
+        if len(message.sender_hardware) != self.device.addr_len or len(message.sender_ip) != 4:
+            self.counts.ignored += 1
+            return []
+        if not _is_unicast_link(message.sender_hardware):
+            message = replace(message, sender_hardware=self.device.address)
+        to = message.target_hardware
+        direct = message.operation == arp.REPLY and _is_unicast_link(to) and message.sender_ip != message.target_ip
+        return [Outgoing(to if direct else self.device.broadcast, ETHERTYPE_ARP, message.pack())]
+
+    def _with_link_address(self, message: nd.Message) -> bytes:
+        """A neighbor discovery message of the host, with the device's own link-layer address where one belongs."""
+        match message:
+            case nd.NeighborSolicitation(source, _, target):
+                detection = source == nd.UNSPECIFIED
+                self.own.asked(target, detection=detection)
+                if detection:
+                    self.groups.join(nd.solicited_node(target))  # another host may want it at the same time
+                    return message.pack()
+            case nd.RouterSolicitation() | nd.RouterAdvertisement() if not message.link_address:
+                return message.pack()
+            case nd.Redirect():
+                return message.pack()  # about the address of another host
+        return replace(message, link_address=self.device.address).pack()
 
     def group_destination(self, destination: bytes) -> bytes | None:
         """The link-layer address of a group or broadcast destination; None for unicast."""
@@ -110,13 +147,12 @@ class IpLayer:
             and len(message.sender_hardware) == device.addr_len
             and message.protocol == ETHERTYPE_IPV4
             and len(message.sender_ip) == 4
-            and message.sender_ip not in self._own
             and _is_unicast_link(message.sender_hardware)
         )
-        if not believable:
+        if not believable or message.sender_ip in self.own.all:
             self.counts.ignored += 1
-            return []
-        for_us = message.target_ip in self._own
+            return [*self.own.claimed(message.sender_ip, message.sender_hardware)] if believable else []
+        for_us = message.target_ip in self.own.all
         asks_us = message.operation == arp.REQUEST and for_us
         effects: list[IpEffect] = []
         if message.sender_ip != ANY_V4:
@@ -143,15 +179,30 @@ class IpLayer:
                 return self._advertised(now, message)
             case nd.RouterSolicitation() | nd.RouterAdvertisement():
                 router = isinstance(message, nd.RouterAdvertisement)
-                if not source_address or message.source in (nd.UNSPECIFIED, *self._own):
+                if not source_address or message.source in (nd.UNSPECIFIED, *self.own.all):
                     return []
                 return self._execute(self.neighbors.learn(now, message.source, source_address, create=router))
             case nd.Redirect():
                 return []  # the kernel follows it by its own routes
 
-    def announce(self) -> list[Outgoing]:
-        """NETDEV_NOTIFY_PEERS: one gratuitous ARP or unsolicited advertisement for every address."""
-        own = [address for address, _ in self.addresses]
+    def wanted_by_kernel(self, message: nd.Message) -> nd.Message | None:
+        """What the kernel is to see of a discovery message: answers to what the host asked, and router discovery.
+
+        For duplicate address detection it takes advertisements without a link-layer address only, as the device has
+        none (`ndisc_recv_na`). Solicitations that it must see are the detections of other hosts.
+        """
+        match message:
+            case nd.NeighborSolicitation(source, _, target):
+                return message if source == nd.UNSPECIFIED and self.own.wants_answer(target) else None
+            case nd.NeighborAdvertisement(_, destination, target):
+                if not self.own.wants_answer(target):
+                    return None
+                return replace(message, link_address=b"") if destination[0] == 0xFF else message
+        return message
+
+    def announce(self, addresses: Iterable[bytes] | None = None) -> list[Outgoing]:
+        """NETDEV_NOTIFY_PEERS: one gratuitous ARP or unsolicited advertisement for every address, or for these."""
+        own = [address for address, _ in self.addresses] if addresses is None else list(addresses)
         return [
             *gratuitous_arps(self.device, own),
             *unsolicited_advertisements(self.device, own, router=self.forwarding),
@@ -176,14 +227,18 @@ class IpLayer:
         return self._execute(self.neighbors.readdressed(now))
 
     def tick(self, now: int) -> list[IpEffect]:
-        return self._execute(self.neighbors.tick(now))
+        return [*self._announce_new(now), *self._execute(self.neighbors.tick(now))]
 
     def deadline(self) -> int | None:
-        return self.neighbors.deadline()
+        return earliest((self.neighbors, self.own))
+
+    def _announce_new(self, now: int) -> list[IpEffect]:
+        due = self.own.take_due(now)
+        return [Announced(tuple(due)), *self.announce(due)] if due else []
 
     def source_for(self, target: bytes, wish: bytes = b"") -> bytes:
         """Our address for asking about `target`: the one wished for if ours, on its prefix, any, or unspecified."""
-        if wish in self._own and len(wish) == len(target):
+        if wish in self.own.all and len(wish) == len(target):
             return wish
         family = [(address, prefix) for address, prefix in self.addresses if len(address) == len(target)]
         width, value = 8 * len(target), int.from_bytes(target)
@@ -200,10 +255,10 @@ class IpLayer:
         return (address for address, _ in self.addresses if len(address) == 16)
 
     def _solicited(self, now: int, message: nd.NeighborSolicitation) -> list[IpEffect]:
-        if message.target not in self._own or message.source in self._own:
-            self.counts.ignored += 1
-            return []
         detection = message.source == nd.UNSPECIFIED
+        if message.target not in self.own.all or message.source in self.own.all:
+            self.counts.ignored += 1
+            return [*self.own.claimed(message.target, b"")] if detection else []
         answer = nd.NeighborAdvertisement(
             message.target,
             nd.ALL_NODES if detection else message.source,
@@ -221,16 +276,17 @@ class IpLayer:
         return [Outgoing(message.link_address, ETHERTYPE_IPV6, answer.pack()), *self._execute(learnt)]
 
     def _advertised(self, now: int, message: nd.NeighborAdvertisement) -> list[IpEffect]:
+        conflicts = self.own.claimed(message.target, message.link_address)
         known = self.neighbors.get(message.target)
-        if known is None or message.target in self._own:
-            return []
+        if known is None or message.target in self.own.all:
+            return [*conflicts]
         hardware = message.link_address or known.hardware
         if not hardware:
             return []
         learnt = self.neighbors.learn(
             now, message.target, hardware, confirmed=message.solicited, override=message.override
         )
-        return self._execute(learnt)
+        return [*conflicts, *self._execute(learnt)]
 
     def _overhear(self, packet: bytes) -> None:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ibbond.stack.own_addresses import Conflict
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -26,4 +28,11 @@ class ToHost:
     packet: bytes
 
 
-IpEffect = Outgoing | ToHost
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The announcements that follow are about these addresses, which the device got just now."""
+
+    addresses: tuple[bytes, ...]
+
+
+IpEffect = Outgoing | ToHost | Announced | Conflict

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from running_lab import RunningLab, running
 
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.wire import arp, nd
 from tests.stack.small_world import ip
 from tests.stack.test_moving_address import THREE

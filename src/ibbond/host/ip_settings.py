@@ -1,0 +1,393 @@
+"""IP settings of devices as values: addresses, routes, permanent neighbors, rules, which can move to another device.
+
+Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbour.h, fib_rules.h; ip(8) for the words. What a setting
+does not need to be understood for stays as raw attributes, so that all tables, metrics, labels and lifetimes survive a
+move. Left out: what the kernel makes itself (routes of addresses, link-local and temporary addresses), nexthop objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from ibbond.abi.netlink_attributes import attribute, attributes, number, text
+from ibbond.host import rtnetlink
+from ibbond.host.rtnetlink import ADDRESS, APPEND, CREATE, DUMP, EXCLUSIVE, NEXT_HOP, ROUTE, U32, RouteSocket
+
+NEWNEIGHBOR, DELNEIGHBOR, GETNEIGHBOR = 28, 29, 30
+NEWRULE, DELRULE, GETRULE = 32, 33, 34
+NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
+RULE = struct.Struct("=BBBBBxxBI")  # family, dst len, src len, tos, table, action, flags
+CACHE = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred, valid, created, updated
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_METRIC, IFA_PROTOCOL = (
+    *(1, 2, 3, 4, 6, 8),
+    *(9, 11),
+)
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRIC, RTA_SOURCE, RTA_MULTIPATH, RTA_FLOW = 1, 4, 5, 6, 7, 9, 11
+RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_EXPIRES, RTA_NEXTHOP = 12, 15, 18, 21, 22, 23, 30
+OF_HOP = (RTA_GATEWAY, RTA_FLOW, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP)
+NOT_KEPT = (RTA_OIF, RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_EXPIRES, RTA_NEXTHOP)
+NDA_DST, NDA_LLADDR = 1, 2
+FRA_IIFNAME, FRA_PRIORITY, FRA_OIFNAME, FRA_TABLE = 3, 6, 17, 15
+
+FOREVER = 0xFFFFFFFF
+TEMPORARY, NO_DAD = 0x01, 0x02  # IFA_F_*, the first one of IPv6
+KEPT_FLAGS = 0x10 | 0x100 | 0x200 | 0x400  # home address, mngtmpaddr, noprefixroute, autojoin
+MADE_BY_KERNEL = 3  # IFAPROT_KERNEL_LL
+RTPROT_KERNEL, RTM_F_CLONED, RTNH_F_ONLINK = 2, 0x200, 4
+NUD_PERMANENT, NTF_PROXY = 0x80, 0x08
+INVERTED = 2  # FIB_RULE_INVERT
+USER_HZ = 100
+ROUTE_TYPES = {2: "local ", 3: "broadcast ", 4: "anycast ", 5: "multicast ", 6: "blackhole ", 7: "unreachable "}
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+Attributes = tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IpAddress:
+    """An IP address of a device. Lifetimes, in seconds, run down and are not compared."""
+
+    device: str
+    local: bytes
+    prefix: int
+    peer: bytes = b""
+    broadcast: bytes = b""
+    label: str = ""
+    scope: int = 0
+    flags: int = 0
+    metric: int = 0
+    protocol: int = 0
+    preferred: int = field(default=FOREVER, compare=False)
+    valid: int = field(default=FOREVER, compare=False)
+
+    @classmethod
+    def of(cls, device: str, address: str) -> Self:
+        """From `10.0.0.1/24`; raises ValueError."""
+        interface = ipaddress.ip_interface(address)
+        broadcast = b""
+        if interface.version == 4 and interface.network.prefixlen < 31:
+            broadcast = interface.network.broadcast_address.packed
+        scope = rtnetlink.RT_SCOPE_LINK if interface.version == 6 and interface.is_link_local else 0
+        return cls(device, interface.packed, interface.network.prefixlen, broadcast=broadcast, scope=scope)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (self.device,)
+
+    @property
+    def text(self) -> str:
+        return f"{ipaddress.ip_address(self.local)}/{self.prefix}"
+
+    def __str__(self) -> str:
+        peer = f" peer {ipaddress.ip_address(self.peer)}" if self.peer else ""
+        label = f" label {self.label}" if self.label else ""
+        return f"address {self.text}{peer}{label} dev {self.device}"
+
+    def on(self, devices: Mapping[str, str]) -> Self:
+        """The same on other devices, by their old names. A label that begins with the device's name follows."""
+        device = devices.get(self.device, self.device)
+        label = self.label
+        if label.startswith(f"{self.device}:"):
+            label = (device + label.removeprefix(self.device))[:15]
+        return replace(self, device=device, label=label)
+
+    def pack(self, index: Callable[[str], int]) -> bytes:
+        family = socket.AF_INET if len(self.local) == 4 else socket.AF_INET6
+        flags = self.flags | (NO_DAD if family == socket.AF_INET6 else 0)  # it was found to be unique before
+        body = ADDRESS.pack(family, self.prefix, flags & 0xFF, self.scope, index(self.device))
+        body += attribute(IFA_LOCAL, self.local) + attribute(IFA_ADDRESS, self.peer or self.local)
+        body += attribute(IFA_FLAGS, U32.pack(flags))
+        body += attribute(IFA_BROADCAST, self.broadcast) if self.broadcast else b""
+        body += attribute(IFA_LABEL, self.label.encode() + b"\0") if self.label else b""
+        body += attribute(IFA_METRIC, U32.pack(self.metric)) if self.metric else b""
+        body += attribute(IFA_PROTOCOL, bytes((self.protocol,))) if self.protocol else b""
+        if self.valid != FOREVER or self.preferred != FOREVER:
+            body += attribute(IFA_CACHEINFO, CACHE.pack(self.preferred, self.valid, 0, 0))
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One next hop of a route; `attributes` are its gateway and encapsulation."""
+
+    device: str
+    attributes: Attributes = ()
+    flags: int = 0
+    weight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IpRoute:
+    """A route of any table. `header` has family, destination and source length, TOS, protocol, scope and type."""
+
+    header: tuple[int, int, int, int, int, int, int]
+    table: int
+    attributes: Attributes
+    hops: tuple[Hop, ...]
+    expires: int = field(default=0, compare=False)  # seconds, 0: never
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(hop.device for hop in self.hops)
+
+    @property
+    def source(self) -> bytes:
+        """The source address that it prefers, or nothing."""
+        return dict(self.attributes).get(RTA_SOURCE, b"")
+
+    @property
+    def has_gateway(self) -> bool:
+        return any(kind in (RTA_GATEWAY, RTA_VIA) for hop in self.hops for kind, _ in hop.attributes)
+
+    def __str__(self) -> str:
+        family, length, *_, kind = self.header
+        found = dict(self.attributes)
+        destination = "default"
+        if length:
+            destination = f"{socket.inet_ntop(family, found.get(RTA_DST, b''))}/{length}"
+        metric = number(found.get(RTA_METRIC, b""))
+        words = [ROUTE_TYPES.get(kind, "") + destination]
+        words += [f"nexthop {self._hop(hop)}" if len(self.hops) > 1 else self._hop(hop) for hop in self.hops]
+        words += [f"src {ipaddress.ip_address(self.source)}"] if self.source else []
+        words += [f"metric {metric}"] if metric and (family, metric) != (socket.AF_INET6, 1024) else []
+        words += [f"table {self.table}"] if self.table != rtnetlink.RT_TABLE_MAIN else []
+        return "route " + " ".join(words)
+
+    def _hop(self, hop: Hop) -> str:
+        found = dict(hop.attributes)
+        gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
+        via = f"via {ipaddress.ip_address(gateway)} " if gateway else ""
+        return f"{via}dev {hop.device}{' onlink' if hop.flags & RTNH_F_ONLINK else ''}"
+
+    def on(self, devices: Mapping[str, str]) -> Self:
+        hops = tuple(replace(hop, device=devices.get(hop.device, hop.device)) for hop in self.hops)
+        return replace(self, hops=tuple(dict.fromkeys(hops)))
+
+    def pack(self, index: Callable[[str], int]) -> bytes:
+        family, length, source_length, tos, protocol, scope, kind = self.header
+        single = self.hops[0] if len(self.hops) == 1 else None
+        table = self.table if self.table < 256 else 0
+        flags = single.flags if single else 0
+        body = ROUTE.pack(family, length, source_length, tos, table, protocol, scope, kind, flags)
+        body += attribute(RTA_TABLE, U32.pack(self.table))
+        body += b"".join(attribute(*each) for each in self.attributes)
+        body += attribute(RTA_EXPIRES, U32.pack(self.expires)) if self.expires else b""
+        if single:
+            body += attribute(RTA_OIF, U32.pack(index(single.device)))
+            return body + b"".join(attribute(*each) for each in single.attributes)
+        packed = b""
+        for hop in self.hops:
+            inner = b"".join(attribute(*each) for each in hop.attributes)
+            packed += NEXT_HOP.pack(NEXT_HOP.size + len(inner), hop.flags, hop.weight, index(hop.device)) + inner
+        return body + attribute(RTA_MULTIPATH, packed)
+
+
+@dataclass(frozen=True, slots=True)
+class IpNeighbor:
+    """A permanent neighbor, or an address that is answered for (`proxy`)."""
+
+    device: str
+    address: bytes
+    hardware_address: bytes = b""
+    flags: int = 0
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (self.device,)
+
+    def __str__(self) -> str:
+        kind = "proxy " if self.flags & NTF_PROXY else ""
+        at = f" lladdr {self.hardware_address.hex(':')}" if self.hardware_address else ""
+        return f"neighbor {kind}{ipaddress.ip_address(self.address)}{at} dev {self.device}"
+
+    def on(self, devices: Mapping[str, str]) -> Self:
+        return replace(self, device=devices.get(self.device, self.device))
+
+    def pack(self, index: Callable[[str], int]) -> bytes:
+        family = socket.AF_INET if len(self.address) == 4 else socket.AF_INET6
+        body = NEIGHBOR.pack(family, index(self.device), NUD_PERMANENT, self.flags, 0) + attribute(
+            NDA_DST, self.address
+        )
+        return body + (attribute(NDA_LLADDR, self.hardware_address) if self.hardware_address else b"")
+
+
+@dataclass(frozen=True, slots=True)
+class IpRule:
+    """A routing rule that names a device (`iif`, `oif`)."""
+
+    header: tuple[int, int, int, int, int, int, int]
+    attributes: Attributes
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(text(value) for kind, value in self.attributes if kind in (FRA_IIFNAME, FRA_OIFNAME))
+
+    def __str__(self) -> str:
+        found = dict(self.attributes)
+        words = [
+            f"{word} {text(found[kind])}"
+            for word, kind in (("iif", FRA_IIFNAME), ("oif", FRA_OIFNAME))
+            if kind in found
+        ]
+        table = number(found.get(FRA_TABLE, b"")) or self.header[4]
+        return f"rule {number(found.get(FRA_PRIORITY, b''))}: {' '.join(words)} lookup {table}"
+
+    def on(self, devices: Mapping[str, str]) -> Self:
+        names = (FRA_IIFNAME, FRA_OIFNAME)
+        renamed = (
+            (kind, devices.get(text(value), text(value)).encode() + b"\0") if kind in names else (kind, value)
+            for kind, value in self.attributes
+        )
+        return replace(self, attributes=tuple(renamed))
+
+    def pack(self, index: Callable[[str], int]) -> bytes:
+        return RULE.pack(*self.header) + b"".join(attribute(*each) for each in self.attributes)
+
+
+IpSetting = IpAddress | IpRoute | IpNeighbor | IpRule
+KINDS: dict[str, type[IpSetting]] = {kind.__name__: kind for kind in (IpAddress, IpRoute, IpNeighbor, IpRule)}
+NEW: dict[type[IpSetting], tuple[int, int, int]] = {  # type of a message that adds, its flags, type of one that deletes
+    IpAddress: (rtnetlink.NEWADDR, CREATE | EXCLUSIVE, rtnetlink.DELADDR),
+    IpRoute: (rtnetlink.NEWROUTE, CREATE | APPEND, rtnetlink.DELROUTE),
+    IpNeighbor: (NEWNEIGHBOR, CREATE | rtnetlink.REPLACE, DELNEIGHBOR),
+    IpRule: (NEWRULE, CREATE | EXCLUSIVE, DELRULE),
+}
+
+
+def add(kernel: RouteSocket, setting: IpSetting) -> None:
+    """Make a setting; one that is there already is fine. OSError of the kernel."""
+    kind, flags, _ = NEW[type(setting)]
+    with contextlib.suppress(FileExistsError):
+        kernel.request(kind, flags, setting.pack(lambda name: kernel.link(name).index))
+
+
+def delete(kernel: RouteSocket, setting: IpSetting) -> None:
+    """Remove a setting; one that is not there is fine. OSError of the kernel."""
+    try:
+        kernel.request(NEW[type(setting)][2], 0, setting.pack(lambda name: kernel.link(name).index))
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT, errno.ENODEV):
+            raise
+
+
+def read(kernel: RouteSocket) -> tuple[IpSetting, ...]:
+    """Everything that users have set on devices of this namespace, in the kernel's order. OSError of the kernel."""
+    links = {link.index: link for link in kernel.links()}
+    names = {index: link.name for index, link in links.items()}
+    hardware = {link.name: link.address for link in links.values()}
+    found: list[IpSetting] = []
+    for body in _dump(kernel, rtnetlink.GETADDR, [ADDRESS.pack(0, 0, 0, 0, 0)]):
+        address = _address(body, names)
+        if address is not None and not _made_by_kernel(address, hardware[address.device]):
+            found.append(address)
+    found += filter(None, (_route(body, names) for body in _dump(kernel, rtnetlink.GETROUTE, _of_families(ROUTE))))
+    proxies = [NEIGHBOR.pack(family, 0, 0, NTF_PROXY, 0) for family in FAMILIES]
+    for body in _dump(kernel, GETNEIGHBOR, [*_of_families(NEIGHBOR), *proxies]):
+        found += _neighbor(body, names)
+    for body in _dump(kernel, GETRULE, _of_families(RULE)):
+        found += _rule(body)
+    return tuple(dict.fromkeys(found))
+
+
+def _dump(kernel: RouteSocket, kind: int, requests: Iterable[bytes]) -> Iterator[bytes]:
+    for request in requests:
+        with contextlib.suppress(OSError):  # a kernel without IPv6, or without policy routing
+            yield from (answer.body for answer in kernel.request(kind, DUMP, request))
+
+
+def _of_families(layout: struct.Struct) -> list[bytes]:
+    return [bytes((family,)).ljust(layout.size, b"\0") for family in FAMILIES]
+
+
+def _address(body: bytes, names: Mapping[int, str]) -> IpAddress | None:
+    family, prefix, flags, scope, index = ADDRESS.unpack_from(body)
+    found = attributes(body, ADDRESS.size)
+    flags = number(found.get(IFA_FLAGS, b"")) or flags
+    if index not in names or (family == socket.AF_INET6 and flags & TEMPORARY):
+        return None
+    far = found.get(IFA_ADDRESS, b"")
+    local = found.get(IFA_LOCAL) or far
+    preferred, valid = FOREVER, FOREVER
+    if IFA_CACHEINFO in found:
+        preferred, valid, _, _ = CACHE.unpack_from(found[IFA_CACHEINFO])
+    label = text(found.get(IFA_LABEL, b""))
+    return IpAddress(
+        names[index],
+        local,
+        prefix,
+        peer=far if far != local else b"",
+        broadcast=found.get(IFA_BROADCAST, b""),
+        label=label if label != names[index] else "",
+        scope=scope,
+        flags=flags & KEPT_FLAGS,
+        metric=number(found.get(IFA_METRIC, b"")),
+        protocol=number(found.get(IFA_PROTOCOL, b"")),
+        preferred=preferred,
+        valid=valid,
+    )
+
+
+def _made_by_kernel(address: IpAddress, hardware: bytes) -> bool:
+    """An IPv6 link-local address that the kernel gave: it says so since 5.18; else it is made of the device's address.
+
+    A TUN has no hardware address to compare: there the lab does what the kernel does.
+    """
+    if address.local[:2] != b"\xfe\x80" or len(address.local) != 16:
+        return False
+    if len(hardware) == 6:
+        hardware = hardware[:3] + b"\xff\xfe" + hardware[3:]
+    identifier, own = address.local[9:], hardware[-7:]
+    return address.protocol == MADE_BY_KERNEL or not any(hardware) or identifier == own
+
+
+def _route(body: bytes, names: Mapping[int, str]) -> IpRoute | None:
+    family, length, source_length, tos, table, protocol, scope, kind, flags = ROUTE.unpack_from(body)
+    found = attributes(body, ROUTE.size)
+    hops: list[tuple[int, int, int, Attributes]] = []
+    if RTA_OIF in found:
+        hops.append((number(found[RTA_OIF]), flags, 0, _of_hop(found)))
+    raw, at = found.get(RTA_MULTIPATH, b""), 0
+    while at + NEXT_HOP.size <= len(raw):
+        size, flag, weight, index = NEXT_HOP.unpack_from(raw, at)
+        if size < NEXT_HOP.size:
+            break
+        inner = attributes(raw[at : at + size], NEXT_HOP.size)
+        hops.append((index, flag, weight, _of_hop(inner)))
+        at += (size + 3) & ~3
+    if protocol == RTPROT_KERNEL or flags & RTM_F_CLONED or not hops or any(hop[0] not in names for hop in hops):
+        return None
+    cache = found.get(RTA_CACHEINFO, b"")
+    left = number(cache[8:12], signed=True) if len(cache) >= 12 else 0
+    return IpRoute(
+        header=(family, length, source_length, tos, protocol, scope, kind),
+        table=number(found.get(RTA_TABLE, b"")) or table,
+        attributes=tuple((kind, value) for kind, value in found.items() if kind not in (*OF_HOP, *NOT_KEPT)),
+        hops=tuple(Hop(names[index], inner, flag & RTNH_F_ONLINK, weight) for index, flag, weight, inner in hops),
+        expires=max(left // USER_HZ, 1) if left > 0 else 0,
+    )
+
+
+def _of_hop(found: Mapping[int, bytes]) -> Attributes:
+    return tuple((kind, value) for kind, value in found.items() if kind in OF_HOP)
+
+
+def _neighbor(body: bytes, names: Mapping[int, str]) -> Iterator[IpNeighbor]:
+    _, index, state, flags, _ = NEIGHBOR.unpack_from(body)
+    found = attributes(body, NEIGHBOR.size)
+    if index in names and NDA_DST in found and (state == NUD_PERMANENT or flags & NTF_PROXY):
+        yield IpNeighbor(names[index], found[NDA_DST], found.get(NDA_LLADDR, b""), flags & NTF_PROXY)
+
+
+def _rule(body: bytes) -> Iterator[IpRule]:
+    found = attributes(body, RULE.size)
+    if FRA_IIFNAME in found or FRA_OIFNAME in found:
+        *header, flags = RULE.unpack_from(body)
+        family, destination, source, tos, table, action = header
+        yield IpRule((family, destination, source, tos, table, action, flags & INVERTED), tuple(found.items()))

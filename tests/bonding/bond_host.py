@@ -8,8 +8,9 @@ from ibbond.bonding.effects import BondEffect, Log
 from ibbond.bonding.registry import Registry
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Device, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Notice
 from ibbond.netdev.namespace import Namespace
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 IB_BROADCAST = bytes.fromhex("00ffffffff12401bffff000000000000ffffffff")
 IB_ADDRESSES = {

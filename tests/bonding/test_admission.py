@@ -7,7 +7,8 @@ from bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, in
 
 from ibbond.bonding import events as e
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 PROFILES = ("default", "kernel-6.1")
 ETH1 = bytes.fromhex("020000000001")

@@ -8,7 +8,7 @@ from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import ProbeArp, ProbeNeighbor
 from ibbond.bonding.member import Link
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 OWN, TARGET, OTHER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 254)), bytes((10, 0, 0, 253))
 OWN6, TARGET6 = bytes.fromhex("fe80" + "00" * 13 + "01"), bytes.fromhex("fe80" + "00" * 13 + "fe")

@@ -14,7 +14,8 @@ from ibbond.bonding.member import Link
 from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import INFINIBAND, Flags
+from ibbond.netdev.device import Flags
+from ibbond.wire.hardware_type import INFINIBAND
 
 MEMBERS = st.sampled_from(["ib1", "ib2", "ib3", "eth1", "eth2"])
 GROUPS = [bytes.fromhex(f"00ffffffff12401bffff0000000000000000000{number}") for number in (1, 2)]

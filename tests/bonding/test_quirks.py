@@ -12,7 +12,8 @@ from ibbond.bonding.effects import FailedOver, NotifyPeers, Prepare
 from ibbond.bonding.quirks import PATCHES, PROFILES, QUIRKS, Rules
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Flags
+from ibbond.netdev.device import AddressOrigin, Flags
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 Seen = Callable[[Host], bool]
 SHOWS: dict[str, Seen] = {}

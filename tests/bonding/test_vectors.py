@@ -13,8 +13,9 @@ from ibbond.bonding.effects import NotifyPeers, ProbeArp
 from ibbond.bonding.member import Link
 from ibbond.bonding.option import Mode
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Notice
+from ibbond.netdev.device import AddressOrigin, Notice
 from ibbond.wire.group_address import map_group
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 ALL_HOSTS = bytes((224, 0, 0, 1))
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")

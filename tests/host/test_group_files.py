@@ -1,6 +1,6 @@
 """The kernel's group files, and the packets that say that they changed."""
 
-from ibbond.host.groups import _parse_igmp, _parse_igmp6, is_report
+from ibbond.host.groups import _parse_igmp, _parse_igmp6
 
 IGMP = """Idx	Device    : Count Querier	Group    Users Timer	Reporter
 1	lo        :     1      V3
@@ -28,18 +28,3 @@ def test_igmp6_lists_groups_that_leave_the_node() -> None:
         "lo": [bytes.fromhex("ff020000000000000000000000000001")],
         "ib0": [bytes.fromhex("ff0200000000000000000001ff100001")],
     }
-
-
-def test_reports_are_recognised() -> None:
-    igmp = bytes.fromhex("46c00028000040000102") + bytes(30)
-    mld = bytes.fromhex("6000000000240001") + bytes(32) + bytes.fromhex("3a000502000001008f00") + bytes(20)
-    assert is_report(igmp)
-    assert is_report(mld)
-
-
-def test_other_packets_are_no_reports() -> None:
-    udp = bytes.fromhex("4500001c000040004011") + bytes(18)
-    echo = bytes.fromhex("6000000000083a40") + bytes(32) + bytes.fromhex("8000000000000000")
-    hop_by_hop_udp = bytes.fromhex("6000000000100001") + bytes(32) + bytes.fromhex("1100050200000100") + bytes(8)
-    for packet in (udp, echo, hop_by_hop_udp, echo[:44], udp[:9], b""):
-        assert not is_report(packet)

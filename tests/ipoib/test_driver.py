@@ -6,8 +6,9 @@ import pytest
 
 from ibbond.errors import Refused
 from ibbond.ipoib.driver import CONNECTED, IpoibDriver, ipoib_device
-from ibbond.netdev.device import INFINIBAND, AddressOrigin
+from ibbond.netdev.device import AddressOrigin
 from ibbond.wire.group_address import broadcast_address
+from ibbond.wire.hardware_type import INFINIBAND
 from ipoib.bench import QPN, Port
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from ibbond.errors import Refused
 from ibbond.host import tun
-from ibbond.host.groups import GroupFiles, is_report
+from ibbond.host.groups import GroupFiles
 from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteListener, RouteSocket
 from ibbond.host.tun import NO_OFFLOAD, OFFLOAD_BYTES, Tun, open_tap, open_tun
+from ibbond.wire.group_reports import is_report
 
 MakeHost = Callable[[str], Space]
 GROUP = bytes((239, 1, 2, 3))

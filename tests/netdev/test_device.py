@@ -5,8 +5,9 @@ import errno
 import pytest
 
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
 from ibbond.netdev.namespace import Namespace
+from ibbond.wire.hardware_type import ETHERNET
 
 
 class Driver:

@@ -3,8 +3,8 @@
 from story import arrived, ask, ask_bond, bond, two_hosts
 
 from ibbond.bonding.events import AddMember, RemoveMember, SetOption
-from ibbond.netdev.device import ETHERNET, INFINIBAND
 from ibbond.stack.events import CreateBond, SetAdmin
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 
 def test_a_new_bond_is_ethernet_until_its_first_member_joins() -> None:

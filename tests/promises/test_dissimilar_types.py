@@ -7,8 +7,8 @@ from story import ask, ask_bond, bond, two_hosts
 
 from ibbond.bonding.events import AddMember, SetOption
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, INFINIBAND
 from ibbond.stack.events import CreateBond
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 
 def test_ethernet_is_refused_and_nothing_has_changed() -> None:

@@ -1,8 +1,9 @@
 """The group list of a device through up, down and a change of type; addresses are those of spec/bonding section 19."""
 
-from ibbond.netdev.device import ETHERNET, INFINIBAND, Device, Flags, Notice
+from ibbond.netdev.device import Device, Flags, Notice
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.host_groups import ALL_HOSTS, HostGroups
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from ibbond.wire.hwaddr import HardwareAddress, parse_address_text
 from ibbond.wire.nd import ALL_NODES
 

@@ -9,7 +9,6 @@ from ibbond.bonding.events import AddMember, RemoveMember, SetOption
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
 from ibbond.machine import SECOND
-from ibbond.netdev.device import ETHERNET, INFINIBAND
 from ibbond.stack.events import (
     AddressesAre,
     AttributeChanged,
@@ -30,6 +29,7 @@ from ibbond.stack.events import (
 )
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.wire.group_address import group_address
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from ibbond.wire.ip import Ipv4
 from ibbond.wire.udp import UdpDatagram
 

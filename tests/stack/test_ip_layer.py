@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import pytest
 
 from ibbond.machine import SECOND
-from ibbond.netdev.device import INFINIBAND, Device, Flags
+from ibbond.netdev.device import Device, Flags
 from ibbond.stack.events import RouteEntry
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.neighbors import State
@@ -17,6 +17,7 @@ from ibbond.wire import nd
 from ibbond.wire.arp import Arp
 from ibbond.wire.group_address import group_address
 from ibbond.wire.group_reports import membership, overheard
+from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.hwaddr import parse_address_text
 from ibbond.wire.icmp import Echo
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6

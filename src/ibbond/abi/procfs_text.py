@@ -16,6 +16,7 @@ from ibbond.bonding.option import Mode
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import Aggregator, BondSnapshot, Lacp, LacpPort, LacpSide, MemberSnapshot
 from ibbond.errors import Malformed
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 VERSION = f"{__version__}-ibbond"
 MODES = (
@@ -73,7 +74,7 @@ def parse(text: str) -> BondSnapshot:
     sizes = {len(member.permanent_address) for member in members}
     return BondSnapshot(
         name="",
-        type=32 if 20 in sizes else 1,
+        type=INFINIBAND if 20 in sizes else ETHERNET,
         address=b"",
         broadcast=b"",
         mtu=0,

@@ -23,7 +23,8 @@ from ibbond.bonding.state import (
 )
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND, AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 CAN = 280  # ARPHRD_CAN
 OF_TYPE = identity.ETHERNET_FLAGS | identity.POINT_TO_POINT_FLAGS  # flags that come with a type

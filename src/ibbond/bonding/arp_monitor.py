@@ -11,7 +11,7 @@ from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.state import JIFFY, State
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET
+from ibbond.wire.hardware_type import ETHERNET
 
 ANY, ALL = range(2)  # arp_all_targets
 VALIDATE_ACTIVE, VALIDATE_BACKUP, FILTER = 1, 2, 4  # bits of arp_validate

@@ -11,7 +11,8 @@ from ibbond.bonding import adaptive, datapath, failover, identity, selection, so
 from ibbond.bonding.member import Member
 from ibbond.bonding.state import State, is_promiscuous, takes_all_multicast
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.wire.hardware_type import ETHERNET
 
 
 def remove_member(state: State, device: Device) -> None:

@@ -12,7 +12,8 @@ from ibbond.bonding import announcements, failover, identity, lacp
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.wire.hardware_type import ETHERNET
 
 if TYPE_CHECKING:
     from ibbond.bonding.state import State

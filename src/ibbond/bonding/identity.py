@@ -12,7 +12,8 @@ from ibbond.bonding.member import Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import State, made_up_address
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.wire.hardware_type import ETHERNET
 
 NONE, ACTIVE, FOLLOW = range(3)  # fail_over_mac
 ETHERNET_BYTES = 6

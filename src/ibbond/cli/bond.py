@@ -16,7 +16,8 @@ from ibbond.cli.bond_text import describe, facts_of, members_of, options_of, sta
 from ibbond.cli.output import done, json_option, name_option, print_json, table
 from ibbond.cli.usage import Group
 from ibbond.errors import Refused
-from ibbond.netdev.device import INFINIBAND, Flags
+from ibbond.netdev.device import Flags
+from ibbond.wire.hardware_type import INFINIBAND
 
 if TYPE_CHECKING:
     from ibbond.backend.contract import Backend

@@ -9,11 +9,13 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from ibbond.cli.output import table
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 if TYPE_CHECKING:
     from ibbond.backend.contract import Backend
     from ibbond.bonding.snapshot import BondSnapshot
 
+TYPES = {ETHERNET: "ethernet", INFINIBAND: "infiniband"}
 NO_TRAFFIC = "carries no traffic: mode {mode} can only be configured here, use active-backup"
 
 
@@ -30,7 +32,7 @@ def facts_of(backend: Backend, bond: str) -> dict[str, object]:
         "active": snapshot.active,
         "carries_traffic": not backend.where or options.get("mode") == "active-backup",
         "primary": snapshot.primary,
-        "type": "infiniband" if snapshot.type == 32 else "ethernet" if snapshot.type == 1 else str(snapshot.type),
+        "type": TYPES.get(snapshot.type, str(snapshot.type)),
         "hardware_address": snapshot.address.hex(":"),
         "mtu": snapshot.mtu,
         "addresses": backend.addresses(bond),

@@ -12,9 +12,6 @@ import sys
 
 from ibbond.host.namespace import Space
 
-ICMPV6, HOP_BY_HOP, IGMP = 58, 0, 2
-MLD_REPORTS = {131, 132, 143}  # report, done, version 2 report
-
 
 class GroupFiles:
     """The two files of one host, opened once: reading needs no change of namespace."""
@@ -40,18 +37,6 @@ class GroupFiles:
             if descriptor >= 0:
                 os.close(descriptor)
         self._files = []
-
-
-def is_report(packet: bytes | bytearray | memoryview) -> bool:
-    """Whether this IP packet is an IGMP or MLD report: a sign that a host's groups have changed."""
-    if len(packet) < 20:
-        return False
-    if packet[0] >> 4 == 4:
-        return packet[9] == IGMP
-    if len(packet) < 49 or packet[6] != HOP_BY_HOP or packet[40] != ICMPV6:
-        return False
-    options = 8 * (packet[41] + 1)
-    return len(packet) > 40 + options and packet[40 + options] in MLD_REPORTS
 
 
 def _file(path: str) -> int:

@@ -21,7 +21,7 @@ from ibbond.host.groups import GroupFiles
 from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import Link, RouteListener, RouteSocket
 from ibbond.host.tun import Tun, open_tap, open_tun
-from ibbond.netdev.device import INFINIBAND, Device
+from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.events import (
     AddressesAre,
@@ -34,6 +34,7 @@ from ibbond.stack.events import (
     SetDeviceMtu,
 )
 from ibbond.topology.model import Host
+from ibbond.wire.hardware_type import INFINIBAND
 
 DETECTION_MS = 300
 LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)

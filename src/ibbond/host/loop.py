@@ -21,7 +21,6 @@ from typing import TypeVar, assert_never
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import MadArrived
-from ibbond.host.groups import is_report
 from ibbond.host.live_host import LiveHost
 from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses
@@ -53,6 +52,7 @@ from ibbond.stack.events import (
 from ibbond.stack.flows import Flow, Tap
 from ibbond.stack.network import Network
 from ibbond.stack.rdma_events import RdmaEvent
+from ibbond.wire.group_reports import is_report
 
 Result = TypeVar("Result")
 Listener = Callable[[int, NetworkEffect], None]

@@ -18,9 +18,9 @@ from typing import Final
 from ibbond.errors import Refused
 from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteSocket
+from ibbond.wire.hardware_type import INFINIBAND
 
 DEVICE = "/dev/net/tun"
-ETHERNET, INFINIBAND = 1, 32  # ARPHRD_*
 
 TUNSETIFF, TUNSETPERSIST, TUNSETLINK = 0x400454CA, 0x400454CB, 0x400454CD
 TUNSETOFFLOAD, TUNSETVNETLE, TUNSETCARRIER = 0x400454D0, 0x400454DC, 0x400454E2

@@ -10,14 +10,14 @@ import errno
 
 from ibbond.errors import Refused
 from ibbond.ipoib.events import PortFacts
-from ibbond.netdev.device import INFINIBAND, Device
+from ibbond.netdev.device import Device
 from ibbond.wire.group_address import LINK_LOCAL_SCOPE, broadcast_address
+from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.hwaddr import RC_SUPPORTED, HardwareAddress
-from ibbond.wire.ipoib import ENCAPSULATION_BYTES
+from ibbond.wire.ipoib import CONNECTED_MTU, ENCAPSULATION_BYTES
 from ibbond.wire.pkey import FULL_MEMBER
 
 LEAST_MTU = 72
-CONNECTED_MTU = 65520  # 65536 less headroom for headers
 HARD_HEADER_BYTES = 24  # Linux' pseudo header of 20 bytes and the encapsulation header
 TX_QUEUE_LEN = 256
 DATAGRAM, CONNECTED = "datagram", "connected"

@@ -6,9 +6,9 @@ the limit, in connected mode 65520 bytes is one for all.
 
 from __future__ import annotations
 
-from ibbond.ipoib.driver import CONNECTED_MTU
 from ibbond.ipoib.events import InterfaceEffect, MtuIs
 from ibbond.ipoib.outlet import Outlet
+from ibbond.wire.ipoib import CONNECTED_MTU
 
 
 class Mtu:

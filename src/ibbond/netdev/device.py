@@ -17,10 +17,6 @@ from ibbond.netdev.groups import AddressList
 if TYPE_CHECKING:
     from ibbond.netdev.namespace import Namespace
 
-ETHERNET = 1  # ARPHRD_ETHER
-INFINIBAND = 32  # ARPHRD_INFINIBAND
-NONE = 0xFFFE  # ARPHRD_NONE, what a TUN device is
-
 
 class Flags(enum.IntFlag):
     """`IFF_*` of linux/if.h. RUNNING and LOWER_UP are derived from the carrier, never stored."""

@@ -21,6 +21,7 @@ from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.config.members import PATTERNS
 from ibbond.errors import Refused
 from ibbond.ops.read_facts import NEIGHBORS, ask_neighbors
+from ibbond.wire.hardware_type import INFINIBAND
 
 FORMAT = "1"
 HOST_FILES = (
@@ -80,7 +81,7 @@ def collect(host: KernelBackend) -> Bundle:
     bundle = Bundle()
     bonds = host.bonds()
     members = [name for bond in bonds for name in (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()]
-    infiniband = [name for name in files.entries(CLASS_NET) if files.number(f"{CLASS_NET}/{name}/type") == 32]
+    infiniband = [name for name in files.entries(CLASS_NET) if files.number(f"{CLASS_NET}/{name}/type") == INFINIBAND]
     devices = list(dict.fromkeys([*bonds, *members, *infiniband]))
     _take(files, bundle, f"{CLASS_NET}/bonding_masters")
     for pattern in HOST_FILES:

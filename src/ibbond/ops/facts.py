@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from ibbond.bonding.option import Version
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
-
-INFINIBAND = 32
+from ibbond.wire.hardware_type import INFINIBAND
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ibbond.ops.facts import BondFacts, HostFacts, MemberFacts
 from ibbond.ops.rule import Found, Rule, Severity
+from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.pkey import FULL_MEMBER
 
 SUBNET_PREFIX = slice(4, 12)  # of the 20-byte address
@@ -147,7 +148,7 @@ def member_mtus(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def subnets(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    members = [member for member in bond.members if member.device.type == 32 and len(_own(member)) == 20]
+    members = [member for member in bond.members if member.device.type == INFINIBAND and len(_own(member)) == 20]
     prefixes = {member.name: _own(member)[SUBNET_PREFIX] for member in members}
     if len(set(prefixes.values())) > 1:
         text = ", ".join(f"{name} {prefix.hex(':', 2)}" for name, prefix in prefixes.items())
@@ -161,7 +162,7 @@ def subnets(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def stale_broadcast(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    if not bond.is_infiniband or bond.snapshot.type != 32:
+    if not bond.is_infiniband or bond.snapshot.type != INFINIBAND:
         return
     for member in bond.members:
         if member.device.broadcast and member.device.broadcast != bond.snapshot.broadcast:
@@ -211,7 +212,7 @@ def same_addresses(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def forgotten_identity(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    if bond.snapshot.type == 32 and not bond.members and any(bond.snapshot.address[6:]):
+    if bond.snapshot.type == INFINIBAND and not bond.members and any(bond.snapshot.address[6:]):
         yield Found(
             f"{bond.name} has no members but still the port GID of one ({bond.snapshot.address[4:].hex(':', 2)})",
             f"Add members, or delete it: ibbond bond delete {bond.name}",

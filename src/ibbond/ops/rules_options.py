@@ -13,11 +13,11 @@ from ibbond.bonding.options import OPTIONS
 from ibbond.ops.facts import BondFacts, HostFacts
 from ibbond.ops.rule import Found, Rule, Severity
 from ibbond.wire.hwaddr import HardwareAddress
+from ibbond.wire.ipoib import CONNECTED_MTU
 
 ENOUGH_ANNOUNCEMENTS = 3
 SLOW_MS = 1000
 DATAGRAM_MTU = 2044
-CONNECTED_MTU = 65520
 ETHERNET_MTU = 1500
 NEEDS = {
     # option: (option that must not be 0, or have targets, for it to do anything)

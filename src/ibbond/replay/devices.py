@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from ibbond.abi.recording import DeviceSpec
 from ibbond.errors import Refused
-from ibbond.netdev.device import ETHERNET, INFINIBAND, NONE, AddressOrigin, Device, Flags
+from ibbond.netdev.device import AddressOrigin, Device, Flags
 from ibbond.wire.group_address import ETHERNET_BROADCAST, broadcast_address
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND, NONE
 from ibbond.wire.hwaddr import parse_address_text
+from ibbond.wire.ipoib import CONNECTED_MTU
 
 GID_PREFIX = "fe:80:00:00:00:00:00:00:00:02:c9:03:00:00"
 LOOPBACK = 772  # ARPHRD_LOOPBACK
@@ -45,7 +47,7 @@ KINDS = {
         INFINIBAND,
         ETHERNET_FLAGS,
         256,
-        65520,
+        CONNECTED_MTU,
         AddressOrigin.SET,
         mtu=2044,
         header_bytes=24,

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ibbond.machine import MS
-from ibbond.netdev.device import ETHERNET, INFINIBAND, Device, Flags, Notice
+from ibbond.netdev.device import Device, Flags, Notice
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
 from ibbond.replay.segment import Frame
 from ibbond.wire import arp, nd
 from ibbond.wire.group_address import ethernet_group_address, group_address
 from ibbond.wire.group_reports import ALL_REPORTS_V4, Record, RecordKind, Report
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from ibbond.wire.hwaddr import interface_identifier
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 

@@ -5,8 +5,9 @@ Read first: `drivers/net/dummy.c`. What is sent is counted and gone; nothing eve
 
 from __future__ import annotations
 
-from ibbond.netdev.device import ETHERNET, Device
+from ibbond.netdev.device import Device
 from ibbond.stack.outgoing import Outgoing
+from ibbond.wire.hardware_type import ETHERNET
 
 FIRST_OCTET = 0x02  # locally administered
 HEADER_BYTES = 14

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from ibbond.errors import Refused
 from ibbond.topology.model import (
     CONNECTED,
-    CONNECTED_MTU,
     DATAGRAM_MTUS,
     DATAGRAM_ONLY,
     Bond,
@@ -20,6 +19,7 @@ from ibbond.topology.model import (
     listed,
 )
 from ibbond.topology.reader import unknown
+from ibbond.wire.ipoib import CONNECTED_MTU
 
 SMALLEST_MTU = 1280  # RFC 8200 section 5
 

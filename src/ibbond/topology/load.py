@@ -15,7 +15,6 @@ from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.fat_tree import expand
 from ibbond.topology.model import (
     CONNECTED,
-    CONNECTED_MTU,
     DATAGRAM,
     LAB_BOND_OPTIONS,
     MODES,
@@ -32,6 +31,7 @@ from ibbond.topology.model import (
     listed,
 )
 from ibbond.topology.reader import Reader, unknown, wrong_kind
+from ibbond.wire.ipoib import CONNECTED_MTU
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
 PORTS_PER_HCA = 2

@@ -22,7 +22,6 @@ Address = IPv4Address | IPv6Address
 
 DATAGRAM_MTUS = (2044, 4092)  # IP MTU of an InfiniBand MTU of 2048 and 4096 (RFC 4391 section 7)
 
-CONNECTED_MTU = 65520  # what connected mode carries, whatever the subnet does (RFC 4755, Linux)
 
 DATAGRAM, CONNECTED, DATAGRAM_ONLY = "datagram", "connected", "datagram-only"
 MODES = (DATAGRAM, CONNECTED, DATAGRAM_ONLY)  # the last is a driver without connected mode, as its address says

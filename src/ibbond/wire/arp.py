@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ibbond.errors import Malformed
-from ibbond.wire.hwaddr import HARDWARE_TYPE
+from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.ipoib import ETHERTYPE_IPV4
 
 HEADER = HARDWARE_TYPE.to_bytes(2) + ETHERTYPE_IPV4.to_bytes(2)  # with which an ARP packet of IPoIB begins
@@ -29,7 +29,7 @@ class Arp:
     sender_ip: bytes
     target_hardware: bytes
     target_ip: bytes
-    hardware_type: int = HARDWARE_TYPE
+    hardware_type: int = INFINIBAND
     protocol: int = ETHERTYPE_IPV4
 
     @classmethod
@@ -63,7 +63,7 @@ class Arp:
         return self.sender_ip == self.target_ip
 
 
-def request(sender_hardware: bytes, sender_ip: bytes, target_ip: bytes, *, hardware_type: int = HARDWARE_TYPE) -> Arp:
+def request(sender_hardware: bytes, sender_ip: bytes, target_ip: bytes, *, hardware_type: int = INFINIBAND) -> Arp:
     """Who has `target_ip`? Gratuitous when that is the sender's own."""
     nobody = bytes(len(sender_hardware))
     return Arp(REQUEST, sender_hardware, sender_ip, nobody, target_ip, hardware_type=hardware_type)

@@ -12,7 +12,8 @@ from typing import Self
 
 from ibbond.errors import Malformed
 from ibbond.wire.gid import GID_BYTES
-from ibbond.wire.hwaddr import ADDRESS_BYTES, HARDWARE_TYPE
+from ibbond.wire.hardware_type import INFINIBAND
+from ibbond.wire.hwaddr import ADDRESS_BYTES
 from ibbond.wire.pkey import FULL_MEMBER
 
 IPV4_SIGNATURE = 0x401B
@@ -92,7 +93,7 @@ def ethernet_group_address(group: bytes) -> bytes:
 
 def map_group(group: bytes, device_type: int, broadcast: bytes) -> bytes:
     """The link-layer address of an IP group as a device of this ARPHRD type maps it; other types use broadcast."""
-    if device_type == HARDWARE_TYPE:
+    if device_type == INFINIBAND:
         return group_address(group, broadcast)
     if device_type == ETHERNET:
         return ethernet_group_address(group)

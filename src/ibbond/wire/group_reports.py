@@ -24,6 +24,7 @@ IGMP_V1_REPORT, IGMP_V2_REPORT, IGMP_LEAVE, IGMP_V3_REPORT = 0x12, 0x16, 0x17, 0
 MLD_REPORT, MLD_DONE, MLD_V2_REPORT = 131, 132, 143
 OLD_IGMP = frozenset((IGMP_V1_REPORT, IGMP_V2_REPORT, IGMP_LEAVE))
 OLD_MLD = frozenset((MLD_REPORT, MLD_DONE))
+MLD_REPORTS = OLD_MLD | {MLD_V2_REPORT}
 
 
 class RecordKind(enum.IntEnum):
@@ -140,17 +141,17 @@ def membership(source: bytes, groups: tuple[bytes, ...]) -> Report:
     return Report(source, tuple(Record(RecordKind.CHANGE_TO_EXCLUDE, group) for group in groups))
 
 
-def is_report(packet: bytes) -> bool:
-    """Whether an IP packet may be a group report; cheap, and true of malformed ones too."""
+def is_report(packet: bytes | bytearray | memoryview) -> bool:
+    """Whether an IP packet may be a group report: a sign that a host's groups have changed. Cheap.
+
+    True of malformed ones too. MLD has a hop-by-hop header of any length before it (RFC 3810 section 5).
+    """
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         return packet[9] == IGMP
-    return (
-        len(packet) > 48
-        and packet[0] >> 4 == 6
-        and packet[6] == HOP_BY_HOP
-        and packet[40] == ICMPV6
-        and packet[48] in (MLD_REPORT, MLD_DONE, MLD_V2_REPORT)
-    )
+    if len(packet) < 49 or packet[0] >> 4 != 6 or packet[6] != HOP_BY_HOP or packet[40] != ICMPV6:
+        return False
+    at = 48 + 8 * packet[41]
+    return len(packet) > at and packet[at] in MLD_REPORTS
 
 
 def overheard(packet: bytes) -> tuple[tuple[bytes, bool], ...]:

@@ -12,9 +12,9 @@ from typing import ClassVar, Self
 
 from ibbond.errors import Malformed
 from ibbond.wire.gid import gid_text, guid_text
+from ibbond.wire.hardware_type import INFINIBAND
 
 ADDRESS_BYTES = 20  # INFINIBAND_ALEN
-HARDWARE_TYPE = 32  # ARPHRD_INFINIBAND, also the hardware type of DUIDs
 LINK_LOCAL_PREFIX = bytes.fromhex("fe80 0000 0000 0000")  # of IPv6
 RC_SUPPORTED = 0x80
 UC_SUPPORTED = 0x40
@@ -108,7 +108,7 @@ def interface_identifier(guid: int) -> bytes:
 
 def client_identifier(guid: int, iaid: int = 1) -> bytes:
     """The DHCP client identifier of RFC 4390/4361: 0xff, IAID, DUID-LL of the GUID."""
-    return struct.pack("!BIHHQ", 0xFF, iaid, 3, HARDWARE_TYPE, guid)
+    return struct.pack("!BIHHQ", 0xFF, iaid, 3, INFINIBAND, guid)
 
 
 def old_client_identifier(guid: int) -> bytes:

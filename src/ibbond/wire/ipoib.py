@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 from ibbond.errors import Malformed
 
 ENCAPSULATION_BYTES = 4
+CONNECTED_MTU = 65520  # of Linux: 65536 less headroom for headers; what connected mode carries on any subnet
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_ARP = 0x0806
 ETHERTYPE_RARP = 0x8035

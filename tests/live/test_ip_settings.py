@@ -10,7 +10,7 @@ import pytest
 
 from ibbond.host import ip_settings
 from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpRoute, IpRule
-from ibbond.host.netns import Space
+from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.host.tun import open_tap
 

@@ -14,7 +14,7 @@ from ibbond.errors import Malformed
 from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.ipoib import ETHERTYPE_IPV4
 
-HEADER = HARDWARE_TYPE.to_bytes(2) + ETHERTYPE_IPV4.to_bytes(2)  # with which an ARP packet of IPoIB begins
+HEADER = INFINIBAND.to_bytes(2) + ETHERTYPE_IPV4.to_bytes(2)  # with which an ARP packet of IPoIB begins
 REQUEST = 1
 REPLY = 2
 

@@ -96,6 +96,9 @@ def test_groups_have_the_same_members_under_either_manager(managed: str) -> None
 def test_traffic_fails_over_and_the_manager_hears_of_it(managed: str) -> None:
     ibbond("lab", "cut", "--name", managed, "h1/ib0")
     ibbond("lab", "exec", "--name", managed, "h1", "--", "ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.2")
+    found = tool(managed, "ibnetdiscover")  # tools are at the first port that is active
+    assert all(f'"{node}"' in found for node in ("s1", "s2", "h1", "h2"))
+    assert "Port 2:" in tool(managed, "ibstat")
     ibbond("lab", "mend", "--name", managed, "h1/ib0")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:

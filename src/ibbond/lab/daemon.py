@@ -210,9 +210,9 @@ class Lab:
 
     def _open_tools(self) -> None:
         """InfiniBand tools are answered in every host; OpenSM is one of them."""
-        first_ports = {host.name: host.devices[0].port for host in self.topology.hosts if host.devices}
-        spaces = {name: space for name, space in self.spaces.items() if name in first_ports}
-        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, first_ports)
+        ports = {host.name: [device.port for device in host.devices] for host in self.topology.hosts if host.devices}
+        spaces = {name: space for name, space in self.spaces.items() if name in ports}
+        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports)
         self._closing.callback(self.tools.close)
         self._closing.callback(RdmaServer(self.loop, self.spaces).close)
         if self.wish.manager == "opensm":

@@ -171,10 +171,10 @@ def door_and_place(control: Control, host: str, program: str) -> tuple[Door, str
 
 
 def tool_environment(control: Control, host: str, environment: dict[str, str]) -> dict[str, str]:
-    """The surroundings of an InfiniBand tool: the host's own HCA, or the port that SIM_HOST names."""
+    """The surroundings of an InfiniBand tool: the first active port of the host, or the one that SIM_HOST names."""
     path = os.pathsep.join(without_stand_ins(environment["PATH"]))  # tools that are scripts run others
     node = os.environ.get("SIM_HOST", "")
-    return equip({**environment, "PATH": path}, tools_home(control), node or f"{host}:1")
+    return equip({**environment, "PATH": path}, tools_home(control), node or host)
 
 
 def cannot_run(program: str, host: str, error: OSError) -> Refused:

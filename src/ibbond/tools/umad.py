@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ibbond.errors import Malformed, Refused
@@ -25,7 +25,7 @@ from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.machine import MS
 from ibbond.stack.events import NetworkEffect, OnSubnet
-from ibbond.verbs.verbs import SMI_QPN, ManagementDatagram
+from ibbond.verbs.verbs import SMI_QPN, ManagementDatagram, PortState
 from ibbond.wire.mad import RESPONSE, ManagementClass, Method
 from ibbond.wire.sa import RmppFlags, RmppType, SaMad, is_rmpp_control
 from ibbond.wire.simulated_umad import (
@@ -70,12 +70,14 @@ class Client:
 
 
 class UmadServer:
-    """Serves tools in the given namespaces; a tool that names no node is at the first HCA port of its host.
+    """Serves tools in the given namespaces; a tool that names no port is at the first active one of its host.
 
-    `spaces` maps host names to namespaces, `ports` host names to the port of tools there. Only on the loop's thread.
+    `spaces` maps host names to namespaces, `ports` host names to their HCA ports. Only on the loop's thread.
     """
 
-    def __init__(self, loop: LiveLoop, base: str, spaces: Mapping[str, Space], ports: Mapping[str, str]) -> None:
+    def __init__(
+        self, loop: LiveLoop, base: str, spaces: Mapping[str, Space], ports: Mapping[str, Sequence[str]]
+    ) -> None:
         self.base = base
         self._loop = loop
         self._subnet: Subnet = loop.network.subnet
@@ -185,13 +187,15 @@ class UmadServer:
         return Connect(client.number, wish.queue_pair, wish.is_sm, wish.node or port.replace("/", ":")).pack()
 
     def _port_of(self, host: str, node: str) -> str:
-        """`h1:2` and `h1/2` are ports, `h1` is its first one, `s1` a switch's port 0."""
-        if not node:
-            return self._ports[host]
-        name, _, number = node.replace("/", ":").partition(":")
+        """`h1:2` and `h1/2` are ports, `h1` is its first active one, `s1` a switch's port 0.
+
+        As libibumad chooses where a tool names no port; the first one where none is active.
+        """
+        name, _, number = (node or host).replace("/", ":").partition(":")
         if number:
             return f"{name}/{int(number)}"
-        return f"{name}/{min(self._subnet.node(name).ports)}"
+        ports = self._ports.get(name) or [f"{name}/{min(self._subnet.node(name).ports)}"]
+        return next((port for port in ports if self._subnet.port(port).state is PortState.ACTIVE), ports[0])
 
     def _drop(self, client: Client) -> None:
         """A tool has gone: its socket is made anew, because it is connected to what no longer exists."""

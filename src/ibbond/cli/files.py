@@ -25,6 +25,14 @@ def read_topology(file: Path | None) -> tuple[str, str]:
     return read_text(file, "Name a topology file (docs/topology.md)"), str(file)
 
 
+def import_topology(file: Path) -> tuple[str, str, list[str]]:
+    """A fabric that ibnetdiscover or OpenSM wrote, as a topology: text, source, and notes on what is left out."""
+    from ibbond.topology.imported import import_fabric
+
+    imported = import_fabric(read_text(file, "Name a file that ibnetdiscover or OpenSM wrote"), str(file))
+    return imported.text, str(file), imported.notes
+
+
 def absolute(file: Path) -> Path:
     try:
         return file.absolute()

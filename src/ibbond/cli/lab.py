@@ -15,11 +15,12 @@ from click.core import ParameterSource
 from ibbond.cli.cables import capture, cut, events, flap, mend
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
-from ibbond.cli.files import read_topology
+from ibbond.cli.files import import_topology, read_topology
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
 from ibbond.cli.usage import Group
+from ibbond.errors import Refused
 
 
 @click.group(cls=Group)
@@ -38,9 +39,18 @@ for command in (
     lab.add_command(command)
 
 
+FROM = click.option(
+    "--from",
+    "fabric",
+    type=click.Path(path_type=Path),
+    help="Build the fabric that ibnetdiscover or OpenSM (opensm-subnet.lst) wrote to this file.",
+)
+
+
 @lab.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @name_option
+@FROM
 @click.option("--resume", is_flag=True, help="Take over what a lab that was killed left: hosts, programs, bonds.")
 @click.option("--foreground", is_flag=True, help="Stay here instead of going to the background; Ctrl-C takes it down.")
 @click.option("--profile", default="default", show_default=True, help="Whose behaviour the bonds have.")
@@ -54,7 +64,14 @@ for command in (
 )
 @json_option
 def up(
-    file: Path | None, lab_name: str, resume: bool, foreground: bool, profile: str, manager: str, as_json: bool
+    file: Path | None,
+    lab_name: str,
+    fabric: Path | None,
+    resume: bool,
+    foreground: bool,
+    profile: str,
+    manager: str,
+    as_json: bool,
 ) -> None:
     """Start a lab from FILE (docs/topology.md), or the default one: two hosts, two switches.
 
@@ -65,7 +82,7 @@ def up(
     from ibbond.lab.state import Wish
 
     name = lab_name or "lab"
-    text, source = read_topology(file)
+    text, source = topology_text(file, fabric)
     if not resume and killed(name):
         if pinned(name):
             resume = resume_instead(name, as_json)
@@ -91,6 +108,22 @@ def up(
         sys.stdout.flush()
         if foreground:
             running.process.wait()
+
+
+def topology_text(file: Path | None, fabric: Path | None) -> tuple[str, str]:
+    """The topology that FILE or --from names, and where it is from; notes about an import go to stderr."""
+    if fabric is None:
+        return read_topology(file)
+    if file is not None:
+        raise Refused(
+            f"cannot use both {file} and --from {fabric}",
+            why="each of them describes the whole fabric",
+            fix="Leave one out; ibbond lab topology --from FILE prints a topology file that can be edited",
+        )
+    text, source, notes = import_topology(fabric)
+    for note in notes:
+        click.echo(f"{source}: {note}", err=True)
+    return text, source
 
 
 def resume_instead(name: str, as_json: bool) -> bool:
@@ -151,13 +184,17 @@ def list_(as_json: bool) -> None:
 
 @lab.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@FROM
 @json_option
-def topology(file: Path | None, as_json: bool) -> None:
-    """Check FILE and say what it holds; without FILE print the default topology, to start an own one from."""
+def topology(file: Path | None, fabric: Path | None, as_json: bool) -> None:
+    """Check FILE and list its cables; without FILE print the default topology as a template.
+
+    With --from, print the topology file of an imported fabric.
+    """
     from ibbond.lab.state import NOT_OURS
     from ibbond.topology.load import parse
 
-    text, source = read_topology(file)
+    text, source = topology_text(file, fabric)
     parsed = parse(text, name=source, others=NOT_OURS)
     if as_json:
         print_json(

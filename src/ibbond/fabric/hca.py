@@ -6,6 +6,7 @@ A queue pair belongs to one port. What those of kind RC do is in `reliable`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ibbond.fabric.node import Node
@@ -29,8 +30,19 @@ class QueuePair:
 
 
 class Hca(Node):
-    def __init__(self, name: str, guid: int, ports: int, mtu_bytes: int) -> None:
-        super().__init__(name, NodeType.CHANNEL_ADAPTER, guid, ports, mtu_bytes)
+    def __init__(
+        self,
+        name: str,
+        guid: int,
+        ports: int,
+        mtu_bytes: int,
+        *,
+        description: str = "",
+        port_guids: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__(
+            name, NodeType.CHANNEL_ADAPTER, guid, ports, mtu_bytes, description=description, port_guids=port_guids
+        )
         self.queue_pairs: dict[int, QueuePair] = {}
         self._next_qpn = FIRST_QPN
 

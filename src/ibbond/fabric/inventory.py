@@ -6,7 +6,7 @@ are. GUIDs follow a plan, so that the same topology always has the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ibbond.errors import Refused
 from ibbond.fabric.cable import Cable
@@ -26,21 +26,34 @@ class Inventory:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.cables: list[Cable] = []
+        self._guids: set[int] = set()
+        self._switch_count = self._hca_count = 0
 
-    def add_switch(self, name: str, ports: int, mtu_bytes: int) -> Switch:
+    def add_switch(self, name: str, ports: int, guid: int | None, mtu_bytes: int, description: str) -> Switch:
         self._check_new(name, ports)
-        guid = FIRST_SWITCH_GUID + len(self.switches()) * GUID_STEP
-        self._check_guid(name, guid)
-        switch = Switch(name, guid, ports, mtu_bytes)
+        if guid is None:
+            guid = FIRST_SWITCH_GUID + self._switch_count * GUID_STEP
+        self._take_guid(name, guid)
+        self._switch_count += 1
+        switch = Switch(name, guid, ports, mtu_bytes, description=description)
         self.nodes[name] = switch
         return switch
 
-    def add_hca(self, name: str, ports: int, guid: int | None, mtu_bytes: int) -> Hca:
+    def add_hca(
+        self,
+        name: str,
+        ports: int,
+        guid: int | None,
+        mtu_bytes: int,
+        description: str,
+        port_guids: Mapping[int, int] | None,
+    ) -> Hca:
         self._check_new(name, ports)
         if guid is None:
-            guid = FIRST_HCA_GUID + len(self.hcas()) * GUID_STEP
-        self._check_guid(name, guid)
-        hca = Hca(name, guid, ports, mtu_bytes)
+            guid = FIRST_HCA_GUID + self._hca_count * GUID_STEP
+        self._take_guid(name, guid)
+        self._hca_count += 1
+        hca = Hca(name, guid, ports, mtu_bytes, description=description, port_guids=port_guids)
         self.nodes[name] = hca
         return hca
 
@@ -138,9 +151,10 @@ class Inventory:
         if not 1 <= ports <= MOST_PORTS:
             raise Refused(f"cannot add {name}", why=f"{ports} is not 1 to {MOST_PORTS} ports", fix="Give it fewer")
 
-    def _check_guid(self, name: str, guid: int) -> None:
-        if any(guid == node.guid for node in self.nodes.values()):
+    def _take_guid(self, name: str, guid: int) -> None:
+        if guid in self._guids:
             raise Refused(f"cannot add {name}", why=f"GUID {guid:016x} is in use", fix="Choose another GUID")
+        self._guids.add(guid)
 
 
 def _listed(names: list[str]) -> str:

@@ -8,7 +8,7 @@ over the ticks that `deadline` asks for. Left out: routers between subnets.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ibbond.errors import Refused
@@ -94,13 +94,24 @@ class Subnet:
 
     # ---- building
 
-    def add_switch(self, name: str, ports: int = 36, *, mtu_bytes: int = 4096) -> Switch:
+    def add_switch(
+        self, name: str, ports: int = 36, node_guid: int | None = None, *, mtu_bytes: int = 4096, description: str = ""
+    ) -> Switch:
         """A switch with ports 1 to `ports`; `mtu_bytes` (2048 or 4096) is the largest its ports carry."""
-        return self._inventory.add_switch(name, ports, mtu_bytes)
+        return self._inventory.add_switch(name, ports, node_guid, mtu_bytes, description)
 
-    def add_hca(self, name: str, ports: int = 2, node_guid: int | None = None, *, mtu_bytes: int = 4096) -> Hca:
-        """A host channel adapter; without a GUID it gets the next of the plan."""
-        return self._inventory.add_hca(name, ports, node_guid, mtu_bytes)
+    def add_hca(
+        self,
+        name: str,
+        ports: int = 2,
+        node_guid: int | None = None,
+        *,
+        mtu_bytes: int = 4096,
+        description: str = "",
+        port_guids: Mapping[int, int] | None = None,
+    ) -> Hca:
+        """A host channel adapter. Its default GUID is the next of the plan; a port's is the node's plus its number."""
+        return self._inventory.add_hca(name, ports, node_guid, mtu_bytes, description, port_guids)
 
     def connect(self, a: str, b: str) -> None:
         """Plug a cable in; it trains to Init at once."""

@@ -19,8 +19,8 @@ LINEAR_CAP = 0xBFFF  # the highest unicast LID
 class Switch(Node):
     """`linear[lid]` is the port to leave by (0 the switch itself, 255 none); `masks[mlid]` has bit n for port n."""
 
-    def __init__(self, name: str, guid: int, ports: int, mtu_bytes: int) -> None:
-        super().__init__(name, NodeType.SWITCH, guid, ports, mtu_bytes)
+    def __init__(self, name: str, guid: int, ports: int, mtu_bytes: int, *, description: str = "") -> None:
+        super().__init__(name, NodeType.SWITCH, guid, ports, mtu_bytes, description=description)
         self._clear_tables()
 
     def _clear_tables(self) -> None:

@@ -58,10 +58,13 @@ def build(
 
 def _build_subnet(subnet: Subnet, topology: Topology) -> None:
     for switch in topology.switches:
-        subnet.add_switch(switch.name, switch.ports)
+        who = switch.identity
+        subnet.add_switch(switch.name, switch.ports, who.guid, description=who.description)
     for host in topology.hosts:
         for hca in host.hcas:
-            subnet.add_hca(hca.name, hca.ports)
+            who = hca.identity
+            guids = dict(who.port_guids)
+            subnet.add_hca(hca.name, hca.ports, who.guid, description=who.description, port_guids=guids)
     for cable in topology.cables:
         subnet.connect(cable.a, cable.b)
     subnet.add_partition(Partition("default", DEFAULT_PKEY, mtu_bytes=topology.mtu + ENCAPSULATION_BYTES))

@@ -23,6 +23,7 @@ from ibbond.topology.model import (
     EthernetDevice,
     Hca,
     Host,
+    Identity,
     IpoibDevice,
     Partition,
     Route,
@@ -35,6 +36,7 @@ from ibbond.wire.ipoib import CONNECTED_MTU
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
 PORTS_PER_HCA = 2
+DESCRIPTION_BYTES = 64
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}\Z")
 DEVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}\Z")
 CHILD = re.compile(r"(?P<parent>.+)\.(?P<pkey>[0-9a-f]{4})\Z")
@@ -84,11 +86,50 @@ def from_document(document: dict[str, object], *, name: str = "lab", others: Col
 
 def read_switch(name: str, table: Reader) -> Switch:
     check_name(table.where, name)
-    switch = Switch(name, ports=table.take("ports", int, 36))
+    switch = Switch(name, table.take("ports", int, 36), read_identity(table))
     table.done()
-    if not 1 <= switch.ports <= 254:
-        raise Refused(f"{table.where} has {switch.ports} ports", why="a switch has 1 to 254", fix="Change ports")
+    check_port_count(table.where, switch.ports)
     return switch
+
+
+def check_port_count(where: str, ports: int) -> None:
+    if not 1 <= ports <= 254:
+        raise Refused(f"{where} has {ports} ports", why="a node has 1 to 254", fix="Change ports")
+
+
+def read_identity(table: Reader) -> Identity:
+    """`guid`, `description` and, of adapters, `port_guids`."""
+    guid = read_guid(table, "guid", table.take("guid", str, ""))
+    guids = {}
+    for port, text in table.take("port_guids", dict, {}).items():
+        if not (port.isascii() and port.isdigit()) or not isinstance(text, str):
+            raise wrong_kind(f"{table.path('port_guids')}.{port}", text, str)
+        guids[int(port)] = read_guid(table, f"port_guids.{port}", text) or 0
+    description = table.take("description", str, "")
+    if len(description.encode()) > DESCRIPTION_BYTES:
+        raise Refused(
+            f"{table.path('description')} is {description!r}",
+            why=f"a node description has at most {DESCRIPTION_BYTES} bytes (InfiniBand volume 1, 14.2.5.2)",
+            fix="Shorten it",
+        )
+    return Identity(guid, description, tuple(sorted(guids.items())))
+
+
+def read_guid(table: Reader, key: str, text: str) -> int | None:
+    """A GUID of 64 bits in hexadecimal, such as 0x0002c90300100000."""
+    if not text:
+        return None
+    try:
+        guid = int(text, 16)
+    except ValueError:
+        guid = 0
+    if not 0 < guid < 1 << 64:
+        raise Refused(
+            f"{table.path(key)} is {text!r}",
+            why="a GUID is a number of 64 bits in hexadecimal",
+            fix="Write for example 0x0002c90300100000",
+        )
+    return guid
 
 
 class Wish(NamedTuple):
@@ -110,16 +151,17 @@ def read_ports(table: Reader) -> list[Wish]:
     for index, (device, value) in enumerate(table.take("ports", dict, {}).items()):
         where = f"{table.where}.ports.{device}"
         check_device_name(where, device)
-        to, hca = value, index // PORTS_PER_HCA + 1
+        to, hca, port = value, index // PORTS_PER_HCA + 1, 0
         if isinstance(value, dict):
             spec = Reader(value, where)
             to = spec.require("to", str, "a port is cabled to a switch")
             hca = spec.take("hca", int, hca)
+            port = spec.take("port", int, 0)
             spec.done()
         if not isinstance(to, str):
             raise wrong_kind(where, to, str)
         used[hca] = used.get(hca, 0) + 1
-        wishes.append(Wish(f"{hca_name(host, hca)}/{used[hca]}", to, where, device))
+        wishes.append(Wish(f"{hca_name(host, hca)}/{port or used[hca]}", to, where, device))
     return wishes
 
 
@@ -196,9 +238,7 @@ class Plugs:
 
 def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     check_name(table.where, name)
-    counts: dict[str, int] = {}
-    for wish in ports:
-        counts[wish.a.partition("/")[0]] = counts.get(wish.a.partition("/")[0], 0) + 1
+    hcas = read_hcas(name, table, ports)
     mode = read_mode(table, DATAGRAM)
     datagram_mtu, mtu = mtu, CONNECTED_MTU if mode == CONNECTED else mtu
     devices = {wish.device: IpoibDevice(wish.device, wish.a, mtu=mtu, mode=mode) for wish in ports}
@@ -222,7 +262,7 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
         devices[device] = read_device(devices[device], detail, datagram_mtu)
     host = Host(
         name,
-        hcas=tuple(Hca(hca, count) for hca, count in counts.items()),
+        hcas=hcas,
         devices=tuple(devices.values()),
         ethernet=tuple(ethernet),
         bonds=bonds,
@@ -234,6 +274,34 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     )
     table.done()
     return host
+
+
+def read_hcas(host: str, table: Reader, ports: list[Wish]) -> tuple[Hca, ...]:
+    """The adapters that the host's ports are on, with what `hcas` says of each, the first one first."""
+    highest: dict[str, int] = {}
+    for wish in ports:
+        hca, _, number = wish.a.partition("/")
+        highest[hca] = max(highest.get(hca, 0), int(number))
+    where = f"{table.where}.hcas"
+    details = {
+        hca_name(host, i): Reader(item, f"{where}, number {i}")
+        for i, item in enumerate(table.take("hcas", list, []), 1)
+    }
+    for hca, detail in details.items():
+        if hca not in highest:
+            raise Refused(f"{detail.where} describes {hca}", why="no port of the host is on it", fix="Add its ports")
+    hcas = []
+    for hca, highest_port in highest.items():
+        detail = details.get(hca) or Reader({}, where)
+        ports_there: int = detail.take("ports", int, highest_port)
+        identity = read_identity(detail)
+        detail.done()
+        check_port_count(detail.where, ports_there)
+        if highest_port > ports_there:
+            what = f"{table.where} has a device at port {highest_port} of {hca}"
+            raise Refused(what, why=f"it has {ports_there} ports", fix="Name another port")
+        hcas.append(Hca(hca, ports_there, identity))
+    return tuple(hcas)
 
 
 def read_device(device: IpoibDevice, table: Reader, datagram_mtu: int) -> IpoibDevice:

@@ -30,9 +30,19 @@ LAB_BOND_OPTIONS = (("mode", "active-backup"), ("miimon", "100"), ("num_grat_arp
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What a node answers when it is asked who it is; what is not given follows a plan (see docs/topology.md)."""
+
+    guid: int | None = None
+    description: str = ""
+    port_guids: tuple[tuple[int, int], ...] = ()  # of an adapter: (port number, GUID)
+
+
+@dataclass(frozen=True, slots=True)
 class Switch:
     name: str
     ports: int = 36
+    identity: Identity = Identity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,7 @@ class Hca:
 
     name: str
     ports: int
+    identity: Identity = Identity()
 
 
 @dataclass(frozen=True, slots=True)

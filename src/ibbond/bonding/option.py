@@ -93,6 +93,11 @@ class Option:
     netlink_only: bool = False  # no sysfs file
     ours: bool = False  # a setting that the kernel's driver does not have
     of_member: bool = False
+    after_members: bool = False  # names members, so it is written once they have joined
+    counted_in_runs: bool = False  # kept in runs of the MII monitor: needs miimon, and is a multiple of it
+    needs: str = ""  # does nothing while this option is 0
+    in_effect: frozenset[Mode] = ALL_MODES  # does nothing in other modes, though they take it
+    label: str = ""  # the driver's name for it in log lines
     field: str = ""  # where `Values` keeps it, when not under its name
     since: Version = (2, 6)
 

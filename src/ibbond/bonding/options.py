@@ -5,6 +5,8 @@ are kept as they are, `maxval` and `minval` included: the driver really takes th
 settings of this project; they are no sysfs files.
 """
 
+from dataclasses import replace
+
 from ibbond.bonding.option import ALL_MODES, INT_MAX, Kind, Mode, Option, Word
 
 ARP_MODES = ALL_MODES - {Mode.LACP, Mode.BALANCE_TLB, Mode.BALANCE_ALB}
@@ -12,6 +14,7 @@ PRIMARY_MODES = frozenset(mode for mode in Mode if mode.uses_primary)
 ADAPTIVE = frozenset({Mode.BALANCE_TLB, Mode.BALANCE_ALB})
 LACP_ONLY = frozenset({Mode.LACP})
 RR_ONLY = frozenset({Mode.BALANCE_RR})
+BACKUP_ONLY = frozenset({Mode.ACTIVE_BACKUP})
 
 OFF_TO_MAX = (Word("off", 0), Word("maxval", INT_MAX))
 OFF_ON = (Word("off", 0), Word("on", 1))
@@ -24,6 +27,10 @@ def _words(*texts: str) -> tuple[Word, ...]:
 
 def _milliseconds(name: str, netlink: int, doc: str) -> Option:
     return Option(name, doc, netlink, words=OFF_TO_MAX, limits=(0, INT_MAX), default_word=0, unit="ms")
+
+
+def _delay(name: str, netlink: int, label: str, doc: str) -> Option:
+    return replace(_milliseconds(name, netlink, doc), label=label, counted_in_runs=True, needs="miimon")
 
 
 _ROWS = (
@@ -44,6 +51,7 @@ _ROWS = (
         2,
         kind=Kind.NAME,
         modes=PRIMARY_MODES,
+        after_members=True,
     ),
     Option(
         "primary",
@@ -51,6 +59,7 @@ _ROWS = (
         11,
         kind=Kind.NAME,
         modes=PRIMARY_MODES,
+        after_members=True,
     ),
     Option(
         "primary_reselect",
@@ -59,6 +68,7 @@ _ROWS = (
         words=_words("always", "better", "failure"),
         default_word=0,
         shows_word=True,
+        in_effect=PRIMARY_MODES,
     ),
     Option(
         "fail_over_mac",
@@ -69,10 +79,15 @@ _ROWS = (
         default_word=0,
         no_members=True,
         shows_word=True,
+        in_effect=BACKUP_ONLY,
     ),
     _milliseconds("miimon", 3, "How often carriers are polled. Setting it stops the ARP monitor."),
-    _milliseconds("updelay", 4, "How long a member's carrier must be back before it is used; a multiple of miimon."),
-    _milliseconds("downdelay", 5, "How long a member's carrier must be gone before it fails; a multiple of miimon."),
+    _delay(
+        "updelay", 4, "up delay", "How long a member's carrier must be back before it is used; a multiple of miimon."
+    ),
+    _delay(
+        "downdelay", 5, "down delay", "How long a member's carrier must be gone before it fails; a multiple of miimon."
+    ),
     Option(
         "use_carrier",
         "Poll the carrier (on) or ask the driver's MII registers (off). Both are the same here.",
@@ -80,6 +95,7 @@ _ROWS = (
         default=1,
         words=OFF_ON,
         default_word=1,
+        needs="miimon",
     ),
     Option(
         "arp_interval",
@@ -91,7 +107,13 @@ _ROWS = (
         unit="ms",
         modes=ARP_MODES,
     ),
-    Option("arp_ip_target", "IPv4 addresses to probe, up to 16: +A.B.C.D adds, -A.B.C.D removes.", 8, Kind.TARGETS),
+    Option(
+        "arp_ip_target",
+        "IPv4 addresses to probe, up to 16: +A.B.C.D adds, -A.B.C.D removes.",
+        8,
+        Kind.TARGETS,
+        needs="arp_interval",
+    ),
     Option(
         "ns_ip6_target",
         "IPv6 addresses to probe, up to 16.",
@@ -99,6 +121,7 @@ _ROWS = (
         Kind.TARGETS6,
         netlink_only=True,
         since=(5, 18),
+        needs="arp_interval",
     ),
     Option(
         "arp_validate",
@@ -108,6 +131,7 @@ _ROWS = (
         default_word=0,
         modes=ARP_MODES,
         shows_word=True,
+        needs="arp_interval",
     ),
     Option(
         "arp_all_targets",
@@ -116,6 +140,7 @@ _ROWS = (
         words=_words("any", "all"),
         default_word=0,
         shows_word=True,
+        needs="arp_interval",
     ),
     Option(
         "arp_missed_max",
@@ -127,6 +152,7 @@ _ROWS = (
         default_word=2,
         modes=ARP_MODES,
         since=(5, 17),
+        needs="arp_interval",
     ),
     Option(
         "num_grat_arp",
@@ -137,6 +163,7 @@ _ROWS = (
         limits=(0, 255),
         default_word=1,
         field="num_peer_notif",
+        in_effect=BACKUP_ONLY,
     ),
     Option(
         "num_unsol_na",
@@ -155,6 +182,9 @@ _ROWS = (
         words=(Word("off", 0), Word("maxval", 300_000)),
         limits=(0, 300_000),
         unit="ms",
+        needs="num_grat_arp",
+        counted_in_runs=True,
+        label="peer notification delay",
     ),
     Option(
         "resend_igmp",
@@ -172,7 +202,14 @@ _ROWS = (
         words=OFF_ON,
         default_word=0,
     ),
-    Option("queue_id", "The transmit queue that always uses this member: NAME:ID.", 5, Kind.QUEUES, limits=(0, 16)),
+    Option(
+        "queue_id",
+        "The transmit queue that always uses this member: NAME:ID.",
+        5,
+        Kind.QUEUES,
+        limits=(0, 16),
+        after_members=True,
+    ),
     Option(
         "prio",
         "The member's rank where there is no primary; the highest member that is up is chosen.",
@@ -182,6 +219,7 @@ _ROWS = (
         netlink_only=True,
         of_member=True,
         since=(6, 0),
+        after_members=True,
     ),
     Option(
         "min_links",
@@ -190,6 +228,7 @@ _ROWS = (
         words=OFF_TO_MAX,
         limits=(0, INT_MAX),
         default_word=0,
+        in_effect=LACP_ONLY,
     ),
     Option(
         "xmit_hash_policy",
@@ -198,6 +237,7 @@ _ROWS = (
         words=_words("layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac"),
         default_word=0,
         shows_word=True,
+        in_effect=frozenset({Mode.BALANCE_XOR, Mode.LACP, Mode.BALANCE_TLB}),
     ),
     Option(
         "packets_per_slave",
@@ -218,6 +258,7 @@ _ROWS = (
         limits=(1, INT_MAX),
         default_word=1,
         unit="s",
+        in_effect=ADAPTIVE,
     ),
     Option(
         "tlb_dynamic_lb",
@@ -258,6 +299,7 @@ _ROWS = (
         default_word=0,
         bond_down=True,
         shows_word=True,
+        in_effect=LACP_ONLY,
     ),
     Option(
         "ad_actor_sys_prio",

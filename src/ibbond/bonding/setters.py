@@ -35,7 +35,6 @@ MAX_QUEUE = 16
 SPEAK_FOR_THEMSELVES = ("slaves", "active_slave")  # these files change when what they show does
 
 _SHORT = re.compile(r"[ \t\n\v\f\r]*(-?[0-9]+)")
-DELAY_WORDS = {"updelay": "up delay", "downdelay": "down delay", "peer_notif_delay": "peer notification delay"}
 
 
 def write(state: State, name: str, text: str) -> None:
@@ -181,7 +180,7 @@ def _trust_carriers(state: State) -> None:
 
 def _delay_setter(name: str) -> Callable[[State, int], None]:
     def set_delay(state: State, number: int) -> None:
-        miimon, words = state.values.miimon, DELAY_WORDS[name]
+        miimon, words = state.values.miimon, OPTIONS[name].label
         if not miimon:
             state.say(f"Unable to set {words} as MII monitoring is disabled", level="error")
             raise Rejected(errno.EPERM, "it counts runs of the MII monitor, which is off", "Set miimon first")

@@ -10,7 +10,7 @@ from ibbond.bonding.option import Kind, Mode
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.quirks import Rules
 
-TICKS = frozenset({"updelay", "downdelay", "peer_notif_delay"})
+TICKS = frozenset(option.name for option in OPTIONS.values() if option.counted_in_runs)
 
 
 MODES = {int(mode): mode for mode in Mode}

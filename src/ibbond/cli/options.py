@@ -129,7 +129,7 @@ def refusals(option: Option) -> list[str]:
             found.append("for anything but a unicast address (EINVAL)")
         case _:
             pass
-    if option.name in ("updelay", "downdelay", "peer_notif_delay"):
+    if option.counted_in_runs:
         found.append("while miimon is 0 (EPERM)")
     return found
 

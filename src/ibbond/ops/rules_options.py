@@ -19,28 +19,6 @@ ENOUGH_ANNOUNCEMENTS = 3
 SLOW_MS = 1000
 DATAGRAM_MTU = 2044
 ETHERNET_MTU = 1500
-NEEDS = {
-    # option: (option that must not be 0, or have targets, for it to do anything)
-    "updelay": "miimon",
-    "downdelay": "miimon",
-    "use_carrier": "miimon",
-    "arp_ip_target": "arp_interval",
-    "ns_ip6_target": "arp_interval",
-    "arp_validate": "arp_interval",
-    "arp_all_targets": "arp_interval",
-    "arp_missed_max": "arp_interval",
-    "peer_notif_delay": "num_grat_arp",
-}
-IN_EFFECT = {
-    # accepted in every mode by the driver, of use in these only
-    "min_links": {Mode.LACP},
-    "ad_select": {Mode.LACP},
-    "xmit_hash_policy": {Mode.BALANCE_XOR, Mode.LACP, Mode.BALANCE_TLB},
-    "lp_interval": {Mode.BALANCE_TLB, Mode.BALANCE_ALB},
-    "fail_over_mac": {Mode.ACTIVE_BACKUP},
-    "primary_reselect": {Mode.ACTIVE_BACKUP, Mode.BALANCE_TLB, Mode.BALANCE_ALB},
-    "num_grat_arp": {Mode.ACTIVE_BACKUP},
-}
 
 
 def announcements_sent(count: int, version: Version) -> tuple[int, int]:
@@ -174,10 +152,10 @@ def without_effect(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         if isinstance(value, tuple):
             shown = f"{len(value)} addresses"
         reason = ""
-        if mode not in option.modes or mode not in IN_EFFECT.get(option.name, {mode}):
+        if mode not in option.modes & option.in_effect:
             reason = f"it does nothing in mode {mode.word}"
-        elif (needed := NEEDS.get(option.name)) and not _in_use(bond, needed):
-            reason = f"it does nothing without {needed}"
+        elif option.needs and not _in_use(bond, option.needs):
+            reason = f"it does nothing without {option.needs}"
         if reason and not (option.name == "tlb_dynamic_lb" or (option.name == "fail_over_mac" and mode == 1)):
             yield Found(
                 f"{option.name} of {bond.name} is {shown}, but {reason}",

@@ -161,7 +161,7 @@ def ours(mark: str, *, bonded: bool = True, connected: bool = False) -> Iterator
         hosts = []
         for name in ("h1", "h2"):
             way = door(control, name)
-            hosts.append(Space(name, way.net, way.mount, pinned=False))
+            hosts.append(Space(name, way.namespaces, pinned=False))
             stack.callback(hosts[-1].close)
             if connected:
                 connect(hosts[-1])

@@ -103,7 +103,7 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
         pytest.skip("this user cannot write /run/netns")
     assert leftovers(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
     assert leftovers(lab + "x") == []
-    adopted = namespace.adopt(f"ibbond-{lab}-h1")
+    adopted = namespace.adopt(lab, "h1")
     assert len(adopted.processes()) == 1
     adopted.close()
     assert namespace.clean(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
@@ -111,7 +111,7 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
     assert _world() == before
 
 
-def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeHost, tmp_path: Path) -> None:
+def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeHost, lab: str, tmp_path: Path) -> None:
     space = make_host("h1")
     if not space.pinned:
         pytest.skip("this user cannot write /run/netns")
@@ -120,9 +120,31 @@ def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeH
     until = time.monotonic() + 5
     while not space.processes() and time.monotonic() < until:
         time.sleep(0.01)
-    adopted = namespace.adopt(space.name)
+    adopted = namespace.adopt(lab, "h1")
     assert str(tmp_path) in adopted.run(["cat", "/proc/self/mounts"]).stdout
+    assert adopted.run(["hostname"]).stdout == "h1\n"
     adopted.close()
+
+
+def test_a_host_has_a_name_ipc_and_memory_of_its_own(lab: str) -> None:
+    machine = os.uname().nodename
+    space = namespace.make(lab, "h1", "10.0.0.2 h2\nfd00::2 h2\n127.0.0.1 localhost\n")
+    try:
+        assert space.run(["hostname"]).stdout == "h1\n"
+        assert space.run(["hostname", "other"]).returncode == 0
+        assert os.uname().nodename == machine
+        found = space.run(["getent", "ahosts", "h2"]).stdout
+        assert "10.0.0.2" in found
+        assert "fd00::2" in found
+        assert space.run(["sh", "-c", "echo x > /dev/shm/ibbond-test"]).returncode == 0
+        assert not Path("/dev/shm/ibbond-test").exists()
+        assert space.run(["ls", "-A", "/dev/shm"]).stdout == "ibbond-test\n"
+        for kind in ("uts", "ipc"):
+            assert space.run(["readlink", f"/proc/self/ns/{kind}"]).stdout.strip() != os.readlink(
+                f"/proc/self/ns/{kind}"
+            )
+    finally:
+        space.remove()
 
 
 def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None:

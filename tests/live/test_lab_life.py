@@ -310,6 +310,9 @@ def test_resume_takes_over_bonds_programs_and_connections(named: str, tmp_path: 
     status = json.loads(ibbond("lab", "status", "--name", named, "--json").stdout)
     assert "10.1.0.2/24" in status["hosts"]["h2"]["addresses"]
     assert [cable["name"] for cable in status["cables"] if cable["state"] == "cut"] == ["s1/3"]
+    for host, peer in (("h1", "h2"), ("h2", "h1")):
+        script = f"hostname; ping -n -c 1 -W 2 {peer}"
+        assert ibbond("lab", "exec", "--name", named, host, "--", "sh", "-c", script).stdout.startswith(f"{host}\nPING")
     client.stdin.close()
     client.stdout.close()
     assert client.wait(5) == 0

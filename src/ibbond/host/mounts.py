@@ -1,4 +1,5 @@
-"""What a host's mount namespace shows: its own root, /sys of its network namespace, no console of the machine.
+"""What a host's mount namespace shows: its own root, /sys of its network namespace, /etc/hosts with the lab's hosts, a
+/dev/shm of its own, no console of the machine.
 
 Read first: mount_namespaces(7), pivot_root(2).
 """
@@ -7,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 
 from ibbond.host.syscalls import (
     CLONE_FS,
     CLONE_NEWNS,
     MS_BIND,
+    MS_NODEV,
+    MS_NOSUID,
     MS_PRIVATE,
     MS_REC,
     mount,
@@ -27,12 +31,13 @@ def own_directory() -> None:
     unshare(CLONE_FS)
 
 
-def prepare_mounts() -> None:
-    """Set up the mounts of a host in a mount namespace that was made just now."""
+def prepare_mounts(hosts_file: str = "") -> None:
+    """Set up the mounts of a host in a mount namespace that was made just now; `hosts_file` as for `namespace.make`."""
     _take_the_root()
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     _show_own_sysfs()
     _hide_console()
+    _share_no_memory(hosts_file)
 
 
 def _take_the_root() -> None:
@@ -74,3 +79,18 @@ def _hide_console() -> None:
     """The machine's console is not the host's: where no syslog runs, syslog(3) would write there, a byte at a time."""
     with contextlib.suppress(OSError):  # a container without one
         mount("/dev/null", "/dev/console", None, MS_BIND)
+
+
+def _share_no_memory(hosts_file: str) -> None:
+    """A /dev/shm of the host, as it has System V IPC and message queues of its own; /etc/hosts is a file of it.
+
+    The file has no name there: the bind mount keeps it.
+    """
+    with contextlib.suppress(OSError):  # a system without one of the two
+        mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+        if hosts_file:
+            file = Path("/dev/shm/hosts")
+            file.write_text(hosts_file)
+            file.chmod(0o644)
+            mount(str(file), "/etc/hosts", None, MS_BIND)
+            file.unlink()

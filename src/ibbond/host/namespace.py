@@ -1,7 +1,8 @@
-"""The network and mount namespaces of a lab's hosts: made, entered, removed with the programs inside.
+"""The namespaces of a lab's hosts (network, mounts, host name, IPC): made, entered, removed with the programs inside.
 
 Read first: namespaces(7); `host.pins` for their names in /run/netns, `host.mounts` for what they show. iproute2 is not
-needed. Left out: the devices inside (`host.tun`), the sysfs view that a host's mount namespace is for.
+needed. Process ids and users are those of the machine. Left out: the devices inside (`host.tun`), the sysfs view that a
+host's mount namespace is for.
 """
 
 from __future__ import annotations
@@ -10,19 +11,38 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ibbond.errors import Refused
 from ibbond.host.mounts import own_directory, prepare_mounts
 from ibbond.host.pins import PINS, leftovers, pin, pin_name, unpin
-from ibbond.host.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
+from ibbond.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
 
 Result = TypeVar("Result")
+
+
+class Descriptors(NamedTuple):
+    """The namespaces of a host as open files, in the order in which they are entered; -1 for none."""
+
+    net: int = -1
+    uts: int = -1
+    ipc: int = -1
+    mount: int = -1
+
+    def close(self) -> None:
+        for descriptor in self:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+KINDS = {"net": CLONE_NEWNET, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC, "mount": CLONE_NEWNS}
+FILES = {"net": "net", "uts": "uts", "ipc": "ipc", "mount": "mnt"}  # below /proc/PID/ns
 
 
 @dataclass(slots=True)
@@ -30,9 +50,16 @@ class Space:
     """The namespaces of one lab host, held by descriptors; `pinned` says whether `ip netns` knows it."""
 
     name: str
-    net: int
-    mount: int
+    namespaces: Descriptors
     pinned: bool
+
+    @property
+    def net(self) -> int:
+        return self.namespaces.net
+
+    @property
+    def mount(self) -> int:
+        return self.namespaces.mount
 
     def within(self, call: Callable[[], Result]) -> Result:
         """Make a call in the host's network namespace: for sockets and TUNs that belong there for good.
@@ -69,20 +96,20 @@ class Space:
         return outcome[0]
 
     def enter(self) -> None:
-        """Move this process, which has one thread, into the host for good: network and mounts."""
-        enter(self.net, self.mount)
+        """Move this process, which has one thread, into the host for good."""
+        enter(self.namespaces)
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program inside the host; `options` are those of subprocess.Popen."""
-        descriptors = (self.net, self.mount)
-        return subprocess.Popen(command, preexec_fn=lambda: enter(*descriptors), **options)
+        namespaces = self.namespaces
+        return subprocess.Popen(command, preexec_fn=lambda: enter(namespaces), **options)
 
     def run(self, command: Sequence[str], *, timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
         """Run a program inside the host to its end and take what it printed, as text."""
-        descriptors = (self.net, self.mount)
+        namespaces = self.namespaces
         return subprocess.run(
             command,
-            preexec_fn=lambda: enter(*descriptors),
+            preexec_fn=lambda: enter(namespaces),
             text=True,
             capture_output=True,
             timeout=timeout,
@@ -93,14 +120,12 @@ class Space:
     def processes(self) -> list[int]:
         """The processes whose network namespace this is, without the calling one."""
         own = os.fstat(self.net).st_ino
-        return [process for process in _processes() if _namespace_of(process) == own and process != os.getpid()]
+        return [process for process in _processes() if _network_of(process) == own and process != os.getpid()]
 
     def close(self) -> None:
         """Let go of the descriptors; a pinned host stays."""
-        for descriptor in (self.net, self.mount):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.net = self.mount = -1
+        self.namespaces.close()
+        self.namespaces = Descriptors()
 
     def remove(self, *, patience: float = 2.0) -> None:
         """End the programs inside (SIGTERM, after `patience` seconds SIGKILL), unpin, let go."""
@@ -110,8 +135,11 @@ class Space:
         self.close()
 
 
-def make(lab: str, host: str) -> Space:
-    """Namespaces for a new host, loopback up. Refused when the name is taken or the system does not allow it."""
+def make(lab: str, host: str, hosts_file: str = "") -> Space:
+    """Namespaces for a new host, loopback up. Refused when the name is taken or the system does not allow it.
+
+    The host's name is `host`; `hosts_file` is what its /etc/hosts says, the machine's where it is empty.
+    """
     name = pin_name(lab, host)
     if os.path.lexists(PINS / name):
         raise Refused(
@@ -120,10 +148,9 @@ def make(lab: str, host: str) -> Space:
             fix="Take that lab down first",
             code=errno.EEXIST,
         )
-    net, mount = _born()
-    space = Space(name, net, mount, pinned=False)
+    space = Space(name, _born(host, hosts_file), pinned=False)
     try:
-        space.pinned = pin(net, name)
+        space.pinned = pin(space.net, name)
         space.within(_raise_loopback)
     except BaseException:
         space.remove()
@@ -131,18 +158,21 @@ def make(lab: str, host: str) -> Space:
     return space
 
 
-def adopt(name: str) -> Space:
+def adopt(lab: str, host: str, hosts_file: str = "") -> Space:
     """Take over a pinned host of a lab whose process is gone: its programs, devices and mounts are as they were."""
+    name = pin_name(lab, host)
     net = os.open(PINS / name, os.O_RDONLY | os.O_CLOEXEC)
-    space = Space(name, net, -1, pinned=True)
+    space = Space(name, Descriptors(net), pinned=True)
     for process in space.processes():
-        with contextlib.suppress(OSError):
-            found = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-            if os.fstat(found).st_ino != os.stat("/proc/self/ns/mnt").st_ino:
-                space.mount = found
-                return space
-            os.close(found)
-    _, space.mount = _born(net)
+        found = _namespaces_of(process)
+        if found is None:
+            continue
+        if os.fstat(found.mount).st_ino != os.stat("/proc/self/ns/mnt").st_ino:
+            os.close(net)
+            space.namespaces = found
+            return space
+        found.close()
+    space.namespaces = _born(host, hosts_file, net)
     return space
 
 
@@ -156,18 +186,18 @@ def clean(lab: str) -> list[str]:
             unpin(name)
             continue
         if _is_namespace(net):
-            Space(name, net, -1, pinned=True).remove()
+            Space(name, Descriptors(net), pinned=True).remove()
         else:  # the file was made, its lab died before it was mounted on
             os.close(net)
             unpin(name)
     return removed
 
 
-def enter(net: int, mount_namespace: int) -> None:
-    """Both namespaces of a host, for a process of one thread; the working directory is kept where it exists."""
+def enter(namespaces: Descriptors) -> None:
+    """The namespaces of a host, for a process of one thread; the working directory is kept where it exists."""
     here = os.getcwd()
-    setns(net, CLONE_NEWNET)
-    setns(mount_namespace, CLONE_NEWNS)
+    for kind, descriptor in namespaces._asdict().items():
+        setns(descriptor, KINDS[kind])
     with contextlib.suppress(OSError):
         os.chdir(here)
 
@@ -187,48 +217,62 @@ def end_processes(find: Callable[[], list[int]], patience: float) -> None:
             return
 
 
-def _born(net: int = -1) -> tuple[int, int]:
-    """New network (unless `net` is one already) and mount namespaces, as descriptors. A child makes them."""
+def _born(host: str, hosts_file: str, net: int = -1) -> Descriptors:
+    """New namespaces (the network only where `net` is none), as descriptors. A child makes them."""
     ready_out, ready_in = os.pipe()
     go_out, go_in = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(go_in)
-        _be_born(net, ready_in, go_out)
+        _be_born(host, hosts_file, net, ready_in, go_out)
     os.close(ready_in)
     os.close(go_out)
     try:
         problem = int.from_bytes(os.read(ready_out, 4) or b"\1", "little")
-        if problem:
+        found = _namespaces_of(child) if not problem else None
+        if found is None:
             raise Refused(
                 "cannot make the namespaces of a host",
-                why=os.strerror(problem),
+                why=os.strerror(problem or errno.ESRCH),
                 fix="Run as root, or in a user namespace (unshare -Ur -n -m)",
                 code=problem,
             )
-        if net < 0:
-            net = os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        return net, os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        if net >= 0:
+            os.close(net)
+        return found
     finally:
         os.close(ready_out)
         os.close(go_in)  # the child ends
         os.waitpid(child, 0)
 
 
-def _be_born(net: int, ready_in: int, go_out: int) -> NoReturn:
+def _be_born(host: str, hosts_file: str, net: int, ready_in: int, go_out: int) -> NoReturn:
     """The child: makes the namespaces, says 0 or an errno, stays until the parent holds them."""
     problem = 0
     try:
         if net >= 0:
             setns(net, CLONE_NEWNET)
-        unshare(CLONE_NEWNS if net >= 0 else CLONE_NEWNET | CLONE_NEWNS)
-        prepare_mounts()
+        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | (CLONE_NEWNET if net < 0 else 0))
+        socket.sethostname(host)
+        prepare_mounts(hosts_file)
     except OSError as trouble:
         problem = trouble.errno or errno.EIO
     finally:
         os.write(ready_in, problem.to_bytes(4, "little"))
         os.read(go_out, 1)
         os._exit(0)
+
+
+def _namespaces_of(process: int) -> Descriptors | None:
+    """None where the process has ended meanwhile."""
+    opened: dict[str, int] = {}
+    try:
+        for kind, file in FILES.items():
+            opened[kind] = os.open(f"/proc/{process}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        Descriptors(**opened).close()
+        return None
+    return Descriptors(**opened)
 
 
 def _raise_loopback() -> None:
@@ -249,7 +293,7 @@ def _processes() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
-def _namespace_of(process: int) -> int | None:
+def _network_of(process: int) -> int | None:
     try:
         return os.stat(f"/proc/{process}/ns/net").st_ino
     except OSError:

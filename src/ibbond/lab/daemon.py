@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 
 from ibbond.backend.control_server import ControlServer, encode
@@ -43,6 +44,7 @@ from ibbond.tools.infiniband_tools import SOCKET_BASE, OpenSm, attach_manager, p
 from ibbond.tools.rdma_server import RdmaServer
 from ibbond.tools.umad import UmadServer
 from ibbond.topology.load import parse
+from ibbond.topology.model import Topology
 from ibbond.verbs.timing import Timing
 
 LOOKING_EVERY = 2 * MS
@@ -151,6 +153,7 @@ class Lab:
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
         self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)
+        self._hosts_file = hosts_file(self.topology)
         self.memory = (self.files.read_memory() if self.wish.resume else None) or Memory()
         if self.memory.hosts:
             self.topology = recalled(self.topology, self.memory)
@@ -177,10 +180,10 @@ class Lab:
         self.files.remove(self._lock, keep_log=wrong)
 
     def _open_spaces(self) -> None:
-        adopted = {name: name for name in pinned(self.wish.name)} if self.wish.resume else {}
+        adopted = pinned(self.wish.name) if self.wish.resume else []
         for host in self.topology.hosts:
-            pin = pin_name(self.wish.name, host.name)
-            space = namespace.adopt(pin) if pin in adopted else namespace.make(self.wish.name, host.name)
+            known = pin_name(self.wish.name, host.name) in adopted
+            space = (namespace.adopt if known else namespace.make)(self.wish.name, host.name, self._hosts_file)
             self._closing.callback(space.remove)
             self.spaces[host.name] = space
 
@@ -298,6 +301,16 @@ class Lab:
         """Take the lab down; from any thread."""
         if not self._ending:
             self.loop.stop()
+
+
+def hosts_file(topology: Topology) -> str:
+    """/etc/hosts of every host: the machine's, and the addresses of the lab's hosts (hosts(5))."""
+    lines = [f"{address.ip} {host.name}" for host in topology.hosts for _, address in host.addresses()]
+    try:
+        machine = Path("/etc/hosts").read_text(errors="surrogateescape").rstrip("\n").splitlines()
+    except OSError:
+        machine = ["127.0.0.1 localhost", "::1 localhost"]
+    return "\n".join([*lines, *machine, ""])
 
 
 def heed_signals(end: Callable[[], None]) -> None:

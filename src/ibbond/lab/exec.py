@@ -29,8 +29,7 @@ STAND_INS = "stand-ins"  # as `cli.entry` knows it
 class Door(NamedTuple):
     """The way into a host: descriptors of its namespaces (`user` is -1 where the lab has none of its own)."""
 
-    net: int
-    mount: int
+    namespaces: namespace.Descriptors
     user: int
     environment: dict[str, str]
 
@@ -38,7 +37,7 @@ class Door(NamedTuple):
         """Move this process, of one thread, into the host for good."""
         if self.user >= 0:
             setns(self.user, CLONE_NEWUSER)
-        namespace.enter(self.net, self.mount)
+        namespace.enter(self.namespaces)
 
     def popen(self, command: Sequence[str], *, priority: int = 0, **options: Any) -> subprocess.Popen[bytes]:
         """Start a program in the host; `options` are those of subprocess.Popen.
@@ -56,9 +55,9 @@ class Door(NamedTuple):
         )
 
     def close(self) -> None:
-        for descriptor in (self.net, self.mount, self.user):
-            if descriptor >= 0:
-                os.close(descriptor)
+        self.namespaces.close()
+        if self.user >= 0:
+            os.close(self.user)
 
 
 def ask_for_priority(nice: int) -> None:
@@ -78,11 +77,11 @@ def door(control: Control, host: str) -> Door:
     assert isinstance(answer, dict)
     kinds: list[str] = answer["descriptors"]
     given = dict(zip(kinds, descriptors, strict=True))
-    user = given.get("user", -1)
+    user = given.pop("user", -1)
     if user >= 0 and os.fstat(user).st_ino == os.stat("/proc/self/ns/user").st_ino:
         os.close(user)  # we are inside already
         user = -1
-    return Door(given["net"], given["mount"], user, environment(control, host))
+    return Door(namespace.Descriptors(**given), user, environment(control, host))
 
 
 def environment(control: Control, host: str) -> dict[str, str]:
@@ -96,7 +95,6 @@ def environment(control: Control, host: str) -> dict[str, str]:
         "PATH": os.pathsep.join((*stand_ins(control), *folders)),
         CONTROL: str(control.path.absolute()),
         HOST: host,
-        "debian_chroot": host,
         "PS1": f"{host}# ",
     }
 

@@ -163,7 +163,7 @@ class OpenSm:
         system, parent, space = ctypes.CDLL(None), os.getpid(), self._space
 
         def enter_host() -> None:
-            enter(space.net, space.mount)
+            enter(space.namespaces)
             system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it was killed before it could be heard of
                 os._exit(1)

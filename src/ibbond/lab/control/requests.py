@@ -232,7 +232,7 @@ class Requests:
         """The way into a host: its namespaces as descriptors."""
         self._lab.topology.host(host)
         space = self._lab.spaces[host]
-        found = {"net": space.net, "mount": space.mount}
+        found = space.namespaces._asdict()
         if self._lab.user_space >= 0:
             found["user"] = self._lab.user_space
         return WithDescriptors({"descriptors": list(found)}, list(found.values()))

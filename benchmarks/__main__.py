@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 from benchmarks import measures
 from benchmarks.milestone import awake
 from benchmarks.paths import CONNECTED_MTU, DPDK_MTU, MTU, PATHS, Built, CannotRun
-from benchmarks.record import keep_main
+from benchmarks.record import keep_main, machine, revision
 from benchmarks.summary import bond_cost, medians, picture, ratios, round_by_round, table
 from ibbond.host.priority import NICE, raise_priority
 
@@ -207,24 +206,6 @@ def weighty_softirqs() -> Iterator[None]:
     finally:
         for thread, nice in threads:
             os.setpriority(os.PRIO_PROCESS, thread, nice)
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {platform.python_version()}"
-
-
-def revision() -> str:
-    """The commit that was measured, with a plus where the tree held something else besides."""
-    git = ["git", "-C", str(HERE.parent)]
-    said = [
-        subprocess.run([*git, *words], capture_output=True, text=True, check=False).stdout.strip()
-        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "src"))
-    ]
-    return said[0] + "+" * bool(said[1]) if said[0] else "unknown"
 
 
 def about(result: dict[str, object]) -> str:

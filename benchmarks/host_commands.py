@@ -1,6 +1,6 @@
 """What commands on a host cost: wall and CPU time and memory of whole processes, on a saved host with four bonds.
 
-    python benchmarks/host_commands.py [RUNS]
+    python -m benchmarks.host_commands [RUNS]
 
 `ibbond bond show` has no --root; its functions are run on the same copy by a program of two lines. Prints medians.
 """
@@ -14,8 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ops"))
-from saved_copy import put, saved_host
+from tests.ops.saved_copy import put, saved_host
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 SHOW = """

@@ -15,12 +15,12 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks import record
 from benchmarks.kernel_paths import MIIMON_MS, PACES, PATHS
 from benchmarks.summary import BREAK_FIGURES, FIGURES, divided, medians, short, spread
 from ibbond.host.priority import raise_priority
 
 HERE = Path(__file__).resolve().parent
-GUEST_TESTS = HERE.parent / "tests" / "kernel"
 MEMORY_MIB = 2048
 MODULES = ("tun", "fuse")
 PATIENCE_S = 400
@@ -30,9 +30,8 @@ GOAL = {"must": 0.2, "aim": 0.05}  # outage_vs_kernel_miimon100
 
 
 def main(*, rounds: int, quick: bool, file: Path | None, keep: bool) -> int:
-    sys.path.insert(0, str(GUEST_TESTS))
     raise_priority()  # of the emulator, too
-    from virtual_machine import Missing, VirtualMachine, kernel_root  # type: ignore[import-not-found]
+    from tests.kernel.virtual_machine import Missing, VirtualMachine, kernel_root
 
     try:
         root = kernel_root()
@@ -51,9 +50,7 @@ def main(*, rounds: int, quick: bool, file: Path | None, keep: bool) -> int:
     if file:
         file.write_text(json.dumps(result, indent=1) + "\n")
     if keep:
-        from benchmarks.record import keep as record
-
-        record("kernel", result, about(result) + table(result))
+        record.keep("kernel", result, about(result) + table(result))
     return 0
 
 
@@ -79,12 +76,10 @@ def compare(guest, tool: Path, rounds: int, cycles: int) -> dict[str, object]:  
             for figure, each in json.loads(done.out).items():
                 values[name].setdefault(figure, []).extend(each)
     values = {name: figures for name, figures in values.items() if figures}
-    from benchmarks.__main__ import machine, revision
-
     return {
-        "machine": f"QEMU ({accelerator}), 2 virtual cores, on {machine()}",
+        "machine": f"QEMU ({accelerator}), 2 virtual cores, on {record.machine()}",
         "kernel": guest.release,
-        "revision": revision(),
+        "revision": record.revision(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds,
         "steady_rate": PACES[accelerator].steady_rate,

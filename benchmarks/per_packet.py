@@ -23,6 +23,7 @@ from html import escape
 from ipaddress import ip_address
 from pathlib import Path
 
+from benchmarks import record
 from ibbond.host import namespace, tun
 from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses, raise_priority
@@ -309,18 +310,20 @@ def main() -> int:
     if os.geteuid():
         print("it needs root: it makes namespaces and TUN devices", file=sys.stderr)
         return 2
-    from benchmarks.__main__ import machine, revision
-
     raise_priority()
     found = measure(wish.rounds)
     print(table(found))
     if wish.keep:
-        from benchmarks.record import keep
-
         date, load = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), os.getloadavg()[0]
-        about = {"machine": machine(), "revision": revision(), "date": date, "load": load, "rounds": wish.rounds}
+        about = {
+            "machine": record.machine(),
+            "revision": record.revision(),
+            "date": date,
+            "load": load,
+            "rounds": wish.rounds,
+        }
         text = f"{date}, commit {about['revision']}, {about['machine']}; {wish.rounds} rounds; load {load:.1f}.\n\n"
-        keep("per_packet", {**about, "us": found}, text + table(found))
+        record.keep("per_packet", {**about, "us": found}, text + table(found))
         (HERE / "per_packet.svg").write_text(picture(found))
     else:
         print(json.dumps(found))

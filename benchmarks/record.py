@@ -1,8 +1,11 @@
-"""Where results stay: one object in benchmarks/results.json, one part of docs/benchmarks.md between its marks."""
+"""Results and where they stay: benchmarks/results.json, docs/benchmarks.md; the machine and commit they are from."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -32,3 +35,21 @@ def show(mark: str, text: str) -> None:
     assert found, f"docs/benchmarks.md has no part {mark!r}"
     assert ended, f"docs/benchmarks.md has no end of {mark!r}"
     PAGE.write_text(f"{head}{found}{text}{ended}{tail}")
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def revision() -> str:
+    """The commit that was measured, with a plus where the tree held something else besides."""
+    git = ["git", "-C", str(HERE.parent)]
+    said = [
+        subprocess.run([*git, *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "src"))
+    ]
+    return said[0] + "+" * bool(said[1]) if said[0] else "unknown"

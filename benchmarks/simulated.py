@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks import record
+
 Row = dict[str, float]
 
 HOSTS = (2, 16, 128, 1024)
@@ -54,11 +56,9 @@ def main(*, quick: bool, file: Path | None, keep: bool = False) -> int:
         print(grown_table(NAMES.get(what, what), what, grown[NAMES.get(what, what)]), flush=True)
     subnets = [{"subnet": name, **subnet_up(*shape)} for name, shape in SUBNETS.items()]
     print(subnets_table(subnets), flush=True)
-    from benchmarks.__main__ import machine, revision
-
     result = {
-        "machine": machine(),
-        "revision": revision(),
+        "machine": record.machine(),
+        "revision": record.revision(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load": os.getloadavg()[0],
         "hosts": hosts,
@@ -68,9 +68,7 @@ def main(*, quick: bool, file: Path | None, keep: bool = False) -> int:
     if file:
         file.write_text(json.dumps(result, indent=1) + "\n")
     if keep:
-        from benchmarks.record import keep as record
-
-        record("sim", result, page(result))
+        record.keep("sim", result, page(result))
     return 0
 
 

@@ -1,6 +1,6 @@
 """How long `ibbond watch` takes from a message of the kernel to the printed line.
 
-    python benchmarks/watch_latency.py [COUNT]
+    python -m benchmarks.watch_latency [COUNT]
 
 The messages are RTM_NEWLINK of a bond with two members, sent through a socket to the same loop that watches a kernel
 (`backend.kernel.watch.follow`) in another process; the line comes back through a pipe. What the kernel itself takes
@@ -12,14 +12,11 @@ import signal
 import statistics
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "backend"))
-from test_kernel_watch import FakeListener, bond, member
 
 from ibbond.abi.netlink_attributes import LinkNews
 from ibbond.backend.kernel.watch import follow
 from ibbond.cli.watch import line
+from tests.backend.test_kernel_watch import FakeListener, bond, member
 
 
 def main(count: int) -> None:

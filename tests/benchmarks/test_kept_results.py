@@ -1,12 +1,9 @@
 """What `./bench --kernel` and `--sim` make of their figures, and that keeping one run's results keeps the others'."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import kernel, record, simulated
 from benchmarks.summary import medians

@@ -1,13 +1,10 @@
 """The arithmetic of ./bench: medians, ratios, outages, and the picture, from values whose answers are known."""
 
 import json
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.measures import Stream, evaluate
 from benchmarks.summary import (

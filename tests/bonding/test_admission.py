@@ -3,12 +3,12 @@
 import errno
 
 import pytest
-from bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, infiniband
 
 from ibbond.bonding import events as e
 from ibbond.errors import Refused
 from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
+from tests.bonding.bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, infiniband
 
 PROFILES = ("default", "kernel-6.1")
 ETH1 = bytes.fromhex("020000000001")

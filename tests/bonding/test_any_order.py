@@ -6,7 +6,6 @@ each file is read, parsed and held against the bond itself, the file of its neig
 
 import errno
 
-from bond_host import Host
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -19,6 +18,7 @@ from ibbond.bonding.member import Link
 from ibbond.bonding.option import Kind, Mode
 from ibbond.bonding.options import OPTIONS
 from ibbond.errors import Refused
+from tests.bonding.bond_host import Host
 
 MEMBERS = ("ib1", "ib2", "ib3", "eth1")
 FILES = [name for name, option in OPTIONS.items() if option.has_file]

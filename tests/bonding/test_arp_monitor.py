@@ -1,7 +1,6 @@
 """The ARP monitor: answers keep a member up, validation trusts who it should, rotation finds who still hears."""
 
 import pytest
-from bond_host import Host
 
 from ibbond.bonding import events as e
 from ibbond.bonding.bond import Bond
@@ -9,6 +8,7 @@ from ibbond.bonding.effects import ProbeArp, ProbeNeighbor
 from ibbond.bonding.member import Link
 from ibbond.machine import MS
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
+from tests.bonding.bond_host import Host
 
 OWN, TARGET, OTHER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 254)), bytes((10, 0, 0, 253))
 OWN6, TARGET6 = bytes.fromhex("fe80" + "00" * 13 + "01"), bytes.fromhex("fe80" + "00" * 13 + "fe")

@@ -1,7 +1,6 @@
 """What is better than the kernel in profile `default`: events, exact announcements, make before break, handover."""
 
 import pytest
-from bond_host import IB_ADDRESSES, Host
 
 from ibbond.bonding import events as e
 from ibbond.bonding.bond import Bond
@@ -9,6 +8,7 @@ from ibbond.bonding.effects import FailedOver, NotifyPeers, Prepare, ResendRepor
 from ibbond.bonding.member import Link
 from ibbond.machine import MS
 from ibbond.netdev.device import Notice
+from tests.bonding.bond_host import IB_ADDRESSES, Host
 
 
 def bond_of(host: Host, *members: str, **options: object) -> Bond:

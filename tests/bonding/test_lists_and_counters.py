@@ -3,11 +3,11 @@
 import errno
 
 import pytest
-from bond_host import Host
 
 from ibbond.bonding import events as e
 from ibbond.errors import Refused
 from ibbond.netdev.device import Flags, Statistics
+from tests.bonding.bond_host import Host
 
 GROUP = bytes.fromhex("00ffffffff12401bffff00000000000000000009")
 ETHERNET_GROUP = bytes.fromhex("01005e000009")

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 
-from bond_host import Host
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -16,6 +15,7 @@ from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.netdev.device import Flags
 from ibbond.wire.hardware_type import INFINIBAND
+from tests.bonding.bond_host import Host
 
 MEMBERS = st.sampled_from(["ib1", "ib2", "ib3", "eth1", "eth2"])
 GROUPS = [bytes.fromhex(f"00ffffffff12401bffff0000000000000000000{number}") for number in (1, 2)]

@@ -4,7 +4,6 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, infiniband
 
 from ibbond.bonding import events as e
 from ibbond.bonding.bond import Bond
@@ -14,6 +13,7 @@ from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.netdev.device import AddressOrigin, Flags
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
+from tests.bonding.bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, infiniband
 
 Seen = Callable[[Host], bool]
 SHOWS: dict[str, Seen] = {}

@@ -5,7 +5,6 @@ import errno
 import itertools
 
 import pytest
-from bond_host import Host
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from ibbond.bonding.option import INT_MAX, Kind, Mode, Rejected, parse_value
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.quirks import LATEST, Rules
 from ibbond.bonding.values import NUMBERS, Values, initial
+from tests.bonding.bond_host import Host
 
 NUMBER_ROWS = [option for option in OPTIONS.values() if option.kind is Kind.VALUE and not option.of_member]
 

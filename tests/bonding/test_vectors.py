@@ -3,7 +3,6 @@
 import errno
 
 import pytest
-from bond_host import IB_ADDRESSES, Host
 
 from ibbond.bonding import events as e
 from ibbond.bonding.announcements import due
@@ -16,6 +15,7 @@ from ibbond.machine import MS
 from ibbond.netdev.device import AddressOrigin, Notice
 from ibbond.wire.group_address import map_group
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
+from tests.bonding.bond_host import IB_ADDRESSES, Host
 
 ALL_HOSTS = bytes((224, 0, 0, 1))
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")

@@ -6,7 +6,6 @@ import itertools
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from subnets import BROADCAST, Lab, pairs, ring, two_switches
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
@@ -27,6 +26,7 @@ from ibbond.machine import MS
 from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.sa_records import McMemberRecord
+from tests.fabric.subnets import BROADCAST, Lab, pairs, ring, two_switches
 
 CABLES = ["h1/1", "h1/2", "h2/1", "h2/2", "s1/7", "s1/8", "s3/1", "s3/2"]
 SWITCHES = ["s1", "s2", "s3"]

@@ -1,13 +1,13 @@
 """From cables to a working subnet: LIDs, states, routes, groups, in every shape and with every clock."""
 
 import pytest
-from subnets import BROADCAST, Lab, pairs, ring, two_switches
 
 from ibbond.fabric.events import KillSubnetManager, ReviveSubnetManager
 from ibbond.manager.partitions import Partition
 from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import PortEventKind, PortState
 from ibbond.wire.sa_records import McMemberRecord, PathRecord
+from tests.fabric.subnets import BROADCAST, Lab, pairs, ring, two_switches
 
 CLOCKS = pytest.mark.parametrize("timing", [Timing(), Timing.simulated()], ids=["live", "simulated"])
 

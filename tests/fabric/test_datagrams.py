@@ -1,7 +1,6 @@
 """Datagrams: who gets them, who must not, what is counted, what a capture sees."""
 
 import pytest
-from subnets import BROADCAST, QKEY, Lab, two_switches
 
 from ibbond.fabric.events import Captured, Cut, DatagramArrived, MakeLossy, Mend, SendDatagram, SetPkeys
 from ibbond.fabric.packet import datagram_packet
@@ -9,6 +8,7 @@ from ibbond.manager.partitions import Partition
 from ibbond.verbs.timing import Timing
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.offload import GSO_TCPV4, NEEDS_CHECKSUM, OffloadHeader
+from tests.fabric.subnets import BROADCAST, QKEY, Lab, two_switches
 
 STORAGE = bytes.fromhex("ff12401b8001000000000000ffffffff")
 

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from subnets import Lab, two_switches
 
 from ibbond.fabric.events import Cut, KillSwitch, MadArrived, SendMad, SubnetEffect
 from ibbond.fabric.port import Port
@@ -12,6 +11,7 @@ from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import ManagementClass, Method
 from ibbond.wire.port_info import PhysicalState, PortInfo
 from ibbond.wire.smp import SmpAttribute
+from tests.fabric.subnets import Lab, two_switches
 
 PORTS = st.integers(0, 9)
 LIDS = st.sampled_from([0xFFFF, 0xFFFF, 0xFFFF, 0, 1, 2, 3, 0x00FF, 0xFF00])

@@ -1,7 +1,6 @@
 """What goes wrong in a subnet, and how it comes back: one story per fault, live and simulated."""
 
 import pytest
-from subnets import BROADCAST, QKEY, Lab, pairs, ring, two_switches
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
@@ -24,6 +23,7 @@ from ibbond.fabric.switch import Switch
 from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import PortEventKind, PortState, SubnetLog
 from ibbond.wire.sa_records import McMemberRecord
+from tests.fabric.subnets import BROADCAST, QKEY, Lab, pairs, ring, two_switches
 
 ALL = ["h1/1", "h1/2", "h2/1", "h2/2"]
 

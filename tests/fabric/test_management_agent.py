@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from subnets import Lab, pairs, two_switches
 
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.machine import SECOND
@@ -26,6 +25,7 @@ from ibbond.wire.smp import (
     VlArbitration,
     directed_path,
 )
+from tests.fabric.subnets import Lab, pairs, two_switches
 
 TO_S1, TO_S2, TO_H2 = (1,), (1, 7), (1, 7, 2)  # from h1/1
 PERMISSIVE = 0xFFFF

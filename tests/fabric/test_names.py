@@ -1,7 +1,6 @@
 """Wrong names and impossible wishes: what, why, fix; and nothing has changed."""
 
 import pytest
-from subnets import Lab, two_switches
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
@@ -21,6 +20,7 @@ from ibbond.fabric.events import (
 )
 from ibbond.manager.partitions import Partition
 from ibbond.verbs.verbs import Datagram, ManagementDatagram
+from tests.fabric.subnets import Lab, two_switches
 
 DATAGRAM = Datagram(1, 2, 0xFFFF, 1, 2, 3, b"")
 MAD = ManagementDatagram(1, 1, 1, 1, bytes(256))

@@ -1,7 +1,6 @@
 """What dies comes back as from the factory: nothing that a manager wrote, nothing counted; meanwhile it is silent."""
 
 import pytest
-from subnets import Lab, two_switches
 
 from ibbond.fabric.events import KillAdapter, KillSwitch, MadArrived, ReviveAdapter, ReviveSwitch, SendMad
 from ibbond.fabric.port import Port, PortCounters
@@ -10,6 +9,7 @@ from ibbond.wire.mad import ManagementClass, Method
 from ibbond.wire.perf import PerfAttribute, PerfMad, PortCountersAttribute, PortCountersExtendedAttribute
 from ibbond.wire.port_info import PhysicalState
 from ibbond.wire.smp import PERMISSIVE_LID, NodeInfo, Smp, SmpAttribute
+from tests.fabric.subnets import Lab, two_switches
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ibbond.wire.group_address import broadcast_address, group_address
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaStatus
 from ibbond.wire.sa_records import JoinState
-from ipoib.bench import OTHER, PEER, QPN, Bench
+from tests.ipoib.bench import OTHER, PEER, QPN, Bench
 
 GROUPS = [bytes((239, 0, 0, number)) for number in range(4)]
 KEYS = [(0xFFFF,), (0x8001,), (0x7FFF,), ()]

@@ -41,7 +41,7 @@ from ibbond.wire.group_address import broadcast_address
 from ibbond.wire.hwaddr import HardwareAddress
 from ibbond.wire.mad import ManagementClass
 from ibbond.wire.service_id import connected_mode_standard
-from ipoib.bench import Administrator, Port
+from tests.ipoib.bench import Administrator, Port
 
 GUIDS = {"a": 0x0002C90300100001, "b": 0x0002C90300100011}
 LIDS = {"a": 5, "b": 7}

@@ -9,7 +9,7 @@ from ibbond.ipoib.driver import CONNECTED, IpoibDriver, ipoib_device
 from ibbond.netdev.device import AddressOrigin
 from ibbond.wire.group_address import broadcast_address
 from ibbond.wire.hardware_type import INFINIBAND
-from ipoib.bench import QPN, Port
+from tests.ipoib.bench import QPN, Port
 
 
 def test_a_device_as_linux_sets_it_up() -> None:

@@ -11,7 +11,7 @@ from ibbond.wire.hwaddr import HardwareAddress
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaStatus
 from ibbond.wire.sa_records import McMemberMask, McMemberRecord
-from ipoib.bench import GUID, OTHER, PEER, PEER_GID, QPN, Bench, Port
+from tests.ipoib.bench import GUID, OTHER, PEER, PEER_GID, QPN, Bench, Port
 
 MC, PATH = SaAttribute.MC_MEMBER_RECORD, SaAttribute.PATH_RECORD
 BROADCAST = broadcast_address(0xFFFF)

@@ -13,7 +13,7 @@ from ibbond.wire.ip import TCP, Ipv4
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaStatus
 from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, PathMask, PathRecord
-from ipoib.bench import OTHER, OTHER_GID, PEER, PEER_GID, QPN, Bench
+from tests.ipoib.bench import OTHER, OTHER_GID, PEER, PEER_GID, QPN, Bench
 
 MC, PATH = SaAttribute.MC_MEMBER_RECORD, SaAttribute.PATH_RECORD
 BROADCAST = broadcast_address(0xFFFF)

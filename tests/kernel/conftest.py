@@ -1,13 +1,11 @@
 """The virtual machine of one test session, and a fresh host on it for every test."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from virtual_machine import Host, Missing, VirtualMachine, kernel_root
+from tests.kernel.virtual_machine import Host, Missing, VirtualMachine, kernel_root
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from virtual_machine import Host
+
+from tests.kernel.virtual_machine import Host
 
 CREATE = ("bond", "create", "bond0", "ib0", "ib1", "--set", "primary=ib0", "--address", "10.0.0.1/24")
 

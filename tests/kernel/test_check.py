@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from virtual_machine import Host, VirtualMachine
+
+from tests.kernel.virtual_machine import Host, VirtualMachine
 
 GOOD = ("bond", "create", "bond0", "ib0", "ib1", "--address", "10.0.0.1/24")
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from virtual_machine import Host
+
+from tests.kernel.virtual_machine import Host
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

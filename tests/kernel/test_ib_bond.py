@@ -2,7 +2,7 @@
 
 import json
 
-from virtual_machine import Host
+from tests.kernel.virtual_machine import Host
 
 
 def test_one_line_does_the_whole_job(host: Host) -> None:

@@ -1,7 +1,8 @@
 """The test equipment itself: the guest runs the kernel it should, and its devices look like IPoIB."""
 
 import pytest
-from virtual_machine import Host, VirtualMachine
+
+from tests.kernel.virtual_machine import Host, VirtualMachine
 
 
 @pytest.mark.smoke

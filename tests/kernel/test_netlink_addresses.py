@@ -1,6 +1,6 @@
 """20-byte addresses and all bond attributes through pyroute2, once it has been taught, against the kernel itself."""
 
-from virtual_machine import Host
+from tests.kernel.virtual_machine import Host
 
 TAUGHT = """
 from ibbond.abi.pyroute2_addresses import teach_pyroute2

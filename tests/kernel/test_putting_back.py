@@ -1,8 +1,9 @@
 """A request that fails in the middle leaves the host as it was: driver or device refuse, or a device vanishes."""
 
 import pytest
-from test_bond_commands import CREATE, everything
-from virtual_machine import Host, kernel_root
+
+from tests.kernel.test_bond_commands import CREATE, everything
+from tests.kernel.virtual_machine import Host, kernel_root
 
 ASK = """
 import subprocess

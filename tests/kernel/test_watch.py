@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from virtual_machine import Host
+
+from tests.kernel.virtual_machine import Host
 
 CREATE = ("bond", "create", "bond0", "ib0", "ib1", "--address", "10.0.0.1/24")
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running_lab import RunningLab, running
 
 from ibbond.errors import Refused
 from ibbond.host import namespace
 from ibbond.host.namespace import Space
 from ibbond.host.tun import available
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.running_lab import RunningLab, running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from view_lab import ViewLab, unique, view_lab
 
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import ViewLab, unique, view_lab
 
 
 @pytest.fixture(scope="module")

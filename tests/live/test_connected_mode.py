@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import IBBOND, NO_VIEW, ViewLab, unique, view_lab
 
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import IBBOND, NO_VIEW, ViewLab, unique, view_lab
 
 pytestmark = pytest.mark.skipif(NO_VIEW is not None, reason=str(NO_VIEW))
 

@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running_lab import RunningLab
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut
 from ibbond.host.capture import Capture, Captures
 from ibbond.stack.events import OnSubnet
+from tests.live.running_lab import RunningLab
 
 pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 

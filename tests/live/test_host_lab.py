@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_lab import RunningLab, running
 
 from ibbond.fabric.events import Cut, Mend
 from ibbond.host.namespace import Space
 from ibbond.stack.events import CreateBond, DeleteBond, OnHost, OnSubnet
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.running_lab import RunningLab, running
 
 GATEWAY = """
 mtu = 2044
@@ -158,8 +158,8 @@ def test_bytes_that_are_no_packets_do_no_harm(lab2: RunningLab) -> None:
 def test_an_ordinary_user_runs_a_lab(lab: str) -> None:
     script = f"""
         import ctypes, os, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from running_lab import running
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from tests.live.running_lab import running
         from ibbond.host import namespace
         from ibbond.host.privilege import become_root
         from ibbond.topology.default import TWO_HOSTS

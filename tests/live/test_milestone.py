@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from running_lab import RunningLab
 
 from ibbond.fabric.events import Cut, Mend
 from ibbond.stack.events import OnHost, OnSubnet, SetAdmin
+from tests.live.running_lab import RunningLab
 
 
 def test_ping_survives_a_cut_and_a_return(lab2: RunningLab) -> None:

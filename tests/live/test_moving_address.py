@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running_lab import RunningLab, running
 
 from ibbond.host.namespace import Space
 from ibbond.wire import arp, nd
+from tests.live.running_lab import RunningLab, running
 from tests.stack.small_world import ip
 from tests.stack.test_moving_address import THREE
 

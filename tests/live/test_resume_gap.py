@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import NO_VIEW, ViewLab, ibbond, judge_speed, unique, view_lab
 
 from ibbond.backend.control_socket import Control
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import NO_VIEW, ViewLab, ibbond, judge_speed, unique, view_lab
 
 GOAL_S = 1.0
 

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from view_lab import ViewLab, unique, view_lab
-
 from ibbond.backend.control_socket import Control
+from tests.live.view_lab import ViewLab, unique, view_lab
 
 FAILOVERS = int(os.environ.get("IBBOND_SOAK", "30"))
 WARM = FAILOVERS // 3

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import NO_VIEW, ViewLab, unique, view_lab
 
 from ibbond.abi.recording import Recording, Step, parse_recording
+from tests.live.view_lab import NO_VIEW, ViewLab, unique, view_lab
 
 pytestmark = pytest.mark.skipif(NO_VIEW is not None, reason=str(NO_VIEW))
 

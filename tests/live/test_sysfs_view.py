@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import EXAMPLES, NO_VIEW, ViewLab, cores_awake, ibbond, judge_speed, unique, view_lab
 
 from ibbond.abi.sysfs_text import BOND_FILES
 from ibbond.backend.control_socket import Control
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import EXAMPLES, NO_VIEW, ViewLab, cores_awake, ibbond, judge_speed, unique, view_lab
 
 pytestmark = pytest.mark.skipif(NO_VIEW is not None, reason=str(NO_VIEW))
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import NO_VIEW, ViewLab, unique, view_lab
 
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import NO_VIEW, ViewLab, unique, view_lab
 
 EXPORTER = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
 LACKING = NO_VIEW or (None if EXPORTER and shutil.which("curl") else "prometheus-node-exporter or curl is missing")

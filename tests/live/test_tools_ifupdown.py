@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_lab import NO_VIEW, ViewLab, unique, view_lab
+
+from tests.live.view_lab import NO_VIEW, ViewLab, unique, view_lab
 
 HOOK = Path("/etc/network/if-pre-up.d/ifenslave")
 LACKING = NO_VIEW or (None if shutil.which("ifup") and HOOK.exists() else "ifupdown and ifenslave are not installed")

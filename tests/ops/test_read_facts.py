@@ -7,13 +7,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from saved_copy import BROADCAST, SMPQUERY, put, rules, saved_host
 
 from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.errors import Refused
 from ibbond.ops.collect import Bundle, collect, write_directory, write_tar
 from ibbond.ops.read_facts import kernel_facts, neighbor_of
 from ibbond.ops.saved import opened
+from tests.ops.saved_copy import BROADCAST, SMPQUERY, put, rules, saved_host
 
 
 def test_a_good_copy_is_clean_and_read_whole(tmp_path: Path) -> None:

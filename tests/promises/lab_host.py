@@ -4,17 +4,14 @@ Needs namespaces, TUN devices and the sysfs view; tests that use it are live tes
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "live"))
-from view_lab import NO_VIEW, ViewLab, unique, view_lab
-
 from ibbond.host.tun import available
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import NO_VIEW, ViewLab, unique, view_lab
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MISSING = available() or NO_VIEW

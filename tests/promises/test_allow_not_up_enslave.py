@@ -1,12 +1,12 @@
 """The third patch, where the seed breaks off: members join a bond that is down."""
 
 import pytest
-from story import arrived, ask, ask_bond, bond, reached, two_hosts
 
 from ibbond.bonding.events import AddMember, RemoveMember
 from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.stack.events import SetAdmin
+from tests.promises.story import arrived, ask, ask_bond, bond, reached, two_hosts
 
 
 def rebuild_while_down(**how: object) -> None:

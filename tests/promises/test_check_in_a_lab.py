@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from lab_host import needs_lab
-from view_lab import ibbond, unique, view_lab
-
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.view_lab import ibbond, unique, view_lab
+from tests.promises.lab_host import needs_lab
 
 pytestmark = needs_lab
 

@@ -1,10 +1,9 @@
 """The first patch: type, address length, broadcast address and header length come from the first member."""
 
-from story import arrived, ask, ask_bond, bond, two_hosts
-
 from ibbond.bonding.events import AddMember, RemoveMember, SetOption
 from ibbond.stack.events import CreateBond, SetAdmin
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
+from tests.promises.story import arrived, ask, ask_bond, bond, two_hosts
 
 
 def test_a_new_bond_is_ethernet_until_its_first_member_joins() -> None:

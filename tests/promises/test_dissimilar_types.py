@@ -3,12 +3,12 @@
 import errno
 
 import pytest
-from story import ask, ask_bond, bond, two_hosts
 
 from ibbond.bonding.events import AddMember, SetOption
 from ibbond.errors import Refused
 from ibbond.stack.events import CreateBond
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
+from tests.promises.story import ask, ask_bond, bond, two_hosts
 
 
 def test_ethernet_is_refused_and_nothing_has_changed() -> None:

@@ -1,9 +1,9 @@
 """Each of the four changes of 2007 is a row of one table, in the profile of the kernel before them."""
 
 import pytest
-from story import arrived
 
 from ibbond.bonding.quirks import PROFILES, QUIRKS
+from tests.promises.story import arrived
 
 PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighbour")
 

@@ -1,7 +1,6 @@
 """Peers are told at each failover: as many announcements as configured, also after a total outage."""
 
 import pytest
-from story import announcements, ask_bond, bond, reached, two_hosts
 
 from ibbond.bonding.events import SetOption
 from ibbond.fabric.events import Cut, Mend
@@ -9,6 +8,7 @@ from ibbond.machine import MS
 from ibbond.sim.world import World
 from ibbond.stack.events import OnSubnet
 from ibbond.wire.hwaddr import HardwareAddress
+from tests.promises.story import announcements, ask_bond, bond, reached, two_hosts
 
 
 def announced(world: World, since: float) -> list[str]:

@@ -1,8 +1,7 @@
 """An IPoIB address: a queue pair number that the HCA gave, and the GID of the port."""
 
-from story import two_hosts
-
 from ibbond.wire.hwaddr import HardwareAddress
+from tests.promises.story import two_hosts
 
 
 def test_queue_pair_and_gid() -> None:

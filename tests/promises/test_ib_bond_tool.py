@@ -3,10 +3,10 @@
 import json
 
 from click.testing import CliRunner
-from lab_host import bare, lab, needs_lab, pings_across_failover, shown
-from view_lab import IBBOND, ViewLab
 
 from ibbond.cli.ib_bond import ib_bond
+from tests.live.view_lab import IBBOND, ViewLab
+from tests.promises.lab_host import bare, lab, needs_lab, pings_across_failover, shown
 
 __all__ = ["bare", "lab"]
 

@@ -1,7 +1,7 @@
 """ifenslave as a script over sysfs: adds, changes, removes, in a lab host (on the kernel's driver: tests/kernel)."""
 
-from lab_host import EXAMPLES, bare, lab, needs_lab
-from view_lab import ViewLab
+from tests.live.view_lab import ViewLab
+from tests.promises.lab_host import EXAMPLES, bare, lab, needs_lab
 
 __all__ = ["bare", "lab"]
 pytestmark = needs_lab

@@ -1,11 +1,10 @@
 """The bond works with IPoIB: its members are RFC 4391 interfaces of a subnet, and carrier means port and group."""
 
-from story import bond, two_hosts
-
 from ibbond.fabric.events import Cut, KillSubnetManager, Mend, ReviveSubnetManager
 from ibbond.machine import MS
 from ibbond.sim.world import World
 from ibbond.stack.events import OnSubnet
+from tests.promises.story import bond, two_hosts
 
 
 def carrier(world: World, device: str) -> bool:

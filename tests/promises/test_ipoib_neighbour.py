@@ -1,6 +1,6 @@
 """The unnamed companion patch: without it IPoIB keeps paths on the stack's neighbours, which outlive the device."""
 
-from story import arrived
+from tests.promises.story import arrived
 
 
 def test_with_the_patch_left_out_traffic_stays_on_the_dead_path() -> None:

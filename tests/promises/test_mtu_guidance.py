@@ -1,16 +1,13 @@
 """MTU guidance per mode: 2044 in datagram, 65520 when every member is in connected mode, and never 1500 left over."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
-from saved_copy import put, saved_host
-
 from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.ops.check import check
 from ibbond.ops.read_facts import kernel_facts
+from tests.ops.saved_copy import put, saved_host
 
 
 @pytest.mark.parametrize(("mode", "best"), [("datagram", "2044"), ("connected", "65520")])

@@ -1,10 +1,10 @@
 """Groups have the right link-layer address whichever came first: the join or the member."""
 
 import pytest
-from story import ask, ask_bond, bond, two_hosts
 
 from ibbond.bonding.events import AddMember, RemoveMember, SetOption
 from ibbond.stack.events import CreateBond, GroupJoined, SetAdmin
+from tests.promises.story import ask, ask_bond, bond, two_hosts
 
 ALL_HOSTS = bytes.fromhex("00ffffffff12401bffff00000000000000000001")
 ALL_NODES = bytes.fromhex("00ffffffff12601bffff00000000000000000001")

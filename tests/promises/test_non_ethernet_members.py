@@ -3,12 +3,12 @@
 import errno
 
 import pytest
-from story import ask, ask_bond, bond, two_hosts
 
 from ibbond.bonding.events import AddMember, RemoveMember, SetOption
 from ibbond.errors import Refused
 from ibbond.stack.events import CreateBond, SetAdmin
 from ibbond.wire.hardware_type import INFINIBAND
+from tests.promises.story import ask, ask_bond, bond, two_hosts
 
 
 def test_members_of_type_infiniband_in_active_backup() -> None:

@@ -1,10 +1,8 @@
 """Two ports of one adapter, or two adapters: both work, and the checker says when one adapter is all there is."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
-from saved_copy import rules, saved_host
+from tests.ops.saved_copy import rules, saved_host
 
 
 def test_two_adapters_are_clean(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import errno
 
 import pytest
-from story import arrived, bond, two_hosts
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut
 from ibbond.netdev.device import AddressOrigin
 from ibbond.sim.world import World
 from ibbond.stack.events import OnSubnet
+from tests.promises.story import arrived, bond, two_hosts
 
 
 def address(world: World, name: str) -> bytes:

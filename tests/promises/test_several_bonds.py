@@ -1,13 +1,13 @@
 """Several bonds on a host, more than two members, children of partitions."""
 
 import pytest
-from story import bond, reached, two_hosts
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut
 from ibbond.machine import MS
 from ibbond.stack.events import OnSubnet
 from ibbond.topology.load import parse
+from tests.promises.story import bond, reached, two_hosts
 
 PARTITIONED = """
 [switches]

@@ -1,17 +1,14 @@
 """Status for support collectors: stable JSON of a check, and a bundle that says the same on another machine."""
 
 import json
-import sys
 from pathlib import Path
 
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
-from saved_copy import saved_host
-
 from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.cli.check import check
 from ibbond.ops.collect import collect, write_tar
+from tests.ops.saved_copy import saved_host
 
 
 def test_a_bundle_checked_elsewhere(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The example scripts over sysfs make a working bond in both orders, in a lab host (on the kernel: tests/kernel)."""
 
 import pytest
-from lab_host import EXAMPLES, bare, lab, needs_lab, pings_across_failover, shown
-from view_lab import ViewLab
+
+from tests.live.view_lab import ViewLab
+from tests.promises.lab_host import EXAMPLES, bare, lab, needs_lab, pings_across_failover, shown
 
 __all__ = ["bare", "lab"]
 pytestmark = needs_lab

@@ -1,10 +1,9 @@
 """Tools that set the bond up before they enslave anything get a working bond."""
 
-from story import ask, ask_bond, bond, reached, two_hosts
-
 from ibbond.bonding.events import AddMember, RemoveMember
 from ibbond.machine import MS
 from ibbond.stack.events import SetAdmin
+from tests.promises.story import ask, ask_bond, bond, reached, two_hosts
 
 
 def test_rebuilt_while_up_it_works() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from small_world import SmallWorld, ip, ping, world_of
 
 from ibbond.bonding.events import AddMember, RemoveMember, SetMtu
 from ibbond.errors import Refused
@@ -22,6 +21,7 @@ from ibbond.wire.ipoib import ETHERTYPE_ARP
 from ibbond.wire.mad import ManagementClass
 from ibbond.wire.offload import GSO_TCPV4, NEEDS_CHECKSUM, OffloadHeader
 from ibbond.wire.udp import UdpDatagram
+from tests.stack.small_world import SmallWorld, ip, ping, world_of
 
 LAB = """
 [switches]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from random import Random
 
 import pytest
-from small_world import SmallWorld, ip, ping, world_of
 
 from ibbond.bonding.events import RemoveMember, SetOption
 from ibbond.errors import Refused
@@ -36,6 +35,7 @@ from ibbond.wire.group_reports import membership
 from ibbond.wire.mad import Method
 from ibbond.wire.smp import Smp, SmpAttribute
 from ibbond.wire.udp import UdpDatagram
+from tests.stack.small_world import SmallWorld, ip, ping, world_of
 
 THREE_HOSTS = TWO_HOSTS.replace("count = 2", "count = 1") + (
     """

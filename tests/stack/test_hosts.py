@@ -3,7 +3,6 @@
 import errno
 
 import pytest
-from small_world import SmallWorld, ip, ping, world_of
 
 from ibbond.bonding.events import AddMember, RemoveMember, SetOption
 from ibbond.errors import Refused
@@ -32,6 +31,7 @@ from ibbond.wire.group_address import group_address
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from ibbond.wire.ip import Ipv4
 from ibbond.wire.udp import UdpDatagram
+from tests.stack.small_world import SmallWorld, ip, ping, world_of
 
 GATEWAY = """
 [switches]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from small_world import SmallWorld, ip, world_of
 
 from ibbond.bonding.events import SetOption
 from ibbond.fabric.events import Cut, Mend
@@ -12,6 +11,7 @@ from ibbond.stack.events import GroupJoined, ToBond
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.verbs.timing import Timing
 from ibbond.wire.udp import UdpDatagram
+from tests.stack.small_world import SmallWorld, ip, world_of
 
 CHAT = ip("239.1.2.3")
 STEP = 100 * US

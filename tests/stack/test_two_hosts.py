@@ -1,13 +1,13 @@
 """Two hosts, two switches, a bond on each: traffic of every kind through cuts and returns of cables."""
 
 import pytest
-from small_world import SmallWorld, ip, ping, world_of
 
 from ibbond.fabric.events import Cut, Mend
 from ibbond.stack.events import AddressChange, Deliver, GroupJoined
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.wire.icmp import Echo
 from ibbond.wire.udp import UdpDatagram
+from tests.stack.small_world import SmallWorld, ip, ping, world_of
 
 CHAT = ip("239.1.2.3")
 V4, V6 = ("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")

@@ -15,10 +15,9 @@ if library() is None:
     pytest.skip("libfuse3 is not installed", allow_module_level=True)
 os.environ.setdefault("FUSE_LIBRARY_PATH", str(library()))
 
-from test_tree import Made
-
 from ibbond.sysfs.fuse import View
 from ibbond.sysfs.tree import Tree
+from tests.sysfs.test_tree import Made
 
 MIIMON = "/bond0/bonding/miimon"
 

@@ -6,16 +6,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from subnets import Lab, pairs, two_switches
 
 from ibbond.fabric.events import Cut, MadArrived, SendMad, SetIsSm
 from ibbond.manager.conversation import Answers, Ask, directed
-from ibbond.manager.subnet_manager import Plan, SubnetManager
+from ibbond.manager.subnet_config import SubnetConfig
+from ibbond.manager.subnet_manager import SubnetManager
 from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.port_info import PortInfo
 from ibbond.wire.smp import NodeDescription, NodeInfo, NodeType, Smp, SmpAttribute, SwitchInfo
+from tests.fabric.subnets import Lab, pairs, two_switches
 
 
 def test_nothing_moves_by_itself() -> None:
@@ -50,7 +51,7 @@ def test_a_manager_elsewhere_drives_the_subnet_through_the_same_door(place: str)
     """Our own manager as if it were OpenSM: outside, with SendMad and MadArrived only."""
     lab = two_switches(Lab(built_in_manager=False)).start()
     guid = lab.subnet.port(place).guid
-    manager = SubnetManager(guid, Timing(), Plan())
+    manager = SubnetManager(guid, Timing(), SubnetConfig())
     lab.do(SetIsSm(place, True))
 
     def feed(effects: Sequence[object]) -> None:
@@ -113,7 +114,7 @@ class TestLyingAgents:
     @settings(max_examples=150, deadline=None)
     @given(st.data())
     def test_any_answers(self, data: st.DataObject) -> None:
-        manager = SubnetManager(0x11, Timing(light_sweep_ns=0), Plan())
+        manager = SubnetManager(0x11, Timing(light_sweep_ns=0), SubnetConfig())
         answers = data.draw(st.lists(st.one_of(st.none(), replies()), min_size=1, max_size=40))
         now, given_out = 0, 0
         work = manager.start(now)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from subnets import BROADCAST, CREATE, JOIN, PATH, QKEY, Lab, two_switches
 
 from ibbond.fabric.events import Cut, MadArrived, Mend, SendMad
 from ibbond.machine import MS, SECOND
@@ -28,6 +27,7 @@ from ibbond.wire.sa_records import (
     ServiceMask,
     ServiceRecord,
 )
+from tests.fabric.subnets import BROADCAST, CREATE, JOIN, PATH, QKEY, Lab, two_switches
 
 MGID = bytes.fromhex("ff12401bffff00000000000000010203")
 OTHER = bytes.fromhex("ff12601bffff0000000000000000fb00")

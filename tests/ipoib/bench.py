@@ -69,6 +69,8 @@ class Administrator:
     qkey: int = QKEY
     mtu: int = 4
     hop_limit: int = 0
+    service_level: int = 0  # of paths
+    path_mtu: int = 4
 
     def answer(self, raw: bytes) -> bytes | None:
         request = SaMad.parse(raw)
@@ -106,7 +108,7 @@ class Administrator:
         status = self.statuses.get(record.dgid, self.status)
         if status or lid is None:
             return replace(request, method=Method.GET_RESP, status=status or SaStatus.NO_RECORDS).pack()
-        answer = replace(record, dlid=lid, slid=5, mtu=4, hop_limit=self.hop_limit)
+        answer = replace(record, dlid=lid, slid=5, mtu=self.path_mtu, sl=self.service_level, hop_limit=self.hop_limit)
         return replace(request, method=Method.GET_RESP, data=answer.pack()).pack()
 
     def count(self, attribute: SaAttribute, method: Method, identity: bytes) -> int:

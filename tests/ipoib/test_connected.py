@@ -276,6 +276,27 @@ def test_a_broken_connection_is_made_anew() -> None:
     assert passive not in wire.pairs["b"]
 
 
+@pytest.mark.parametrize("established", [True, False])
+def test_another_path_makes_another_connection(established: bool) -> None:
+    """The MTU of the path says how long the packets of a message may be; a request by an old path is never answered."""
+    wire = Wire("a", "b")
+    if not established:
+        wire.lost = {CmAttribute.REQ}
+    wire.send("a", b"one")
+    wire.lost = set()
+    wire.sa.path_mtu = 3
+    wire.sa.silent = True
+    wire.tell("a", PortRaised(PortEventKind.CLIENT_REREGISTER))
+    wire.send("a", b"two")
+    wire.sa.silent = False
+    wire.wait(300 * MS)
+    wire.send("a", b"three")
+    assert sorted(payload for _, payload in wire.heard["b"]) == [b"one", b"three", b"two"]
+    assert {pair.mtu for pair in wire.pairs["a"].values()} == {3}
+    assert len(wire.pairs["b"]) == 1, "the old connection has ended at both ends"
+    assert wire.drops == []
+
+
 def test_a_peer_that_rejects_gets_datagrams_for_a_while() -> None:
     wire = Wire("a", "b")
     wire.lost = {CmAttribute.REQ}

@@ -190,6 +190,59 @@ def test_during_a_silent_reregister_traffic_goes_on() -> None:
     assert bench.carriers == [True]
 
 
+def test_a_silent_administrator_takes_no_path_away() -> None:
+    """Everything is asked for again, and then no one answers: what was known carries traffic."""
+    bench = Bench().up()
+    bench.send(PEER)
+    bench.send(ALL_HOSTS)  # a group that is only sent to
+    bench.sa.silent = True
+    bench.raise_event(PortEventKind.CLIENT_REREGISTER)
+    for _ in range(100):
+        bench.sent.clear()
+        bench.send(PEER)
+        bench.send(PEER, 0x0806)
+        bench.send(ALL_HOSTS)
+        assert [datagram.destination_lid for datagram in bench.sent] == [7, 7, 0xC001]
+        bench.wait(ms=100)
+    assert bench.drops == []
+    bench.sa.silent = False
+    bench.sa.lids[PEER_GID] = 17
+    bench.wait(ms=1000)
+    for _ in range(2):  # the first one asks
+        bench.send(PEER)
+    assert bench.sent[-1].destination_lid == 17
+
+
+@pytest.mark.parametrize("field", ["service_level", "hop_limit"])
+def test_another_way_to_the_same_lid_is_taken(field: str) -> None:
+    bench = Bench().up()
+    bench.send(PEER)
+    setattr(bench.sa, field, 5)
+    forgotten = bench.forgotten
+    bench.raise_event(PortEventKind.CLIENT_REREGISTER)
+    bench.send(PEER)
+    bench.send(PEER)
+    assert bench.forgotten == forgotten + 2, "when asked to register, and with the answer"
+    assert getattr(bench.sent[-1], field) == 5
+
+
+def test_a_doubtful_path_is_asked_for_and_used_meanwhile() -> None:
+    bench = Bench().up()
+    bench.send(PEER)
+    bench.sa.lids[PEER_GID] = 17
+    bench.sa.silent = True
+    bench.run(bench.interface.doubt(bench.now, PEER))
+    bench.send(PEER)
+    assert bench.sent[-1].destination_lid == 7
+    bench.sa.silent = False
+    bench.wait(ms=200)
+    bench.send(PEER)
+    assert bench.sent[-1].destination_lid == 17
+    asked = len(bench.sa.asked)
+    bench.run(bench.interface.doubt(bench.now, OTHER))
+    assert len(bench.sa.asked) == asked, "there is nothing to doubt"
+
+
 def test_another_mlid_after_reregister_is_attached() -> None:
     bench = Bench().up()
     bench.listen(ALL_HOSTS)

@@ -12,6 +12,7 @@ from ibbond.stack.neighbors import (
     STALE_FOR,
     Neighbors,
     Resolved,
+    Silent,
     Solicit,
     State,
     Unreachable,
@@ -112,7 +113,8 @@ def test_a_used_entry_is_confirmed_and_an_idle_one_forgotten(neighbors: Neighbor
     assert neighbors.usable(IP) == HERE
     assert neighbors.deadline() == now + DELAY
     assert neighbors.tick(now + DELAY) == [Solicit(IP, HERE)]
-    assert neighbors.tick(now + DELAY + RETRY) == [Solicit(IP)], "after one question to itself, everybody is asked"
+    after = neighbors.tick(now + DELAY + RETRY)
+    assert after == [Silent(HERE), Solicit(IP)], "after one question to itself, everybody is asked"
     neighbors.learn(now + DELAY + RETRY + 1, IP, HERE, confirmed=True)
     assert state(neighbors) is State.REACHABLE
     neighbors.tick(REACHABLE_FOR + STALE_FOR)

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ibbond.ipoib.events import CloseQueuePair, ConnectQueuePair, EmitMad, EmitMessage, InterfaceEffect, TooLong
+from ibbond.ipoib.events import (
+    CloseQueuePair,
+    ConnectQueuePair,
+    EmitMad,
+    EmitMessage,
+    InterfaceEffect,
+    PathsChanged,
+    TooLong,
+)
 from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.machine import SECOND
 from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
@@ -158,6 +166,18 @@ class Connections:
             own_qpn=connection.qpn,
             greatest=connection.greatest,
         )
+
+    def rerouted(self, now: int, address: bytes, record: PathRecord) -> list[InterfaceEffect]:
+        """Another path leads to this address: a new connection is made by it, at once if packets wait for one."""
+        connection = self._active.get(address)
+        if connection is None:
+            return []
+        waiting, connection.waiting = connection.waiting, []
+        connection.record = record  # by which the peer learns that the old one ends
+        effects = self._part(connection) + self._end(connection, "another path leads to the neighbour")
+        for packet in waiting:
+            effects += self.send(now, address, record, packet)
+        return [*effects, PathsChanged()]
 
     def forget(self, address: bytes) -> list[InterfaceEffect]:
         """Nothing is sent to this address any more."""

@@ -162,9 +162,9 @@ class Interface:
         for token in failed:
             match token:
                 case Join(mgid):
-                    effects += self.groups.refused(now, mgid)
+                    effects += self.groups.refused(now, mgid, silent=True)
                 case AskPath(gid):
-                    effects += self._paths.failed(gid)
+                    effects += self._paths.unanswered(gid)
                 case Leave():
                     pass  # nobody listens; the subnet manager drops members that vanish
         effects += self._paths.tick(now)
@@ -227,6 +227,10 @@ class Interface:
             self.groups.touch(now, self._own_mgid(destination))
         else:
             self._paths.touch(now, destination)
+
+    def doubt(self, now: int, destination: bytes) -> list[InterfaceEffect]:
+        """The neighbour is there and does not get what is sent to it: the administrator is asked for its path."""
+        return self._paths.doubt(now, destination) if self._carrier else []
 
     def decapsulate(self, datagram: Datagram) -> Frame | None:
         """What a datagram brings to this interface; None when it is not for it, reflected, or malformed (counted)."""

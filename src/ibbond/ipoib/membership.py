@@ -192,13 +192,16 @@ class Membership:
         group.waiting.clear()
         return effects
 
-    def refused(self, now: int, mgid: bytes) -> list[InterfaceEffect]:
-        """No answer, or no. A group that is only sent to is given up at the second time, its packets are dropped."""
+    def refused(self, now: int, mgid: bytes, *, silent: bool = False) -> list[InterfaceEffect]:
+        """No, or (when `silent`) no answer. A group that is only sent to is given up at the second time, its packets
+        are dropped; but while the administrator is silent a group that could be sent to still can.
+        """
         group = self._groups.get(mgid)
         if group is None:
             return []
         group.tries += 1
-        if group.wanted != JoinState.FULL and group.tries >= SEND_ONLY_TRIES:
+        usable = silent and group.path is not None
+        if group.wanted != JoinState.FULL and group.tries >= SEND_ONLY_TRIES and not usable:
             known = group.path is not None
             group.tries, group.backoff_s, group.retry_at = 0, 1, None
             group.renew, group.path, group.held = False, None, NOTHING

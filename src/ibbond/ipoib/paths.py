@@ -134,6 +134,17 @@ class Paths:
         neighbour.used_at = now
         return [] if neighbour.route.valid else self._ask(now, neighbour.route)
 
+    def doubt(self, now: int, address: bytes) -> list[InterfaceEffect]:
+        """Ask again for a path that is known, and use it until the answer is there.
+
+        A subnet manager that gave the peer another LID may not have had everyone register again (OpenSM does not).
+        """
+        route = self._routes.get(address[4:])
+        if route is None or not route.valid:
+            return []
+        route.valid = False
+        return self._ask(now, route)
+
     def resolving(self, address: bytes) -> bool:
         """Whether the path to this address is being asked for, and none is there to use meanwhile."""
         neighbour = self._neighbours.get(address)
@@ -147,9 +158,13 @@ class Paths:
         record = replace(PathRecord.parse(reply.data), dgid=gid)
         if reply.status != SaStatus.OK or not record.dlid:
             return self.failed(gid)
-        changed = route.record is not None and _handle(route.record) != _handle(record)
+        old = route.record
         route.record, route.valid = record, True
-        effects: list[InterfaceEffect] = [PathsChanged()] if changed else []
+        effects: list[InterfaceEffect] = []
+        if old is not None and _handle(old) != _handle(record):
+            effects.append(PathsChanged())
+        if old is not None and self.connections is not None and _connection(old) != _connection(record):
+            effects += self._reconnect(now, self.connections, route, record)
         for qpn, packet in route.waiting:
             effects += self._outlet.send(self._path(record, qpn), packet)
         route.waiting.clear()
@@ -160,6 +175,14 @@ class Paths:
                     effects += self._transmit(now, neighbour, neighbour.path, packet)
                 neighbour.waiting.clear()
         return effects
+
+    def unanswered(self, gid: bytes) -> list[InterfaceEffect]:
+        """The administrator is silent: a path that worked stays in use, and the next packet asks again.
+
+        In Linux (`path_rec_completion`) every neighbour behind the GID goes.
+        """
+        route = self._routes.get(gid)
+        return self.failed(gid) if route is None or route.record is None else []
 
     def failed(self, gid: bytes) -> list[InterfaceEffect]:
         """There is no path: every neighbour behind this GID goes, and what waited is dropped."""
@@ -237,6 +260,14 @@ class Paths:
             return connections.send(now, neighbour.address, record, packet)
         return self._outlet.send(path, packet)
 
+    def _reconnect(self, now: int, connections: Connections, route: Route, record: PathRecord) -> list[InterfaceEffect]:
+        """Connections by the old path end; what waited for one goes by the new one."""
+        effects: list[InterfaceEffect] = []
+        for neighbour in self._neighbours.values():
+            if neighbour.route is route:
+                effects += connections.rerouted(now, neighbour.address, record)
+        return effects
+
     def _meet(self, now: int, address: bytes) -> Neighbour:
         route = self._route(address[4:])
         neighbour = self._neighbours[address] = Neighbour(address, _qpn(address), route, used_at=now)
@@ -287,3 +318,8 @@ def _qpn(address: bytes) -> int:
 def _handle(record: PathRecord) -> tuple[int, int, int, int, int]:
     """What an address handle is made of."""
     return record.dlid, record.sl, record.hop_limit, record.traffic_class, record.flow_label
+
+
+def _connection(record: PathRecord) -> tuple[int, ...]:
+    """What a connection is made of."""
+    return *_handle(record), record.mtu, record.rate, record.lifetime

@@ -49,7 +49,7 @@ class Change:
 
     arrived: list[EndPort] = field(default_factory=list)
     gone: list[EndPort] = field(default_factory=list)
-    moved: set[int] = field(default_factory=set)  # GUIDs of adapter ports that have another LID
+    moved: set[int] = field(default_factory=set)  # GUIDs of adapter ports that have another LID than ever before
     groups_ended: list[Group] = field(default_factory=list)
     rival: bool = False  # another master is there, which has to yield to this one
     again: bool = False
@@ -75,6 +75,7 @@ class Sweeper:
         self._failed = False  # a table could not be written
         self._register_all = False
         self._to_register: dict[int, None] = {}  # GUIDs that did not answer when asked to register
+        self._published: dict[int, int] = {}  # GUID -> the last LID that the administrator gave out, gone ports too
 
     @property
     def failed(self) -> bool:
@@ -124,7 +125,7 @@ class Sweeper:
         yield from self._open(found, [key for key in closed if not _joins_switches(found, key)])
         self._register_all = False
         if change.moved:
-            yield from self._tell_of_moves(found, change.moved)
+            yield from self._register_all_others(found, change.moved)
         change.again = self._failed or found.incomplete
         self._trusted = SubnetMap() if change.again else found
         return change
@@ -284,9 +285,10 @@ class Sweeper:
             moved={
                 guid
                 for guid, end in ends.items()
-                if not found.nodes[end.key[0]].is_switch and guid in before and before[guid].lid != end.lid
+                if not found.nodes[end.key[0]].is_switch and self._published.get(guid, end.lid) != end.lid
             },
         )
+        self._published |= {guid: end.lid for guid, end in ends.items()}
         for end in change.gone:
             ended = [group for group, is_over in self._groups.forget(end.guid) if is_over]
             change.groups_ended += ended
@@ -310,7 +312,7 @@ class Sweeper:
                     else:
                         self._failed = True
 
-    def _tell_of_moves(self, found: SubnetMap, moved: set[int]) -> Task:
+    def _register_all_others(self, found: SubnetMap, moved: set[int]) -> Task:
         """Others hold paths to a LID that is no more: when they register anew they ask for these again."""
         ports = [port for node, port in found.end_ports() if not node.is_switch and port.guid not in moved]
         self._to_register |= dict.fromkeys(port.guid for port in ports)

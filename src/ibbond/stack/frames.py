@@ -23,7 +23,7 @@ from ibbond.netdev.device import Device
 from ibbond.stack.ethernet import swallow
 from ibbond.stack.events import Deliver
 from ibbond.stack.ip_layer import IpLayer, destination_of
-from ibbond.stack.outgoing import Announced, IpEffect, Outgoing, ToHost
+from ibbond.stack.outgoing import Announced, Doubtful, IpEffect, Outgoing, ToHost
 from ibbond.stack.own_addresses import Conflict
 from ibbond.verbs.verbs import Datagram
 from ibbond.wire import nd
@@ -81,6 +81,8 @@ class Frames:
                     self.announced(layer, addresses)
                 case Conflict():
                     self._host.happened("duplicate", layer.device.name, _conflict_text(effect))
+                case Doubtful(hardware):
+                    self._doubt(now, layer.device, hardware)
 
     def announced(self, layer: IpLayer, addresses: Iterable[bytes]) -> None:
         """For the time line."""
@@ -193,6 +195,13 @@ class Frames:
 
     def _toucher(self, touch: Callable[[int, bytes], None], hardware: bytes) -> Callable[[], None]:
         return lambda: touch(self._host.now, hardware)
+
+    def _doubt(self, now: int, device: Device, hardware: bytes) -> None:
+        """Ask the administrator again for the path to this address, at backups too."""
+        bond = self._host.registry.bonds.get(device.name)
+        for name in bond.members if bond is not None else (device.name,):
+            if self._links.get(name) is not None:
+                self._links.doubt(now, name, hardware)
 
     def _read(self, device: Device, frame: Frame) -> tuple[Arp | None, nd.Message | None]:
         """A frame as ARP or neighbor discovery, when it is one of these and can be read."""

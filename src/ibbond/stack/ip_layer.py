@@ -18,9 +18,9 @@ from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.announcements import gratuitous_arps, reports, unsolicited_advertisements
 from ibbond.stack.host_groups import HostGroups
-from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Solicit, Unreachable
+from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Silent, Solicit, Unreachable
 from ibbond.stack.next_hop import IPV6_LINK_LOCAL, NextHops
-from ibbond.stack.outgoing import Announced, IpEffect, Outgoing, ToHost
+from ibbond.stack.outgoing import Announced, Doubtful, IpEffect, Outgoing, ToHost
 from ibbond.stack.own_addresses import OwnAddresses
 from ibbond.verbs.generation import Generation
 from ibbond.wire import arp, nd
@@ -309,6 +309,8 @@ class IpLayer:
                 case Solicit(ip, hardware, packet):
                     source = self.source_for(ip, source_of(packet) or b"")
                     done.append(self._question(ip, source, self.device.address, hardware))
+                case Silent(hardware):
+                    done.append(Doubtful(hardware))
                 case Unreachable(_, packets):
                     done += [ToHost(error) for packet in packets if (error := self._error_about(packet))]
         return done

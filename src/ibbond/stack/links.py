@@ -257,6 +257,11 @@ class Links:
         interface = self._interfaces[name]
         self._run(now, interface, interface.prepare(now, groups, neighbors))
 
+    def doubt(self, now: int, name: str, destination: bytes) -> None:
+        """The path by which this interface sends to a 20-byte address may lead elsewhere."""
+        interface = self._interfaces[name]
+        self._run(now, interface, interface.doubt(now, destination))
+
     def ready(self, name: str) -> bool:
         interface = self._interfaces.get(name)
         return interface is None or interface.ready()

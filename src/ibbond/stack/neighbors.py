@@ -70,7 +70,17 @@ class Unreachable:
     packets: tuple[bytes, ...]
 
 
-NeighborEffect = Solicit | Resolved | Unreachable
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Effect: the neighbor at `hardware` did not answer a question that was sent to it alone.
+
+    A broadcast may still reach it, and its answers us: then what is known of the way to it is wrong.
+    """
+
+    hardware: bytes
+
+
+NeighborEffect = Solicit | Resolved | Unreachable | Silent
 
 
 @dataclass(eq=False, slots=True)
@@ -235,9 +245,10 @@ class Neighbors:
             case State.INCOMPLETE | State.PROBE:
                 if entry.attempts >= ATTEMPTS:
                     return self._forget(entry)
+                silent = [Silent(entry.hardware)] if entry.state is State.PROBE and entry.attempts == 1 else []
                 entry.attempts += 1
                 self._wait(entry, now + RETRY)
-                return [Solicit(entry.ip, packet=entry.waiting[0][0] if entry.waiting else b"")]
+                return [*silent, Solicit(entry.ip, packet=entry.waiting[0][0] if entry.waiting else b"")]
 
     def _reachable(self, entry: Neighbor, now: int) -> None:
         entry.state, entry.suspect = State.REACHABLE, False

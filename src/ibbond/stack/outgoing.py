@@ -35,4 +35,11 @@ class Announced:
     addresses: tuple[bytes, ...]
 
 
-IpEffect = Outgoing | ToHost | Announced | Conflict
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """The way to this link-layer address may not lead there any more."""
+
+    hardware: bytes
+
+
+IpEffect = Outgoing | ToHost | Announced | Doubtful | Conflict

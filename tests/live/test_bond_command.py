@@ -138,7 +138,7 @@ def test_what_is_said_is_what_is_in_force(running: ViewLab) -> None:
         (("bond", "create", "h1/sixteen_letters_"), "1 to 15 characters"),
         (("bond", "show", "h1"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
         (("bond", "show", "bond0"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
-        (("bond", "delete", "bond0"), "'bond0' is no bond of lab"),
+        (("bond", "delete", "bond0"), "'bond0' does not name a bond of lab"),
         (("bond", "list"), "Name a host: h1 and h2."),
         (("check", "h1"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
         (("check",), "Name a host: h1 and h2."),

@@ -38,7 +38,8 @@ def parse_device(name: str, lab: str = "") -> DeviceName:
     if not (host := host or inside_host()) and lab:
         bonds = [f"{host}/{bond}" for host, bonds in bonds_of(lab).items() for bond in bonds]
         fix = f"Name one of {listed(bonds)}" if bonds else "Write for example h1/bond0"
-        raise Refused(f"{name!r} is no bond of lab {lab}", why="with --name a bond is HOST/BOND", fix=fix)
+        why = "with --name or IBBOND_LAB a bond is HOST/BOND"
+        raise Refused(f"{name!r} does not name a bond of lab {lab}", why=why, fix=fix)
     return DeviceName(host, device)
 
 
@@ -46,8 +47,8 @@ def parse_host(name: str, lab: str = "") -> str:
     """A lab host by name; the empty name is the one we are inside of, or, with no lab named, this host."""
     host = name.rstrip("/") or inside_host()
     if not host and lab:
-        fix = f"Name a host: {listed(bonds_of(lab))}"
-        raise Refused(f"no host of lab {lab} is named", why="--name says which lab, and a lab has several", fix=fix)
+        why = "--name or IBBOND_LAB chooses the lab, which has several hosts"
+        raise Refused(f"no host of lab {lab} is named", why=why, fix=f"Choose one of {listed(bonds_of(lab))}")
     return host
 
 

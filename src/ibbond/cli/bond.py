@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ibbond.cli.addr import DeviceName, backend_of, parse_device, parse_host
+from ibbond.cli import completers
+from ibbond.cli.addr import DeviceName, backend_of, bonds_of, inside_host, parse_device, parse_host
 from ibbond.cli.bond_text import describe, facts_of, members_of, options_of, state_of, text_of
 from ibbond.cli.output import done, json_option, name_option, print_json, table
 from ibbond.cli.usage import Group
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.bonding.snapshot import BondSnapshot
 
-BOND = click.argument("bond", metavar="BOND")
+BOND = click.argument("bond", metavar="BOND", shell_complete=completers.bonds)
 OF_MEMBERS = ("queue_id", "prio", "active_slave")  # what needs members is set when they are there
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan (this host's own bonds).")
@@ -42,13 +43,15 @@ def bond() -> None:
 
 @bond.command("list")
 @name_option
-@click.argument("host", required=False, default="")
+@click.argument("host", required=False, default="", shell_complete=completers.hosts)
 @json_option
 def list_(lab_name: str, host: str, as_json: bool) -> None:
-    """The bonds of a lab HOST, or of this host."""
-    where = parse_host(host, lab_name)
-    backend = backend_of(where, lab_name)
-    bonds = [facts_of(backend, name) for name in backend.read("bonding_masters").split()]
+    """The bonds of a lab HOST; of all hosts with --name or IBBOND_LAB; else of this host."""
+    everywhere = lab_name and not host and not inside_host()
+    bonds = []
+    for where in bonds_of(lab_name) if everywhere else [parse_host(host, lab_name)]:
+        backend = backend_of(where, lab_name)
+        bonds += [facts_of(backend, name) for name in backend.read("bonding_masters").split()]
     if as_json:
         print_json({"bonds": bonds})
         return
@@ -75,7 +78,7 @@ def show(lab_name: str, bond: str, as_json: bool) -> None:
 @bond.command()
 @name_option
 @BOND
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, shell_complete=completers.members)
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option to set first; repeatable.")
 @click.option("--address", "addresses", multiple=True, metavar="IP/LENGTH", help="An IP address for it; repeatable.")
 @click.option("--mtu", type=int, help="Its MTU (default for InfiniBand: the members' smallest).")
@@ -190,7 +193,7 @@ def delete(lab_name: str, bond: str, dry_run: bool, as_json: bool) -> None:
 @bond.command()
 @name_option
 @BOND
-@click.argument("members", nargs=-1, required=True)
+@click.argument("members", nargs=-1, required=True, shell_complete=completers.members)
 @DRY_RUN
 @json_option
 def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
@@ -209,7 +212,7 @@ def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_js
 @bond.command()
 @name_option
 @BOND
-@click.argument("members", nargs=-1, required=True)
+@click.argument("members", nargs=-1, required=True, shell_complete=completers.members)
 @DRY_RUN
 @json_option
 def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
@@ -229,8 +232,8 @@ def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as
 @bond.command("set", context_settings={"ignore_unknown_options": True})  # a value may be -10.0.0.1
 @name_option
 @BOND
-@click.argument("option")
-@click.argument("value", required=False)
+@click.argument("option", shell_complete=completers.options)
+@click.argument("value", required=False, shell_complete=completers.values)
 @DRY_RUN
 @INTERRUPT
 @json_option
@@ -304,7 +307,7 @@ def check_option(option: str) -> None:
 @bond.command()
 @name_option
 @BOND
-@click.argument("member", required=False, default="")
+@click.argument("member", required=False, default="", shell_complete=completers.members)
 @DRY_RUN
 @json_option
 def switch(lab_name: str, bond: str, member: str, dry_run: bool, as_json: bool) -> None:

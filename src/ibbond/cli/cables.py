@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ibbond.cli import completers
 from ibbond.cli.files import absolute
 from ibbond.cli.numbers import Number
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json
@@ -20,7 +21,7 @@ from ibbond.errors import Refused
 if TYPE_CHECKING:
     from ibbond.backend.control_socket import Control
 
-CABLES = click.argument("cables", nargs=-1, required=True, metavar="CABLE...")
+CABLES = click.argument("cables", nargs=-1, required=True, metavar="CABLE...", shell_complete=completers.cables)
 PAUSE_MS = click.IntRange(0, 3_600_000)
 LONGEST = 10**9  # seconds
 
@@ -100,7 +101,7 @@ def mend_again(control: Control, names: list[str]) -> None:
 
 @click.command()
 @name_option
-@click.argument("device", metavar="HOST/DEV")
+@click.argument("device", metavar="HOST/DEV", shell_complete=completers.devices)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--seconds", type=Number(0, LONGEST, min_open=True), help="Stop by itself; else Ctrl-C ends it.")
 @json_option

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ibbond.cli import completers
 from ibbond.cli.output import json_option, name_option, print_json
 from ibbond.errors import Refused
 
@@ -26,7 +27,7 @@ DOCUMENT = "docs/checks.md"
 
 @click.command()
 @name_option
-@click.argument("bonds", nargs=-1, metavar="[BOND]...")
+@click.argument("bonds", nargs=-1, metavar="[BOND]...", shell_complete=completers.bonds)
 @click.option("--root", type=click.Path(path_type=Path), help="A saved copy: a directory, or a file of ibbond collect.")
 @click.option("--expect", metavar="A,B", default="", help="The members that each bond should have.")
 @click.option("--ignore", multiple=True, metavar="RULE", help="A rule not to ask; repeatable.")

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from ibbond.cli import completers
 from ibbond.cli.output import json_option, name_option, print_json
 from ibbond.errors import Refused
 
@@ -16,7 +17,7 @@ EXEC = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 @click.command("exec", context_settings=EXEC)
 @name_option
 @json_option
-@click.argument("host")
+@click.argument("host", shell_complete=completers.hosts)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in HOST and end with its exit code: ibbond lab exec h1 -- ping 10.0.0.2
@@ -50,7 +51,7 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
 
 @click.command(context_settings=EXEC)
 @name_option
-@click.argument("host")
+@click.argument("host", shell_complete=completers.hosts)
 def shell(lab_name: str, host: str) -> None:
     """A shell in HOST; a plain `bond0` there is that host's bond."""
     from ibbond.backend.control_socket import Control

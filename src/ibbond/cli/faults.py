@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
+from ibbond.cli import completers
 from ibbond.cli.numbers import Number
 from ibbond.cli.output import as_dict, done, json_option, name_option
 from ibbond.errors import Refused
 
-NODES = click.argument("nodes", nargs=-1, required=True, metavar="SWITCH|HCA|sm...")
+NODES = click.argument("nodes", nargs=-1, required=True, metavar="SWITCH|HCA|sm...", shell_complete=completers.nodes)
 NO_PARTITION = (0x0000, 0x8000)  # an empty place of the table, and the same as a full member
-PORT = click.argument("port", metavar="HOST/DEV")
+PORT = click.argument("port", metavar="HOST/DEV", shell_complete=completers.ports)
 
 
 @click.command()
 @name_option
-@click.argument("cables", nargs=-1, required=True, metavar="CABLE...")
+@click.argument("cables", nargs=-1, required=True, metavar="CABLE...", shell_complete=completers.cables)
 @click.option("--percent", type=Number(0, 100), required=True, help="Share of packets; 0 heals.")
 @json_option
 def lose(lab_name: str, cables: tuple[str, ...], percent: float, as_json: bool) -> None:

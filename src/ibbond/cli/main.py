@@ -47,6 +47,7 @@ COMMANDS: dict[str, Row] = {
     "watch": Row("ibbond.cli.watch:watch", "Each change of the bonds as it happens."),
     "collect": Row("ibbond.cli.collect:collect", "Save a support bundle of this host for ibbond check --root."),
     "ib-bond": Row("ibbond.cli.ib_bond:ib_bond", "The one-line tool of 2007, on today's driver."),
+    "completion": Row("ibbond.cli.completion:completion", "Completion for bash, zsh or fish: labs, hosts, cables."),
     "conform": Row("ibbond.cli.conform:conform", "Replay recordings of the kernel's bonding driver against ours."),
 }
 

@@ -13,6 +13,7 @@ import click
 from ibbond.bonding.option import ALL_MODES, Kind, Mode, Option
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.quirks import PROFILES
+from ibbond.cli import completers
 from ibbond.cli.output import json_option, print_json, table
 from ibbond.errors import Refused
 
@@ -31,7 +32,7 @@ KIND_TEXTS = {
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completers.options)
 @click.option("--markdown", is_flag=True, help="Print docs/options.md.")
 @json_option
 def options(name: str | None, markdown: bool, as_json: bool) -> None:

@@ -11,6 +11,9 @@ from typing import TypeVar
 
 import click
 
+from ibbond.cli.completers import labs
+
+LAB = "IBBOND_LAB"  # names a lab for all commands of a shell
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -26,7 +29,9 @@ def name_option(command: F) -> F:
         "lab_name",
         default="",
         metavar="LAB",
-        help="Which lab, when several run (default: lab, or inside `lab exec` its own).",
+        envvar=LAB,
+        shell_complete=labs,
+        help=f"Which lab, when several run (default: ${LAB}, else lab; inside `lab exec` its own).",
     )(command)
 
 

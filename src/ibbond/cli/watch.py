@@ -9,13 +9,14 @@ import sys
 
 import click
 
+from ibbond.cli import completers
 from ibbond.cli.addr import backend_of, parse_host
 from ibbond.cli.output import name_option
 
 
 @click.command()
 @name_option
-@click.argument("host", required=False, default="")
+@click.argument("host", required=False, default="", shell_complete=completers.hosts)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each change.")
 def watch(lab_name: str, host: str, as_json: bool) -> None:
     """Print what changes: active member, carriers, link states, counters, addresses, options. Ctrl-C ends it.

@@ -90,8 +90,9 @@ def environment(control: Control, host: str) -> dict[str, str]:
     folders = without_stand_ins(os.environ.get("PATH", os.defpath))
     if str(own) not in folders:
         folders.append(str(own))
+    surroundings = {name: value for name, value in os.environ.items() if name != "IBBOND_LAB"}  # it is in this lab
     return {
-        **os.environ,
+        **surroundings,
         "PATH": os.pathsep.join((*stand_ins(control), *folders)),
         CONTROL: str(control.path.absolute()),
         HOST: host,

@@ -10,7 +10,7 @@ FLOORS = (
     {"verbs", "netdev", "topology"},
     {"manager", "bonding"},
     {"fabric"},
-    {"ipoib", "abi"},
+    {"ipoib", "abi", "verbs_objects"},
     {"stack"},
     {"host", "sim", "replay", "rdma", "config"},
     {"backend", "tools"},

@@ -27,6 +27,9 @@ class Made:
     def parent(self, device: str) -> str | None:
         return self.parents.get(device)
 
+    def adapter(self, device: str) -> str | None:
+        return "mlx4_0" if device in self.parents else None
+
 
 TREE = Tree(Made())
 
@@ -57,6 +60,8 @@ TREE = Tree(Made())
         ("bond0/bonding_slave", None),
         ("eth0/bonding_slave/state", None),
         ("ib0/create_child", File(0o200)),
+        ("ib0/device", Link("../../infiniband/mlx4_0/device")),
+        ("eth0/device", PASSED),
         ("ib0/parent", None),
         ("ib0.8001/parent", File(0o444)),
         ("ib0.8001/create_child", None),

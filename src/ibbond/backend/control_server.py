@@ -28,10 +28,11 @@ ITEMS_WAITING = 10_000
 
 
 class WithDescriptors(NamedTuple):
-    """A result that travels with open files."""
+    """A result that travels with open files, of which `owned` are closed when it has left."""
 
     result: object
     descriptors: Sequence[int]
+    owned: Sequence[int] = ()
 
 
 class Lease:
@@ -135,6 +136,7 @@ class ControlServer:
 
     def _answer(self, client: Client, line: bytes) -> None:
         descriptors: Sequence[int] = ()
+        owned: Sequence[int] = ()
         self._hand_out()  # what is older than this request is not for who follows from now on
         if client.gone:
             return
@@ -149,7 +151,7 @@ class ControlServer:
                 )
             result = handler(**request.get("with", {}))
             if isinstance(result, WithDescriptors):
-                result, descriptors = result
+                result, descriptors, owned = result
             if isinstance(result, Lease):
                 client.ended, result = result.ended, result.result
             if isinstance(result, Feed):
@@ -165,7 +167,11 @@ class ControlServer:
         except Exception as error:
             answer = encode({"failed": f"{type(error).__name__}: {error}"})
             traceback.print_exc()
-        client.send(answer, descriptors)
+        try:
+            client.send(answer, descriptors)
+        finally:
+            for descriptor in owned:
+                os.close(descriptor)
 
     def _hand_out(self) -> None:
         while self._published:

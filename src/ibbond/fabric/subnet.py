@@ -233,6 +233,10 @@ class Subnet:
     def node(self, name: str) -> Node:
         return self._inventory.node(name)
 
+    def adapter(self, name: str) -> Hca:
+        """The channel adapter of this name; `Refused` when there is none."""
+        return self._inventory.adapter(name)
+
     def end_ports(self) -> Iterator[Port]:
         """The ports with a LID of their own: those of hosts, and port 0 of every switch."""
         return self._inventory.end_ports()

@@ -83,6 +83,7 @@ class LiveLoop:
         self._pressure = Pressure()
         self._waiter = Waiter(self._epoll, self._pressure)
         self._handlers: dict[int, Callable[[], object]] = {}
+        self._watchers: dict[int, Callable[[int], object]] = {}
         self._timer = Timer()
         self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._sequence = 0
@@ -117,7 +118,7 @@ class LiveLoop:
     def run(self) -> None:
         """Move packets and time until `stop`."""
         avoid_pauses()
-        handlers, wait = self._handlers, self._waiter.wait
+        handlers, watchers, wait = self._handlers, self._watchers, self._waiter.wait
         turn = self._turn
         while not self._stopping:
             if self._moved:
@@ -125,10 +126,12 @@ class LiveLoop:
             turn.release()
             ready = wait()
             turn.acquire()
-            for fd, _ in ready:
+            for fd, events in ready:
                 handler = handlers.get(fd)
-                if handler is not None:  # else removed by a handler before it
+                if handler is not None:
                     handler()
+                elif (watcher := watchers.get(fd)) is not None:  # else removed by a handler before it
+                    watcher(events)
 
     def stop(self) -> None:
         """End `run` soon; from any thread or signal handler."""
@@ -144,6 +147,7 @@ class LiveLoop:
         self.pumps.clear()
         self._fds.clear()
         self._handlers.clear()
+        self._watchers.clear()
         self._timer.close()
         self._pressure.close()
         os.close(self._bell)
@@ -225,8 +229,13 @@ class LiveLoop:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
 
+    def add_watcher(self, fd: int, events: int, watcher: Callable[[int], object]) -> None:
+        """Call `watcher` with what epoll says of `fd`, for these events and hang-ups; `remove_reader` ends it."""
+        self._watchers[fd] = watcher
+        self._epoll.register(fd, events)
+
     def remove_reader(self, fd: int) -> None:
-        if self._handlers.pop(fd, None) is not None:
+        if self._handlers.pop(fd, None) is not None or self._watchers.pop(fd, None) is not None:
             try:
                 self._epoll.unregister(fd)
             except OSError as problem:

@@ -41,6 +41,7 @@ from ibbond.stack.build import build
 from ibbond.stack.events import AttributeChanged, DeviceAppeared, DeviceVanished, NetworkEffect, OnHost, ToBond
 from ibbond.stack.network import Network
 from ibbond.tools.infiniband_tools import SOCKET_BASE, OpenSm, attach_manager, partitions
+from ibbond.tools.rdma_programs import RdmaPrograms
 from ibbond.tools.rdma_server import RdmaServer
 from ibbond.tools.umad import UmadServer
 from ibbond.topology.load import parse
@@ -218,6 +219,11 @@ class Lab:
         self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports)
         self._closing.callback(self.tools.close)
         self._closing.callback(RdmaServer(self.loop, self.spaces).close)
+        adapters = {
+            host.name: [self.network.subnet.adapter(hca.name) for hca in host.hcas] for host in self.topology.hosts
+        }
+        self.rdma = RdmaPrograms(self.loop, self.spaces, adapters, self.files.rdma)
+        self._closing.callback(self.rdma.close)
         if self.wish.manager == "opensm":
             description = partitions(self.topology, self.network.subnet, {})
             space = spaces[next(iter(spaces))]
@@ -227,7 +233,7 @@ class Lab:
     def _open_views(self) -> None:
         self.views = Views(self.loop)
         self._closing.callback(self.views.close)
-        self.views.open(self.spaces, self.requests.backend)
+        self.views.open(self.spaces, self.requests.backend, self.rdma.adapters())
         self.loop.listeners.append(self.views.heard)
 
     def _look(self, ready: Callable[[dict[str, object]], None]) -> None:

@@ -7,9 +7,12 @@ is how a plain `bond0` inside means that host's bond. Left out: starting and end
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +22,7 @@ from typing import Any, NamedTuple
 
 from ibbond.backend.control_socket import CONTROL, HOST, Control
 from ibbond.errors import Refused
-from ibbond.host import namespace
+from ibbond.host import namespace, notification
 from ibbond.host.syscalls import CLONE_NEWUSER, setns
 from ibbond.tools.infiniband_tools import SYSTEM_FOLDERS, TOOLS, equip, is_tool
 
@@ -27,10 +30,14 @@ STAND_INS = "stand-ins"  # as `cli.entry` knows it
 
 
 class Door(NamedTuple):
-    """The way into a host: descriptors of its namespaces (`user` is -1 where the lab has none of its own)."""
+    """The way into a host: descriptors of its namespaces (`user` is -1 where the lab has none of its own).
+
+    `rdma` is a socket on which the lab takes the listener that serves RDMA devices, -1 where it has none.
+    """
 
     namespaces: namespace.Descriptors
     user: int
+    rdma: int
     environment: dict[str, str]
 
     def step_through(self) -> None:
@@ -38,6 +45,8 @@ class Door(NamedTuple):
         if self.user >= 0:
             setns(self.user, CLONE_NEWUSER)
         namespace.enter(self.namespaces)
+        if self.rdma >= 0:
+            offer_listener(self.rdma)
 
     def popen(self, command: Sequence[str], *, priority: int = 0, **options: Any) -> subprocess.Popen[bytes]:
         """Start a program in the host; `options` are those of subprocess.Popen.
@@ -56,8 +65,29 @@ class Door(NamedTuple):
 
     def close(self) -> None:
         self.namespaces.close()
-        if self.user >= 0:
-            os.close(self.user)
+        for descriptor in (self.user, self.rdma):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def offer_listener(rdma: int) -> None:
+    """Have the lab serve the RDMA devices of this process and all that it executes.
+
+    Inside a host there is a listener already, which is inherited and serves whatever host its callers are in.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < notification.HIGH <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (notification.HIGH, hard))
+    with socket.socket(fileno=os.dup(rdma)) as lab:
+        try:
+            listener = notification.install()
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return
+            raise
+        socket.send_fds(lab, [b"listener"], [listener])
+        os.close(listener)
+        lab.recv(1)  # from now on calls are answered
 
 
 def ask_for_priority(nice: int) -> None:
@@ -77,11 +107,11 @@ def door(control: Control, host: str) -> Door:
     assert isinstance(answer, dict)
     kinds: list[str] = answer["descriptors"]
     given = dict(zip(kinds, descriptors, strict=True))
-    user = given.pop("user", -1)
+    user, rdma = given.pop("user", -1), given.pop("rdma", -1)
     if user >= 0 and os.fstat(user).st_ino == os.stat("/proc/self/ns/user").st_ino:
         os.close(user)  # we are inside already
         user = -1
-    return Door(namespace.Descriptors(**given), user, environment(control, host))
+    return Door(namespace.Descriptors(**given), user, rdma, environment(control, host))
 
 
 def environment(control: Control, host: str) -> dict[str, str]:

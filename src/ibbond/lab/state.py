@@ -73,6 +73,7 @@ class Files:
         self.log = self.directory / f"{name}.log"
         self.note = self.directory / f"{name}.json"
         self.memory = self.directory / f"{name}.memory"
+        self.rdma = self.directory / f"{name}.rdma"  # a folder: what sysfs says of RDMA devices, host by host
         self.tools = self.directory / f"{name}.tools"  # a folder: what InfiniBand tools write
 
     def hold(self) -> int:
@@ -152,7 +153,8 @@ class Files:
         """
         if self.lock.exists() and not self._is_at_its_path(lock):
             return
-        shutil.rmtree(self.tools, ignore_errors=True)
+        for folder in (self.tools, self.rdma):
+            shutil.rmtree(folder, ignore_errors=True)
         for path in (self.socket, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -26,24 +26,28 @@ class Views:
         self._mounted: dict[str, Mounted] = {}
         self._opening: threading.Thread | None = None
 
-    def open(self, spaces: Mapping[str, Space], backend: Callable[[str], Backend]) -> None:
-        """Begin to mount the view of every host."""
+    def open(
+        self, spaces: Mapping[str, Space], backend: Callable[[str], Backend], adapters: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        """Begin to mount the view of every host; `adapters` as in `HostFacts`, by host."""
         backends = {name: backend(name) for name in spaces}
-        self._opening = threading.Thread(target=lambda: self._open(spaces, backends), name="sysfs views")
+        self._opening = threading.Thread(target=lambda: self._open(spaces, backends, adapters), name="sysfs views")
         self._opening.start()
 
     @property
     def opening(self) -> bool:
         return self._opening is not None and self._opening.is_alive()
 
-    def _open(self, spaces: Mapping[str, Space], backends: Mapping[str, Backend]) -> None:
+    def _open(
+        self, spaces: Mapping[str, Space], backends: Mapping[str, Backend], adapters: Mapping[str, Mapping[str, str]]
+    ) -> None:
         """All of them or none."""
         self.missing = why_not()
         if self.missing is not None:
             return
         try:
             for name, space in spaces.items():
-                tree = Tree(HostFacts(self._loop.network.hosts[name]))
+                tree = Tree(HostFacts(self._loop.network.hosts[name], adapters.get(name, {})))
                 self._mounted[name] = Mounted(space, tree, backends[name], tuple(self._loop.hosts[name].tuns))
         except OSError as error:
             self.missing = f"it cannot be mounted: {error.strerror or error}"

@@ -44,6 +44,10 @@ class Facts(Protocol):
         """The parent of an IPoIB child, "" for a parent, None for what is not IPoIB."""
         ...
 
+    def adapter(self, device: str) -> str | None:
+        """The RDMA device of an IPoIB device, where sysfs has one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Directory:
@@ -87,6 +91,8 @@ MEMBER_NODES = {name: File(mode) for name, mode in MEMBER_FILES.items()}
 COUNTER_NODES = {name: File(0o444) for name in STATISTICS}
 MASTERS_NODE = File(0o644)
 PASSED = Passed()
+ADAPTER = "device"
+"""The link by which programs come from a network device to its RDMA device."""
 SUBSYSTEM = Link("../../net")
 """The kernel's own link would be wrong from a directory, and whoever follows it comes back into the view."""
 
@@ -129,6 +135,7 @@ class Tree:
         if parent is not None:
             found += [name for name in IPOIB_FILES if name != "parent" or parent]
             found += () if parent else PARENT_FILES
+            found += [ADAPTER] if self._facts.adapter(device) is not None else []
         return tuple(found)
 
     def _entry(self, device: str, name: str) -> Node | None:
@@ -139,6 +146,8 @@ class Tree:
             return SUBSYSTEM
         if name in HIDDEN:
             return None
+        if name == ADAPTER and (adapter := self._facts.adapter(device)) is not None:
+            return Link(f"../../infiniband/{adapter}/{ADAPTER}")
         members, master, parent = self._of(device)
         kind, _, other = name.partition("_")
         if kind == "lower" and other:
@@ -170,8 +179,10 @@ class Tree:
 class HostFacts:
     """The facts of a host of the running lab. Each is one look at the model, so that any thread may ask."""
 
-    def __init__(self, host: HostStack) -> None:
+    def __init__(self, host: HostStack, adapters: Mapping[str, str]) -> None:
+        """`adapters` are the names of RDMA devices by node name of the subnet."""
         self._host = host
+        self._adapters = adapters
 
     def devices(self) -> tuple[str, ...]:
         return tuple(device.name for device in self._host.namespace)
@@ -192,3 +203,7 @@ class HostFacts:
         if self._host.links.get(device) is None:
             return None
         return self._host.links.parent(device) or ""
+
+    def adapter(self, device: str) -> str | None:
+        interface = self._host.links.get(device)
+        return self._adapters.get(interface.port.name.partition("/")[0]) if interface is not None else None

@@ -51,6 +51,7 @@ T = TypeVar("T")
 MANAGER = "sm"
 OTHERS_DESCRIPTORS = ("/dev/std", "/dev/fd/", "/proc/")
 WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
+VIEWS_EVERY = 0.002  # seconds
 
 
 class _NodeChange(NamedTuple):
@@ -171,6 +172,7 @@ class Requests:
             "ready_ms": lab.ready_ms,
             "manager": {"kind": lab.wish.manager, "alive": self._lives(MANAGER)},
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
+            "rdma": {"served": lab.rdma.missing is None, "why_not": lab.rdma.missing},
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(*ends) for ends in self._cables()],
         }
@@ -235,7 +237,12 @@ class Requests:
         found = space.namespaces._asdict()
         if self._lab.user_space >= 0:
             found["user"] = self._lab.user_space
-        return WithDescriptors({"descriptors": list(found)}, list(found.values()))
+        while self._lab.views.opening:  # both mount below /sys/class
+            time.sleep(VIEWS_EVERY)
+        rdma = self._lab.rdma.enter(host)
+        if rdma is not None:
+            found["rdma"] = rdma
+        return WithDescriptors({"descriptors": list(found)}, list(found.values()), owned=(rdma,) if rdma else ())
 
     def cables(self, what: str, change: Callable[[str], SubnetEvent], names: list[str]) -> dict[str, object]:
         """Cut or mend cables, all at one moment. None is touched when one of the names is wrong."""

@@ -1,0 +1,71 @@
+"""One system call of a program while it waits for us."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ibbond.host.notification import Call, Listener, Notification
+from ibbond.host.program_memory import ProgramMemory
+
+
+class Caller:
+    """Who calls, with what; its memory while the call waits. Exactly one of the answers ends the call."""
+
+    def __init__(self, listener: Listener, notification: Notification) -> None:
+        self.listener = listener
+        self.id, self.thread, self.call, self.arguments = notification
+        self.answered = False
+        self._memory: ProgramMemory | None = None
+
+    @property
+    def memory(self) -> ProgramMemory:
+        """OSError (ESRCH) where the thread ended meanwhile, and its number may be another's."""
+        if self._memory is None:
+            self._memory = ProgramMemory(self.thread)
+            if not self.listener.valid(self.id):
+                raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return self._memory
+
+    def process(self) -> int:
+        """The number of the process that the thread belongs to."""
+        with open(f"/proc/{self.thread}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("Tgid:"))
+
+    def read(self, address: int, length: int) -> bytes:
+        """OSError (EFAULT) where the program has no memory."""
+        found = self.memory.read(address, length)
+        if found is None:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+        return found
+
+    def write(self, address: int, data: bytes) -> None:
+        if not self.memory.write(address, data):
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+
+    def answer(self, value: int = 0) -> None:
+        self.answered = True
+        self.listener.answer(self.id, value)
+
+    def fail(self, number: int) -> None:
+        self.answered = True
+        self.listener.answer(self.id, error=number)
+
+    def go_on(self) -> None:
+        """The kernel carries out the call."""
+        self.answered = True
+        self.listener.go_on(self.id)
+
+    def give(self, descriptor: int, number: int | None = None, *, answer: bool = False) -> int:
+        """See `Listener.give`."""
+        found = self.listener.give(self.id, descriptor, number, answer=answer)
+        self.answered = self.answered or answer
+        return found
+
+    def writes(self) -> bool:
+        return self.call == Call.WRITE
+
+    def close(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None

@@ -1,0 +1,257 @@
+"""RDMA devices for the programs of lab hosts: every trapped call comes here, and goes to the file that it is about.
+
+Read first: `host.notification`; docs/rdma-method.md. One listener for each `lab exec`, whose children share it. A
+file of ours has one number in all of them, so that (listener, number) names it whoever calls. The host is that of the
+caller's network namespace at the moment of opening. Only on the loop's thread; nothing here waits, a call that must
+wait is kept. Left out: the files themselves (`uverbs_file`, `netlink_file`).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import re
+import select
+import socket
+import stat
+import struct
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ibbond.fabric.hca import Hca
+from ibbond.host import notification
+from ibbond.host.loop import LiveLoop
+from ibbond.host.namespace import Space
+from ibbond.host.notification import HIGH, LOW, NOTIFICATION_BYTES, Call, Listener
+from ibbond.host.queue_file import CloseWatch
+from ibbond.tools.netlink_file import NetlinkFile
+from ibbond.tools.program_call import Caller
+from ibbond.tools.rdma_hosts import RdmaHosts
+from ibbond.tools.uverbs_file import UverbsFile
+
+DEVICE = re.compile(rb"/dev/infiniband/(uverbs|rdma_cm|umad|issm)(\d*)\Z")
+AT_EMPTY_PATH = 0x1000
+_STAT = struct.Struct("=QQQIIIIQqqq72x")
+_STATX = struct.Struct("=IIQIIIH2xQQQQ64xIIII112x")
+
+
+class ProgramFile(Protocol):
+    """A file of ours in a program."""
+
+    @property
+    def descriptor(self) -> int:
+        """What the program gets a copy of."""
+        ...
+
+    @property
+    def device_number(self) -> tuple[int, int] | None:
+        """What stat tells; None for what is no character device."""
+        ...
+
+    def call(self, caller: Caller) -> None:
+        """Serve a write, ioctl or send. OSError is the program's errno."""
+        ...
+
+    def in_use(self, process: int, number: int) -> bool:
+        """Whether the program may still have it, for files that do not tell when they are closed."""
+        ...
+
+    def watch(self, closes: CloseWatch, closed: Callable[[], None]) -> None:
+        """The program has its copy: call `closed` when it has none any more, where that can be told."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Family:
+    """A program and its children: those that share a listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.files: dict[
+            int, tuple[ProgramFile, int]
+        ] = {}  # by number in the programs, with the process that opened it
+
+
+class RdmaPrograms:
+    """Serves the programs of all hosts; `missing` is the reason why there are no RDMA devices."""
+
+    def __init__(
+        self, loop: LiveLoop, spaces: Mapping[str, Space], adapters: Mapping[str, Sequence[Hca]], folder: Path
+    ) -> None:
+        self.missing = notification.why_not()
+        self._loop = loop
+        self._hosts = RdmaHosts(loop, spaces, adapters, folder)
+        self._families: set[Family] = set()
+        self._entering: set[socket.socket] = set()
+        self._closes = CloseWatch()
+        loop.add_reader(self._closes.fileno(), self._closes.ready)
+
+    def enter(self, host: str) -> int | None:
+        """A program will enter the host: a socket on which its launcher hands its listener over, else None.
+
+        Not on the loop's thread. The caller closes it when it has been sent.
+        """
+        if self.missing is not None:
+            return None
+        try:
+            self._hosts.open(host)
+        except OSError as error:
+            self.missing = f"RDMA devices cannot be mounted in {host}: {error.strerror or error}"
+            return None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._loop.ask(lambda: self._await_listener(ours))
+        return theirs.detach()
+
+    def adapters(self) -> dict[str, dict[str, str]]:
+        """The names of RDMA devices by the node names of their adapters, host by host; nothing where there are none."""
+        return {} if self.missing is not None else self._hosts.names()
+
+    def close(self) -> None:
+        for sock in tuple(self._entering):
+            self._stop_waiting(sock)
+        for family in tuple(self._families):
+            self._end(family)
+        self._loop.remove_reader(self._closes.fileno())
+        self._closes.close()
+        self._hosts.close()
+
+    # ---- programs come and go
+
+    def _await_listener(self, sock: socket.socket) -> None:
+        self._entering.add(sock)
+        self._loop.add_reader(sock.fileno(), functools.partial(self._take_listener, sock))
+
+    def _take_listener(self, sock: socket.socket) -> None:
+        try:
+            _, descriptors, _, _ = socket.recv_fds(sock, 64, 1)
+            if descriptors:
+                self._begin(descriptors[0])
+                sock.send(b"1")
+        except OSError:
+            pass  # the launcher has ended
+        self._stop_waiting(sock)
+
+    def _stop_waiting(self, sock: socket.socket) -> None:
+        self._entering.discard(sock)
+        self._loop.remove_reader(sock.fileno())
+        sock.close()
+
+    def _begin(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        family = Family(Listener(descriptor, memoryview(bytearray(NOTIFICATION_BYTES))))
+        self._families.add(family)
+        self._loop.add_watcher(descriptor, select.EPOLLIN, functools.partial(self._ready, family))
+
+    def _end(self, family: Family) -> None:
+        """No program has the filter any more."""
+        self._families.discard(family)
+        for number in tuple(family.files):
+            self._drop(family, number)
+        self._loop.remove_reader(family.listener.descriptor)
+        family.listener.close()
+
+    def _drop(self, family: Family, number: int) -> None:
+        entry = family.files.pop(number, None)
+        if entry is not None:
+            entry[0].close()
+
+    # ---- calls
+
+    def _ready(self, family: Family, events: int) -> None:
+        if not events & select.EPOLLIN:
+            self._end(family)
+            return
+        received = family.listener.receive()
+        if received is None:
+            return
+        caller = Caller(family.listener, received)
+        try:
+            self._serve(family, caller)
+        except OSError as problem:
+            caller.fail(problem.errno or errno.EIO)
+        except Exception:
+            traceback.print_exc()  # it is that program's trouble, and in the lab's log
+            caller.fail(errno.EIO)
+        finally:
+            caller.close()
+
+    def _serve(self, family: Family, caller: Caller) -> None:
+        match caller.call:
+            case Call.OPENAT | Call.OPEN:
+                self._open(family, caller)
+            case Call.SOCKET:
+                self._open_netlink(family, caller)
+            case _:
+                entry = family.files.get(caller.arguments[0] & 0xFFFF_FFFF)
+                if entry is None:
+                    caller.go_on()
+                elif caller.call in (Call.FSTAT, Call.NEWFSTATAT, Call.STATX):
+                    self._stat(entry[0], caller)
+                else:
+                    entry[0].call(caller)
+
+    def _open(self, family: Family, caller: Caller) -> None:
+        path = caller.memory.string(caller.arguments[1 if caller.call == Call.OPENAT else 0])
+        found = DEVICE.match(path)
+        host = self._hosts.of_thread(caller.thread) if found is not None else None
+        if found is None or host is None:
+            caller.go_on()
+            return
+        kind, number = found[1].decode(), int(found[2] or 0)
+        if kind != "uverbs":
+            raise OSError(errno.ENXIO, f"{kind} is not served")
+        device = host.device(number)
+        if device is None:
+            raise OSError(errno.ENXIO, "the adapter is not plugged in")
+        self._put(family, caller, lambda: UverbsFile(host, device))
+
+    def _open_netlink(self, family: Family, caller: Caller) -> None:
+        host = self._hosts.of_thread(caller.thread)
+        if host is None:
+            caller.go_on()
+            return
+        blocking = not caller.arguments[1] & socket.SOCK_NONBLOCK
+        self._put(family, caller, lambda: NetlinkFile(host, blocking=blocking))
+
+    def _put(self, family: Family, caller: Caller, make: Callable[[], ProgramFile]) -> None:
+        """Give the program a new file at a number that is free in it and all its family."""
+        process = caller.process()
+        number = self._free_number(family, process)
+        file = make()
+        family.files[number] = file, process
+        try:
+            caller.give(file.descriptor, number, answer=True)
+        except OSError as problem:
+            self._drop(family, number)
+            if problem.errno == errno.EBADF:  # the number is above its RLIMIT_NOFILE
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+            raise
+        file.watch(self._closes, functools.partial(self._drop, family, number))
+
+    def _free_number(self, family: Family, process: int) -> int:
+        for number, (file, opener) in tuple(family.files.items()):
+            if not file.in_use(opener, number):
+                self._drop(family, number)
+        for number in range(LOW, HIGH):
+            if number not in family.files and not os.path.lexists(f"/proc/{process}/fd/{number}"):
+                return number
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _stat(self, file: ProgramFile, caller: Caller) -> None:
+        """fstat, and the newer calls where they are about the descriptor itself and not a path below it."""
+        device, arguments = file.device_number, caller.arguments
+        if device is None or (caller.call != Call.FSTAT and caller.memory.string(arguments[1])):
+            caller.go_on()
+            return
+        mode = stat.S_IFCHR | 0o666
+        if caller.call == Call.STATX:
+            found = _STATX.pack(0x7FF, 4096, 0, 1, 0, 0, mode, 1, 0, 0, 0, *device, 0, 6)
+            caller.write(arguments[4], found)
+        else:
+            found = _STAT.pack(6, 1, 1, mode, 0, 0, 0, os.makedev(*device), 0, 4096, 0)
+            caller.write(arguments[1 if caller.call == Call.FSTAT else 2], found)
+        caller.answer()

@@ -1,0 +1,1 @@
+"""Objects of /dev/infiniband/uverbsN: handles, states, queues, and who may do what with them. Pure."""

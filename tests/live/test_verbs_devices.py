@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from verbs_lab import IBBOND, VerbsLab, installed, verbs_lab
 
 from ibbond.host import notification
+from tests.live.verbs_lab import IBBOND, VerbsLab, installed, verbs_lab
 
 pytestmark = [
     pytest.mark.skipif(not installed("ibv_devinfo", "rdma"), reason="ibverbs-utils or iproute2 is not installed"),
@@ -62,19 +62,19 @@ def test_ports_are_shown_as_they_are_now(lab: VerbsLab) -> None:
         return lab.run("h1", "sh", "-c", f"cat {SYSFS}/ports/*/state").splitlines()
 
     assert states() == ["4: ACTIVE"] * 2
-    lab.lab("cut", "h1/ib0")
+    lab.cut("h1/ib0")
     assert states() == ["1: DOWN", "4: ACTIVE"]
     assert "state DOWN physical_state POLLING" in lab.run("h1", "rdma", "link")
     assert "PORT_DOWN" in lab.run("h1", "ibv_devinfo")
-    lab.lab("mend", "h1/ib0")
+    lab.mend("h1/ib0")
     assert states() == ["4: ACTIVE"] * 2
 
 
 def test_an_adapter_that_is_pulled_is_not_there(lab: VerbsLab) -> None:
-    lab.lab("kill", "h2")
+    lab.ask("kill", nodes=["h2"])
     assert lab.run("h2", "ls", "/sys/class/infiniband") == ""
     assert "mlx4" not in lab.run("h2", "ibv_devices")
-    lab.lab("revive", "h2")
+    lab.ask("revive", nodes=["h2"])
     assert "mlx4_0" in lab.run("h2", "ibv_devices")
 
 

@@ -16,6 +16,7 @@ from ibbond.cli.cables import capture, cut, events, flap, mend
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.files import import_topology, read_topology
+from ibbond.cli.look import neighbors
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
@@ -34,7 +35,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    rdma_session,
+    *(neighbors, rdma_session),
 ):
     lab.add_command(command)
 

@@ -93,6 +93,7 @@ class Neighbor:
     attempts: int = 0
     due: int | None = None
     suspect: bool = False  # we moved since it was confirmed: ask at the next use
+    heard_at: int = 0  # when the neighbor last said where it is; while INCOMPLETE, when it was first asked
     waiting: deque[tuple[bytes, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_PACKETS))
 
 
@@ -125,7 +126,7 @@ class Neighbors:
         """A packet for this neighbor: it goes, or it waits for an answer."""
         entry = self._entries.get(ip)
         if entry is None:
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1)
+            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
             entry.waiting.append((packet, offload))
             self._wait(entry, now + RETRY)
             return [Solicit(ip, packet=packet)]
@@ -147,7 +148,7 @@ class Neighbors:
         """Somebody wants the address of `ip` without sending a packet (`neigh_event_send`)."""
         entry = self._entries.get(ip)
         if entry is None:
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1)
+            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
             self._wait(entry, now + RETRY)
             return [Solicit(ip)]
         if entry.state is State.STALE:
@@ -180,7 +181,7 @@ class Neighbors:
                 self._stale(entry, now)
             return []
         changed = entry.hardware != hardware
-        entry.hardware = hardware
+        entry.hardware, entry.heard_at = hardware, now
         if confirmed:
             self._reachable(entry, now)
         elif changed:

@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -90,6 +90,7 @@ class Requests:
             "pkeys": lambda port, pkeys: self.run(lambda: self.set_pkeys(port, tuple(pkeys))),
             "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
+            "neighbors": lambda host="": self.run(lambda: self.neighbors(host)),
             "subnet": lambda table: self.run(lambda: self.subnet(table)),
             "capture": self.capture,
             "capture_end": self.capture_end,
@@ -181,6 +182,34 @@ class Requests:
         """A table of `lab.control.subnet_tables`."""
         self._lab.loop.settle()
         return TABLES[table](self._lab.network.subnet, self._lab.topology.end_for_people)
+
+    def neighbors(self, host: str) -> list[Row]:
+        """The neighbor caches of a host, or of all: who is where, by ARP and neighbor discovery."""
+        if host:
+            self._lab.topology.host(host)
+        now = self._lab.loop.now()
+        ports = self._ports_by_gid()
+        return [
+            {
+                "host": name,
+                "device": device,
+                "address": str(ip_address(entry.ip)),
+                "hardware_address": entry.hardware.hex(":"),
+                "port": ports.get(entry.hardware[4:], ""),
+                "state": entry.state.value,
+                "age_ms": round((now - entry.heard_at) / MS, 1),
+            }
+            for name, stack in self._lab.network.hosts.items()
+            if host in ("", name)
+            for device, layer in stack.ip.items()
+            for entry in layer.neighbors
+        ]
+
+    def _ports_by_gid(self) -> dict[bytes, str]:
+        """The names that people use, by port GID."""
+        people = self._lab.topology.end_for_people
+        ports = (device.port for host in self._lab.topology.hosts for device in host.devices)
+        return {self._lab.network.subnet.port(port).gid: people(port) for port in ports}
 
     def _host_facts(self, name: str, host: HostStack) -> dict[str, object]:
         bonds: dict[str, object] = {}

@@ -1,0 +1,44 @@
+"""`ibbond lab neighbors`: what the kernel of a lab's host cannot show, because ARP is not its business there."""
+
+from __future__ import annotations
+
+import click
+
+from ibbond.cli import completers
+from ibbond.cli.addr import inside_host
+from ibbond.cli.output import as_dict, json_option, name_option, print_json, table
+
+
+@click.command()
+@name_option
+@click.argument("host", required=False, default="", shell_complete=completers.hosts)
+@json_option
+def neighbors(lab_name: str, host: str, as_json: bool) -> None:
+    """The ARP and neighbor discovery tables: who is at which 20-byte address, in which state, since when.
+
+    Of HOST, of the host we are in, or of all. `ip neigh` shows nothing in a lab's host, whose kernel does no ARP.
+    """
+    from ibbond.backend.control_socket import Control
+
+    with Control.of(lab_name) as control:
+        rows = control.ask("neighbors", host=host or ("" if lab_name else inside_host()))
+    assert isinstance(rows, list)
+    if as_json:
+        print_json({"neighbors": rows})
+        return
+    heads = ("DEVICE", "NEIGHBOR", "HARDWARE ADDRESS", "PORT", "STATE", "AGE")
+    click.echo(table(map(describe_neighbor, rows), heads) if rows else "no neighbors")
+
+
+def describe_neighbor(row: object) -> tuple[str, ...]:
+    facts = as_dict(row)
+    age = facts["age_ms"]
+    assert isinstance(age, float | int)
+    return (
+        f"{facts['host']}/{facts['device']}",
+        str(facts["address"]),
+        str(facts["hardware_address"]) or "-",
+        str(facts["port"]) or "-",
+        str(facts["state"]),
+        f"{age / 1000:.1f} s",
+    )

@@ -18,6 +18,7 @@ from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pk
 from ibbond.cli.files import import_topology, read_topology
 from ibbond.cli.look import neighbors
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
+from ibbond.cli.probe import probe
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
 from ibbond.cli.usage import Group
@@ -35,7 +36,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    *(neighbors, rdma_session),
+    *(neighbors, probe, rdma_session),
 ):
     lab.add_command(command)
 

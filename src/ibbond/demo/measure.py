@@ -52,6 +52,16 @@ class ProbeStream:
     def outage_ns(self, start: int, end: int) -> int:
         return len(self.lost_between(start, end)) * self.spacing_ns
 
+    def longest_outage(self, start: int, end: int) -> tuple[int, int]:
+        """The longest run of lost probes among those sent in [start, end): (its nanoseconds, when it began)."""
+        first, last = bisect_left(self.sent, start), bisect_left(self.sent, end)
+        longest, began, run = 0, 0, 0
+        for number in range(first, last):
+            run = 0 if self.arrived[number] else run + 1
+            if run > longest:
+                longest, began = run, self.sent[number - run + 1]
+        return longest * self.spacing_ns, began
+
     def silence_ns(self, start: int, end: int) -> int:
         """The longest time between two arrivals of what was sent in [start, end): losses, and delays besides."""
         first, last = bisect_left(self.sent, start), bisect_left(self.sent, end)
@@ -88,6 +98,13 @@ class ByteStream:
         """The longest silence that touches [start, end); one that had not ended then counts to the end."""
         silences = [until - since for since, until in self.silences if until > start and since < end]
         return max([*silences, end - max(start, self.last_at)] if self.last_at < end else silences, default=0)
+
+    def longest_outage(self, start: int, end: int) -> tuple[int, int]:
+        """The longest silence that touches [start, end): (its nanoseconds, when it began)."""
+        silences = [(until - since, since) for since, until in self.silences if until > start and since < end]
+        if self.last_at < end:
+            silences.append((end - max(start, self.last_at), max(start, self.last_at)))
+        return max(silences, default=(0, 0))
 
     def silence_ns(self, start: int, end: int) -> int:
         return self.outage_ns(start, end)

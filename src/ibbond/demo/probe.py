@@ -1,0 +1,230 @@
+"""`ibbond lab probe`: the demo's meter between two hosts of any lab, for as long as something is done to it.
+
+Read first: `demo.players` for the traffic, `demo.measure` for the arithmetic. What is done is the caller's business: a
+command, or a person at another terminal. The events of the lab in that time stand beside the outages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from pathlib import Path
+
+from ibbond.backend.control_socket import Control
+from ibbond.demo.live_view import SAMPLE_EVERY, View
+from ibbond.demo.measure import PROTOCOLS, ByteStream, Stream
+from ibbond.demo.players import Cast, Seat
+from ibbond.errors import Refused
+from ibbond.lab.exec import Door, door
+from ibbond.machine import MS, SECOND
+
+FLOWING = 10.0  # seconds within which all protocols must get through at first
+SETTLING = 1.0  # seconds of traffic before and after the command, in which its losses show
+ALIVE_NS = 300 * MS  # a protocol works at the end when something of this last time arrived
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolOutage:
+    """What one protocol lost; of its two directions the worse one counts. `sent` and `received` are bytes for tcp."""
+
+    protocol: str
+    sent: int
+    received: int
+    lost: int
+    outage_ms: float  # the longest
+    outage_at_ms: float | None  # when it began, from the start of the measurement
+    works: bool  # at the end
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "sent": self.sent,
+            "received": self.received,
+            "lost": self.lost,
+            "outage_ms": self.outage_ms,
+            "outage_at_ms": self.outage_at_ms,
+            "works": self.works,
+        }
+
+
+@dataclass(slots=True)
+class Measurement:
+    """A whole measurement; `events` are the lab's, with `t_ms` from its start."""
+
+    hosts: tuple[str, str]
+    seconds: float
+    protocols: list[ProtocolOutage]
+    events: list[dict[str, object]] = field(default_factory=list)
+    exit_code: int | None = None  # of the command, where there was one
+
+    @property
+    def works(self) -> bool:
+        return all(row.works for row in self.protocols)
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "hosts": list(self.hosts),
+            "seconds": round(self.seconds, 3),
+            "works": self.works,
+            "protocols": {row.protocol: row.as_json() for row in self.protocols},
+            "events": self.events,
+            "exit": self.exit_code,
+        }
+
+
+def measure(
+    control: Control, hosts: tuple[str, str], view: View, *, command: Sequence[str] = (), seconds: float | None = None
+) -> Measurement:
+    """Measure until `command` has ended, `seconds` are over, or Ctrl-C. `Refused` where the hosts cannot talk."""
+    with seats(control, hosts) as (one, two):
+        cast = Cast(one, two)
+        try:
+            silent = cast.ready(FLOWING)
+            if silent:
+                raise Refused(
+                    f"cannot measure between {hosts[0]} and {hosts[1]}",
+                    why=f"{' and '.join(silent)} did not get through within {FLOWING:.0f} s",
+                    fix=f"See whether {one.address} and {two.address} reach each other: ibbond lab status",
+                )
+            view.say(f"TCP, UDP, IP multicast and ICMP flow between {hosts[0]} and {hosts[1]}")
+            started_at = time.monotonic_ns()
+            exit_code = None
+            with contextlib.suppress(KeyboardInterrupt):
+                exit_code = watch(control, cast, view, command, seconds)
+            ended_at = time.monotonic_ns()
+            cast.end()
+        except BaseException:
+            cast.kill()
+            raise
+        streams = cast.streams(started_at, ended_at)
+        rows = [
+            summarize(protocol, [stream for stream in streams if stream.protocol == protocol], started_at, ended_at)
+            for protocol in PROTOCOLS
+        ]
+        events = events_between(control, started_at, ended_at)
+        return Measurement(hosts, (ended_at - started_at) / SECOND, rows, events, exit_code)
+
+
+def watch(control: Control, cast: Cast, view: View, command: Sequence[str], seconds: float | None) -> int | None:
+    """Let traffic flow for the time of the measurement; the command's exit code."""
+    show_bonds(control, view)
+    if not command:
+        flow(control, cast, view, seconds)
+        return None
+    flow(control, cast, view, SETTLING)
+    process = start(control, command)
+    try:
+        while process.poll() is None:
+            flow(control, cast, view, SAMPLE_EVERY)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        code = process.wait()
+    flow(control, cast, view, SETTLING if seconds is None else seconds)
+    return code if code >= 0 else 128 - code
+
+
+def start(control: Control, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A program of this machine, for which this lab is the one that `ibbond` means; what it prints goes to stderr."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    surroundings = {**os.environ, "PATH": path, "IBBOND_LAB": control.path.stem}
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=surroundings)
+    except OSError as error:
+        raise Refused(
+            f"cannot run {command[0]}",
+            why=error.strerror or str(error),
+            fix="It runs on this machine, not in a host: ibbond lab probe h1 h2 -- ibbond lab cut h1/ib0",
+        ) from None
+
+
+def flow(control: Control, cast: Cast, view: View, seconds: float | None) -> None:
+    """Let traffic flow, for ever without `seconds`, and show it."""
+    until = time.monotonic() + seconds if seconds is not None else float("inf")
+    shown_at = time.monotonic()
+    while (left := until - time.monotonic()) > 0:
+        view.sample(cast.progress())
+        if time.monotonic() - shown_at > 1:
+            show_bonds(control, view)
+            shown_at = time.monotonic()
+        time.sleep(min(left, SAMPLE_EVERY))
+
+
+def show_bonds(control: Control, view: View) -> None:
+    status = control.ask("status")
+    assert isinstance(status, dict)
+    active = {
+        f"{host}/{bond}": each["active"] or "none"
+        for host, facts in status["hosts"].items()
+        for bond, each in facts["bonds"].items()
+    }
+    view.bonds_are(active, [cable["name"] for cable in status["cables"] if cable["state"] == "cut"])
+
+
+@contextlib.contextmanager
+def seats(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Seat, Seat]]:
+    """The two hosts with the IPv4 addresses by which they reach each other."""
+    status = control.ask("status")
+    assert isinstance(status, dict)
+    if hosts[0] == hosts[1]:
+        raise Refused(f"cannot measure from {hosts[0]} to itself", why="it takes two hosts", fix="Name another host")
+    doors: list[Door] = []
+    try:
+        for host in hosts:
+            doors.append(door(control, host))  # refused where there is no such host
+        addresses = common_addresses(*(addresses_of(status["hosts"][host]) for host in hosts))
+        if addresses is None:
+            raise Refused(
+                f"cannot measure between {hosts[0]} and {hosts[1]}",
+                why="they have no IPv4 addresses of one family and place",
+                fix="Give both a bond or device an address: ibbond lab exec HOST -- ip address add ...",
+            )
+        yield Seat(hosts[0], doors[0], addresses[0]), Seat(hosts[1], doors[1], addresses[1])
+    finally:
+        for way in doors:
+            way.close()
+
+
+def addresses_of(host: Mapping[str, Mapping[str, Mapping[str, list[str]]]]) -> list[str]:
+    """IPv4 addresses with their lengths, bonds first."""
+    devices = [*host["bonds"].values(), *host["devices"].values()]
+    return [address for device in devices for address in device["addresses"] if ":" not in address]
+
+
+def common_addresses(ones: Sequence[str], twos: Sequence[str]) -> tuple[str, str] | None:
+    """Two addresses of one network; of hosts behind a router the first of each."""
+    pairs = [(ip_interface(one), ip_interface(two)) for one in ones for two in twos]
+    best = next((pair for pair in pairs if pair[0].network == pair[1].network), pairs[0] if pairs else None)
+    return (str(best[0].ip), str(best[1].ip)) if best is not None else None
+
+
+def summarize(protocol: str, streams: Sequence[Stream], start: int, end: int) -> ProtocolOutage:
+    """One row; pure."""
+    longest, at = max((stream.longest_outage(start, end) for stream in streams), default=(end - start, start))
+    lost, sent, received = 0, 0, 0
+    for stream in streams:
+        if isinstance(stream, ByteStream):
+            sent, received = sent + stream.sent_bytes, received + stream.received_bytes
+        else:
+            sent, received = sent + len(stream.sent), received + stream.received
+            lost += len(stream.lost_between(start, end))
+    works = all(stream.lives(end - ALIVE_NS, end) for stream in streams)
+    works &= all(stream.intact for stream in streams if isinstance(stream, ByteStream))
+    when = round((at - start) / MS, 1) if longest else None
+    return ProtocolOutage(protocol, sent, received, lost, round(longest / MS, 1), when, works)
+
+
+def events_between(control: Control, start: int, end: int) -> list[dict[str, object]]:
+    """The lab's events of that time, as they stand in its journal."""
+    items = control.ask("past_events")
+    assert isinstance(items, list)
+    return [
+        {"t_ms": round((item["at_ns"] - start) / MS, 3), **{key: item[key] for key in ("what", "where", "detail")}}
+        for item in items
+        if start <= item["at_ns"] < end
+    ]

@@ -21,6 +21,7 @@ from ibbond.cli.output import as_dict, done, json_option, name_option, print_jso
 from ibbond.cli.probe import probe
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
+from ibbond.cli.top import top
 from ibbond.cli.usage import Group
 from ibbond.errors import Refused
 
@@ -36,7 +37,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    *(neighbors, probe, rdma_session),
+    *(neighbors, probe, top, rdma_session),
 ):
     lab.add_command(command)
 

@@ -204,7 +204,12 @@ class LiveLoop:
         self._posted.append(answer)
         os.eventfd_write(self._bell, 1)
         if not done.acquire(timeout=timeout):
-            raise TimeoutError(f"the loop did not answer within {timeout} s")
+            raise Refused(
+                "the lab is too busy to answer",
+                why=f"its loop did not take the request within {timeout:g} s",
+                fix="Try again in a moment",
+                code=errno.EAGAIN,
+            )
         if problems:
             raise problems[0]
         return results[0]

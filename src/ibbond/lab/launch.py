@@ -30,6 +30,7 @@ from ibbond.topology.load import parse
 
 START_PATIENCE = 60.0
 END_PATIENCE = 20.0
+DYING_PATIENCE = 3.0
 ANSWER_PATIENCE = 5.0  # what a lab that starts or ends may take until it answers or has gone
 
 
@@ -50,6 +51,7 @@ def start(wish: Wish) -> Running:
     Whatever interrupts the wait takes the lab down.
     """
     files = Files(wish.name)
+    files.wait_for_dying_process(DYING_PATIENCE)
     if not wish.resume:
         parse(wish.text, name=wish.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:

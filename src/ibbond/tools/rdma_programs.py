@@ -126,11 +126,13 @@ class RdmaPrograms:
         self._loop.add_reader(sock.fileno(), functools.partial(self._take_listener, sock))
 
     def _take_listener(self, sock: socket.socket) -> None:
+        """One way into a host may be taken by several programs, one after the other."""
         try:
             _, descriptors, _, _ = socket.recv_fds(sock, 64, 1)
             if descriptors:
                 self._begin(descriptors[0])
                 sock.send(b"1")
+                return
         except OSError:
             pass  # the launcher has ended
         self._stop_waiting(sock)

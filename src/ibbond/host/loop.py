@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import heapq
 import os
 import select
 import threading
@@ -28,7 +27,7 @@ from ibbond.host.pump import Drops, Pump
 from ibbond.host.timer import Timer
 from ibbond.host.tun import NO_OFFLOAD
 from ibbond.host.waiting import Pressure, Waiter
-from ibbond.machine import MS, SECOND
+from ibbond.machine import MS, SECOND, EventQueue, earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.events import (
     AddressChange,
@@ -85,8 +84,7 @@ class LiveLoop:
         self._handlers: dict[int, Callable[[], object]] = {}
         self._watchers: dict[int, Callable[[int], object]] = {}
         self._timer = Timer()
-        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
-        self._sequence = 0
+        self._agenda = EventQueue()
         self._posted: deque[Callable[[], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._moved = True  # the network was told something: its deadline may be another one
@@ -225,8 +223,7 @@ class LiveLoop:
 
     def call_at(self, at: int, call: Callable[[], object]) -> None:
         """Make a call at a monotonic nanosecond; on the loop's thread only. Equal times keep the order of asking."""
-        self._sequence += 1
-        heapq.heappush(self._agenda, (at, self._sequence, call))
+        self._agenda.call_at(at, call)
         self._moved = True
 
     def add_reader(self, fd: int, handler: Callable[[], object]) -> None:
@@ -263,10 +260,7 @@ class LiveLoop:
         self._moved = False
         for call in self.before_rest:
             call()
-        wanted = [
-            at for at in (self.network.deadline(), self._agenda[0][0] if self._agenda else None) if at is not None
-        ]
-        self._timer.set(min(wanted, default=None))
+        self._timer.set(earliest(self.network.deadline(), self._agenda.deadline()))
 
     def _rang(self) -> None:
         self._timer.rang()
@@ -275,8 +269,7 @@ class LiveLoop:
     def _tick(self) -> None:
         self._moved = True
         now = self.now()
-        while self._agenda and self._agenda[0][0] <= now:
-            heapq.heappop(self._agenda)[2]()
+        self._agenda.run(now)
         deadline = self.network.deadline()
         if deadline is not None and deadline <= now:
             self._execute(self.network.tick(now))

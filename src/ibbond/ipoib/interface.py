@@ -38,6 +38,7 @@ from ibbond.ipoib.partition import Partition
 from ibbond.ipoib.paths import Paths, StackNeighbours
 from ibbond.ipoib.preparation import Preparation
 from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
+from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
 from ibbond.wire.cm import CmMad
@@ -175,10 +176,13 @@ class Interface:
         return effects + (self.groups.proceed(now) if self._running else [])
 
     def deadline(self) -> int | None:
-        waits = [self._queries.deadline(), self.groups.deadline(), self._paths.deadline(), self._preparation.deadline()]
-        if self._connections is not None:
-            waits.append(self._connections.deadline())
-        return min((at for at in waits if at is not None), default=None)
+        return earliest(
+            self._queries.deadline(),
+            self.groups.deadline(),
+            self._paths.deadline(),
+            self._preparation.deadline(),
+            self._connections.deadline() if self._connections is not None else None,
+        )
 
     # Packets
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from ibbond.errors import Malformed
-from ibbond.machine import SECOND
+from ibbond.machine import SECOND, earliest
 from ibbond.manager.conversation import TRANSACTION_BASE, Conversation, Task, directed
 from ibbond.manager.directory import Directory
 from ibbond.manager.groups import Groups
@@ -80,13 +80,13 @@ class SubnetManager:
         return self.state == SmState.MASTER
 
     def deadline(self) -> int | None:
-        first = self._watch.deadline()
-        for at in (self._sweep_at, self._light_at, self._conversation.deadline()):
-            if at is not None and (first is None or at < first):
-                first = at
-        if self._requests and (first is None or self._requests[0][0] < first):
-            first = self._requests[0][0]
-        return first
+        return earliest(
+            self._sweep_at,
+            self._light_at,
+            self._watch.deadline(),
+            self._conversation.deadline(),
+            self._requests[0][0] if self._requests else None,
+        )
 
     def start(self, now: int) -> list[SmEffect]:
         """Become master, knowing nothing of members and services: sweep, and have every port register anew."""

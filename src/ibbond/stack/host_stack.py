@@ -21,9 +21,9 @@ from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.outlet import Path
+from ibbond.machine import Deadlines
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
-from ibbond.stack.agenda import Agenda
 from ibbond.stack.bond_effects import BondEffects
 from ibbond.stack.device_notices import DeviceNotices
 from ibbond.stack.ethernet import ethernet_device
@@ -94,7 +94,7 @@ class HostStack:
         self.ip: dict[str, IpLayer] = {}
         self.generation = generation
         self.outbox = Outbox()
-        self._agenda: Agenda[Hashable] = Agenda()  # by interface, bond (_Bond) and IP side of a device (_Layer)
+        self._agenda: Deadlines[Hashable] = Deadlines()  # by interface, bond (_Bond) and IP side of a device (_Layer)
         rules = self.registry.rules
         self.links = Links(
             subnet,

@@ -230,7 +230,7 @@ class IpLayer:
         return [*self._announce_new(now), *self._execute(self.neighbors.tick(now))]
 
     def deadline(self) -> int | None:
-        return earliest((self.neighbors, self.own))
+        return earliest(self.neighbors.deadline(), self.own.deadline())
 
     def _announce_new(self, now: int) -> list[IpEffect]:
         due = self.own.take_due(now)

@@ -44,9 +44,9 @@ from ibbond.ipoib.events import (
 )
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.paths import StackNeighbours
+from ibbond.machine import Deadlines
 from ibbond.netdev.device import Device, Notice
 from ibbond.netdev.namespace import Namespace
-from ibbond.stack.agenda import Agenda
 from ibbond.stack.outbox import Outbox
 from ibbond.stack.outgoing import Outgoing
 from ibbond.verbs.generation import Generation
@@ -78,7 +78,7 @@ class Links:
         namespace: Namespace,
         generation: Generation,
         outbox: Outbox,
-        agenda: Agenda[Hashable],
+        agenda: Deadlines[Hashable],
         too_long: Callable[[Device, bytes, int], None],
         *,
         old_neighbours: StackNeighbours | None = None,

@@ -14,12 +14,11 @@ the kernel does instead (`neigh_changeaddr`).
 from __future__ import annotations
 
 import enum
-import heapq
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ibbond.machine import SECOND
+from ibbond.machine import SECOND, Deadlines
 from ibbond.verbs.generation import Generation
 
 RETRY = 1 * SECOND  # retrans_time
@@ -85,13 +84,12 @@ NeighborEffect = Solicit | Resolved | Unreachable | Silent
 
 @dataclass(eq=False, slots=True)
 class Neighbor:
-    """One entry; `hardware` is empty while INCOMPLETE, `due` is when its state wants attention."""
+    """One entry; `hardware` is empty while INCOMPLETE."""
 
     ip: bytes
     state: State
     hardware: bytes = b""
     attempts: int = 0
-    due: int | None = None
     suspect: bool = False  # we moved since it was confirmed: ask at the next use
     heard_at: int = 0  # when the neighbor last said where it is; while INCOMPLETE, when it was first asked
     waiting: deque[tuple[bytes, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_PACKETS))
@@ -103,8 +101,7 @@ class Neighbors:
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._entries: dict[bytes, Neighbor] = {}
-        self._due: list[tuple[int, int, Neighbor]] = []
-        self._sequence = 0
+        self._due: Deadlines[bytes] = Deadlines()  # by IP address
         self.dropped = 0  # packets that gave way to younger ones
         self.changes = 0  # how often a neighbor was at a new address
 
@@ -211,25 +208,18 @@ class Neighbors:
 
     def flush(self) -> None:
         """Forget everything, waiting packets included (`neigh_changeaddr`, `neigh_ifdown`)."""
-        for entry in self._entries.values():
-            entry.due = None
         self._entries.clear()
         self._due.clear()
         self._generation.bump()
 
     def tick(self, now: int) -> list[NeighborEffect]:
         effects: list[NeighborEffect] = []
-        while self._due and self._due[0][0] <= now:
-            due, _, entry = heapq.heappop(self._due)
-            if entry.due == due:
-                entry.due = None
-                effects += self._overdue(entry, now)
+        for ip in self._due.due(now):
+            effects += self._overdue(self._entries[ip], now)
         return effects
 
     def deadline(self) -> int | None:
-        while self._due and self._due[0][2].due != self._due[0][0]:
-            heapq.heappop(self._due)
-        return self._due[0][0] if self._due else None
+        return self._due.earliest()
 
     def _overdue(self, entry: Neighbor, now: int) -> list[NeighborEffect]:
         match entry.state:
@@ -261,11 +251,10 @@ class Neighbors:
 
     def _forget(self, entry: Neighbor) -> list[NeighborEffect]:
         del self._entries[entry.ip]
+        self._due.report(entry.ip, None)
         self._generation.bump()
         packets = tuple(packet for packet, _ in entry.waiting)
         return [Unreachable(entry.ip, packets)] if packets else []
 
     def _wait(self, entry: Neighbor, due: int) -> None:
-        entry.due = due
-        self._sequence += 1
-        heapq.heappush(self._due, (due, self._sequence, entry))
+        self._due.report(entry.ip, due)

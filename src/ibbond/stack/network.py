@@ -26,7 +26,7 @@ from ibbond.fabric.events import (
     WorkDone,
 )
 from ibbond.fabric.subnet import Subnet
-from ibbond.stack.agenda import Agenda
+from ibbond.machine import Deadlines
 from ibbond.stack.events import Deliver, FrameCaptured, Happened, NetworkEffect, NetworkEvent, OnHost, OnSubnet
 from ibbond.stack.flows import Flow, Flows
 from ibbond.stack.host_stack import HostStack
@@ -49,7 +49,7 @@ class Network:
         self.hosts: dict[str, HostStack] = {}
         self.outside: dict[str, int] = {}  # ports at which programs of others take MADs: how many
         self._at_port: dict[str, HostStack] = {}
-        self._agenda: Agenda[str] = Agenda()
+        self._agenda: Deadlines[str] = Deadlines()
         self._flows = Flows(self.subnet, self.hosts, self._at_port)
         self._started = False
         self._late: list[NetworkEffect] = []  # of a refused request

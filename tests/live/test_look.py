@@ -87,3 +87,13 @@ def test_top_shows_which_member_carries(name: str) -> None:
     text = ibbond("lab", "top", "--name", name, "--times", "1", "--every", "0.1").stdout
     assert f"* {bond['active']}" in text
     assert ibbond("lab", "top", "--name", name, "--times", "1", "h9").returncode == 2
+
+
+def test_doctor_finds_that_labs_run_here() -> None:
+    done = ibbond("lab", "doctor", "--json")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["able"]) == (0, True)
+    states = {finding["name"]: finding["state"] for finding in facts["findings"]}
+    assert states["labs"] == states["TUN devices"] == "ok"
+    assert all(finding["fix"] for finding in facts["findings"] if finding["state"] != "ok")
+    assert "TUN devices" in ibbond("lab", "doctor").stdout

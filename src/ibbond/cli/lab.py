@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ibbond.cli.cables import capture, cut, events, flap, mend
+from ibbond.cli.doctor import doctor
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.files import import_topology, read_topology
@@ -37,7 +38,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    *(neighbors, probe, top, rdma_session),
+    *(neighbors, probe, top, doctor, rdma_session),
 ):
     lab.add_command(command)
 

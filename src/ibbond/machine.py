@@ -107,6 +107,10 @@ class Deadlines(Generic[Key]):
         self._heap.clear()
         self._current.clear()
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether this machine waits for something."""
+        return key in self._current
+
     def earliest(self) -> int | None:
         heap = self._heap
         while heap:

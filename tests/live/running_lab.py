@@ -71,3 +71,4 @@ def running(text: str, make_host: Callable[[str], Space], *, persist: bool = Fal
         loop.stop()
         thread.join()
         loop.close()
+    assert loop.faults.facts() == {"faults": {}, "malformed": {}}

@@ -111,7 +111,16 @@ def up(
             click.echo(describe(running.status))
         sys.stdout.flush()
         if foreground:
-            running.process.wait()
+            failed(name, running.process.wait())
+
+
+def failed(name: str, code: int) -> None:
+    """A lab that has ended by itself; `Refused` where that was not its proper end."""
+    from ibbond.lab.state import Files
+
+    if code:
+        why = f"signal {-code} has killed it" if code < 0 else "something in it failed"
+        raise Refused(f"lab {name} has ended", why=why, fix=f"Read its log: {Files(name).log}")
 
 
 def topology_text(file: Path | None, fabric: Path | None) -> tuple[str, str]:
@@ -234,8 +243,19 @@ def describe(facts: dict[str, object]) -> str:
         lines += ["", f"/sys/class/net of the hosts does not show bonds: {missing}"]
     if not as_dict(facts["manager"])["alive"]:
         lines += ["", "the subnet manager is dead; bring it back with: ibbond lab revive sm"]
+    lines += describe_faults(facts)
     lines += ["", table((describe_cable(as_dict(cable)) for cable in cables_of(facts)), ("CABLE", "", "STATE"))]
     return "\n".join(lines)
+
+
+def describe_faults(facts: dict[str, object]) -> list[str]:
+    """What went wrong inside, by where it came in; nothing where nothing did."""
+    lines = []
+    for kind, text in (("faults", "handling failed (traceback in the log)"), ("malformed", "could not be parsed")):
+        counts = as_dict(facts.get(kind) or {})
+        if counts:
+            lines += ["", f"{text}: {', '.join(f'{entry} {count}' for entry, count in counts.items())}"]
+    return lines
 
 
 def describe_device(name: str, facts: dict[str, object]) -> tuple[str, str, str, str]:

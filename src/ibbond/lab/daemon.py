@@ -124,7 +124,10 @@ class Lab:
         self.loop.call_at(self.loop.now(), lambda: self._look(ready))
         if self.opensm is not None:
             self._start_manager(self.opensm)
-        self.loop.run()
+        try:
+            self.loop.run()
+        except Refused as refusal:  # it belongs to who asked; that it came here is an error of ours
+            raise RuntimeError("a refusal has ended the lab") from refusal
 
     def _start_manager(self, manager: OpenSm) -> None:
         """When the start has nothing else to do any more, so that every MAD is answered at once."""
@@ -196,7 +199,7 @@ class Lab:
         self.loop = LiveLoop(self.network, self.spaces, persist=True)
         self.captures = Captures(self.loop)
         self.requests = Requests(self)
-        self.server = ControlServer(self.files.socket, self.requests.handlers())
+        self.server = ControlServer(self.files.socket, self.requests.handlers(), self.loop.faults)
         self.journal = Journal(self.began, self.topology.end_for_people, self.server.lay_out)
         self.loop.before_rest.append(self.server.ring)
         self.loop.listeners.append(self.journal.hear)
@@ -214,9 +217,14 @@ class Lab:
 
     def _open_tools(self) -> None:
         """InfiniBand tools are answered in every host; OpenSM is one of them."""
-        ports = {host.name: [device.port for device in host.devices] for host in self.topology.hosts if host.devices}
+        ports = {
+            host.name: [f"{hca.name}/{number}" for hca in host.hcas for number in range(1, hca.ports + 1)]
+            for host in self.topology.hosts
+            if host.hcas
+        }
         spaces = {name: space for name, space in self.spaces.items() if name in ports}
-        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports)
+        manager_host = next(iter(spaces)) if self.wish.manager == "opensm" else None
+        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports, manager_host)
         self._closing.callback(self.tools.close)
         self._closing.callback(RdmaServer(self.loop, self.spaces).close)
         adapters = {
@@ -224,10 +232,12 @@ class Lab:
         }
         self.rdma = RdmaPrograms(self.loop, self.spaces, adapters, self.files.rdma)
         self._closing.callback(self.rdma.close)
-        if self.wish.manager == "opensm":
+        if manager_host is not None:
             description = partitions(self.topology, self.network.subnet, {})
-            space = spaces[next(iter(spaces))]
-            self.opensm = OpenSm(self.loop, space, self.files.tools / "opensm", description, self._manager_ended)
+            home = self.files.tools / "opensm"
+            self.opensm = OpenSm(
+                self.loop, self.tools, self.spaces[manager_host], home, description, self._manager_ended
+            )
             self._closing.callback(self.opensm.close)
 
     def _open_views(self) -> None:
@@ -237,7 +247,13 @@ class Lab:
         self.loop.listeners.append(self.views.heard)
 
     def _look(self, ready: Callable[[dict[str, object]], None]) -> None:
-        """Look again and again whether the lab is ready, but not for ever."""
+        """Look again and again whether the lab is ready, but not for ever. What fails until then ends the start."""
+        try:
+            self._look_once(ready)
+        except Exception as error:
+            self.loop.fail(error)
+
+    def _look_once(self, ready: Callable[[dict[str, object]], None]) -> None:
         now = self.loop.now()
         waiting = self.waiting_for()
         patience = BROKEN_PATIENCE if self.wish.without or self.wish.profile != "default" else READY_PATIENCE

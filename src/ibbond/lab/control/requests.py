@@ -175,6 +175,7 @@ class Requests:
             "manager": {"kind": lab.wish.manager, "alive": self._lives(MANAGER)},
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
             "rdma": {"served": lab.rdma.missing is None, "why_not": lab.rdma.missing},
+            **lab.loop.faults.facts(),
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(*ends) for ends in self._cables()],
         }

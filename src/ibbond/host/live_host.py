@@ -52,7 +52,7 @@ class LiveHost:
         self.space = space
         self.tuns: dict[str, Tun] = {}
         self.deleted: list[str] = []  # devices whose TUN a user has deleted (`ip link delete`), seen by `changes`
-        self.renamed: list[tuple[str, str]] = []  # devices that a user had renamed, and to what; they are called back
+        self.undone: list[str] = []  # what users did to devices and was undone, in words, seen by `changes`
         self._devices = devices
         self._link_locals: dict[str, bytes] = {}
         self._addresses: dict[str, tuple[tuple[bytes, int], ...]] = {}
@@ -222,6 +222,8 @@ class LiveHost:
             device, link = self._devices.get(name), found.get(tun.index)
             if link is not None and link.name != name:
                 self._call_back(tun, name, link.name)
+            if link is not None and link.carrier not in (None, tun.carrier):
+                self._restore_carrier(tun)
             if device is not None:
                 events += self._difference(device, link)
         return events
@@ -230,7 +232,14 @@ class LiveHost:
         """Names are the topology's: ports, files and requests go by them."""
         with contextlib.suppress(OSError):  # its new name is taken, or this kernel renames nothing that is up
             self.kernel.rename(tun.index, name)
-            self.renamed.append((name, other))
+            self.undone.append(f"{name} was renamed to {other} and is {name} again: a lab's names stay")
+
+    def _restore_carrier(self, tun: Tun) -> None:
+        """`ip link set carrier off` works on a TUN device, but not on a bond or IPoIB device."""
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            tun.restore_carrier()
+            state = "on" if tun.carrier else "off"
+            self.undone.append(f"the carrier of {tun.name} was changed and is {state} again: only its cable decides it")
 
     def _difference(self, device: Device, link: Link | None) -> Iterator[HostEvent]:
         if link is None:

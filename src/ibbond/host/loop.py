@@ -458,9 +458,9 @@ class LiveLoop:
 
     def _put_right(self, live: LiveHost) -> None:
         """What users of the host did to its devices and may not."""
-        for name, other in live.renamed:
-            self._note(live, f"warning: {name} was renamed to {other} and is {name} again: a lab's names stay")
-        live.renamed = []
+        undone, live.undone = live.undone, []
+        for text in undone:
+            self._note(live, f"warning: {text}")
         deleted, live.deleted = live.deleted, []
         for name in deleted:
             if name in live.tuns:  # the network did not let go of it
@@ -473,7 +473,7 @@ class LiveLoop:
             try:
                 self.handle(OnHost(live.name, event))
             except Refused as refusal:
-                self._note(live, f"refused: {refusal}")
+                self._note(live, f"warning: undone: {refusal}")
                 if isinstance(event, SetAdmin | SetDeviceMtu):
                     device = self.network.hosts[live.name].namespace.get(event.device)
                     if device is not None:
@@ -494,7 +494,7 @@ class LiveLoop:
                 self._note(live, f"warning: {name} was deleted in the namespace and cannot be made anew yet: {refusal}")
             self.call_at(self.now() + RESTORE_AFTER, functools.partial(self._restore, live, name, again=True))
             return
-        self._note(live, f"{name} was deleted in the namespace and is made anew")
+        self._note(live, f"warning: {name} was deleted and exists again: hardware cannot be deleted")
         live.show(device)
 
     def _note(self, live: LiveHost, text: str) -> None:

@@ -41,7 +41,7 @@ NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex
 U32 = struct.Struct("=I")
 
 IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 3, 4, 13, 8
-IFLA_AF_SPEC = 26
+IFLA_AF_SPEC, IFLA_CARRIER = 26, 33
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x04, 0x08, 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 9, 15, 18
@@ -73,6 +73,7 @@ class Link:
     mtu: int
     address: bytes
     broadcast: bytes
+    carrier: bool | None = None  # None where the kernel does not say
 
     @property
     def up(self) -> bool:
@@ -84,7 +85,9 @@ class Link:
         found = attributes(body, LINK.size)
         name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
         mtu = _number(found, IFLA_MTU)
-        return cls(index, name, arphrd, flags, mtu, found.get(IFLA_ADDRESS, b""), found.get(IFLA_BROADCAST, b""))
+        address, broadcast = found.get(IFLA_ADDRESS, b""), found.get(IFLA_BROADCAST, b"")
+        carrier = bool(found[IFLA_CARRIER][0]) if found.get(IFLA_CARRIER) else None
+        return cls(index, name, arphrd, flags, mtu, address, broadcast, carrier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from types import FrameType, TracebackType
 from ibbond.backend.control_server import ControlServer, encode
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
-from ibbond.host import namespace
+from ibbond.host import capabilities, namespace
 from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
@@ -154,6 +154,7 @@ class Lab:
         self._found = False
         if become_able():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        capabilities.drop()  # while there is one thread, and before anything of a host is read
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
         self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)

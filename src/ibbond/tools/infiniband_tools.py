@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
+from ibbond.host import capabilities
 from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space, end_processes, enter
@@ -173,6 +174,7 @@ class OpenSm:
 
         def enter_host() -> None:
             enter(space.namespaces)
+            capabilities.drop(())
             system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it was killed before it could be heard of
                 os._exit(1)

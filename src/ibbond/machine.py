@@ -22,6 +22,7 @@ EffectT = TypeVar("EffectT")
 Key = TypeVar("Key", bound=Hashable)
 Timer = TypeVar("Timer", bound=enum.Enum)
 Arguments = ParamSpec("Arguments")
+MAX_STALE = 64  # entries of a heap beyond twice those in use, before it is made again without the others
 _Call = tuple[int, int, Callable[..., Any], tuple[Any, ...]]
 
 
@@ -102,6 +103,9 @@ class Deadlines(Generic[Key]):
             self._sequence += 1
             self._current[key] = (deadline, self._sequence)
             heapq.heappush(self._heap, (deadline, self._sequence, key))
+            if len(self._heap) > 2 * len(self._current) + MAX_STALE:
+                self._heap = [(at, number, each) for each, (at, number) in self._current.items()]
+                heapq.heapify(self._heap)
 
     def clear(self) -> None:
         self._heap.clear()

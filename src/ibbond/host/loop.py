@@ -23,6 +23,7 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import MadArrived
 from ibbond.host.guard import PAUSE_NS, Entry, Faults
 from ibbond.host.live_host import LiveHost
+from ibbond.host.looks import Looks
 from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses
 from ibbond.host.pump import Drops, Pump
@@ -98,6 +99,7 @@ class LiveLoop:
         self._turn.acquire()  # until `run` waits
         self._stopping = self._running = False
         self._fatal: BaseException | None = None
+        self._looks = Looks(self._look, self.now, self.call_at)
         self.add_reader(self._timer.fileno(), self._rang, Entry.TIMER)
         self.add_reader(self._bell, self._answer, Entry.CONTROL)
 
@@ -142,6 +144,9 @@ class LiveLoop:
                         watcher(events)
                 except Exception as error:
                     self._failed(fd, error)
+                if self._posted:  # by a thread that waits: not to come after all that is ready
+                    self._moved = True
+                    self.answer()
         if self._fatal is not None:
             raise self._fatal
 
@@ -234,7 +239,8 @@ class LiveLoop:
 
     def hear(self, host: str) -> None:
         """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""
-        self._kernel_spoke(self.hosts[host])
+        self.hosts[host].listen()
+        self._looks.look_now(host)
 
     def answer(self) -> None:
         """Make the calls that were posted; for whoever has ended `run` and still owes answers."""
@@ -439,10 +445,17 @@ class LiveLoop:
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
         if is_report(packet):
-            self._tell(live, live.group_changes())
+            live.groups_changed()
+            self._looks.ask(live.name)
         self.handle(OnHost(live.name, Transmit(device, packet, offload)))
 
     def _kernel_spoke(self, live: LiveHost) -> None:
+        live.listen()
+        self._looks.ask(live.name)
+
+    def _look(self, host: str) -> None:
+        """Tell the network what has changed in this host's kernel, and undo what users may not do."""
+        live = self.hosts[host]
         self._tell(live, live.changes())
         self._put_right(live)
 
@@ -506,7 +519,8 @@ class LiveLoop:
             self.faults.guard(Entry.NETLINK, functools.partial(self._read_groups_of, live))
 
     def _read_groups_of(self, live: LiveHost) -> None:
-        self._tell(live, live.group_changes())
+        live.groups_changed()
+        self._looks.ask(live.name)
 
     def _settle_again(self) -> None:
         self.call_at(self.now() + SETTLE_EVERY, self._settle_again)

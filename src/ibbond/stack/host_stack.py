@@ -47,6 +47,7 @@ from ibbond.stack.events import (
     Transmit,
 )
 from ibbond.stack.frames import Frames, WayOut
+from ibbond.stack.host_groups import GroupLimit
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.links import Links
 from ibbond.stack.next_hop import NextHops
@@ -91,6 +92,7 @@ class HostStack:
         self.namespace = Namespace()
         self.registry = Registry(self.namespace, profile=profile, without=without)
         self.next_hops = NextHops()
+        self.group_limit = GroupLimit()
         self.ip: dict[str, IpLayer] = {}
         self.generation = generation
         self.outbox = Outbox()
@@ -321,7 +323,9 @@ class HostStack:
 
     def forget(self, device: Device) -> None:
         """The device has left the namespace."""
-        self.touched(self.ip.pop(device.name))
+        layer = self.ip.pop(device.name)
+        layer.groups.forget()
+        self.touched(layer)
         self._touched_bonds[device.name] = None
         self.next_hops.forget(device.name)
         self._preparing.pop(device.name, None)

@@ -14,7 +14,7 @@ the kernel does instead (`neigh_changeaddr`).
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -27,6 +27,8 @@ REACHABLE_FOR = 30 * SECOND  # base_reachable_time
 DELAY = 5 * SECOND  # delay_first_probe_time
 STALE_FOR = 60 * SECOND  # gc_stale_time: idle entries are forgotten then
 QUEUE_PACKETS = 101  # unres_qlen: the oldest packet gives way
+MAX_NEIGHBORS = 1024  # gc_thresh3
+MAX_UNRESOLVED = 256
 
 
 class State(enum.Enum):
@@ -101,8 +103,9 @@ class Neighbors:
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._entries: dict[bytes, Neighbor] = {}
+        self._unresolved: OrderedDict[bytes, Neighbor] = OrderedDict()  # the INCOMPLETE ones, oldest first
         self._due: Deadlines[bytes] = Deadlines()  # by IP address
-        self.dropped = 0  # packets that gave way to younger ones
+        self.dropped = 0  # packets that gave way to younger ones, or for which the table had no room
         self.changes = 0  # how often a neighbor was at a new address
 
     def __iter__(self) -> Iterator[Neighbor]:
@@ -123,9 +126,10 @@ class Neighbors:
         """A packet for this neighbor: it goes, or it waits for an answer."""
         entry = self._entries.get(ip)
         if entry is None:
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
-            entry.waiting.append((packet, offload))
-            self._wait(entry, now + RETRY)
+            if not self._make_room():
+                self.dropped += 1
+                return []
+            self._ask_first(now, ip).waiting.append((packet, offload))
             return [Solicit(ip, packet=packet)]
         if entry.state is State.INCOMPLETE:
             self.dropped += len(entry.waiting) == QUEUE_PACKETS
@@ -145,8 +149,9 @@ class Neighbors:
         """Somebody wants the address of `ip` without sending a packet (`neigh_event_send`)."""
         entry = self._entries.get(ip)
         if entry is None:
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
-            self._wait(entry, now + RETRY)
+            if not self._make_room():
+                return []
+            self._ask_first(now, ip)
             return [Solicit(ip)]
         if entry.state is State.STALE:
             entry.state, entry.attempts = State.PROBE, 1
@@ -170,7 +175,7 @@ class Neighbors:
         """
         entry = self._entries.get(ip)
         if entry is None:
-            if not create:
+            if not create or len(self._entries) >= MAX_NEIGHBORS:
                 return []
             entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE)
         if entry.state is not State.INCOMPLETE and entry.hardware != hardware and not override:
@@ -179,6 +184,7 @@ class Neighbors:
             return []
         changed = entry.hardware != hardware
         entry.hardware, entry.heard_at = hardware, now
+        self._unresolved.pop(ip, None)
         if confirmed:
             self._reachable(entry, now)
         elif changed:
@@ -209,6 +215,7 @@ class Neighbors:
     def flush(self) -> None:
         """Forget everything, waiting packets included (`neigh_changeaddr`, `neigh_ifdown`)."""
         self._entries.clear()
+        self._unresolved.clear()
         self._due.clear()
         self._generation.bump()
 
@@ -241,6 +248,19 @@ class Neighbors:
                 self._wait(entry, now + RETRY)
                 return [*silent, Solicit(entry.ip, packet=entry.waiting[0][0] if entry.waiting else b"")]
 
+    def _ask_first(self, now: int, ip: bytes) -> Neighbor:
+        entry = self._entries[ip] = self._unresolved[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
+        self._wait(entry, now + RETRY)
+        return entry
+
+    def _make_room(self) -> bool:
+        """One more is to be looked for: the oldest that has not answered gives way. False: the table is full."""
+        if len(self._unresolved) >= MAX_UNRESOLVED:
+            oldest = next(iter(self._unresolved.values()))
+            self.dropped += len(oldest.waiting)
+            self._forget(oldest)
+        return len(self._entries) < MAX_NEIGHBORS
+
     def _reachable(self, entry: Neighbor, now: int) -> None:
         entry.state, entry.suspect = State.REACHABLE, False
         self._wait(entry, now + REACHABLE_FOR)
@@ -251,8 +271,10 @@ class Neighbors:
 
     def _forget(self, entry: Neighbor) -> list[NeighborEffect]:
         del self._entries[entry.ip]
+        self._unresolved.pop(entry.ip, None)
         self._due.report(entry.ip, None)
-        self._generation.bump()
+        if entry.hardware:
+            self._generation.bump()
         packets = tuple(packet for packet, _ in entry.waiting)
         return [Unreachable(entry.ip, packets)] if packets else []
 

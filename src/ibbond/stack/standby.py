@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
 
 AGAIN = 4 * SECOND  # interfaces give a preparation up after ten
-SOON = 100 * MS  # for new neighbors, which come in crowds
+SOON = 100 * MS  # for new neighbors and groups, which come in crowds
 NEIGHBORS = 128  # whose paths are asked for ahead
 
 
@@ -28,13 +28,22 @@ class Standby:
         self._host = host
         self._due: dict[str, int] = {}
         self._asked: set[str] = set()
+        self._prepared: dict[str, int] = {}  # when
         self._known: dict[str, int] = {}  # how much the neighbors had changed when they were looked at last
 
     def changed(self, bond: str) -> None:
-        """A group or a member's carrier is another one: prepare anew when what happens now is over."""
+        """A member or its carrier is another one: prepare again when what happens now is over."""
         if bond not in self._asked:
             self._asked.add(bond)
             self._host.later(lambda: self._prepare(bond))
+
+    def groups_changed(self, bond: str) -> None:
+        """So for groups, but for a crowd of them not each time: to prepare means to look at all."""
+        soon = self._prepared.get(bond, -SOON) + SOON
+        if bond in self._due and soon > self._host.now:
+            self._due[bond] = min(self._due[bond], soon)
+        else:
+            self.changed(bond)
 
     def neighbors_changed(self, bond: str, count: int) -> None:
         """The neighbors of a bond have changed so many times."""
@@ -55,6 +64,7 @@ class Standby:
         bond = host.registry.bonds.get(name)
         if bond is None or not self._applies(bond):
             self._due.pop(name, None)
+            self._prepared.pop(name, None)
             return
         known = host.ip[name].neighbors
         neighbors = [entry.hardware for entry in known if entry.hardware][:NEIGHBORS]
@@ -62,6 +72,7 @@ class Standby:
             if host.links.get(member) is not None:
                 host.links.prepare(host.now, member, bond.device.multicast, neighbors)
         self._known[name] = known.changes
+        self._prepared[name] = host.now
         self._due[name] = host.now + AGAIN
 
     def _applies(self, bond: Bond) -> bool:

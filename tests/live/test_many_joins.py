@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from running_lab import RunningLab, running
 
 from ibbond.host.namespace import Space
 from ibbond.host.waiting import Ready, Waiter
 from ibbond.stack.host_groups import MAX_GROUPS
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.verbs.timing import Timing
+from tests.live.running_lab import RunningLab, running
 
 JOIN = """
 import socket, struct, sys
@@ -43,6 +43,7 @@ for _ in range(5000):
         pass
 """
 LONGEST_TURN_S = 0.1
+MAX_TOTAL_S = 2  # for all joins
 
 
 @dataclass
@@ -95,7 +96,7 @@ def test_ten_thousand_joins_block_nothing(lab2: RunningLab, turns: Turns) -> Non
     assert program.stdout is not None
     assert program.stdout.readline() == "joined\n"
     assert lab2.until(lambda: min(attached(lab2)) >= MAX_GROUPS, seconds=60)
-    assert turns.total < 2 + 1, "the joins, and what else happened meanwhile"
+    assert turns.total < 3 * MAX_TOTAL_S, "a core that is shared with others is slower"
     assert lab2.run("h1", "ping -c 3 -i 0.2 -W 2 10.0.0.2").returncode == 0
     program.communicate("")
     assert lab2.until(lambda: max(attached(lab2)) < 10, seconds=60)

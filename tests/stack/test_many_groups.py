@@ -9,7 +9,6 @@ from collections.abc import Callable
 from cProfile import Profile
 
 import pytest
-from small_world import SmallWorld, ip, ping, world_of
 
 from ibbond.fabric.events import Cut, Reregister
 from ibbond.ipoib.membership import MAX_SEND_ONLY
@@ -22,6 +21,7 @@ from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import FIRST_MLID
 from ibbond.wire.group_reports import membership
 from ibbond.wire.smp import MULTICAST_CAP
+from tests.stack.small_world import SmallWorld, ip, ping, world_of
 
 OWN = 4  # broadcast, all-hosts, all-nodes, and what resolves neighbors
 SOURCE = ip("10.0.0.1")

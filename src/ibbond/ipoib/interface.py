@@ -268,6 +268,19 @@ class Interface:
             effects += self._paths.learn(now, neighbor)
         return effects
 
+    def prepare_more(self, now: int, groups: Iterable[tuple[bytes, bool]]) -> list[InterfaceEffect]:
+        """Add groups (20-byte addresses) to what was prepared, or take them out where they are not wanted any more."""
+        effects: list[InterfaceEffect] = []
+        for group, wanted in groups:
+            if joinable(group, self.device.broadcast):
+                mgid = group[GROUP_OCTET:]
+                self._preparation.change(now, mgid, wanted=wanted)
+                if self._carrier and wanted:
+                    effects += self.groups.want(now, mgid)
+                elif self._carrier and group not in self.device.multicast:
+                    effects += self.groups.unwant(now, mgid)
+        return effects
+
     def superseded(self) -> list[InterfaceEffect]:
         """Another interface carries the traffic from now on. What waits here and names this one's address is dropped:
         sent later, it would be the last word that the others hear.

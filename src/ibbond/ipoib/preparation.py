@@ -32,6 +32,15 @@ class Preparation:
         self._open_groups, self._open_neighbors = deque(self.mgids), deque(neighbors)
         self._until = now + PREPARATION_NS
 
+    def change(self, now: int, mgid: bytes, *, wanted: bool) -> None:
+        """One group more, or less."""
+        if not wanted:
+            self.mgids.pop(mgid, None)
+        elif mgid not in self.mgids:
+            self.mgids[mgid] = None
+            self._open_groups.append(mgid)
+            self._until = now + PREPARATION_NS if self._until is None else self._until
+
     def clear(self) -> None:
         self.mgids, self._until = {}, None
         self._open_groups.clear()

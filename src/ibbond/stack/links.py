@@ -262,6 +262,11 @@ class Links:
         interface = self._interfaces[name]
         self._run(now, interface, interface.doubt(now, destination))
 
+    def prepare_more(self, now: int, name: str, groups: Iterable[tuple[bytes, bool]]) -> None:
+        """Groups (20-byte addresses) that are wanted ahead of a switch since, or are not any more."""
+        interface = self._interfaces[name]
+        self._run(now, interface, interface.prepare_more(now, groups))
+
     def ready(self, name: str) -> bool:
         interface = self._interfaces.get(name)
         return interface is None or interface.ready()

@@ -8,7 +8,7 @@ from ibbond.bonding.effects import ProbeArp, ProbeNeighbor
 from ibbond.bonding.member import Link
 from ibbond.machine import MS
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
-from tests.bonding.bond_host import Host
+from tests.bonding.bond_host import Host, infiniband
 
 OWN, TARGET, OTHER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 254)), bytes((10, 0, 0, 253))
 OWN6, TARGET6 = bytes.fromhex("fe80" + "00" * 13 + "01"), bytes.fromhex("fe80" + "00" * 13 + "fe")
@@ -22,7 +22,8 @@ class Net:
         self.host, self.bond = host, bond
         self.hardware = (hardware_type, hardware_length)
         self.silent: set[bytes] = set()
-        self.dead: set[str] = set()
+        self.dead: set[str] = set()  # members that reach nothing, and leaves without a way to the targets
+        self.leaves: dict[str, str] = {}
         self.probes: list[ProbeArp | ProbeNeighbor] = []
         host.do(bond, e.AddressesChanged((OWN, OWN6)))
 
@@ -34,6 +35,15 @@ class Net:
             self._answer(self.host.wait(10))
             self.host.effects.clear()
 
+    def leaf(self, member: str) -> str:
+        """The switch of a member; by default all are at one."""
+        return self.leaves.get(member, "leaf1")
+
+    def _echo(self, member: str, probe: ProbeArp | ProbeNeighbor) -> e.BondEvent:
+        if isinstance(probe, ProbeArp):
+            return e.ArpSeen(member, *self.hardware, 1, OWN, probe.target, own=True)
+        return e.NeighborDiscoverySeen(member, 135, OWN6, probe.target, probe.target, own=True)
+
     def _answer(self, effects: list[object]) -> None:
         for probe in effects:
             if not isinstance(probe, ProbeArp | ProbeNeighbor):
@@ -42,8 +52,10 @@ class Net:
             if probe.name in self.dead:
                 continue
             for other in self.bond.members:  # a broadcast request reaches the other members
-                if other != probe.name and other not in self.dead and isinstance(probe, ProbeArp):
-                    self.host.do(self.bond, e.ArpSeen(other, *self.hardware, 1, OWN, probe.target))
+                if other != probe.name and other not in self.dead and self.leaf(other) == self.leaf(probe.name):
+                    self.host.do(self.bond, self._echo(other, probe))
+            if self.leaf(probe.name) in self.dead:
+                continue
             if probe.target in self.silent:
                 continue
             if isinstance(probe, ProbeArp):
@@ -53,12 +65,14 @@ class Net:
                 self.host.do(self.bond, seen)
 
 
-def net(kind: str = "ib", profile: str = "default", **options: object) -> tuple[Host, Bond, Net]:
+def net(kind: str = "ib", profile: str = "default", members: int = 2, **options: object) -> tuple[Host, Bond, Net]:
     host = Host(profile)
-    members = ("ib1", "ib2") if kind == "ib" else ("eth1", "eth2")
+    if members > 3:
+        host.add(infiniband("ib4", bytes.fromhex("8000004cfe800000000000000002c903000a0004")))
+    names = tuple(f"{kind}{number}" for number in range(1, members + 1))
     hardware = (INFINIBAND, 20) if kind == "ib" else (ETHERNET, 6)
     options = {"arp_interval": T, "arp_ip_target": "+10.0.0.254", **options}
-    bond = host.bond(mode=1, members=members, **options)
+    bond = host.bond(mode=1, members=names, **options)
     made = Net(host, bond, *hardware)
     host.do(bond, e.Open())
     return host, bond, made
@@ -89,6 +103,41 @@ def test_a_dead_switch_behind_a_live_port_fails_over(kind: str) -> None:
     lan.run(500)
     assert bond.members[first].link is Link.UP
     assert bond.active == second
+
+
+@pytest.mark.parametrize("target", ["arp_ip_target", "ns_ip6_target"])
+@pytest.mark.parametrize("validate", ["none", "backup", "all", "filter"])
+def test_a_leaf_without_an_uplink_is_left(validate: str, target: str) -> None:
+    """The two members at it receive each other's probes, and that is no sign of a way to the target."""
+    host, bond, lan = net(members=4, arp_validate=validate)
+    if target == "ns_ip6_target":
+        host.set(bond, "ns_ip6_target", "+fe80::fe")
+        host.set(bond, "arp_ip_target", "-10.0.0.254")
+    lan.leaves = {"ib3": "leaf2", "ib4": "leaf2"}
+    lan.run(1000)
+    assert bond.active == "ib1"
+    assert bond.members["ib2"].link is Link.UP, "its leaf is that of a member that is answered"
+    lan.dead.add("leaf1")
+    lan.run(10 * T)
+    found = bond.active
+    assert found in ("ib3", "ib4")
+    for _ in range(20):
+        lan.run(T)
+        assert bond.active == found
+    assert [name for name, member in bond.members.items() if member.link is Link.UP] == ["ib3", "ib4"]
+
+
+def test_the_kernel_takes_own_probes_for_life() -> None:
+    """Row `own_probes_count`: two members behind a dead uplink take turns."""
+    _, bond, lan = net(members=4, profile="kernel-6.1")
+    lan.leaves = {"ib3": "leaf2", "ib4": "leaf2"}
+    lan.run(1000)
+    lan.dead.add("leaf1")
+    seen = set()
+    for _ in range(100):
+        lan.run(T)
+        seen.add(bond.active)
+    assert seen == {"ib1", "ib2"}
 
 
 def test_a_primary_that_hears_again_takes_over() -> None:
@@ -155,8 +204,9 @@ def test_ipv6_targets() -> None:
     assert bond.active is None
 
 
-def test_backups_listen_to_the_solicited_groups_of_ipv6_targets() -> None:
-    host, bond, _ = net(arp_validate="all")
+@pytest.mark.parametrize("profile", ["default", "kernel-6.1"])
+def test_backups_listen_to_the_solicited_groups_of_ipv6_targets(profile: str) -> None:
+    host, bond, _ = net(profile=profile, arp_validate="all")
     host.set(bond, "ns_ip6_target", "+fe80::fe")
     group = bytes.fromhex("00ffffffff12601bffff000000000001ff0000fe")
     assert group in host.device("ib2").multicast
@@ -166,7 +216,7 @@ def test_backups_listen_to_the_solicited_groups_of_ipv6_targets() -> None:
     assert group in host.device("ib1").multicast
     assert group not in host.device("ib2").multicast
     host.set(bond, "arp_validate", "none")
-    assert group not in host.device("ib1").multicast
+    assert (group in host.device("ib1").multicast) is (profile == "default")
     host.set(bond, "arp_validate", "backup")
     host.do(bond, e.RemoveMember("ib1"))
     assert group not in host.device("ib1").multicast

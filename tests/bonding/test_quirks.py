@@ -130,6 +130,15 @@ def ignores_infinibands_arp(host: Host) -> bool:
     return bond.members["ib1"].last_rx == before
 
 
+@shows("own_probes_count")
+def a_probe_of_its_own_is_life(host: Host) -> bool:
+    bond = host.bond(mode=1, arp_interval=100, arp_ip_target="+10.0.0.2", members=("ib1", "ib2"), up=True)
+    before = bond.members["ib2"].last_rx
+    host.wait(10)
+    host.do(bond, e.ArpSeen("ib2", INFINIBAND, 20, 1, bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2)), own=True))
+    return bond.members["ib2"].last_rx > before
+
+
 @shows("equal_priority_moves")
 def a_new_member_moves_the_traffic(host: Host) -> bool:
     bond = pair(host)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ibbond.bonding.member import Link
+from ibbond.machine import MS
 from ibbond.sim.explore import explore, read_story, run_one
 from ibbond.sim.faults import Fault
 from ibbond.sim.world import World
@@ -55,6 +57,45 @@ def test_three_members(first: int) -> None:
 @pytest.mark.parametrize("first", range(0, 20, CHUNK))
 def test_connected_mode(first: int) -> None:
     assert not broken("connected_mode", range(first, first + CHUNK))
+
+
+@pytest.mark.parametrize("first", range(0, 20, CHUNK))
+def test_arp_monitor(first: int) -> None:
+    assert not broken("arp_monitor", range(first, first + CHUNK))
+
+
+@pytest.mark.parametrize("validate", ["none", "active", "backup", "all", "filter"])
+def test_members_behind_a_dead_uplink_are_left(validate: str) -> None:
+    """Two members receive each other's probes there. Those at the other leaf have a way, and carry traffic for good."""
+    text = (
+        (SCENARIOS / "arp_monitor.toml")
+        .read_text()
+        .replace('arp_ip_target = ["10.0.0.3"] }', f'arp_ip_target = ["10.0.0.3"], arp_validate = "{validate}" }}')
+    )
+    fault = Fault("cut_any", at_ms=2000, where="leaf1/20", lasting_ms=5000)
+    story = replace(read_story(text, "arp_monitor"), faults=(fault,), random_faults=None, probe_ms=100)
+    world = World(story)
+    world.begin()
+    world.run_until(1900 * MS)
+    bond = world.network.hosts["h1"].registry.bonds["bond0"]
+    assert (bond.active, [member.name for member in bond.members.values() if member.link is Link.UP]) == (
+        "ib0",
+        ["ib0", "ib1", "ib2", "ib3"],
+    )
+    world.run_until(2600 * MS)  # 12 intervals
+    for ms in range(2600, 7000, 50):
+        world.run_until(ms * MS)
+        assert bond.active in ("ib2", "ib3")
+
+
+def test_validated_probes_where_nothing_goes_wrong() -> None:
+    """Before the first answer members are tried in turn: state active, with none that is the active member."""
+    text = (SCENARIOS / "arp_monitor.toml").read_text()
+    story = replace(read_story(text, "arp_monitor"), random_faults=None, length_ms=3000)
+    for profile in ("default", "kernel-6.1"):
+        world = World(story, profile=profile)
+        world.begin()
+        world.run_until(3000 * MS)  # checked after every step
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,7 +9,7 @@ from ibbond.bonding import announcements, failover, selection
 from ibbond.bonding.effects import ProbeArp, ProbeNeighbor
 from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
 from ibbond.bonding.member import Link, Member
-from ibbond.bonding.state import JIFFY, BondTimer, State
+from ibbond.bonding.state import JIFFY, State
 from ibbond.machine import MS
 from ibbond.wire.hardware_type import ETHERNET
 
@@ -30,12 +30,12 @@ def run(state: State) -> None:
             if _inspect(state):
                 if state.lock_taken:
                     state.lock_taken = False
-                    state.timers.set(BondTimer.ARP, state.now + JIFFY)
+                    state.arp_at = state.now + JIFFY
                     return
                 _commit(state)
             _probe(state)
     state.lock_taken = False
-    state.timers.set(BondTimer.ARP, state.now + state.values.arp_interval * MS if state.values.arp_interval else None)
+    state.arp_at = state.now + state.values.arp_interval * MS if state.values.arp_interval else None
     if state.values.active_backup:
         announcements.after_arp_run(state, was_due)
 
@@ -212,16 +212,44 @@ def frame_seen(state: State, member: Member, event: ArpSeen | NeighborDiscoveryS
     """`bond_rcv_validate`: any frame shows life, unless answers of targets are asked for."""
     if not state.probing:
         return
+    if event.own and not state.rules.kernel("own_probes_count"):
+        _own_probe_seen(state, member, event)
+        return
     validate = state.values.arp_validate
     wanted = VALIDATE_BACKUP if member.backup else VALIDATE_ACTIVE
     if not validate & wanted:
         is_arp_or_ipv6 = not isinstance(event, FrameSeen) or event.ipv6
         if not validate & FILTER or is_arp_or_ipv6:
             member.last_rx = state.now
+            _answered(state, member)
     elif isinstance(event, ArpSeen):
         _arp_seen(state, member, event)
     elif isinstance(event, NeighborDiscoverySeen):
         _neighbor_seen(state, member, event)
+
+
+def _own_probe_seen(state: State, member: Member, event: ArpSeen | NeighborDiscoverySeen | FrameSeen) -> None:
+    """A member received what another one asked: it has a way to that member, and to the target if that is answered."""
+    if not member.backup or isinstance(event, FrameSeen):
+        return
+    if isinstance(event, ArpSeen):
+        asked, targets = event.target_ip, state.values.arp_ip_target
+    else:
+        asked, targets = event.target, state.values.ns_ip6_target
+    if asked in targets:
+        member.echoes[targets.index(asked)] = state.now
+
+
+def _answered(state: State, member: Member, target: int | None = None) -> None:
+    """A member that asks was answered (by this target, where that is known): so the probes of before were worth it."""
+    if member.backup:
+        return
+    for other in state.members.values():
+        for index, at in tuple(other.echoes.items()):
+            if target in (None, index):
+                del other.echoes[index]
+                other.last_rx = max(other.last_rx, at)
+                other.target_rx[index] = max(other.target_rx[index], at)
 
 
 def _arp_seen(state: State, member: Member, event: ArpSeen) -> None:
@@ -241,6 +269,7 @@ def _validate_arp(state: State, member: Member, target: bytes, own: bytes) -> No
     targets = state.values.arp_ip_target
     if any(target) and own in state.ip_addresses and target in targets:
         member.last_rx = member.target_rx[targets.index(target)] = state.now
+        _answered(state, member, targets.index(target))
 
 
 def _neighbor_seen(state: State, member: Member, event: NeighborDiscoverySeen) -> None:
@@ -252,6 +281,7 @@ def _neighbor_seen(state: State, member: Member, event: NeighborDiscoverySeen) -
     ours = event.destination == ALL_NODES or event.destination in state.ip_addresses
     if ours and any(event.source) and event.source in targets:
         member.last_rx = member.target_rx[targets.index(event.source)] = state.now
+        _answered(state, member, targets.index(event.source))
 
 
 def _active_hears_targets(state: State) -> bool:

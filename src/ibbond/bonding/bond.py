@@ -29,10 +29,9 @@ from ibbond.bonding.member import Member
 from ibbond.bonding.option import NAME_CHARACTERS
 from ibbond.bonding.quirks import Rules
 from ibbond.bonding.snapshot import BondSnapshot
-from ibbond.bonding.state import BondTimer, State
+from ibbond.bonding.state import State
 from ibbond.bonding.values import Values, initial
 from ibbond.errors import Refused
-from ibbond.machine import earliest
 from ibbond.netdev.device import AddressOrigin, Device, Notice, Statistics
 from ibbond.netdev.namespace import Namespace
 
@@ -69,6 +68,11 @@ class Bond:
         return self._state.active if self._state.values.uses_primary else None
 
     @property
+    def on_trial(self) -> str | None:
+        """The member by which the ARP monitor probes while none is active; it is in state active meanwhile."""
+        return self._state.arp_member.name if self._state.arp_member else None
+
+    @property
     def values(self) -> Values:
         return self._state.values
 
@@ -93,18 +97,18 @@ class Bond:
         state.now = now
         if state.preparation is not None and state.preparation.until <= now:
             selection.finish_preparation(state)
-        if state.timers.expired(BondTimer.MONITOR, now):
+        if state.monitor_at is not None and state.monitor_at <= now:
             miimon.run(state)
         if (delay_ends_at := miimon.delay_deadline(state)) is not None and delay_ends_at <= now and state.running:
             miimon.carrier_changed(state)
-        if state.timers.expired(BondTimer.ARP, now):
+        if state.arp_at is not None and state.arp_at <= now:
             arp_monitor.run(state)
-        if state.timers.expired(BondTimer.LACP, now):
+        if state.lacp_at is not None and state.lacp_at <= now:
             lacp.run(state)
             failover.set_carrier(state)
-        if state.timers.expired(BondTimer.OVERHEARING, now):
+        if state.overhears_until is not None and state.overhears_until <= now:
             adaptive.stop_overhearing(state)
-        if state.timers.expired(BondTimer.REPORTS, now):
+        if state.reports_at is not None and state.reports_at <= now:
             announcements.send_reports(state)
         return self._settle()
 
@@ -112,12 +116,20 @@ class Bond:
         state = self._state
         if state.effects or self._carriers_changed:
             return state.now
-        return earliest(
-            state.timers.next(),
+        earliest = None
+        for at in (
+            state.monitor_at,
+            state.arp_at,
+            state.reports_at,
+            state.lacp_at,
+            state.overhears_until,
             announcements.deadline(state),
             miimon.delay_deadline(state) if state.running else None,
             state.preparation.until if state.preparation is not None else None,
-        )
+        ):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def route(self, queue: int = 0) -> str | None:
         """The name of the member that sends a frame (of transmit queue `queue`), or None: drop it."""

@@ -88,7 +88,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class ArpSeen:
-    """An ARP packet came in at a member (`bond_arp_rcv`); addresses are 4 bytes, lengths and type from the packet."""
+    """An ARP packet came in at a member (`bond_arp_rcv`); addresses are 4 bytes, lengths and type from the packet.
+
+    `own`: another member of the bond has sent it.
+    """
 
     name: str
     hardware_type: int
@@ -96,6 +99,7 @@ class ArpSeen:
     operation: int
     sender_ip: bytes
     target_ip: bytes
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class NeighborDiscoverySeen:
     source: bytes
     destination: bytes
     target: bytes
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class FrameSeen:
 
     name: str
     ipv6: bool = False
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

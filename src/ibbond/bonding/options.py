@@ -69,7 +69,6 @@ _ROWS = (
         default_word=0,
         shows_word=True,
         in_effect=PRIMARY_MODES,
-        since=(2, 6, 33),
     ),
     Option(
         "fail_over_mac",
@@ -81,7 +80,6 @@ _ROWS = (
         no_members=True,
         shows_word=True,
         in_effect=BACKUP_ONLY,
-        since=(2, 6, 24),
     ),
     _milliseconds("miimon", 3, "How often carriers are polled. Setting it stops the ARP monitor."),
     _delay(
@@ -134,7 +132,6 @@ _ROWS = (
         modes=ARP_MODES,
         shows_word=True,
         needs="arp_interval",
-        since=(2, 6, 19),
     ),
     Option(
         "arp_all_targets",
@@ -144,7 +141,6 @@ _ROWS = (
         default_word=0,
         shows_word=True,
         needs="arp_interval",
-        since=(3, 11),
     ),
     Option(
         "arp_missed_max",
@@ -168,7 +164,6 @@ _ROWS = (
         default_word=1,
         field="num_peer_notif",
         in_effect=BACKUP_ONLY,
-        since=(2, 6, 27),
     ),
     Option(
         "num_unsol_na",
@@ -179,7 +174,6 @@ _ROWS = (
         limits=(0, 255),
         default_word=1,
         field="num_peer_notif",
-        since=(2, 6, 29),
     ),
     Option(
         "peer_notif_delay",
@@ -191,7 +185,6 @@ _ROWS = (
         needs="num_grat_arp",
         counted_in_runs=True,
         label="peer notification delay",
-        since=(5, 3),
     ),
     Option(
         "resend_igmp",
@@ -201,7 +194,6 @@ _ROWS = (
         words=TO_255,
         limits=(0, 255),
         default_word=1,
-        since=(2, 6, 37),
     ),
     Option(
         "all_slaves_active",
@@ -209,7 +201,6 @@ _ROWS = (
         17,
         words=OFF_ON,
         default_word=0,
-        since=(2, 6, 36),
     ),
     Option(
         "queue_id",
@@ -218,7 +209,6 @@ _ROWS = (
         Kind.QUEUES,
         limits=(0, 16),
         after_members=True,
-        since=(2, 6, 36),
     ),
     Option(
         "prio",
@@ -239,7 +229,6 @@ _ROWS = (
         limits=(0, INT_MAX),
         default_word=0,
         in_effect=LACP_ONLY,
-        since=(3, 1),
     ),
     Option(
         "xmit_hash_policy",
@@ -259,7 +248,6 @@ _ROWS = (
         limits=(0, 65535),
         default_word=1,
         modes=RR_ONLY,
-        since=(3, 13),
     ),
     Option(
         "lp_interval",
@@ -271,7 +259,6 @@ _ROWS = (
         default_word=1,
         unit="s",
         in_effect=ADAPTIVE,
-        since=(3, 13),
     ),
     Option(
         "tlb_dynamic_lb",
@@ -282,7 +269,6 @@ _ROWS = (
         default_word=1,
         modes=ADAPTIVE,
         bond_down=True,
-        since=(3, 16),
     ),
     Option(
         "lacp_rate",
@@ -314,7 +300,6 @@ _ROWS = (
         bond_down=True,
         shows_word=True,
         in_effect=LACP_ONLY,
-        since=(2, 6, 29),
     ),
     Option(
         "ad_actor_sys_prio",
@@ -326,7 +311,6 @@ _ROWS = (
         default_word=65535,
         modes=LACP_ONLY,
         readable_in=LACP_ONLY,
-        since=(4, 2),
     ),
     Option(
         "ad_actor_system",
@@ -335,7 +319,6 @@ _ROWS = (
         Kind.ADDRESS,
         modes=LACP_ONLY,
         readable_in=LACP_ONLY,
-        since=(4, 2),
     ),
     Option(
         "ad_user_port_key",
@@ -347,7 +330,6 @@ _ROWS = (
         modes=LACP_ONLY,
         bond_down=True,
         readable_in=LACP_ONLY,
-        since=(4, 2),
     ),
     Option(
         "coupled_control",

@@ -117,6 +117,12 @@ _DEFECTS = (
         why="arp_validate makes IPoIB members flap or never come up",
     ),
     Quirk(
+        "own_probes_count",
+        kernel="a backup that receives the active member's own broadcast probes is taken for up, answered or not",
+        ours="such a probe counts for a backup once a target has answered the member that sent it",
+        why="behind a dead uplink two members take turns for ever, and those with a path to the target are not tried",
+    ),
+    Quirk(
         "equal_priority_moves",
         kernel="without a primary any re-run of the choice goes back to the first member that is up",
         ours="the active member stays while none has a higher priority",

@@ -1,7 +1,8 @@
-"""Backups that shall be validated by IPv6 targets must hear their neighbor solicitations: the groups for that.
+"""Backups that are monitored by IPv6 targets must receive the bond's neighbor solicitations: the groups for that.
 
 Read first: `bond_slave_ns_maddrs_add` and its callers in the kernel's driver. A backup listens to the solicited-node
-group of each target while `arp_validate` is set; the active member has the bond's own groups. Left out: the frames.
+group of each target, in the kernel only while `arp_validate` is set: there any frame counts otherwise, here none of the
+bond's own does before it was answered. The active member has the bond's own groups. Left out: the frames.
 """
 
 from ibbond.bonding.member import Member
@@ -34,7 +35,8 @@ def listen(member: Member, groups: tuple[bytes, ...]) -> None:
 def _wanted(state: State, member: Member) -> tuple[bytes, ...]:
     values, device = state.values, member.device
     hears_multicast = bool(device.flags & Flags.MULTICAST)
-    if not (values.active_backup and values.arp_validate and member.backup and hears_multicast):
+    asked_for = values.arp_validate or not state.rules.kernel("own_probes_count")
+    if not (values.active_backup and asked_for and member.backup and hears_multicast):
         return ()
     targets = values.ns_ip6_target
     return tuple(map_group(SOLICITED_NODE + target[13:], device.type, device.broadcast) for target in targets)

@@ -48,8 +48,7 @@ class Views:
         try:
             for name, space in spaces.items():
                 tree = Tree(HostFacts(self._loop.network.hosts[name], adapters.get(name, {})))
-                devices = tuple(self._loop.hosts[name].tuns)
-                self._mounted[name] = Mounted(space, tree, backends[name], devices, self._loop.faults)
+                self._mounted[name] = Mounted(space, tree, backends[name], tuple(self._loop.hosts[name].tuns))
         except OSError as error:
             self.missing = f"it cannot be mounted: {error.strerror or error}"
             self._abort()

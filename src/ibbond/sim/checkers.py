@@ -31,10 +31,10 @@ def bonds(world: "World") -> list[tuple[str, Bond]]:
 
 
 def at_most_one_active(world: "World") -> None:
-    """Only the active member is in state active."""
+    """Only the active member is in state active; while there is none, the one that the ARP monitor tries."""
     for name, bond in bonds(world):
         active = [member.name for member in bond.members.values() if not member.backup]
-        if active and active != [bond.active]:
+        if active and active not in ([bond.active], [bond.on_trial]):
             raise Broken(f"{name} has {active} in state active, and {bond.active} is the active member")
 
 
@@ -98,7 +98,7 @@ class DeliveryChecker:
         grace = bond.values.number("handover_ms") * MS
         if effect.member == active or (effect.member == before and world.now - since <= grace):
             return
-        if effect.member == bond.active:  # became active in this very step
+        if effect.member in (bond.active, bond.on_trial):  # became active in this very step, or is tried
             return
         raise Broken(f"{name} delivered a frame through {effect.member}, and {active} is active")
 

@@ -122,10 +122,13 @@ class Frames:
             upper, member = device, ""
         else:
             upper, member = bond.device, device.name
-            if bond.values.arp_interval:
-                self._host.tell_bond(bond, _seen(member, frame, arp, discovery))
             unicast = frame.kind == "host"
-            if not bond.accepts(member, now, unicast) or (not unicast and self._is_our_own(bond, frame)):
+            monitored, accepted = bool(bond.values.arp_interval), bond.accepts(member, now, unicast)
+            own = not unicast and (monitored or accepted) and self._is_our_own(bond, frame)
+            if monitored:
+                self._host.tell_bond(bond, _seen(member, frame, arp, discovery, own=own))
+                accepted = bond.accepts(member, now, unicast)
+            if own or not accepted:
                 return
         if not upper.up:
             return
@@ -247,11 +250,13 @@ def _conflict_text(conflict: Conflict) -> str:
 
 
 def _seen(
-    member: str, frame: Frame, arp: Arp | None, discovery: nd.Message | None
+    member: str, frame: Frame, arp: Arp | None, discovery: nd.Message | None, *, own: bool
 ) -> ArpSeen | NeighborDiscoverySeen | FrameSeen:
     """What the ARP monitor hears of a frame."""
     if arp is not None:
-        return ArpSeen(member, arp.hardware_type, len(arp.sender_hardware), arp.operation, arp.sender_ip, arp.target_ip)
+        length = len(arp.sender_hardware)
+        return ArpSeen(member, arp.hardware_type, length, arp.operation, arp.sender_ip, arp.target_ip, own)
     if isinstance(discovery, nd.NeighborSolicitation | nd.NeighborAdvertisement):
-        return NeighborDiscoverySeen(member, discovery.KIND, discovery.source, discovery.destination, discovery.target)
-    return FrameSeen(member, ipv6=frame.ethertype == ETHERTYPE_IPV6)
+        addresses = (discovery.source, discovery.destination, discovery.target)
+        return NeighborDiscoverySeen(member, discovery.KIND, *addresses, own)
+    return FrameSeen(member, ipv6=frame.ethertype == ETHERTYPE_IPV6, own=own)

@@ -14,7 +14,6 @@ from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import Post
 from ibbond.fabric.reliable import Buffer
 from ibbond.fabric.subnet import Subnet
-from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_connecting import Connecting
 from ibbond.stack.rdma_events import (
@@ -192,7 +191,8 @@ class RdmaUsers:
         self._connecting.tick(now)
 
     def deadline(self) -> int | None:
-        return earliest(self._resolving.deadline(), self._connecting.deadline())
+        waits = (self._resolving.deadline(), self._connecting.deadline())
+        return min((at for at in waits if at is not None), default=None)
 
 
 def _listens(one: RdmaId, port: int) -> bool:

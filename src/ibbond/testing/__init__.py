@@ -1,1 +1,0 @@
-"""Labs as fixtures: the supported Python API (`ibbond.Lab`) and the pytest plugin built on it."""

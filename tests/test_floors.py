@@ -17,7 +17,7 @@ FLOORS = (
     {"sysfs", "ops"},
     {"lab"},
     {"demo"},
-    {"cli"},
+    {"cli", "testing"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}

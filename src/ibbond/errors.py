@@ -5,6 +5,7 @@ outside, which are counted and dropped. A broken promise of our own is an `asser
 """
 
 import errno
+from collections.abc import Callable
 
 
 class Refused(Exception):
@@ -19,6 +20,15 @@ class Refused(Exception):
         self.why = why
         self.fix = fix
         self.code = code
+
+    def __reduce__(self) -> tuple[Callable[..., "Refused"], tuple[str, str, str, int]]:
+        """Refusals cross process borders: exploring and sweeping run in workers."""
+        return rebuild, (self.what, self.why, self.fix, self.code)
+
+
+def rebuild(what: str, why: str, fix: str, code: int) -> Refused:
+    """A refusal that was pickled."""
+    return Refused(what, why=why, fix=fix, code=code)
 
 
 class Malformed(ValueError):

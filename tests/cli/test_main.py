@@ -226,3 +226,16 @@ def test_what_the_system_refuses_is_a_refusal(
     told = capsys.readouterr()
     assert told.err == "ibbond: cannot use /nowhere: No such file or directory. Check its path and permissions.\n"
     assert json.loads(told.out)["error"]["why"] == "No such file or directory"
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_story_with_a_bad_bond_option_is_refused_before_workers_start(
+    workers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story = tmp_path / "story.toml"
+    option = 'arp_ip_target = "10.0.0.1,10.0.0.2"'
+    story.write_text(
+        TWO_HOSTS.replace("miimon = 100,", f"miimon = 100, {option},", 1) + "\n[story]\nlength_ms = 9000\n"
+    )
+    assert run(["sim", "explore", str(story), "--seeds", "0..64", "--workers", workers]) == 2
+    assert "10.0.0.1,10.0.0.2" in capsys.readouterr().err

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from ibbond.backend.control_socket import no_lab
 from ibbond.errors import Refused
 from ibbond.lab import state
-from ibbond.lab.state import Files
+from ibbond.lab.state import Files, Note, Wish, is_dying
 
 
 @pytest.fixture
@@ -98,3 +101,30 @@ def test_a_lab_whose_lock_is_held_was_not_killed(files: Files) -> None:
     assert "starting or ending" in no_lab(files.socket, error).why
     os.close(lock)
     assert "was killed" in no_lab(files.socket, error).why
+
+
+def test_a_process_that_was_killed_and_is_not_collected_is_dying() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    assert not is_dying(child.pid)
+    child.kill()
+    deadline = time.monotonic() + 10
+    while not is_dying(child.pid):
+        assert time.monotonic() < deadline
+    child.wait()
+    assert not is_dying(child.pid)
+
+
+def test_a_start_waits_for_a_process_that_is_dying(tmp_path: Path) -> None:
+    files = Files("dying", tmp_path)
+    stopped = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "ibbond.lab.daemon", "dying"])
+    files.write_note(Note(stopped.pid, Wish("dying", "", "")))
+    deadline = time.monotonic() + 10
+    while not files.held:
+        assert time.monotonic() < deadline
+    begin = time.monotonic()
+    files.wait_for_dying_process(5.0)
+    assert time.monotonic() - begin < 1, "a lab that lives is not waited for"
+    stopped.kill()
+    files.wait_for_dying_process(5.0)
+    assert not files.held
+    stopped.wait()

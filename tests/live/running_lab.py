@@ -17,6 +17,7 @@ from ibbond.host.rtnetlink import RouteSocket
 from ibbond.stack.build import build
 from ibbond.stack.events import Happened, NetworkEffect, NetworkEvent
 from ibbond.topology.load import parse
+from ibbond.verbs.timing import Timing
 
 
 @dataclass
@@ -53,11 +54,13 @@ class RunningLab:
 
 
 @contextmanager
-def running(text: str, make_host: Callable[[str], Space], *, persist: bool = False) -> Iterator[RunningLab]:
-    """A lab of this topology (TOML), running until the block ends."""
+def running(
+    text: str, make_host: Callable[[str], Space], *, persist: bool = False, timing: Timing | None = None
+) -> Iterator[RunningLab]:
+    """A lab of this topology (TOML), running until the block ends; without `timing` the subnet takes no time."""
     topology = parse(text)
     spaces = {host.name: make_host(host.name) for host in topology.hosts}
-    loop = LiveLoop(build(topology, random=random.Random(1)), spaces, persist=persist)
+    loop = LiveLoop(build(topology, random=random.Random(1), timing=timing), spaces, persist=persist)
     lab = RunningLab(loop, spaces)
     loop.listeners.append(lambda now, effect: lab.told.append((now, effect)))
     loop.open()
@@ -71,3 +74,4 @@ def running(text: str, make_host: Callable[[str], Space], *, persist: bool = Fal
         loop.stop()
         thread.join()
         loop.close()
+    assert loop.faults.facts() == {"faults": {}, "malformed": {}}

@@ -460,3 +460,15 @@ def test_the_socket_is_for_the_owner_only(named: str) -> None:
     path = Path("/run/ibbond") / f"{named}.sock"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_capture_ends_with_its_lab(named: str, tmp_path: Path) -> None:
+    ibbond("lab", "up", "--name", named)
+    file = tmp_path / "bond.pcap"
+    words = [IBBOND, "lab", "capture", "--name", named, "h1/bond0", str(file)]
+    capture = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert until(file.exists)
+    os.kill(pid_of(named), signal.SIGKILL)
+    _, err = capture.communicate(timeout=30)
+    assert capture.returncode == 2
+    assert "the capture of h1/bond0 stopped: the lab ended" in err

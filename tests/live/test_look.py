@@ -61,3 +61,39 @@ def test_a_probe_that_cannot_be_is_refused(name: str, words: tuple[str, ...], sa
     done = ibbond("lab", "probe", "--name", name, *words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_top_shows_which_member_carries(name: str) -> None:
+    traffic = subprocess.Popen(
+        [IBBOND, "lab", "exec", "--name", name, "h1", "--", "ping", "-n", "-i", "0.02", "10.0.0.2"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert traffic.stdout is not None
+    assert any("bytes from" in line for line in traffic.stdout)  # it runs
+    try:
+        done = ibbond("lab", "top", "--name", name, "--times", "2", "--every", "1", "--json", "h1")
+    finally:
+        traffic.terminate()
+        traffic.communicate()
+    looks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(looks) == 2
+    [bond] = looks[-1]["bonds"]
+    carrying = {member["name"]: member["tx_packets"] for member in bond["members"]}
+    assert bond["name"] == "h1/bond0"
+    assert carrying[bond["active"]] > 10
+    assert sum(carrying.values()) == carrying[bond["active"]]
+    assert {cable["name"] for cable in looks[-1]["cables"]} == {"h1/ib0", "h1/ib1"}
+    text = ibbond("lab", "top", "--name", name, "--times", "1", "--every", "0.1").stdout
+    assert f"* {bond['active']}" in text
+    assert ibbond("lab", "top", "--name", name, "--times", "1", "h9").returncode == 2
+
+
+def test_doctor_finds_that_labs_run_here() -> None:
+    done = ibbond("lab", "doctor", "--json")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["able"]) == (0, True)
+    states = {finding["name"]: finding["state"] for finding in facts["findings"]}
+    assert states["labs"] == states["TUN devices"] == "ok"
+    assert all(finding["fix"] for finding in facts["findings"] if finding["state"] != "ok")
+    assert "TUN devices" in ibbond("lab", "doctor").stdout

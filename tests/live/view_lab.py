@@ -14,6 +14,7 @@ import pytest
 
 from ibbond.backend.control_socket import Control
 from ibbond.lab.exec import Door, door
+from ibbond.lab.state import Files
 from ibbond.sysfs.mount import why_not
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
@@ -47,11 +48,11 @@ class ViewLab:
                 raise
         return subprocess.CompletedProcess(command, running.returncode, out.decode(), err.decode())
 
-    def popen(self, *command: str, host: str = "h1") -> subprocess.Popen[bytes]:
+    def popen(self, *command: str, host: str = "h1", pipe_in: bool = False) -> subprocess.Popen[bytes]:
         way = self._door(host)
         try:
             pipe = subprocess.PIPE
-            return way.popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+            return way.popen(command, stdin=pipe if pipe_in else subprocess.DEVNULL, stdout=pipe, stderr=pipe)
         finally:
             way.close()
 
@@ -62,6 +63,10 @@ class ViewLab:
 
     def ibbond(self, *words: str, check: bool = True) -> Run:
         return ibbond(*words, "--name", self.name, check=check)
+
+    @property
+    def log(self) -> str:
+        return Files(self.name).log.read_text()
 
     def _door(self, host: str) -> Door:
         with Control.of(self.name) as control:
@@ -75,7 +80,12 @@ def view_lab(name: str, topology: str, directory: Path, *options: str) -> Iterat
     file.write_text(topology)
     ibbond("lab", "up", str(file), "--name", name, *options)
     try:
-        yield ViewLab(name)
+        yield (lab := ViewLab(name))
+        if Files(name).held:  # else the test has taken it down
+            with Control.of(name) as control:
+                status = control.ask("status")
+            assert isinstance(status, dict)
+            assert status["faults"] == {}, lab.log
     finally:
         ibbond("lab", "down", "--name", name, check=False)
 

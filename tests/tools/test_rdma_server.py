@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ibbond.errors import Refused
+from ibbond.host.guard import Entry, Faults
 from ibbond.rdma.messages import NotDone, Settle, Settled, pack, parse
 from ibbond.stack.events import OnHost
 from ibbond.stack.rdma_events import Destroy, PostWork, RdmaCall, RdmaGone
@@ -21,12 +22,16 @@ class Loop:
 
     def __init__(self, failure: Exception) -> None:
         self.failure = failure
+        self.faults = Faults(write=lambda _: None)
         self.listeners: list[object] = []
         self.readers: dict[int, Callable[[], object]] = {}
         self.told: list[object] = []
 
-    def add_reader(self, fd: int, handler: Callable[[], object]) -> None:
+    def add_reader(self, fd: int, handler: Callable[[], object], entry: Entry, drop: object = None) -> None:
         self.readers[fd] = handler
+
+    def now(self) -> int:
+        return 0
 
     def remove_reader(self, fd: int) -> None:
         self.readers.pop(fd, None)

@@ -1,8 +1,8 @@
 """The text of /proc/net/bonding/BOND, rendered from a snapshot and read back into one.
 
 Read first: `drivers/net/bonding/bond_procfs.c` of Linux. The text is the driver's own, byte for byte, in every mode.
-What procfs does not say (type, hardware address and MTU of the bond, whether it is up) a parsed snapshot does not
-know: the type is guessed from the members' addresses, the rest is empty. Left out: the version line's meaning.
+What procfs does not say (hardware address and MTU of the bond, whether it is up) a parsed snapshot does not know; the
+type follows from the members' addresses. Drivers before 2.6.33 print fewer lines. Left out: the version line's meaning.
 """
 
 from __future__ import annotations
@@ -42,50 +42,71 @@ def render(bond: BondSnapshot, version: str = VERSION) -> str:
 
 
 def parse(text: str) -> BondSnapshot:
-    """What the file says. Raises `Malformed` for text that is not this file's, naming the line expected."""
+    """What the file says, of any version of the driver: what it does not say is in `unknown`, or not in `options`.
+
+    Raises `Malformed` for text that is not this file's, and for a mode that is not in the table.
+    """
     blocks = [block.split("\n") for block in text.removesuffix("\n").split("\n\n")]
     if not blocks[0][0].startswith(TITLE) or len(blocks) < 2:
         raise Malformed("not a text of /proc/net/bonding: no version line")
     options: dict[str, object] = {}
     head = _fields(blocks[1])
-    mode_text = _take(head, "Bonding Mode")
-    if (match := re.fullmatch(r"(.*) \(fail_over_mac (active|follow)\)", mode_text)) is not None:
-        mode_text, options["fail_over_mac"] = match[1], _value("fail_over_mac", match[2])
-    options["mode"] = mode = _mode(mode_text)
-    if "Transmit Hash Policy" in head:
-        options["xmit_hash_policy"] = _value("xmit_hash_policy", _take(head, "Transmit Hash Policy").split(" ")[0])
-    if mode.is_load_balancing:
-        options["tlb_dynamic_lb"] = int("Transmit Hash Policy" not in head)
-    primary = _primary(head.get("Primary Slave", "None"), options)
-    active = head.get("Currently Active Slave", "None")
-    for label, option in _NUMBERS.items():
-        if label in head:
-            options[option] = int(head[label])
-    for label, option in _TARGETS.items():
-        if label in head:
-            texts = [word.strip() for word in head[label].split(",") if word.strip()]
-            options[option] = tuple(ipaddress.ip_address(word).packed for word in texts)
+    mode = _head_options(head, options)
+    active = head.get("Currently Active Slave")
     lacp = Lacp()
     rest = blocks[2:]
     if rest and rest[0][0] == "802.3ad info":
         lacp = _parse_lacp(_fields(rest[0][1:]), options)
         rest = rest[1:]
-    members = tuple(_parse_member(block, active, mode) for block in rest)
+    found = (_parse_member(block, active, mode) for block in rest)
+    members = tuple(member for member in found if member is not None)
     sizes = {len(member.permanent_address) for member in members}
+    unknown = {"address", "broadcast", "mtu", "up"}
+    unknown |= set() if sizes & {6, 20} else {"type"}
+    unknown |= {"carrier"} if "MII Status" not in head else set()
+    unknown |= {"active", "primary"} if mode.uses_primary and active is None else set()
     return BondSnapshot(
         name="",
-        type=INFINIBAND if 20 in sizes else ETHERNET,
+        type=INFINIBAND if 20 in sizes or _are_cut_infiniband(members, options) else ETHERNET,
         address=b"",
         broadcast=b"",
         mtu=0,
         up=False,
-        carrier=_take(head, "MII Status") == "up",
+        carrier=head.get("MII Status") == "up",
         active=None if active == "None" else active,
-        primary=primary,
+        primary=_primary(head.get("Primary Slave", "None"), options),
         members=members,
         options=options,
         lacp=lacp,
+        unknown=frozenset(unknown),
     )
+
+
+def _head_options(head: dict[str, str], options: dict[str, object]) -> Mode:
+    """The options that the first block tells, put into `options`; its mode."""
+    mode_text = _take(head, "Bonding Mode")
+    if (match := re.fullmatch(r"(.*) \(fail_over_mac (active|follow)\)", mode_text)) is not None:
+        mode_text, options["fail_over_mac"] = match[1], _value("fail_over_mac", match[2])
+    options["mode"] = mode = _mode(mode_text)
+    if "Transmit Hash Policy" in head:
+        policy = _value("xmit_hash_policy", head["Transmit Hash Policy"].split(" ")[0])
+        _tell(options, "xmit_hash_policy", policy)
+    if mode.is_load_balancing:
+        options["tlb_dynamic_lb"] = int("Transmit Hash Policy" not in head)
+    for label, option in _NUMBERS.items():
+        if label in head:
+            _tell(options, option, _integer(head[label]))
+    if "MII Polling Interval (ms)" in head:
+        options.setdefault("arp_interval", 0)  # the driver prints it only while the ARP monitor runs
+    for label, option in _TARGETS.items():
+        if label in head:
+            _tell(options, option, _addresses(head[label]))
+    return mode
+
+
+def _tell(options: dict[str, object], option: str, value: object) -> None:
+    if value is not None:
+        options[option] = value
 
 
 def version(text: str) -> str:
@@ -102,6 +123,16 @@ _NUMBERS = {
     "ARP Missed Max": "arp_missed_max",
 }
 _TARGETS = {"ARP IP target/s (n.n.n.n form)": "arp_ip_target", "NS IPv6 target/s (xx::xx form)": "ns_ip6_target"}
+_LACP_WORDS = {
+    "LACP active": "lacp_active",
+    "LACP rate": "lacp_rate",
+    "Aggregator selection policy (ad_select)": "ad_select",
+}
+_MEMBER_LABELS = {
+    "MII Status": "link",
+    "Link Failure Count": "link_failure_count",
+    "Permanent HW addr": "permanent_address",
+}
 
 
 def _number(bond: BondSnapshot, option: str) -> int:
@@ -205,83 +236,110 @@ def _mode(text: str) -> Mode:
     return Mode(MODES.index(text))
 
 
-def _value(option: str, text: str) -> int:
-    for word in OPTIONS[option].words:
-        if word.text == text:
-            return word.number
-    raise Malformed(f"not a text of /proc/net/bonding: {text!r} is no value of {option}")
+def _value(option: str, text: str) -> int | None:
+    return next((word.number for word in OPTIONS[option].words if word.text == text), None)
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _addresses(text: str) -> tuple[bytes, ...] | None:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        return tuple(ipaddress.ip_address(word).packed for word in words)
+    except ValueError:
+        return None
 
 
 def _primary(text: str, options: dict[str, object]) -> str | None:
-    if text == "None":
-        return None
-    match = re.fullmatch(r"(\S+) \(primary_reselect (\w+)\)", text)
-    if match is None:
-        raise Malformed(f"not a text of /proc/net/bonding: Primary Slave {text!r}")
-    options["primary_reselect"] = _value("primary_reselect", match[2])
-    return match[1]
+    """`ib0 (primary_reselect always)`; before Linux 2.6.33 the name only."""
+    name, _, rest = text.partition(" (primary_reselect ")
+    if rest:
+        _tell(options, "primary_reselect", _value("primary_reselect", rest.rstrip(")")))
+    return None if name == "None" else name
 
 
 def _parse_lacp(fields: dict[str, str], options: dict[str, object]) -> Lacp:
-    options["lacp_active"] = _value("lacp_active", _take(fields, "LACP active"))
-    options["lacp_rate"] = _value("lacp_rate", _take(fields, "LACP rate"))
-    options["min_links"] = int(_take(fields, "Min links"))
-    options["ad_select"] = _value("ad_select", _take(fields, "Aggregator selection policy (ad_select)"))
+    for label, option in _LACP_WORDS.items():
+        if label in fields:
+            _tell(options, option, _value(option, fields[label]))
+    _tell(options, "min_links", _integer(fields.get("Min links", "")))
     aggregator = None
     if "Active Aggregator Info" in fields:
         aggregator = Aggregator(
-            identifier=int(_take(fields, "Aggregator ID")),
-            ports=int(_take(fields, "Number of ports")),
-            actor_key=int(_take(fields, "Actor Key")),
-            partner_key=int(_take(fields, "Partner Key")),
-            partner_address=_address(_take(fields, "Partner Mac Address")),
+            identifier=_number_of(fields, "Aggregator ID"),
+            ports=_number_of(fields, "Number of ports"),
+            actor_key=_number_of(fields, "Actor Key"),
+            partner_key=_number_of(fields, "Partner Key"),
+            partner_address=_address(fields.get("Partner Mac Address", "")),
         )
     if "System priority" not in fields:  # a reader without CAP_NET_ADMIN does not see it
         return Lacp(aggregator=aggregator)
-    return Lacp(int(fields["System priority"]), _address(_take(fields, "System MAC address")), aggregator)
+    return Lacp(_number_of(fields, "System priority"), _address(fields.get("System MAC address", "")), aggregator)
 
 
-def _parse_member(lines: list[str], active: str, mode: Mode) -> MemberSnapshot:
+def _parse_member(lines: list[str], active: str | None, mode: Mode) -> MemberSnapshot | None:
+    """One block of the file; None for one that is not about a member."""
     port = None
-    head = _fields(lines[: lines.index("details actor lacp pdu:")] if "details actor lacp pdu:" in lines else lines)
-    if "Actor Churn State" in head:
-        actor_at, partner_at = lines.index("details actor lacp pdu:"), lines.index("details partner lacp pdu:")
+    at = lines.index("details actor lacp pdu:") if "details actor lacp pdu:" in lines else len(lines)
+    head = _fields(lines[:at])
+    name = head.get("Slave Interface")
+    if name is None:
+        return None
+    if "Actor Churn State" in head and "details partner lacp pdu:" in lines:
+        partner_at = lines.index("details partner lacp pdu:")
         port = LacpPort(
-            aggregator=int(_take(head, "Aggregator ID")),
-            actor_churn=_take(head, "Actor Churn State"),
-            partner_churn=_take(head, "Partner Churn State"),
-            actor_churned=int(_take(head, "Actor Churned Count")),
-            partner_churned=int(_take(head, "Partner Churned Count")),
-            actor=_parse_side(_fields(lines[actor_at + 1 : partner_at]), "port key"),
+            aggregator=_number_of(head, "Aggregator ID"),
+            actor_churn=head["Actor Churn State"],
+            partner_churn=head.get("Partner Churn State", ""),
+            actor_churned=_number_of(head, "Actor Churned Count"),
+            partner_churned=_number_of(head, "Partner Churned Count"),
+            actor=_parse_side(_fields(lines[at + 1 : partner_at]), "port key"),
             partner=_parse_side(_fields(lines[partner_at + 1 :]), "oper key"),
         )
-    name, speed, duplex = _take(head, "Slave Interface"), _take(head, "Speed"), _take(head, "Duplex")
+    duplex = head.get("Duplex", "").lower()
+    told = {label: head.get(label, "") for label in _MEMBER_LABELS}
+    unknown = {_MEMBER_LABELS[label] for label, text in told.items() if not text}
+    unknown |= {"state"} if mode is Mode.ACTIVE_BACKUP and active is None else set()
     return MemberSnapshot(
         name=name,
         state="backup" if mode is Mode.LACP or (mode is Mode.ACTIVE_BACKUP and name != active) else "active",
-        link=_take(head, "MII Status"),
-        link_failure_count=int(_take(head, "Link Failure Count")),
-        permanent_address=_address(_take(head, "Permanent HW addr")),
-        queue_id=int(_take(head, "Slave queue ID")),
-        speed=None if speed == "Unknown" else int(speed.removesuffix(" Mbps")),
-        duplex=None if duplex == "Unknown" else duplex,
+        link=told["MII Status"],
+        link_failure_count=_integer(told["Link Failure Count"]) or 0,
+        permanent_address=_address(told["Permanent HW addr"]),
+        queue_id=_integer(head.get("Slave queue ID", "")) or 0,
+        speed=_integer(head.get("Speed", "").removesuffix(" Mbps")),
+        duplex=duplex if duplex in ("full", "half") else None,
         lacp=port,
+        unknown=frozenset(unknown),
     )
+
+
+def _are_cut_infiniband(members: tuple[MemberSnapshot, ...], options: dict[str, object]) -> bool:
+    """Kernels before 4.12 print 6 of 20 bytes: flags, queue pair and the first two bytes of the subnet prefix."""
+    prefixes = {member.permanent_address[4:] for member in members if len(member.permanent_address) == 6}
+    return options.get("fail_over_mac") == 1 and bool(prefixes) and prefixes <= {b"\xfe\x80", b"\xfe\xc0"}
 
 
 def _parse_side(fields: dict[str, str], key: str) -> LacpSide:
     return LacpSide(
-        system_priority=int(_take(fields, "system priority")),
-        system_address=_address(_take(fields, "system mac address")),
-        key=int(_take(fields, key)),
-        port_priority=int(_take(fields, "port priority")),
-        port_number=int(_take(fields, "port number")),
-        state=int(_take(fields, "port state")),
+        system_priority=_number_of(fields, "system priority"),
+        system_address=_address(fields.get("system mac address", "")),
+        key=_number_of(fields, key),
+        port_priority=_number_of(fields, "port priority"),
+        port_number=_number_of(fields, "port number"),
+        state=_number_of(fields, "port state"),
     )
+
+
+def _number_of(fields: dict[str, str], label: str) -> int:
+    """A number that no rule needs; 0 where the driver's version has no such line."""
+    return _integer(fields.get(label, "")) or 0
 
 
 def _address(text: str) -> bytes:
     try:
         return bytes.fromhex(text.replace(":", ""))
     except ValueError:
-        raise Malformed(f"not a text of /proc/net/bonding: {text!r} is no hardware address") from None
+        return b""

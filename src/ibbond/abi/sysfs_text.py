@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ibbond.abi.device_text import parse_address, render_address
@@ -166,32 +166,6 @@ def read_member(bond: BondSnapshot, member: MemberSnapshot, name: str) -> str:
     if name not in texts:
         raise _no_file(f"bonding_slave/{name}")
     return texts[name] + "\n"
-
-
-def parse_member(name: str, read: Callable[[str], str]) -> MemberSnapshot:
-    """A member from its files: `read` gives the text of a path below /sys/class/net. May raise what `read` raises.
-
-    What only 802.3ad, netlink or ethtool know is left at its default.
-    """
-
-    def line(file: str) -> str:
-        return read(f"{name}/bonding_slave/{file}").removesuffix("\n")
-
-    return MemberSnapshot(
-        name=name,
-        state=line("state"),
-        link=line("mii_status"),
-        link_failure_count=_integer(name, line("link_failure_count")),
-        permanent_address=parse_address(line("perm_hwaddr")),
-        queue_id=_integer(name, line("queue_id")),
-    )
-
-
-def _integer(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise Malformed(f"{name}: {text!r} is no number") from None
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------

@@ -2,26 +2,33 @@
 
 Read first: `backend.control_socket` for the words on the wire. The thread waits in the kernel and costs the data path
 nothing while nobody asks. A slow reader loses items, never the lab its time; a request that is not understood is
-answered and forgotten. Left out: what the requests mean, which is the handlers' affair.
+answered and forgotten. Processes of one network namespace (a lab host is one) have at most `MAX_CONNECTIONS` at a time,
+and the last descriptors of this process are for them. Left out: what the requests mean, which is the handlers' affair.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
 import socket
 import threading
-import traceback
+import time
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ibbond.errors import Refused
+from ibbond.host import credentials
+from ibbond.host.descriptors import ALWAYS, is_scarce
+from ibbond.host.guard import Entry, Faults
 
+MAX_CONNECTIONS = 64
+FULL_REST_S = 0.05  # when no descriptor is free
 MOST_WAITING = 8 << 20  # bytes that a client has not read; beyond that it is dropped
 LARGEST_REQUEST = 1 << 20
 ITEMS_WAITING = 10_000
@@ -51,13 +58,22 @@ class Feed:
 
 
 Handler = Callable[..., object]
+TOO_MANY = {
+    "refused": {
+        "what": "the lab takes no more connections",
+        "why": f"{MAX_CONNECTIONS} from the same network namespace are open, or its descriptors are used up",
+        "fix": "Close some, or try again in a moment",
+        "code": errno.EAGAIN,
+    }
+}
 
 
 class ControlServer:
     """Answers requests at a socket path by named handlers, each called in this server's thread."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], faults: Faults | None = None) -> None:
         self.path = path
+        self._faults = faults or Faults()
         self._handlers = handlers
         self._listener = listen(path)
         self._selector = selectors.DefaultSelector()
@@ -65,6 +81,7 @@ class ControlServer:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         self._clients: dict[int, Client] = {}
+        self._places: Counter[int] = Counter()  # connections by `namespace_of`
         self._published: deque[object] = deque(maxlen=ITEMS_WAITING)
         self._ending = False
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
@@ -97,27 +114,41 @@ class ControlServer:
 
     def _serve(self) -> None:
         while not self._ending:
-            for key, mask in self._selector.select():
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif key.fd == self._wake:
-                    os.eventfd_read(self._wake)
-                    self._hand_out()
-                elif key.fd in self._clients:
-                    self._attend(self._clients[key.fd], mask)
-        self._hand_out()
+            if not self._faults.guard(Entry.CONTROL, self._turn):
+                time.sleep(FULL_REST_S)
+        self._faults.guard(Entry.CONTROL, self._hand_out)
         for client in list(self._clients.values()):
             client.socket.close()
         self._listener.close()
         self._selector.close()
 
+    def _turn(self) -> None:
+        for key, mask in self._selector.select():
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fd == self._wake:
+                os.eventfd_read(self._wake)
+                self._hand_out()
+            elif key.fd in self._clients:
+                self._attend(self._clients[key.fd], mask)
+
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            client = Client(connection)
-            self._clients[connection.fileno()] = client
-            self._selector.register(connection, selectors.EVENT_READ, None)
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor is free: those that are connected go on
+            time.sleep(FULL_REST_S)
+            return
+        connection.setblocking(False)
+        place = namespace_of(credentials.of_peer(connection).pid)
+        if self._places[place] >= MAX_CONNECTIONS or is_scarce(connection.fileno(), ALWAYS):
+            with connection, contextlib.suppress(OSError):
+                connection.send(encode(TOO_MANY))
+            return
+        self._places[place] += 1
+        self._clients[connection.fileno()] = Client(connection, place)
+        self._selector.register(connection, selectors.EVENT_READ, None)
 
     def _attend(self, client: Client, mask: int) -> None:
         try:
@@ -130,8 +161,8 @@ class ControlServer:
                 self._watch(client)
         except OSError:
             self._drop(client)
-        except Exception:  # whatever it is, the others are still to be answered
-            traceback.print_exc()
+        except Exception as error:  # whatever it is, the others are still to be answered
+            self._faults.note(Entry.CONTROL, error)
             self._drop(client)
 
     def _answer(self, client: Client, line: bytes) -> None:
@@ -166,7 +197,7 @@ class ControlServer:
             )
         except Exception as error:
             answer = encode({"failed": f"{type(error).__name__}: {error}"})
-            traceback.print_exc()
+            self._faults.note(Entry.CONTROL, error)
         try:
             client.send(answer, descriptors)
         finally:
@@ -194,21 +225,23 @@ class ControlServer:
         client.gone = True
         self._selector.unregister(client.socket)
         del self._clients[client.socket.fileno()]
+        self._places[client.place] -= 1
         client.socket.close()
         try:
             if client.ended:
                 client.ended()
         except Refused:
             pass  # nobody is left to be told
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            self._faults.note(Entry.CONTROL, error)
 
 
 class Client:
     """One connection: what was read and is no whole line yet, what was answered and is not written yet."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, place: int) -> None:
         self.socket = connection
+        self.place = place  # see `namespace_of`
         self.follows = False
         self.gone = False
         self.ended: Callable[[], object] | None = None
@@ -241,6 +274,14 @@ class Client:
         with contextlib.suppress(BlockingIOError):
             while self.waiting:
                 del self.waiting[: self.socket.send(self.waiting)]
+
+
+def namespace_of(process: int) -> int:
+    """The network namespace of a process (an inode); 0 when it has ended or is not ours to look at."""
+    try:
+        return os.stat(f"/proc/{process}/ns/net").st_ino
+    except OSError:
+        return 0
 
 
 def encode(answer: Mapping[str, object]) -> bytes:

@@ -155,7 +155,12 @@ def result_of(line: dict[str, object]) -> object:
     if isinstance(refused := line.get("refused"), dict):
         raise Refused(str(refused["what"]), why=str(refused["why"]), fix=str(refused["fix"]), code=int(refused["code"]))
     if "failed" in line:
-        raise RuntimeError(f"the lab failed: {line['failed']}")
+        raise Refused(
+            "the lab could not carry out the request",
+            why=f"it failed with {line['failed']}",
+            fix="The lab's log has the traceback (ibbond lab status names the lab); please report it",
+            code=errno.EIO,
+        )
     return line.get("ok")
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
-from ibbond.bonding.state import State
+from ibbond.bonding.state import BondTimer, State
 from ibbond.errors import Refused
 from ibbond.machine import SECOND
 from ibbond.netdev.device import AddressOrigin
@@ -64,7 +64,8 @@ def stop_overhearing(state: State) -> None:
     """The time is over, or another member is active."""
     if state.overhearing is not None:
         state.overhearing.device.count_promiscuous(-1)
-    state.overhearing = state.overhears_until = None
+    state.overhearing = None
+    state.timers.stop(BondTimer.OVERHEARING)
 
 
 def _overhear(state: State, one: Member, other: Member) -> None:
@@ -75,7 +76,7 @@ def _overhear(state: State, one: Member, other: Member) -> None:
     if state.overhearing is None:
         active.device.count_promiscuous(1)
         state.overhearing = active
-    state.overhears_until = state.now + OVERHEARING
+    state.timers.set(BondTimer.OVERHEARING, state.now + OVERHEARING)
 
 
 def _transmits(member: Member) -> bool:

@@ -6,7 +6,7 @@ counted when it leaves, the first at once, and all wait while the bond has no ca
 """
 
 from ibbond.bonding.effects import NotifyPeers, ResendReports
-from ibbond.bonding.state import JIFFY, State
+from ibbond.bonding.state import JIFFY, BondTimer, State
 from ibbond.machine import MS
 from ibbond.netdev.device import Notice
 
@@ -85,23 +85,23 @@ def stop(state: State) -> None:
     """The bond goes down."""
     state.announcements_left = 0
     state.announce_at = None
-    state.reports_at = None
+    state.timers.stop(BondTimer.REPORTS)
 
 
 def start_reports(state: State) -> None:
     state.reports_left = state.values.resend_igmp
-    if state.reports_at is None:
-        state.reports_at = state.now + JIFFY
+    if state.timers.get(BondTimer.REPORTS) is None:
+        state.timers.set(BondTimer.REPORTS, state.now + JIFFY)
 
 
 def send_reports(state: State) -> None:
     """`bond_resend_igmp_join_requests_delayed`."""
-    state.reports_at = None
+    state.timers.stop(BondTimer.REPORTS)
     state.emit(ResendReports())
     state.device.tell(Notice.RESEND_IGMP)
     if state.reports_left > 1:
         state.reports_left -= 1
-        state.reports_at = state.now + REPORT_SPACING
+        state.timers.set(BondTimer.REPORTS, state.now + REPORT_SPACING)
 
 
 def _can_send(state: State) -> bool:

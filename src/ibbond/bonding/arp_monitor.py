@@ -9,7 +9,7 @@ from ibbond.bonding import announcements, failover, selection
 from ibbond.bonding.effects import ProbeArp, ProbeNeighbor
 from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
 from ibbond.bonding.member import Link, Member
-from ibbond.bonding.state import JIFFY, State
+from ibbond.bonding.state import JIFFY, BondTimer, State
 from ibbond.machine import MS
 from ibbond.wire.hardware_type import ETHERNET
 
@@ -30,12 +30,12 @@ def run(state: State) -> None:
             if _inspect(state):
                 if state.lock_taken:
                     state.lock_taken = False
-                    state.arp_at = state.now + JIFFY
+                    state.timers.set(BondTimer.ARP, state.now + JIFFY)
                     return
                 _commit(state)
             _probe(state)
     state.lock_taken = False
-    state.arp_at = state.now + state.values.arp_interval * MS if state.values.arp_interval else None
+    state.timers.set(BondTimer.ARP, state.now + state.values.arp_interval * MS if state.values.arp_interval else None)
     if state.values.active_backup:
         announcements.after_arp_run(state, was_due)
 

@@ -29,9 +29,10 @@ from ibbond.bonding.member import Member
 from ibbond.bonding.option import NAME_CHARACTERS
 from ibbond.bonding.quirks import Rules
 from ibbond.bonding.snapshot import BondSnapshot
-from ibbond.bonding.state import State
+from ibbond.bonding.state import BondTimer, State
 from ibbond.bonding.values import Values, initial
 from ibbond.errors import Refused
+from ibbond.machine import earliest
 from ibbond.netdev.device import AddressOrigin, Device, Notice, Statistics
 from ibbond.netdev.namespace import Namespace
 
@@ -97,18 +98,18 @@ class Bond:
         state.now = now
         if state.preparation is not None and state.preparation.until <= now:
             selection.finish_preparation(state)
-        if state.monitor_at is not None and state.monitor_at <= now:
+        if state.timers.expired(BondTimer.MONITOR, now):
             miimon.run(state)
         if (delay_ends_at := miimon.delay_deadline(state)) is not None and delay_ends_at <= now and state.running:
             miimon.carrier_changed(state)
-        if state.arp_at is not None and state.arp_at <= now:
+        if state.timers.expired(BondTimer.ARP, now):
             arp_monitor.run(state)
-        if state.lacp_at is not None and state.lacp_at <= now:
+        if state.timers.expired(BondTimer.LACP, now):
             lacp.run(state)
             failover.set_carrier(state)
-        if state.overhears_until is not None and state.overhears_until <= now:
+        if state.timers.expired(BondTimer.OVERHEARING, now):
             adaptive.stop_overhearing(state)
-        if state.reports_at is not None and state.reports_at <= now:
+        if state.timers.expired(BondTimer.REPORTS, now):
             announcements.send_reports(state)
         return self._settle()
 
@@ -116,20 +117,12 @@ class Bond:
         state = self._state
         if state.effects or self._carriers_changed:
             return state.now
-        earliest = None
-        for at in (
-            state.monitor_at,
-            state.arp_at,
-            state.reports_at,
-            state.lacp_at,
-            state.overhears_until,
+        return earliest(
+            state.timers.next(),
             announcements.deadline(state),
             miimon.delay_deadline(state) if state.running else None,
             state.preparation.until if state.preparation is not None else None,
-        ):
-            if at is not None and (earliest is None or at < earliest):
-                earliest = at
-        return earliest
+        )
 
     def route(self, queue: int = 0) -> str | None:
         """The name of the member that sends a frame (of transmit queue `queue`), or None: drop it."""

@@ -6,17 +6,13 @@ driver. Left out: transmit and receive (`datapath`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ibbond.bonding import announcements, failover, identity, lacp
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
+from ibbond.bonding.state import BondTimer, State
 from ibbond.errors import Refused
 from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
 from ibbond.wire.hardware_type import ETHERNET
-
-if TYPE_CHECKING:
-    from ibbond.bonding.state import State
 
 
 class BondDriver:
@@ -61,7 +57,7 @@ class BondDriver:
     def close(self, device: Device) -> None:
         """`bond_close`: nothing is monitored or announced while the bond is down; members stay as they are."""
         state = self.state
-        state.monitor_at = state.arp_at = state.lacp_at = None
+        state.timers.stop(BondTimer.MONITOR, BondTimer.ARP, BondTimer.LACP)
         state.preparation = None
         state.probing = False
         announcements.stop(state)

@@ -7,7 +7,7 @@ out: LACPDUs, and with them partners, churn and traffic.
 
 from ibbond.bonding.member import Member
 from ibbond.bonding.option import Mode
-from ibbond.bonding.state import State
+from ibbond.bonding.state import BondTimer, State
 from ibbond.machine import MS
 
 PERIOD = 100 * MS
@@ -21,7 +21,7 @@ def is_used(state: State) -> bool:
 def open_bond(state: State) -> None:
     """`bond_open`: the work is due at once, members listen to LACPDUs."""
     if is_used(state):
-        state.lacp_at = state.now
+        state.timers.set(BondTimer.LACP, state.now)
         for member in state.members.values():
             listen(state, member)
 
@@ -40,7 +40,7 @@ def run(state: State) -> None:
     """One run of the work: members that joined since then have an aggregator now."""
     for member in state.members.values():
         member.aggregated = True
-    state.lacp_at = state.now + PERIOD
+    state.timers.set(BondTimer.LACP, state.now + PERIOD)
 
 
 def has_carrier(state: State) -> bool:

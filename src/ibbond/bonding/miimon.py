@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ibbond.bonding import announcements, failover, selection
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
-from ibbond.bonding.state import JIFFY, State
+from ibbond.bonding.state import JIFFY, BondTimer, State
 from ibbond.machine import MS
 
 MII_TABLE = {  # (link, carrier): (while the delay runs, once it is over)
@@ -46,11 +46,11 @@ def run(state: State) -> None:
     proposed = _inspect_all(state)
     if proposed and state.lock_taken:
         state.lock_taken = False
-        state.monitor_at = state.now + JIFFY
+        state.timers.set(BondTimer.MONITOR, state.now + JIFFY)
         return
     state.lock_taken = False
     _commit_all(state, proposed)
-    state.monitor_at = state.now + state.values.miimon * MS if state.values.miimon else None
+    state.timers.set(BondTimer.MONITOR, state.now + state.values.miimon * MS if state.values.miimon else None)
     announcements.after_mii_run(state, was_due)
 
 

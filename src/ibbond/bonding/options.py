@@ -69,6 +69,7 @@ _ROWS = (
         default_word=0,
         shows_word=True,
         in_effect=PRIMARY_MODES,
+        since=(2, 6, 33),
     ),
     Option(
         "fail_over_mac",
@@ -80,6 +81,7 @@ _ROWS = (
         no_members=True,
         shows_word=True,
         in_effect=BACKUP_ONLY,
+        since=(2, 6, 24),
     ),
     _milliseconds("miimon", 3, "How often carriers are polled. Setting it stops the ARP monitor."),
     _delay(
@@ -132,6 +134,7 @@ _ROWS = (
         modes=ARP_MODES,
         shows_word=True,
         needs="arp_interval",
+        since=(2, 6, 19),
     ),
     Option(
         "arp_all_targets",
@@ -141,6 +144,7 @@ _ROWS = (
         default_word=0,
         shows_word=True,
         needs="arp_interval",
+        since=(3, 11),
     ),
     Option(
         "arp_missed_max",
@@ -164,6 +168,7 @@ _ROWS = (
         default_word=1,
         field="num_peer_notif",
         in_effect=BACKUP_ONLY,
+        since=(2, 6, 27),
     ),
     Option(
         "num_unsol_na",
@@ -174,6 +179,7 @@ _ROWS = (
         limits=(0, 255),
         default_word=1,
         field="num_peer_notif",
+        since=(2, 6, 29),
     ),
     Option(
         "peer_notif_delay",
@@ -185,6 +191,7 @@ _ROWS = (
         needs="num_grat_arp",
         counted_in_runs=True,
         label="peer notification delay",
+        since=(5, 3),
     ),
     Option(
         "resend_igmp",
@@ -194,6 +201,7 @@ _ROWS = (
         words=TO_255,
         limits=(0, 255),
         default_word=1,
+        since=(2, 6, 37),
     ),
     Option(
         "all_slaves_active",
@@ -201,6 +209,7 @@ _ROWS = (
         17,
         words=OFF_ON,
         default_word=0,
+        since=(2, 6, 36),
     ),
     Option(
         "queue_id",
@@ -209,6 +218,7 @@ _ROWS = (
         Kind.QUEUES,
         limits=(0, 16),
         after_members=True,
+        since=(2, 6, 36),
     ),
     Option(
         "prio",
@@ -229,6 +239,7 @@ _ROWS = (
         limits=(0, INT_MAX),
         default_word=0,
         in_effect=LACP_ONLY,
+        since=(3, 1),
     ),
     Option(
         "xmit_hash_policy",
@@ -248,6 +259,7 @@ _ROWS = (
         limits=(0, 65535),
         default_word=1,
         modes=RR_ONLY,
+        since=(3, 13),
     ),
     Option(
         "lp_interval",
@@ -259,6 +271,7 @@ _ROWS = (
         default_word=1,
         unit="s",
         in_effect=ADAPTIVE,
+        since=(3, 13),
     ),
     Option(
         "tlb_dynamic_lb",
@@ -269,6 +282,7 @@ _ROWS = (
         default_word=1,
         modes=ADAPTIVE,
         bond_down=True,
+        since=(3, 16),
     ),
     Option(
         "lacp_rate",
@@ -300,6 +314,7 @@ _ROWS = (
         bond_down=True,
         shows_word=True,
         in_effect=LACP_ONLY,
+        since=(2, 6, 29),
     ),
     Option(
         "ad_actor_sys_prio",
@@ -311,6 +326,7 @@ _ROWS = (
         default_word=65535,
         modes=LACP_ONLY,
         readable_in=LACP_ONLY,
+        since=(4, 2),
     ),
     Option(
         "ad_actor_system",
@@ -319,6 +335,7 @@ _ROWS = (
         Kind.ADDRESS,
         modes=LACP_ONLY,
         readable_in=LACP_ONLY,
+        since=(4, 2),
     ),
     Option(
         "ad_user_port_key",
@@ -330,6 +347,7 @@ _ROWS = (
         modes=LACP_ONLY,
         bond_down=True,
         readable_in=LACP_ONLY,
+        since=(4, 2),
     ),
     Option(
         "coupled_control",

@@ -23,7 +23,7 @@ from ibbond.bonding.option import (
     refusal,
 )
 from ibbond.bonding.options import ARP_MODES, OPTIONS
-from ibbond.bonding.state import State
+from ibbond.bonding.state import BondTimer, State
 from ibbond.bonding.values import TICKS
 from ibbond.errors import Refused
 from ibbond.machine import MS
@@ -135,15 +135,15 @@ def _set_miimon(state: State, number: int) -> None:
     if not state.running:
         return
     if number:
-        state.arp_at = None
+        state.timers.stop(BondTimer.ARP)
         if probed:
             _trust_carriers(state)
         if values.link_events:  # carriers count when they change: nothing waits for a run
-            state.monitor_at = state.now + number * MS
-        elif state.monitor_at is None or not state.rules.kernel("pending_run_kept"):
+            state.timers.set(BondTimer.MONITOR, state.now + number * MS)
+        elif state.timers.get(BondTimer.MONITOR) is None or not state.rules.kernel("pending_run_kept"):
             state.run_monitor_now()
     else:
-        state.monitor_at = None
+        state.timers.stop(BondTimer.MONITOR)
 
 
 def _set_arp_interval(state: State, number: int) -> None:
@@ -156,12 +156,12 @@ def _set_arp_interval(state: State, number: int) -> None:
     if not state.running:
         return
     if number:
-        state.monitor_at = None
+        state.timers.stop(BondTimer.MONITOR)
         state.probing = True
-        if state.arp_at is None or not state.rules.kernel("pending_run_kept"):
+        if state.timers.get(BondTimer.ARP) is None or not state.rules.kernel("pending_run_kept"):
             state.run_arp_monitor_now()
     else:
-        state.arp_at = None
+        state.timers.stop(BondTimer.ARP)
         if values.arp_validate:
             state.probing = False
         if not values.miimon:

@@ -50,7 +50,10 @@ class Lacp:
 
 @dataclass(frozen=True, slots=True)
 class MemberSnapshot:
-    """One member; `state` is active or backup, `link` one of up, going down, down, going back."""
+    """One member; `state` is active or backup, `link` one of up, going down, down, going back.
+
+    `unknown` names the fields that the source did not give (an old driver, a partial copy); their values mean nothing.
+    """
 
     name: str
     state: str
@@ -62,11 +65,15 @@ class MemberSnapshot:
     speed: int | None = None  # Mbit/s
     duplex: str | None = None
     lacp: LacpPort | None = None  # 802.3ad only
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class BondSnapshot:
-    """One bond; `options` maps every option of the table to its value (ints, words as their number, tuples, text)."""
+    """One bond; `options` maps every option of the table to its value (ints, words as their number, tuples, text).
+
+    `unknown` names the fields that the source did not give; an option that it did not give is not in `options`.
+    """
 
     name: str
     type: int
@@ -80,3 +87,4 @@ class BondSnapshot:
     members: tuple[MemberSnapshot, ...]
     options: dict[str, object] = field(default_factory=dict)
     lacp: Lacp = Lacp()  # means something in 802.3ad only
+    unknown: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ The other files of this room are the bond's behaviour, one subject each; they al
 decision.
 """
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,12 +13,22 @@ from ibbond.bonding.member import Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.quirks import Rules
 from ibbond.bonding.values import Values
-from ibbond.machine import MS
+from ibbond.machine import MS, Timers
 from ibbond.netdev.device import AddressOrigin, Device, Flags
 from ibbond.netdev.namespace import Namespace
 
 JIFFY = 4 * MS  # HZ=250, as the recordings have it; the kernel delays some work by one
 ADDRESS_BYTES = 32  # MAX_ADDR_LEN
+
+
+class BondTimer(enum.Enum):
+    """What a bond waits for, but for members' delays and announcements, which wait for more than a time."""
+
+    MONITOR = enum.auto()  # the next run of the MII monitor
+    ARP = enum.auto()  # the next run of the ARP monitor
+    REPORTS = enum.auto()  # the next repetition of group reports
+    LACP = enum.auto()
+    OVERHEARING = enum.auto()  # until the member that is overhearing stops
 
 
 @dataclass(eq=False, slots=True)
@@ -42,15 +53,11 @@ class State:
     primary_member: Member | None = None
     arp_member: Member | None = None  # current_arp_slave: tried while none is active
     force_primary: bool = False
-    monitor_at: int | None = None  # the next run of the MII monitor
-    arp_at: int | None = None  # the next run of the ARP monitor
+    timers: Timers[BondTimer] = field(default_factory=Timers)
     announcements_left: int = 0
     announce_at: int | None = None
     reports_left: int = 0
-    reports_at: int | None = None
     overhearing: Member | None = None  # balance-alb: receives all, because a dead member has an address in use
-    overhears_until: int | None = None
-    lacp_at: int | None = None
     lock_taken: bool = False  # the request that queued a run of the monitor still holds the lock (kernel only)
     probing: bool = False  # frames are looked at for the ARP monitor (recv_probe)
     preparation: Preparation | None = None
@@ -78,21 +85,21 @@ class State:
 
     def run_monitor_now(self) -> None:
         """Queue the MII monitor with delay 0."""
-        self.monitor_at = self.now
+        self.timers.set(BondTimer.MONITOR, self.now)
         self.lock_taken = self.rules.kernel("first_run_locked_out")
 
     def run_arp_monitor_now(self) -> None:
-        self.arp_at = self.now
+        self.timers.set(BondTimer.ARP, self.now)
         self.lock_taken = self.rules.kernel("first_run_locked_out")
 
     def monitor_ran_without_members(self) -> None:
         """The kernel's run that opening a bond queues is over before its first member is in; so it is for ours."""
         if not self.rules.kernel("first_run_locked_out"):
             return
-        if self.monitor_at is not None:
-            self.monitor_at = self.now + self.values.miimon * MS
-        if self.arp_at is not None:
-            self.arp_at = self.now + self.values.arp_interval * MS
+        if self.timers.get(BondTimer.MONITOR) is not None:
+            self.timers.set(BondTimer.MONITOR, self.now + self.values.miimon * MS)
+        if self.timers.get(BondTimer.ARP) is not None:
+            self.timers.set(BondTimer.ARP, self.now + self.values.arp_interval * MS)
         self.lock_taken = False
 
     def member_of(self, device: Device) -> Member | None:

@@ -6,7 +6,10 @@ refusal that a shell script gets. What the texts mean is in the table of options
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 BOND = click.argument("bond", metavar="BOND", shell_complete=completers.bonds)
 OF_MEMBERS = ("queue_id", "prio", "active_slave")  # what needs members is set when they are there
 
+ROOT = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="A saved copy: a directory, an archive, or a text of /proc/net/bonding.",
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan (this host's own bonds).")
 INTERRUPT = click.option(
     "--interrupt",
@@ -44,14 +52,20 @@ def bond() -> None:
 @bond.command("list")
 @name_option
 @click.argument("host", required=False, default="", shell_complete=completers.hosts)
+@ROOT
 @json_option
-def list_(lab_name: str, host: str, as_json: bool) -> None:
+def list_(lab_name: str, host: str, root: Path | None, as_json: bool) -> None:
     """The bonds of a lab HOST; of all hosts with --name or IBBOND_LAB; else of this host."""
-    everywhere = lab_name and not host and not inside_host()
-    bonds = []
-    for where in bonds_of(lab_name) if everywhere else [parse_host(host, lab_name)]:
-        backend = backend_of(where, lab_name)
-        bonds += [facts_of(backend, name) for name in backend.read("bonding_masters").split()]
+    if root is not None:
+        with saved_host(root) as saved:
+            bonds = [facts_of(saved, name) for name in saved.bonds()]
+    else:
+        everywhere = lab_name and not host and not inside_host()
+        backends = [
+            backend_of(where, lab_name)
+            for where in (bonds_of(lab_name) if everywhere else [parse_host(host, lab_name)])
+        ]
+        bonds = [facts_of(each, name) for each in backends for name in each.read("bonding_masters").split()]
     if as_json:
         print_json({"bonds": bonds})
         return
@@ -64,11 +78,12 @@ def list_(lab_name: str, host: str, as_json: bool) -> None:
 @bond.command()
 @name_option
 @BOND
+@ROOT
 @json_option
-def show(lab_name: str, bond: str, as_json: bool) -> None:
+def show(lab_name: str, bond: str, root: Path | None, as_json: bool) -> None:
     """Everything about one bond: members, links, addresses, options."""
-    name, backend = find(bond, lab_name)
-    facts = facts_of(backend, name.device)
+    with found(bond, lab_name, root) as (name, backend):
+        facts = facts_of(backend, name.device)
     if as_json:
         print_json(facts)
     else:
@@ -343,15 +358,42 @@ def next_member(name: DeviceName, snapshot: BondSnapshot) -> str:
 @bond.command()
 @name_option
 @BOND
+@ROOT
 @json_option
-def proc(lab_name: str, bond: str, as_json: bool) -> None:
+def proc(lab_name: str, bond: str, root: Path | None, as_json: bool) -> None:
     """The text of /proc/net/bonding/BOND."""
-    name, backend = find(bond, lab_name)
-    text = backend.proc(name.device)
+    with found(bond, lab_name, root) as (name, backend):
+        text = backend.proc(name.device)
     if as_json:
         print_json({"name": str(name), "proc": text})
     else:
         click.echo(text, nl=False)
+
+
+@contextlib.contextmanager
+def found(bond: str, lab_name: str, root: Path | None) -> Iterator[tuple[DeviceName, Backend]]:
+    """The bond that a name means, of a lab, this host, or a saved copy, which stays unpacked meanwhile."""
+    if root is None:
+        yield find(bond, lab_name)
+        return
+    with saved_host(root) as saved:
+        if bond not in saved.bonds():
+            from ibbond.topology.model import listed
+
+            raise Refused(
+                f"no bond {bond}", why=f"the bonds of {root} are: {listed(saved.bonds())}", fix="Name one of these"
+            )
+        yield DeviceName("", bond), saved
+
+
+@contextlib.contextmanager
+def saved_host(root: Path) -> Iterator[KernelBackend]:
+    """The bonds of a saved copy, while it is unpacked."""
+    from ibbond.backend.kernel.bonds import KernelBackend
+    from ibbond.ops.saved import opened
+
+    with opened(root) as copy:
+        yield KernelBackend(copy)
 
 
 def find(bond: str, lab_name: str, must_exist: bool = True) -> tuple[DeviceName, Backend]:

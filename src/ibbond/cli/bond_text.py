@@ -27,14 +27,14 @@ def facts_of(backend: Backend, bond: str) -> dict[str, object]:
     return {
         "name": where + snapshot.name,
         "mode": options.get("mode", ""),
-        "up": snapshot.up,
-        "carrier": snapshot.carrier,
+        "up": None if "up" in snapshot.unknown else snapshot.up,
+        "carrier": None if "carrier" in snapshot.unknown else snapshot.carrier,
         "active": snapshot.active,
         "carries_traffic": not backend.where or options.get("mode") == "active-backup",
         "primary": snapshot.primary,
         "type": TYPES.get(snapshot.type, str(snapshot.type)),
         "hardware_address": snapshot.address.hex(":"),
-        "mtu": snapshot.mtu,
+        "mtu": None if "mtu" in snapshot.unknown else snapshot.mtu,
         "addresses": backend.addresses(bond),
         "members": [
             {
@@ -47,6 +47,7 @@ def facts_of(backend: Backend, bond: str) -> dict[str, object]:
             for member in snapshot.members
         ],
         "options": options,
+        **({"unknown": sorted(unknown)} if (unknown := snapshot.unknown) else {}),
     }
 
 
@@ -67,6 +68,8 @@ def option_value(name: str, value: object) -> object:
 
 
 def state_of(facts: dict[str, object]) -> str:
+    if facts["up"] is None:
+        return "carrier" if facts["carrier"] else "no carrier"
     return "down" if not facts["up"] else "up" if facts["carrier"] else "no carrier"
 
 
@@ -86,13 +89,15 @@ def describe(facts: dict[str, object]) -> str:
     primary = f", primary {facts['primary']}" if facts["primary"] else ""
     lines = [
         f"{facts['name']}: {facts['mode']}, {state_of(facts)}, active {facts['active'] or 'none'}{primary}",
-        f"{facts['type']} {facts['hardware_address']}, mtu {facts['mtu']}",
+        f"{facts['type']} {facts['hardware_address'] or 'address unknown'}, mtu {facts['mtu'] or 'unknown'}",
         f"addresses {' '.join(addresses) or 'none'}",
         *((NO_TRAFFIC.format(mode=facts["mode"]),) if not facts["carries_traffic"] else ()),
         "",
         table(rows, ("MEMBER", "STATE", "LINK", "FAILURES", "HARDWARE ADDRESS")) if rows else "no members",
     ]
     changed = {name: value for name, value in options.items() if not is_default(name, value)}
+    if isinstance(unknown := facts.get("unknown"), list):
+        lines += ["", f"not told: {', '.join(unknown)}"]
     if changed:
         lines += ["", "options that differ from the kernel's defaults:"]
         lines.append(table((f"  {name}", text_of(value)) for name, value in changed.items()))

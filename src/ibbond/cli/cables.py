@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -119,7 +120,11 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
         if not as_json:
             click.echo(f"capturing {device} to {file}" + ("" if seconds else "; Ctrl-C ends it"), err=True)
         with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(seconds or LONGEST)
+            ended, _, _ = select.select([control], [], [], seconds)  # the lab says nothing unasked until it ends
+            if ended:
+                raise Refused(
+                    f"the capture of {device} stopped", why="the lab ended", fix=f"{file} has what passed until then"
+                )
         facts = as_dict(control.ask("capture_end", file=place))
     missed = f", {facts['missed']} missed" if facts["missed"] else ""
     done(as_json, f"{facts['packets']} packets in {file}{missed}", {"device": device, "file": str(file), **facts})

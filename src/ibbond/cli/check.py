@@ -1,4 +1,4 @@
-"""`ibbond check`: what is wrong with bonds, why, and the fix. Exit 0 clean, 1 findings, 2 cannot read.
+"""`ibbond check`: what is wrong with bonds, why, and the fix. Exit 0 clean, 1 findings, 2 nothing could be judged.
 
 Read first: ops/check.py, docs/checks.md. Works on this host, on a saved copy (`--root`), and on a lab host (h1/bond0).
 Left out: changing anything.
@@ -19,16 +19,24 @@ from ibbond.errors import Refused
 if TYPE_CHECKING:
     from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.ops.facts import HostFacts
+    from ibbond.ops.needs import Unknown
     from ibbond.ops.rule import Finding
 
 FINDINGS = 1
+UNREADABLE = 2
+MOST_FACTS = 8
+PORT_STATES = {"up": "ACTIVE", "cut": "DOWN"}  # others are named as sysfs names them
 DOCUMENT = "docs/checks.md"
 
 
 @click.command()
 @name_option
 @click.argument("bonds", nargs=-1, metavar="[BOND]...", shell_complete=completers.bonds)
-@click.option("--root", type=click.Path(path_type=Path), help="A saved copy: a directory, or a file of ibbond collect.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="A saved copy: a directory, an archive, or a text of /proc/net/bonding.",
+)
 @click.option("--expect", metavar="A,B", default="", help="The members that each bond should have.")
 @click.option("--ignore", multiple=True, metavar="RULE", help="A rule not to ask; repeatable.")
 @click.option("--max-failures", default=2, show_default=True, help="How many link failures of a member are normal.")
@@ -46,20 +54,21 @@ def check(
 ) -> int:
     """Would these bonds survive? Says what is wrong, why, and how to fix it.
 
-    Without BOND all bonds of this host, or of the lab host we are in. Exit 0: clean (notes do not count), 1: findings,
-    2: something could not be read.
+    Without BOND all bonds of this host, or of the lab host we are in. What was not told is not guessed: a line names
+    it. Exit 0: clean (notes do not count), 1: findings, 2: nothing could be judged.
     """
-    from ibbond.ops.check import RULES, is_clean
+    from ibbond.ops.check import RULES, is_clean, unknown
     from ibbond.ops.check import check as judge
 
     if list_rules:
         print_rules(as_json)
         return 0
-    if unknown := [rule for rule in ignore if rule not in RULES]:
-        raise Refused(f"no rule {unknown[0]}", why="there is none of that id", fix="See ibbond check --list-rules")
+    if wrong := [rule for rule in ignore if rule not in RULES]:
+        raise Refused(f"no rule {wrong[0]}", why="there is none of that id", fix="See ibbond check --list-rules")
     facts = read(bonds, lab_name, root, [name for name in expect.split(",") if name], max_failures)
     findings = judge(facts, ignore=ignore)
     clean = is_clean(findings)
+    untold = {bond.name: unknown(facts, bond, ignore=ignore) for bond in facts.bonds}
     if as_json:
         print_json(
             {
@@ -67,10 +76,18 @@ def check(
                 "bonds": [bond.name for bond in facts.bonds],
                 "clean": clean,
                 "findings": [finding.as_json() for finding in findings],
+                "unknown": {
+                    bond: {"facts": list(each.facts), "silent_rules": list(each.rules)}
+                    for bond, each in untold.items()
+                    if each.facts
+                },
+                "unreadable": dict(facts.unreadable),
             }
         )
     else:
-        click.echo(report(facts, findings))
+        click.echo(report(facts, findings, untold))
+    if not facts.bonds and not findings:
+        return UNREADABLE
     return 0 if clean else FINDINGS
 
 
@@ -92,14 +109,7 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
 
         backend = backend_of(host, lab)
         names = names or backend.read("bonding_masters").split()
-        status = status_of(lab)
-        facts = lab_facts(
-            backend,
-            names,
-            switches_of(host, status),
-            profile=str(status["profile"]),
-            failures_allowed=max_failures,
-        )
+        facts = lab_facts(backend, names, cables_of(host, lab), lab=lab, failures_allowed=max_failures)
     else:
         kernel = KernelBackend()
         facts = kernel_facts(kernel, chosen(kernel, names, "this host"), failures_allowed=max_failures)
@@ -111,26 +121,23 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     return facts
 
 
-def status_of(lab: str) -> dict[str, object]:
-    """What `ibbond lab status --json` prints."""
+def cables_of(host: str, lab: str) -> dict[str, tuple[str, str]]:
+    """The switch and the port's state of each of a lab host's cables, by device."""
     from ibbond.backend.control_socket import Control
     from ibbond.cli.output import as_dict
 
     with Control.of(lab) as control:
-        return as_dict(control.ask("status"))
-
-
-def switches_of(host: str, status: dict[str, object]) -> dict[str, str]:
-    """The switch at the other end of each of a lab host's cables, by device."""
+        status = as_dict(control.ask("status"))
     cables = status["cables"]
     assert isinstance(cables, list)
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for cable in cables:
         first, second = cable["ends"]
+        state = PORT_STATES.get(str(cable["state"]), str(cable["state"]).upper())
         for end, other in ((first, second), (second, first)):
             owner, _, device = str(end).partition("/")
             if owner == host:
-                found[device] = str(other).partition("/")[0]
+                found[device] = (str(other).partition("/")[0], state)
     return found
 
 
@@ -147,7 +154,8 @@ def where(bonds: Sequence[str], lab: str) -> tuple[str, list[str]]:
 
 def chosen(kernel: KernelBackend, names: list[str], place: str) -> list[str]:
     """The named bonds, which must exist, or all. Refused where there is none to check."""
-    kernel.read("bonding_masters")
+    if kernel.files.live:
+        kernel.read("bonding_masters")
     found = kernel.bonds()
     for name in names:
         if name not in found:
@@ -157,11 +165,12 @@ def chosen(kernel: KernelBackend, names: list[str], place: str) -> list[str]:
                 fix=f"Its bonds are {', '.join(found) or 'none'}",
             )
     if not found:
-        raise Refused(f"cannot check the bonds of {place}", why="it has none", fix="Make one: ibbond bond create bond0")
+        fix = "Make one: ibbond bond create bond0" if kernel.files.live else "Name a copy of a host that has bonds"
+        raise Refused(f"cannot check the bonds of {place}", why="it has none", fix=fix)
     return names or found
 
 
-def report(facts: HostFacts, findings: list[Finding]) -> str:
+def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]) -> str:
     """For people: bond by bond."""
     from ibbond.ops.rule import Severity
 
@@ -175,7 +184,16 @@ def report(facts: HostFacts, findings: list[Finding]) -> str:
             lines.append(f"  {finding.severity.value}: {finding.found.what} [{finding.rule.id}]")
             lines.append(f"    why: {finding.why}.")
             lines.append(f"    fix: {finding.found.fix}")
+        if (each := untold[bond.name]).facts:
+            lines.append(f"  not told: {told_of(each.facts)}; without it {len(each.rules)} of the rules see less")
+    lines += [f"{sentence}; nothing of it was judged" for sentence in facts.unreadable.values()]
     return "\n".join(lines)
+
+
+def told_of(facts: tuple[str, ...]) -> str:
+    """The first facts, and how many more there are: a text of one bond alone leaves dozens unknown."""
+    shown, more = facts[:MOST_FACTS], len(facts) - MOST_FACTS
+    return ", ".join(shown) + (f" and {more} more (see --json)" if more > 0 else "")
 
 
 def print_rules(as_json: bool) -> None:

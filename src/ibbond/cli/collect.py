@@ -22,10 +22,9 @@ from ibbond.cli.output import done, json_option
 )
 @json_option
 def collect(output: Path | None, as_json: bool) -> None:
-    """Save what concerns the bonds of this host: settings, states, addresses, ports, the driver's log.
+    """Save what concerns the bonds of this host: settings, states, addresses, routes, neighbors, ports, the log.
 
-    Configuration files are searched for members of bonds; lines with keys and passwords are left out. Routes and
-    neighbors are not in it.
+    Configuration files that can have bonds are in it; lines with keys and passwords are left out.
     """
     import os
 

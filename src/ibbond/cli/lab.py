@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ibbond.cli.cables import capture, cut, events, flap, mend
+from ibbond.cli.doctor import doctor
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.files import import_topology, read_topology
@@ -21,6 +22,7 @@ from ibbond.cli.output import as_dict, done, json_option, name_option, print_jso
 from ibbond.cli.probe import probe
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
+from ibbond.cli.top import top
 from ibbond.cli.usage import Group
 from ibbond.errors import Refused
 
@@ -36,7 +38,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    *(neighbors, probe, rdma_session),
+    *(neighbors, probe, top, doctor, rdma_session),
 ):
     lab.add_command(command)
 
@@ -109,7 +111,16 @@ def up(
             click.echo(describe(running.status))
         sys.stdout.flush()
         if foreground:
-            running.process.wait()
+            failed(name, running.process.wait())
+
+
+def failed(name: str, code: int) -> None:
+    """A lab that has ended by itself; `Refused` where that was not its proper end."""
+    from ibbond.lab.state import Files
+
+    if code:
+        why = f"signal {-code} has killed it" if code < 0 else "something in it failed"
+        raise Refused(f"lab {name} has ended", why=why, fix=f"Read its log: {Files(name).log}")
 
 
 def topology_text(file: Path | None, fabric: Path | None) -> tuple[str, str]:
@@ -232,8 +243,19 @@ def describe(facts: dict[str, object]) -> str:
         lines += ["", f"/sys/class/net of the hosts does not show bonds: {missing}"]
     if not as_dict(facts["manager"])["alive"]:
         lines += ["", "the subnet manager is dead; bring it back with: ibbond lab revive sm"]
+    lines += describe_faults(facts)
     lines += ["", table((describe_cable(as_dict(cable)) for cable in cables_of(facts)), ("CABLE", "", "STATE"))]
     return "\n".join(lines)
+
+
+def describe_faults(facts: dict[str, object]) -> list[str]:
+    """What went wrong inside, by where it came in; nothing where nothing did."""
+    lines = []
+    for kind, text in (("faults", "handling failed (traceback in the log)"), ("malformed", "could not be parsed")):
+        counts = as_dict(facts.get(kind) or {})
+        if counts:
+            lines += ["", f"{text}: {', '.join(f'{entry} {count}' for entry, count in counts.items())}"]
+    return lines
 
 
 def describe_device(name: str, facts: dict[str, object]) -> tuple[str, str, str, str]:

@@ -16,10 +16,10 @@ from ibbond.fabric.inventory import Inventory
 from ibbond.fabric.managers import SUBNET_CLASSES, Managers
 from ibbond.fabric.packet import mad_packet
 from ibbond.fabric.port import Port
-from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.transit import DR_SLID, HOP_POINTER, Transit, count
 from ibbond.fabric.trap_agent import TrapAgent
+from ibbond.machine import EventQueue
 from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import GSI_QPN, SMI_QPN, ManagementDatagram
 from ibbond.wire.mad import (
@@ -50,7 +50,7 @@ class ManagementInterfaces:
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: EventQueue,
         timing: Timing,
         transit: Transit,
         inventory: Inventory,
@@ -159,7 +159,7 @@ class ManagementInterfaces:
         reply = ManagementDatagram(
             request.destination_lid, request.source_lid, request.destination_qpn, request.source_qpn, mad
         )
-        self._schedule.after(self._timing.agent_ns, self.send, port, reply)
+        self._schedule.call_after(self._timing.agent_ns, self.send, port, reply)
 
     def _to_software(self, port: Port, content: ManagementDatagram, raw: bytes) -> None:
         """A MAD that no agent answers: for the built-in manager here, else for programs at the port."""

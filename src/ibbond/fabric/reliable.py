@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 
 from ibbond.fabric.packet import Packet, message_packet, packets_of
 from ibbond.fabric.port import Port
-from ibbond.fabric.schedule import Schedule
-from ibbond.machine import MS
+from ibbond.machine import MS, EventQueue
 from ibbond.verbs.reliable_verbs import (
     Completion,
     Kind,
@@ -119,7 +118,7 @@ class Reliable:
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: EventQueue,
         send: Callable[[Port, Packet], None],
         completed: Callable[[Port, int, Completion], None],
         handed_up: Callable[[Port, int, bytes, bytes], None],
@@ -279,7 +278,7 @@ class Reliable:
         pair.expires_at = self._schedule.now + (4096 << peer.timeout)
         if not pair.timer_set:
             pair.timer_set = True
-            self._schedule.after(4096 << peer.timeout, self._rang, pair)
+            self._schedule.call_after(4096 << peer.timeout, self._rang, pair)
 
     def _rang(self, pair: ReliablePair) -> None:
         pair.timer_set = False
@@ -288,7 +287,7 @@ class Reliable:
             return
         if at > self._schedule.now:
             pair.timer_set = True
-            self._schedule.after(at - self._schedule.now, self._rang, pair)
+            self._schedule.call_after(at - self._schedule.now, self._rang, pair)
             return
         if pair.retries_left == 0:
             self._error(pair, Status.RETRY_EXCEEDED, pair.under_way[0])
@@ -456,7 +455,7 @@ class Reliable:
             if pair.rnr_left != FOR_EVER:
                 pair.rnr_left -= 1
             pair.paused, pair.expires_at = True, None
-            self._schedule.after(RNR_DELAY, self._resume, pair)
+            self._schedule.call_after(RNR_DELAY, self._resume, pair)
         elif about.psn == message.psn:
             self._error(pair, DENIALS.get(message.syndrome, Status.REMOTE_INVALID_REQUEST), about)
 

@@ -49,10 +49,9 @@ from ibbond.fabric.node import Node
 from ibbond.fabric.packet import Packet, datagram_packet
 from ibbond.fabric.port import Port, PortCounters
 from ibbond.fabric.reliable import ProtectionDomain, Reliable
-from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.transit import Transit, Walk
-from ibbond.machine import Waiting, earliest
+from ibbond.machine import EventQueue, earliest
 from ibbond.manager.partitions import Partition
 from ibbond.manager.subnet_config import SubnetConfig
 from ibbond.manager.subnet_manager import SubnetManager
@@ -81,7 +80,7 @@ class Subnet:
         self._generation = generation
         self._built_in = built_in_manager
         self._effects: list[SubnetEffect] = []
-        self._schedule = Schedule()
+        self._schedule = EventQueue()
         self._inventory = Inventory()
         self._links = Links(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
@@ -184,8 +183,8 @@ class Subnet:
         return self._take()
 
     def deadline(self) -> int | None:
-        waiting: list[Waiting] = [self._schedule, self._traps, *self.managers.values()]
-        return earliest(waiting)
+        managers = (manager.deadline() for manager in self.managers.values())
+        return earliest(self._schedule.deadline(), self._traps.deadline(), *managers)
 
     def answer(self, now: int, port: Port, mad: bytes) -> bytes | None:
         """The answer to a Get or Set by a directed route, where `SendMad` would bring it at once; None where not.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ibbond.fabric.hca import Hca
 from ibbond.fabric.packet import MAX_COPIES, MAX_HOPS, Packet, segment_bytes, segments
 from ibbond.fabric.port import Port
-from ibbond.fabric.schedule import Schedule
 from ibbond.fabric.switch import Switch
+from ibbond.machine import EventQueue
 from ibbond.verbs.verbs import Datagram, PortState
 from ibbond.wire.smp import PERMISSIVE_LID
 
@@ -47,7 +47,7 @@ class Transit:
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: EventQueue,
         draw: random.Random,
         hop_ns: int,
         deliver: Callable[[Port, Packet], None],
@@ -64,13 +64,13 @@ class Transit:
         if packet.directed is not None:
             self._send_directed(port, packet)
         elif packet.destination_lid == port.lid and port.lid:
-            self._schedule.after(0, self._deliver, port, packet)  # never leaves the node
+            self._schedule.call_after(0, self._deliver, port, packet)  # never leaves the node
         elif isinstance(port.node, Switch):
             self._relay(port.node, port, packet)
         else:
             if packet.multicast:
                 packet.copies = [1]
-                self._schedule.after(0, self._deliver, port, packet.copy())  # other queue pairs of the port
+                self._schedule.call_after(0, self._deliver, port, packet.copy())  # other queue pairs of the port
             self._transmit(port, packet)
 
     def walk(self, port: Port, lid: int, *, tapped: bool = False) -> Walk | None:
@@ -132,7 +132,7 @@ class Transit:
     def _transmit(self, port: Port, packet: Packet) -> None:
         """Put a packet onto the cable at `port`, or count why not."""
         for each in self._put(port, packet):
-            self._schedule.after(self._hop_ns, self._arrive, *each)
+            self._schedule.call_after(self._hop_ns, self._arrive, *each)
 
     def _put(self, port: Port, packet: Packet) -> tuple[Arrival, ...]:
         """What is on the cable now and will arrive at its other end."""
@@ -218,7 +218,7 @@ class Transit:
                 copies[0] += 1
                 leaving += self._put(egress, packet.copy())
         if leaving:
-            self._schedule.after(self._hop_ns, self._arrive_all, leaving)
+            self._schedule.call_after(self._hop_ns, self._arrive_all, leaving)
 
     def _send_directed(self, port: Port, packet: Packet) -> None:
         """14.2.2: the sender of a request or of an answer puts the hop pointer where its way begins."""
@@ -245,7 +245,7 @@ class Transit:
         packet.directed = mad
         packet.destination_lid = PERMISSIVE_LID
         if mad[HOP_COUNT] == 0:
-            self._schedule.after(0, self._deliver, port, packet)
+            self._schedule.call_after(0, self._deliver, port, packet)
             return
         mad[HOP_POINTER] = 1
         self._leave(port, packet, mad[INITIAL_PATH + 1])

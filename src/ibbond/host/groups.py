@@ -2,7 +2,8 @@
 
 Read first: `igmp_mc_seq_show` of net/ipv4/igmp.c and `igmp6_mc_seq_show` of net/ipv6/mcast.c. The kernel has no
 message for a join before Linux 6.14, and then sends none for a leave that a program's death makes; so the watcher
-reads these files when a report passes, when a message comes, and every few seconds. Left out: source filters.
+reads these files when a report passes, when a message comes, and every few seconds. Left out: source filters, and what
+a file has beyond `MAX_BYTES`: programs can make it as long as they like, and the newest groups come first.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import sys
 
 from ibbond.host.namespace import Space
 
+MAX_BYTES = 512 << 10  # of one file: some 10,000 groups
+
 
 class GroupFiles:
-    """The two files of one host, opened once: reading needs no change of namespace."""
+    """The two files of one host, opened once: reading needs no change of namespace.
+
+    `complete` says whether the last reading got to the end of both.
+    """
 
     def __init__(self, space: Space) -> None:
+        self.complete = True
         self._files = [
             (space.within(lambda: _file("/proc/thread-self/net/igmp")), _parse_igmp),
             (space.within(lambda: _file("/proc/thread-self/net/igmp6")), _parse_igmp6),
@@ -25,9 +32,12 @@ class GroupFiles:
     def read(self) -> dict[str, tuple[bytes, ...]]:
         """Device name to its groups (4 bytes each, then 16 bytes each), sorted."""
         found: dict[str, list[bytes]] = {}
+        self.complete = True
         for descriptor, parse in self._files:
             if descriptor >= 0:
-                parse(_text(descriptor), found)
+                text, complete = _text(descriptor)
+                self.complete &= complete
+                parse(text, found)
         return {
             device: tuple(sorted(groups, key=lambda group: (len(group), group))) for device, groups in found.items()
         }
@@ -46,12 +56,16 @@ def _file(path: str) -> int:
         return -1  # no IPv6 in this kernel
 
 
-def _text(descriptor: int) -> str:
+def _text(descriptor: int) -> tuple[str, bool]:
+    """The whole lines of a file, up to `MAX_BYTES`, and whether these are all."""
     os.lseek(descriptor, 0, os.SEEK_SET)
-    parts = []
-    while part := os.read(descriptor, 1 << 16):
+    parts: list[bytes] = []
+    left = MAX_BYTES
+    while left > 0 and (part := os.read(descriptor, min(left, 1 << 16))):
         parts.append(part)
-    return b"".join(parts).decode()
+        left -= len(part)
+    raw = b"".join(parts)
+    return raw[: raw.rfind(b"\n") + 1].decode(), left > 0
 
 
 def _parse_igmp(text: str, found: dict[str, list[bytes]]) -> None:

@@ -42,6 +42,8 @@ ADDRESS_MESSAGES = frozenset((rtnetlink.NEWADDR, rtnetlink.DELADDR))
 ROUTE_MESSAGES = frozenset((rtnetlink.NEWROUTE, rtnetlink.DELROUTE))
 LINK_MESSAGES = frozenset((rtnetlink.NEWLINK, rtnetlink.DELLINK))
 GROUP_MESSAGES = frozenset((rtnetlink.NEWMULTICAST, rtnetlink.DELMULTICAST))
+ALL_MESSAGES = LINK_MESSAGES | ADDRESS_MESSAGES | ROUTE_MESSAGES | GROUP_MESSAGES
+MAX_KEPT_GROUPS = 4096  # of a device that has more than can be read
 
 
 class LiveHost:
@@ -52,12 +54,13 @@ class LiveHost:
         self.space = space
         self.tuns: dict[str, Tun] = {}
         self.deleted: list[str] = []  # devices whose TUN a user has deleted (`ip link delete`), seen by `changes`
-        self.renamed: list[tuple[str, str]] = []  # devices that a user had renamed, and to what; they are called back
+        self.undone: list[str] = []  # what users did to devices and was undone, in words, seen by `changes`
         self._devices = devices
         self._link_locals: dict[str, bytes] = {}
         self._addresses: dict[str, tuple[tuple[bytes, int], ...]] = {}
         self._routes: tuple[RouteEntry, ...] = ()
         self._groups: dict[str, tuple[bytes, ...]] = {}
+        self._kinds: frozenset[int] = frozenset()  # of messages, whose subjects are still to be read
         self._up: dict[int, bool] = {}  # of every link, when its routes and groups were last read
         self.listener = space.within(RouteListener)  # before the first read of what it watches
         self.kernel = space.within(RouteSocket)
@@ -140,14 +143,22 @@ class LiveHost:
             if problem.errno not in (errno.ENODEV, errno.EBADFD):  # deleted by its user: a message says so
                 raise
 
-    def changes(self) -> list[HostEvent]:
-        """What happened in this host's kernel since the last call; not blocking."""
+    def listen(self) -> None:
+        """Take in what the kernel says happened: `changes` reads it. Not blocking."""
         try:
-            kinds = {message.type for message in self.listener.receive()}
+            self._kinds |= {message.type for message in self.listener.receive()}
         except OSError as problem:
             if problem.errno != errno.ENOBUFS:
                 raise
-            return self.everything()  # messages were lost
+            self._kinds |= ALL_MESSAGES  # some were lost
+
+    def groups_changed(self) -> None:
+        """Programs may have joined or left groups: `changes` reads them."""
+        self._kinds |= GROUP_MESSAGES
+
+    def changes(self) -> list[HostEvent]:
+        """What happened in this host's kernel since the last call, as far as `listen` and `groups_changed` know."""
+        kinds, self._kinds = self._kinds, frozenset()
         events: list[HostEvent] = []
         were_up = self._up
         if kinds & LINK_MESSAGES:
@@ -158,21 +169,23 @@ class LiveHost:
         if kinds & ROUTE_MESSAGES or silently:
             events += self._route_changes()
         if kinds & GROUP_MESSAGES or silently:
-            events += self.group_changes()
+            events += self._group_changes()
         return events
 
     def everything(self) -> list[HostEvent]:
         """Read all there is and tell what differs from what was told."""
-        links, addresses = self._link_changes(), self._address_changes()
-        return [*links, *addresses, *self._route_changes(), *self.group_changes()]
+        self._kinds = ALL_MESSAGES
+        return self.changes()
 
-    def group_changes(self) -> list[HostEvent]:
+    def _group_changes(self) -> list[HostEvent]:
         """The groups of devices whose groups changed."""
         found = self._group_files.read()
         events: list[HostEvent] = []
         for name in self.tuns:
-            groups = found.get(name, ())
-            if groups != self._groups.get(name, ()):
+            before, groups = self._groups.get(name, ()), found.get(name, ())
+            if not self._group_files.complete:  # the oldest are missing
+                groups = tuple(dict.fromkeys((*before[:MAX_KEPT_GROUPS], *groups)))
+            if groups != before:
                 self._groups[name] = groups
                 events.append(GroupsAre(name, groups))
         return events
@@ -222,6 +235,8 @@ class LiveHost:
             device, link = self._devices.get(name), found.get(tun.index)
             if link is not None and link.name != name:
                 self._call_back(tun, name, link.name)
+            if link is not None and link.carrier not in (None, tun.carrier):
+                self._restore_carrier(tun)
             if device is not None:
                 events += self._difference(device, link)
         return events
@@ -230,7 +245,14 @@ class LiveHost:
         """Names are the topology's: ports, files and requests go by them."""
         with contextlib.suppress(OSError):  # its new name is taken, or this kernel renames nothing that is up
             self.kernel.rename(tun.index, name)
-            self.renamed.append((name, other))
+            self.undone.append(f"{name} was renamed to {other} and is {name} again: a lab's names stay")
+
+    def _restore_carrier(self, tun: Tun) -> None:
+        """`ip link set carrier off` works on a TUN device, but not on a bond or IPoIB device."""
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            tun.restore_carrier()
+            state = "on" if tun.carrier else "off"
+            self.undone.append(f"the carrier of {tun.name} was changed and is {state} again: only its cable decides it")
 
     def _difference(self, device: Device, link: Link | None) -> Iterator[HostEvent]:
         if link is None:

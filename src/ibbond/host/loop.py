@@ -8,9 +8,9 @@ thread" means: by whoever has the turn. Left out: who starts it, and what a lab 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
-import heapq
 import os
 import select
 import threading
@@ -21,14 +21,16 @@ from typing import TypeVar, assert_never
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import MadArrived
+from ibbond.host.guard import PAUSE_NS, Entry, Faults
 from ibbond.host.live_host import LiveHost
+from ibbond.host.looks import Looks
 from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses
 from ibbond.host.pump import Drops, Pump
 from ibbond.host.timer import Timer
 from ibbond.host.tun import NO_OFFLOAD
 from ibbond.host.waiting import Pressure, Waiter
-from ibbond.machine import MS, SECOND
+from ibbond.machine import MS, SECOND, EventQueue, earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.events import (
     AddressChange,
@@ -56,20 +58,23 @@ from ibbond.wire.group_reports import is_report
 
 Result = TypeVar("Result")
 Listener = Callable[[int, NetworkEffect], None]
+Drop = Callable[[], object]
 
 GROUPS_EVERY = 2 * SECOND  # joins and leaves that no message told of
 SETTLE_EVERY = 200 * MS  # flows hand their counts to the counters
+RESTORE_AFTER = 1 * SECOND  # a device of a host that could not be given back, or its kernel's state not be read
 
 
 class LiveLoop:
     """Drives a network whose hosts are the namespaces of `spaces`, by host name.
 
     `listeners` hear every effect but packets, with its time, on the loop's thread; `before_rest` is called when all
-    that happened together has been dealt with.
+    that happened together has been dealt with. What fails on the way is in `faults` (see `host.guard`).
     """
 
     def __init__(self, network: Network, spaces: Mapping[str, Space], *, persist: bool = False) -> None:
         self.network = network
+        self.faults = Faults()
         self.listeners: list[Listener] = []
         self.before_rest: list[Callable[[], object]] = []
         self.hosts: dict[str, LiveHost] = {}
@@ -84,24 +89,27 @@ class LiveLoop:
         self._waiter = Waiter(self._epoll, self._pressure)
         self._handlers: dict[int, Callable[[], object]] = {}
         self._watchers: dict[int, Callable[[int], object]] = {}
+        self._entries: dict[int, tuple[Entry, Drop | None]] = {}  # of the same descriptors
         self._timer = Timer()
-        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
-        self._sequence = 0
+        self._agenda = EventQueue()
         self._posted: deque[Callable[[], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._moved = True  # the network was told something: its deadline may be another one
         self._turn = threading.Lock()
         self._turn.acquire()  # until `run` waits
-        self._stopping = False
-        self.add_reader(self._timer.fileno(), self._rang)
-        self.add_reader(self._bell, self._answer)
+        self._stopping = self._running = False
+        self._fatal: BaseException | None = None
+        self._looks = Looks(self._look, self.now, self.call_at)
+        self.add_reader(self._timer.fileno(), self._rang, Entry.TIMER)
+        self.add_reader(self._bell, self._answer, Entry.CONTROL)
 
     def open(self) -> None:
         """Make the TUNs of all hosts, start the network, read what the kernels say. Undone when it fails."""
         try:
             for name, space in self._spaces.items():
                 self.hosts[name] = live = LiveHost(name, space, self.network.hosts[name].namespace)
-                self.add_reader(live.listener.fileno(), functools.partial(self._kernel_spoke, live))
+                spoke, again = (functools.partial(call, live) for call in (self._kernel_spoke, self._read_again))
+                self.add_reader(live.listener.fileno(), spoke, Entry.NETLINK, again)
                 for device in self.network.hosts[name].namespace:
                     self._open_device(live, device)
             self._execute(self.network.start(self.now()))
@@ -116,10 +124,11 @@ class LiveLoop:
         self.call_at(self.now() + SETTLE_EVERY, self._settle_again)
 
     def run(self) -> None:
-        """Move packets and time until `stop`."""
+        """Move packets and time until `stop`; raises what was given to `fail`."""
         avoid_pauses()
         handlers, watchers, wait = self._handlers, self._watchers, self._waiter.wait
         turn = self._turn
+        self._running = True
         while not self._stopping:
             if self._moved:
                 self._rest()
@@ -128,15 +137,28 @@ class LiveLoop:
             turn.acquire()
             for fd, events in ready:
                 handler = handlers.get(fd)
-                if handler is not None:
-                    handler()
-                elif (watcher := watchers.get(fd)) is not None:  # else removed by a handler before it
-                    watcher(events)
+                try:
+                    if handler is not None:
+                        handler()
+                    elif (watcher := watchers.get(fd)) is not None:  # else removed by a handler before it
+                        watcher(events)
+                except Exception as error:
+                    self._failed(fd, error)
+                if self._posted:  # by a thread that waits: not to come after all that is ready
+                    self._moved = True
+                    self.answer()
+        if self._fatal is not None:
+            raise self._fatal
 
     def stop(self) -> None:
         """End `run` soon; from any thread or signal handler."""
         self._stopping = True
         os.eventfd_write(self._bell, 1)
+
+    def fail(self, error: BaseException) -> None:
+        """End `run` soon with this exception; from any thread."""
+        self._fatal = self._fatal or error
+        self.stop()
 
     def close(self) -> None:
         """Close every descriptor; TUNs that do not persist disappear. The namespaces stay with their owner."""
@@ -148,6 +170,7 @@ class LiveLoop:
         self._fds.clear()
         self._handlers.clear()
         self._watchers.clear()
+        self._entries.clear()
         self._timer.close()
         self._pressure.close()
         os.close(self._bell)
@@ -204,14 +227,20 @@ class LiveLoop:
         self._posted.append(answer)
         os.eventfd_write(self._bell, 1)
         if not done.acquire(timeout=timeout):
-            raise TimeoutError(f"the loop did not answer within {timeout} s")
+            raise Refused(
+                "the lab is too busy to answer",
+                why=f"its loop did not take the request within {timeout:g} s",
+                fix="Try again in a moment",
+                code=errno.EAGAIN,
+            )
         if problems:
             raise problems[0]
         return results[0]
 
     def hear(self, host: str) -> None:
         """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""
-        self._kernel_spoke(self.hosts[host])
+        self.hosts[host].listen()
+        self._looks.look_now(host)
 
     def answer(self) -> None:
         """Make the calls that were posted; for whoever has ended `run` and still owes answers."""
@@ -220,27 +249,57 @@ class LiveLoop:
 
     def call_at(self, at: int, call: Callable[[], object]) -> None:
         """Make a call at a monotonic nanosecond; on the loop's thread only. Equal times keep the order of asking."""
-        self._sequence += 1
-        heapq.heappush(self._agenda, (at, self._sequence, call))
+        self._agenda.call_at(at, call)
         self._moved = True
 
-    def add_reader(self, fd: int, handler: Callable[[], object]) -> None:
-        """Call `handler` on the loop's thread whenever `fd` is readable (level-triggered)."""
+    def add_reader(self, fd: int, handler: Callable[[], object], entry: Entry, drop: Drop | None = None) -> None:
+        """Call `handler` on the loop's thread whenever `fd` is readable (level-triggered).
+
+        `entry` says what comes in there; when the handler fails `drop` is called, which lets go of the client.
+        """
         self._handlers[fd] = handler
+        self._entries[fd] = entry, drop
         self._epoll.register(fd, select.EPOLLIN)
 
-    def add_watcher(self, fd: int, events: int, watcher: Callable[[int], object]) -> None:
+    def add_watcher(
+        self, fd: int, events: int, watcher: Callable[[int], object], entry: Entry, drop: Drop | None = None
+    ) -> None:
         """Call `watcher` with what epoll says of `fd`, for these events and hang-ups; `remove_reader` ends it."""
         self._watchers[fd] = watcher
+        self._entries[fd] = entry, drop
         self._epoll.register(fd, events)
 
     def remove_reader(self, fd: int) -> None:
         if self._handlers.pop(fd, None) is not None or self._watchers.pop(fd, None) is not None:
+            del self._entries[fd]
             try:
                 self._epoll.unregister(fd)
             except OSError as problem:
-                if problem.errno not in (errno.EBADF, errno.ENOENT):  # already closed
+                if problem.errno not in (errno.EBADF, errno.ENOENT):  # already closed, or at rest
                     raise
+
+    def rest_reader(self, fd: int, pause: int = PAUSE_NS) -> None:
+        """Do not look at a descriptor for so many nanoseconds."""
+        handler = self._handlers[fd]
+        with contextlib.suppress(OSError):  # at rest already
+            self._epoll.unregister(fd)
+
+        def look_again() -> None:
+            if self._handlers.get(fd) is handler:  # else closed meanwhile, and the number perhaps another's
+                with contextlib.suppress(FileExistsError):
+                    self._epoll.register(fd, select.EPOLLIN)
+
+        self.call_at(self.now() + pause, look_again)
+
+    def _failed(self, fd: int, error: Exception) -> None:
+        """A handler has failed (`host.guard`)."""
+        self._moved = True
+        entry, drop = self._entries.get(fd, (Entry.TIMER, None))
+        self.faults.note(entry, error)
+        if drop is not None:
+            self.faults.guard(entry, drop)
+        if drop is None and fd in self._handlers and fd not in (self._timer.fileno(), self._bell):
+            self.rest_reader(fd)
 
     def dropped(self) -> Drops:
         """Packets that the receiving kernels did not take, on both paths, since the start."""
@@ -257,11 +316,11 @@ class LiveLoop:
         """All that happened together has been dealt with: the timer is set to what network and agenda want now."""
         self._moved = False
         for call in self.before_rest:
-            call()
-        wanted = [
-            at for at in (self.network.deadline(), self._agenda[0][0] if self._agenda else None) if at is not None
-        ]
-        self._timer.set(min(wanted, default=None))
+            self.faults.guard(Entry.LISTENER, call)
+        try:
+            self._timer.set(earliest(self.network.deadline(), self._agenda.deadline()))
+        except Exception as error:  # nobody would wake us any more
+            self.fail(error)
 
     def _rang(self) -> None:
         self._timer.rang()
@@ -270,9 +329,13 @@ class LiveLoop:
     def _tick(self) -> None:
         self._moved = True
         now = self.now()
-        while self._agenda and self._agenda[0][0] <= now:
-            heapq.heappop(self._agenda)[2]()
-        deadline = self.network.deadline()
+        calls = functools.partial(self._agenda.run, now)
+        while not self.faults.guard(Entry.TIMER, calls):
+            pass  # the one that failed is out, the others are still due
+        self.faults.guard(Entry.TIMER, self._tick_network)
+
+    def _tick_network(self) -> None:
+        now, deadline = self.now(), self.network.deadline()
         if deadline is not None and deadline <= now:
             self._execute(self.network.tick(now))
 
@@ -282,24 +345,44 @@ class LiveLoop:
         self.answer()
 
     def _execute(self, effects: Iterable[NetworkEffect]) -> None:
+        """Carry out all of them, whatever becomes of each; then raise the first refusal."""
+        refusal: Refused | None = None
         for effect in effects:
-            match effect:
-                case Deliver():
-                    self._deliver(effect)
-                    continue
-                case DeviceChanged(host, name):
-                    self._show(host, name)
-                case DeviceAppeared(host, name):
-                    self._appeared(host, name)
-                case DeviceVanished(host, name):
-                    self._close_device(host, name)
-                case AttributeChanged() | AddressChange() | Happened() | FrameCaptured() | MadArrived() | RdmaEvent():
-                    pass  # for the listeners
-                case _:
-                    assert_never(effect)
+            if isinstance(effect, Deliver):
+                self._deliver(effect)
+                continue
+            try:
+                self._carry_out(effect)
+            except Refused as problem:
+                refusal = refusal or problem
+                continue
+            except Exception as error:
+                if not self._running:
+                    raise
+                self.faults.note(Entry.DEVICE, error)
             now = self.now()
             for listener in self.listeners:
-                listener(now, effect)
+                try:
+                    listener(now, effect)
+                except Exception as error:
+                    self.faults.note(Entry.LISTENER, error)
+        if refusal is not None:
+            raise refusal
+
+    def _carry_out(self, effect: NetworkEffect) -> None:
+        match effect:
+            case DeviceChanged(host, name):
+                self._show(host, name)
+            case DeviceAppeared(host, name):
+                self._appeared(host, name)
+            case DeviceVanished(host, name):
+                self._close_device(host, name)
+            case AttributeChanged() | AddressChange() | Happened() | FrameCaptured() | MadArrived() | RdmaEvent():
+                pass  # for the listeners
+            case Deliver():
+                self._deliver(effect)
+            case _:
+                assert_never(effect)
 
     def _deliver(self, effect: Deliver) -> None:
         fd = self._fds.get((effect.host, effect.device))
@@ -341,7 +424,7 @@ class LiveLoop:
             slow=functools.partial(self._slow, live, device.name),
             record=self._record,
         )
-        self.add_reader(tun.fd, pump.drain)
+        self.add_reader(tun.fd, pump.drain, Entry.PACKET)
 
     def _close_device(self, host: str, name: str) -> None:
         fd = self._fds.pop((host, name), None)
@@ -362,18 +445,40 @@ class LiveLoop:
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
         if is_report(packet):
-            self._tell(live, live.group_changes())
+            live.groups_changed()
+            self._looks.ask(live.name)
         self.handle(OnHost(live.name, Transmit(device, packet, offload)))
 
     def _kernel_spoke(self, live: LiveHost) -> None:
+        live.listen()
+        self._looks.ask(live.name)
+
+    def _look(self, host: str) -> None:
+        """Tell the network what has changed in this host's kernel, and undo what users may not do."""
+        live = self.hosts[host]
         self._tell(live, live.changes())
-        for name, other in live.renamed:
-            self._note(live, f"warning: {name} was renamed to {other} and is {name} again: a lab's names stay")
-        live.renamed = []
-        for name in live.deleted:
+        self._put_right(live)
+
+    def _read_again(self, live: LiveHost) -> None:
+        """What the kernel said was not dealt with to its end: look at everything, a little later."""
+
+        def read() -> None:
+            if self.hosts.get(live.name) is live:
+                self._tell(live, live.everything())
+                self._put_right(live)
+
+        self.call_at(self.now() + RESTORE_AFTER, read)
+
+    def _put_right(self, live: LiveHost) -> None:
+        """What users of the host did to its devices and may not."""
+        undone, live.undone = live.undone, []
+        for text in undone:
+            self._note(live, f"warning: {text}")
+        deleted, live.deleted = live.deleted, []
+        for name in deleted:
             if name in live.tuns:  # the network did not let go of it
+                self._close_device(live.name, name)
                 self._restore(live, name)
-        live.deleted = []
 
     def _tell(self, live: LiveHost, events: Iterable[HostEvent]) -> None:
         """Hand the kernel's news to the network. What it refuses is undone in the kernel."""
@@ -381,29 +486,42 @@ class LiveLoop:
             try:
                 self.handle(OnHost(live.name, event))
             except Refused as refusal:
-                self._note(live, f"refused: {refusal}")
+                self._note(live, f"warning: undone: {refusal}")
                 if isinstance(event, SetAdmin | SetDeviceMtu):
                     device = self.network.hosts[live.name].namespace.get(event.device)
                     if device is not None:
                         live.show(device)
 
-    def _restore(self, live: LiveHost, name: str) -> None:
-        """A user deleted the TUN of a device that the model still has: hardware cannot be deleted, so make it anew."""
-        self._close_device(live.name, name)
+    def _restore(self, live: LiveHost, name: str, *, again: bool = False) -> None:
+        """A user deleted the TUN of a device that the model still has: hardware cannot be deleted, so make it anew.
+
+        Where that is refused, because the host has another device of that name now, it is tried again and again.
+        """
         device = self.network.hosts[live.name].namespace.get(name)
-        if device is not None:
-            self._note(live, f"{name} was deleted in the namespace and is made anew")
+        if device is None or name in live.tuns or self.hosts.get(live.name) is not live:
+            return
+        try:
             self._open_device(live, device)
-            live.show(device)
+        except Refused as refusal:
+            if not again:
+                self._note(live, f"warning: {name} was deleted in the namespace and cannot be made anew yet: {refusal}")
+            self.call_at(self.now() + RESTORE_AFTER, functools.partial(self._restore, live, name, again=True))
+            return
+        self._note(live, f"warning: {name} was deleted and exists again: hardware cannot be deleted")
+        live.show(device)
 
     def _note(self, live: LiveHost, text: str) -> None:
         self._execute([Happened("log", live.name, text)])
 
     def _read_groups(self) -> None:
-        for live in self.hosts.values():
-            self._tell(live, live.group_changes())
         self.call_at(self.now() + GROUPS_EVERY, self._read_groups)
+        for live in self.hosts.values():
+            self.faults.guard(Entry.NETLINK, functools.partial(self._read_groups_of, live))
+
+    def _read_groups_of(self, live: LiveHost) -> None:
+        live.groups_changed()
+        self._looks.ask(live.name)
 
     def _settle_again(self) -> None:
-        self.settle()
         self.call_at(self.now() + SETTLE_EVERY, self._settle_again)
+        self.settle()

@@ -22,6 +22,7 @@ from ibbond.wire.offload import segment_count
 
 PACKET_BYTES: Final = 65_536 + 64  # the largest train with its headers
 BATCH: Final = 32  # packets of one TUN before the next one has its turn
+SLOW: Final = 8  # of these without a flow: each may cost milliseconds, where a group has many members
 ALONE: Final = 4  # wake-ups with one packet each, after which it looks for a second one again
 FLOWS: Final = 4_096  # destinations that one TUN remembers
 
@@ -136,7 +137,10 @@ class Pump:
 
         def drain() -> None:
             nonlocal turns, alone
+            slowly = 0
             for turn in range(turns):
+                if slowly >= SLOW:
+                    return
                 try:
                     size = readv(fd, vectors)
                 except OSError:  # EAGAIN: nothing more; EBADFD: somebody deleted the device, netlink will say so
@@ -146,6 +150,7 @@ class Pump:
                 is_ipv4 = 0x40 <= buffer[IP_AT] < 0x60  # ARP of programs begins with 0
                 if size < IPV6_BYTES and (size < IPV4_BYTES or not is_ipv4):  # what follows is of an older packet
                     slow(bytes(view[OFFLOAD_BYTES:size]), bytes(view[:OFFLOAD_BYTES]))
+                    slowly += 1
                     continue
                 (key,) = ipv4_destination(buffer) if is_ipv4 else ipv6_destination(buffer)
                 known = remembered(key) if generation.value == self._learnt_at else None
@@ -154,6 +159,7 @@ class Pump:
                     known = learn(key, packet)
                     if known is None:
                         slow(packet, bytes(view[:OFFLOAD_BYTES]))
+                        slowly += 1
                         continue
                 flow, out, tap = known
                 try:

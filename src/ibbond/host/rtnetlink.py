@@ -41,7 +41,7 @@ NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex
 U32 = struct.Struct("=I")
 
 IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 3, 4, 13, 8
-IFLA_AF_SPEC = 26
+IFLA_AF_SPEC, IFLA_CARRIER = 26, 33
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x04, 0x08, 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 9, 15, 18
@@ -73,6 +73,7 @@ class Link:
     mtu: int
     address: bytes
     broadcast: bytes
+    carrier: bool | None = None  # None where the kernel does not say
 
     @property
     def up(self) -> bool:
@@ -84,7 +85,9 @@ class Link:
         found = attributes(body, LINK.size)
         name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
         mtu = _number(found, IFLA_MTU)
-        return cls(index, name, arphrd, flags, mtu, found.get(IFLA_ADDRESS, b""), found.get(IFLA_BROADCAST, b""))
+        address, broadcast = found.get(IFLA_ADDRESS, b""), found.get(IFLA_BROADCAST, b"")
+        carrier = bool(found[IFLA_CARRIER][0]) if found.get(IFLA_CARRIER) else None
+        return cls(index, name, arphrd, flags, mtu, address, broadcast, carrier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +287,10 @@ class RouteListener:
     """A non-blocking socket that hears of changes in the namespace in which it was made.
 
     Make it before the first read of what it watches. `OSError ENOBUFS` out of `receive` means that messages were
-    lost: read everything again.
+    lost: read everything again. One call reads `MAX_READS` datagrams at most, whoever else goes on sending.
     """
 
+    MAX_READS = 64
     GROUPS = (GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE)
     NEWER_GROUPS = (GROUP_IPV4_MULTICAST, GROUP_IPV6_MULTICAST)
     SOL_NETLINK, ADD_MEMBERSHIP = 270, 1
@@ -295,6 +299,7 @@ class RouteListener:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind((0, 0))
+        self._lost: OSError | None = None  # until the queue was empty
         for group in self.GROUPS:
             self._socket.setsockopt(self.SOL_NETLINK, self.ADD_MEMBERSHIP, group)
         self.hears_multicast = all(self._join(group) for group in self.NEWER_GROUPS)
@@ -315,20 +320,23 @@ class RouteListener:
     def receive(self) -> list[Message]:
         """What has come since the last call; empty when nothing did."""
         found: list[Message] = []
-        lost: OSError | None = None
-        while True:
+        for _ in range(self.MAX_READS):
             try:
                 found.extend(messages(self._socket.recv(1 << 17)))
             except BlockingIOError:
-                if lost is not None:
-                    raise lost from None
-                return found
+                lost, self._lost = self._lost, None
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                # The kernel drops what comes until the queue is empty, and says so only once: empty it first, so that
-                # whoever reads everything again now does not miss what changes meanwhile.
-                lost = error
+                # The kernel drops what comes until the queue is empty, and says so only once: it is said here until
+                # then, so that whoever reads everything again does not miss what changes meanwhile.
+                self._lost = error
+        else:
+            lost = self._lost
+        if lost is not None:
+            raise lost
+        return found
 
 
 def _number(found: dict[int, bytes], kind: int, default: int = 0) -> int:

@@ -46,8 +46,12 @@ class Tun:
     def set_carrier(self, up: bool) -> None:
         """What `ip link` shows as LOWER_UP or NO-CARRIER; without it the kernel hands us no packets."""
         if up != self.carrier:
-            fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("=i", up))
             self.carrier = up
+            self.restore_carrier()
+
+    def restore_carrier(self) -> None:
+        """Show the carrier again that was set last."""
+        fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("=i", self.carrier))
 
     def set_up(self, up: bool) -> None:
         self.routes.set_up(self.index, up)

@@ -38,6 +38,7 @@ from ibbond.ipoib.partition import Partition
 from ibbond.ipoib.paths import Paths, StackNeighbours
 from ibbond.ipoib.preparation import Preparation
 from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
+from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
 from ibbond.wire.cm import CmMad
@@ -147,7 +148,7 @@ class Interface:
             case MadReceived(mad):
                 return self._answer(now, mad)
             case GroupsChanged():
-                return self._want_groups(now)
+                return self._follow_list(now)
             case MtuChanged():
                 self._mtu.was_set()
                 return self._mtu.fit()
@@ -175,10 +176,13 @@ class Interface:
         return effects + (self.groups.proceed(now) if self._running else [])
 
     def deadline(self) -> int | None:
-        waits = [self._queries.deadline(), self.groups.deadline(), self._paths.deadline(), self._preparation.deadline()]
-        if self._connections is not None:
-            waits.append(self._connections.deadline())
-        return min((at for at in waits if at is not None), default=None)
+        return earliest(
+            self._queries.deadline(),
+            self.groups.deadline(),
+            self._paths.deadline(),
+            self._preparation.deadline(),
+            self._connections.deadline() if self._connections is not None else None,
+        )
 
     # Packets
 
@@ -262,6 +266,19 @@ class Interface:
         effects = self._want_groups(now)
         for neighbor in known:
             effects += self._paths.learn(now, neighbor)
+        return effects
+
+    def prepare_more(self, now: int, groups: Iterable[tuple[bytes, bool]]) -> list[InterfaceEffect]:
+        """Add groups (20-byte addresses) to what was prepared, or take them out where they are not wanted any more."""
+        effects: list[InterfaceEffect] = []
+        for group, wanted in groups:
+            if joinable(group, self.device.broadcast):
+                mgid = group[GROUP_OCTET:]
+                self._preparation.change(now, mgid, wanted=wanted)
+                if self._carrier and wanted:
+                    effects += self.groups.want(now, mgid)
+                elif self._carrier and group not in self.device.multicast:
+                    effects += self.groups.unwant(now, mgid)
         return effects
 
     def superseded(self) -> list[InterfaceEffect]:
@@ -353,12 +370,30 @@ class Interface:
         return effects + (self._paths.forget(address) if address is not None else [])
 
     def _want_groups(self, now: int) -> list[InterfaceEffect]:
-        return self.groups.want(now, [*self._listed(), *self._preparation.mgids]) if self._running else []
+        """Be in all groups of the device's list, and in those that were prepared.
 
-    def _listed(self) -> list[bytes]:
-        """The MGIDs of the device's list; entries that do not fit our broadcast address are passed over silently."""
+        Entries that do not fit our broadcast address are passed over silently.
+        """
+        if not self._running:
+            return []
+        self.device.multicast.changes(self)  # from here on
         broadcast = self.device.broadcast
-        return [entry[GROUP_OCTET:] for entry in self.device.multicast if joinable(entry, broadcast)]
+        listed = [entry[GROUP_OCTET:] for entry in self.device.multicast if joinable(entry, broadcast)]
+        return self.groups.want_only(now, [*listed, *self._preparation.mgids])
+
+    def _follow_list(self, now: int) -> list[InterfaceEffect]:
+        """The same where only few entries of the device's list have changed."""
+        changed = self.device.multicast.changes(self) if self._running else None
+        if changed is None:
+            return self._want_groups(now)
+        broadcast = self.device.broadcast
+        effects: list[InterfaceEffect] = []
+        for entry in changed:
+            if joinable(entry, broadcast):
+                mgid = entry[GROUP_OCTET:]
+                wanted = entry in self.device.multicast or mgid in self._preparation.mgids
+                effects += self.groups.want(now, mgid) if wanted else self.groups.unwant(now, mgid)
+        return effects
 
     def _answer(self, now: int, mad: bytes) -> list[InterfaceEffect]:
         try:
@@ -376,17 +411,19 @@ class Interface:
         if answer is None:
             return []
         token, reply = answer
+        effects: list[InterfaceEffect] = []
         match token:
             case Join(mgid):
-                effects = self.groups.answered(now, mgid, reply)
+                effects += self.groups.answered(now, mgid, reply)
                 broadcast = self.groups.broadcast
                 if broadcast is not None and mgid == broadcast.mgid and broadcast.attached and not broadcast.tries:
                     effects += self._joined(now)
-                return effects + self.groups.proceed(now)
+                effects += self.groups.proceed(now)
             case AskPath(gid):
-                return self._paths.answered(now, gid, reply)
+                effects += self._paths.answered(now, gid, reply)
             case Leave():
-                return []
+                pass
+        return effects + list(self._queries.proceed(now))
 
     # Port events
 

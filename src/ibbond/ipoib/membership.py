@@ -1,20 +1,25 @@
 """The multicast groups of one interface: broadcast first, then what the device receives, then what it only sends to.
 
 Read first: RFC 4391 sections 5 and 10, and Linux' `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
-that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. One thing is better than
-in Linux: when the subnet manager asks everybody to register again, groups are joined again without being left, so
-that nothing is lost while it answers.
+that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. Where the subnet has no
+room for more groups, all that were refused share one such back-off (`no_room`). One thing is better than in Linux:
+when the subnet manager asks everybody to register again, groups are joined again without being left, so that nothing
+is lost while it answers. Only `want_only`, `renew`, `collect`, `superseded` and `stop` look at all groups.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+from ibbond.errors import Malformed
 from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
+from ibbond.ipoib.no_room import NoRoom
 from ibbond.ipoib.outlet import SUPERSEDED, Outlet, Packet, Path
 from ibbond.ipoib.queries import Join, Leave, Queries
-from ibbond.machine import SECOND
+from ibbond.machine import SECOND, Deadlines
 from ibbond.verbs.verbs import FIRST_MLID, MULTICAST_QPN, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
@@ -23,6 +28,9 @@ from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Sele
 WAITING_PACKETS = 64  # per group while it is joined (IPOIB_MAX_MCAST_QUEUE)
 LONGEST_BACKOFF_S = 16
 SEND_ONLY_TRIES = 2
+MAX_SEND_ONLY = 256  # groups only sent to: each random IPv6 neighbor that is looked for has a group of its own
+SEND_ONLY_NS = 1 * SECOND  # so long at least a group only sent to is kept for the next packet
+LOOKS = 8  # how many of the oldest of these are looked at to find one that may give way
 NOTHING = JoinState(0)
 
 IDENTITY = McMemberMask.MGID | McMemberMask.PORT_GID | McMemberMask.PKEY | McMemberMask.JOIN_STATE
@@ -51,7 +59,7 @@ class Group:
     renew: bool = False  # held, but has to be asked for again
     tries: int = 0  # failures since the last success
     backoff_s: int = 1
-    retry_at: int | None = None
+    waits: bool = False  # for the end of a back-off, its own or the shared one
     used_at: int = 0
     waiting: list[Packet] = field(default_factory=list)
 
@@ -71,6 +79,10 @@ class Membership:
         self._outlet = outlet
         self._queries = queries
         self._groups: dict[bytes, Group] = {}
+        self._sent_to: OrderedDict[bytes, int] = OrderedDict()  # groups only sent to, and their use when last looked at
+        self._next: dict[bytes, None] = {}  # to be asked for as soon as that is possible
+        self._retries: Deadlines[bytes] = Deadlines()  # back-offs of single groups
+        self._no_room = NoRoom()
         self.broadcast: Group | None = None
         self.record: McMemberRecord | None = None  # the broadcast group's answer: the parameters of the link
 
@@ -104,24 +116,36 @@ class Membership:
         self.record = None
         return effects
 
-    def want(self, now: int, mgids: Iterable[bytes]) -> list[InterfaceEffect]:
+    def want_only(self, now: int, mgids: Iterable[bytes]) -> list[InterfaceEffect]:
         """Be a full member of exactly these groups, broadcast aside; groups only sent to stay."""
-        if self.broadcast is None:
-            return []
         wanted = dict.fromkeys(mgids)
-        wanted.pop(self.broadcast.mgid, None)
         effects: list[InterfaceEffect] = []
         for group in self:
-            if group.wanted == JoinState.FULL and group is not self.broadcast and group.mgid not in wanted:
-                effects += self._leave(now, group, "the group was left")
+            if group.mgid not in wanted:
+                effects += self.unwant(now, group.mgid)
         for mgid in wanted:
-            group = self._groups.setdefault(mgid, Group(mgid, JoinState.FULL))
-            if group.wanted != JoinState.FULL:  # until now only sent to; sending goes on while we join
-                group.wanted, group.backoff_s, group.tries, group.retry_at = JoinState.FULL, 1, 0, None
-                self._queries.forget(Join(mgid))
-            if self.ready and not group.settled and group.retry_at is None and not self._asked(group):
-                effects += self._ask(now, group)
+            effects += self.want(now, mgid)
         return effects
+
+    def want(self, now: int, mgid: bytes) -> list[InterfaceEffect]:
+        """Be a full member of this group."""
+        if self.broadcast is None or mgid == self.broadcast.mgid:
+            return []
+        group = self._groups.get(mgid)
+        if group is None:
+            group = self._groups[mgid] = Group(mgid, JoinState.FULL)
+        elif group.wanted != JoinState.FULL:  # until now only sent to; sending goes on while we join
+            self._sent_to.pop(mgid, None)
+            group.wanted = JoinState.FULL
+            self._begin_again(group)
+        return [] if group.settled or group.waits or self._asked(group) else self._ask_soon(now, group)
+
+    def unwant(self, now: int, mgid: bytes) -> list[InterfaceEffect]:
+        """Leave this group; the broadcast group and groups only sent to stay."""
+        group = self._groups.get(mgid)
+        if group is None or group is self.broadcast or group.wanted != JoinState.FULL:
+            return []
+        return self._leave(now, group, "the group was left")
 
     def send(self, now: int, mgid: bytes, packet: Packet) -> list[InterfaceEffect]:
         """To a group; one that we do not know is joined for sending first, and packets wait meanwhile."""
@@ -130,15 +154,22 @@ class Membership:
         group = self._groups.get(mgid)
         effects: list[InterfaceEffect] = []
         if group is None:
+            if len(self._sent_to) >= MAX_SEND_ONLY:
+                effects += self._leave_idle(now)
+                if len(self._sent_to) >= MAX_SEND_ONLY:
+                    return effects + self._outlet.drop("too many groups are only sent to")
             group = self._groups[mgid] = Group(mgid, JoinState.SEND_ONLY_FULL)
+            self._sent_to[mgid] = now
         group.used_at = now
         if group.path is not None:
-            return self._outlet.send(group.path, packet)
+            return effects + self._outlet.send(group.path, packet)
+        if mgid in self._no_room:
+            return effects + self._outlet.drop("the subnet has no room for the group")
         if len(group.waiting) >= WAITING_PACKETS:
             effects += self._outlet.drop("too many packets wait for the group")
         else:
             group.waiting.append(packet)
-        if group.retry_at is None and not self._asked(group):
+        if not group.waits and not self._asked(group):
             effects += self._ask(now, group)
         return effects
 
@@ -157,8 +188,11 @@ class Membership:
         if group is None:
             return []
         if reply.status != SaStatus.OK:
+            return self.refused(now, mgid, no_room=reply.status == SaStatus.NO_RESOURCES)
+        try:
+            record = McMemberRecord.parse(reply.data)
+        except Malformed:
             return self.refused(now, mgid)
-        record = McMemberRecord.parse(reply.data)
         if record.mlid < FIRST_MLID:
             return self.refused(now, mgid)
         if group is self.broadcast:
@@ -183,7 +217,8 @@ class Membership:
                 group.attached = False
         group.path = path
         group.held |= group.wanted | JoinState(record.join_state)
-        group.renew, group.tries, group.backoff_s, group.retry_at = False, 0, 1, None
+        group.renew, group.tries, group.backoff_s = False, 0, 1
+        self._no_room.granted(now, mgid)
         if group.wanted == JoinState.FULL and not group.attached:
             effects.append(Attach(mgid, record.mlid))
             group.attached = True
@@ -192,7 +227,7 @@ class Membership:
         group.waiting.clear()
         return effects
 
-    def refused(self, now: int, mgid: bytes, *, silent: bool = False) -> list[InterfaceEffect]:
+    def refused(self, now: int, mgid: bytes, *, silent: bool = False, no_room: bool = False) -> list[InterfaceEffect]:
         """No, or (when `silent`) no answer. A group that is only sent to is given up at the second time, its packets
         are dropped; but while the administrator is silent a group that could be sent to still can.
         """
@@ -201,37 +236,47 @@ class Membership:
             return []
         group.tries += 1
         usable = silent and group.path is not None
-        if group.wanted != JoinState.FULL and group.tries >= SEND_ONLY_TRIES and not usable:
-            known = group.path is not None
-            group.tries, group.backoff_s, group.retry_at = 0, 1, None
+        gives_up = group.wanted != JoinState.FULL and not usable and (no_room or group.tries >= SEND_ONLY_TRIES)
+        effects: list[InterfaceEffect] = []
+        if gives_up:
+            effects += self._purge(group, "the group cannot be joined for sending")
+            if group.path is not None:
+                effects.append(PathsChanged())
+            group.tries, group.backoff_s = 0, 1
             group.renew, group.path, group.held = False, None, NOTHING
-            effects = self._purge(group, "the group cannot be joined for sending")
-            return [*effects, PathsChanged()] if known else effects
-        group.backoff_s = min(group.backoff_s * 2, LONGEST_BACKOFF_S)
-        group.retry_at = now + group.backoff_s * SECOND
-        return []
+        if no_room and group is not self.broadcast:
+            group.waits = True
+            self._no_room.add(now, mgid)
+        elif not gives_up:
+            group.waits = True
+            group.backoff_s = min(group.backoff_s * 2, LONGEST_BACKOFF_S)
+            self._retries.report(mgid, now + group.backoff_s * SECOND)
+        return effects
 
     def proceed(self, now: int) -> list[InterfaceEffect]:
         """Ask for whatever is due: broadcast alone as long as it is not attached, then all others."""
-        effects: list[InterfaceEffect] = []
         if self._outlet.port.state != PortState.ACTIVE or self.broadcast is None:
-            return effects
-        for group in self:
-            if group is not self.broadcast and not self.ready:
-                continue
-            missing = group.renew or not group.settled
-            if group.wanted != JoinState.FULL and group.retry_at is None and not group.renew:
-                continue  # a group only sent to is asked for when there is something to send
-            due = group.retry_at is None or group.retry_at <= now
-            if missing and due and not self._asked(group):
+            return []
+        self._next.update(dict.fromkeys((*self._retries.due(now), *self._no_room.due(now))))
+        if self.ready:
+            due, self._next = self._next, {}
+        else:
+            mgid = self.broadcast.mgid
+            due = {mgid: self._next.pop(mgid)} if mgid in self._next else {}
+        effects: list[InterfaceEffect] = []
+        for mgid in due:
+            group = self._groups[mgid]
+            group.waits = False
+            if (group.renew or not group.settled) and not self._asked(group):
                 effects += self._ask(now, group)
         return effects
 
     def renew(self, now: int) -> list[InterfaceEffect]:
         """Join every group again without leaving it: the subnet manager has forgotten us."""
         for group in self:
-            group.renew, group.tries, group.backoff_s, group.retry_at = True, 0, 1, None
-            self._queries.forget(Join(group.mgid))
+            group.renew = True
+            self._begin_again(group)
+        self._next = dict.fromkeys(self._groups)
         return self.proceed(now)
 
     def collect(self, now: int, idle_ns: int) -> list[InterfaceEffect]:
@@ -243,13 +288,44 @@ class Membership:
         return effects
 
     def deadline(self) -> int | None:
-        return min((group.retry_at for group in self._groups.values() if group.retry_at is not None), default=None)
+        single, shared = self._retries.earliest(), self._no_room.deadline()
+        return single if shared is None or (single is not None and single < shared) else shared
+
+    def _begin_again(self, group: Group) -> None:
+        """Forget refusals and the request under way: what is asked for is another membership now."""
+        group.tries, group.backoff_s, group.waits = 0, 1, False
+        self._forget_waits(group.mgid)
+        self._queries.forget(Join(group.mgid))
+
+    def _forget_waits(self, mgid: bytes) -> None:
+        self._retries.report(mgid, None)
+        self._next.pop(mgid, None)
+        self._no_room.forget(mgid)
+
+    def _ask_soon(self, now: int, group: Group) -> list[InterfaceEffect]:
+        if self.ready:
+            return self._ask(now, group)
+        self._next[group.mgid] = None
+        return []
+
+    def _leave_idle(self, now: int) -> list[InterfaceEffect]:
+        """Make room for one more group that is only sent to, if one of the oldest few was not used for a second."""
+        for _ in range(LOOKS):
+            mgid, seen = self._sent_to.popitem(last=False)
+            group = self._groups[mgid]
+            if group.used_at == seen and seen + SEND_ONLY_NS <= now:
+                return self._leave(now, group, "the group gave way to another")
+            self._sent_to[mgid] = group.used_at
+        return []
 
     def _asked(self, group: Group) -> bool:
         return self._queries.waits_for(Join(group.mgid))
 
     def _ask(self, now: int, group: Group) -> list[InterfaceEffect]:
-        group.retry_at = None
+        self._queries.forget(Leave(group.mgid))  # a repeated leave must not undo this join
+        return list(self._queries.ask(now, Join(group.mgid), partial(self._join_request, group)))
+
+    def _join_request(self, group: Group) -> SaMad:
         record = self.record
         port = self._outlet.port
         mine = McMemberRecord(
@@ -274,8 +350,7 @@ class Membership:
                 flow_label=record.flow_label,
                 hop_limit=record.hop_limit,
             )
-        self._queries.forget(Leave(group.mgid))  # a repeated leave must not undo this join
-        return list(self._queries.ask(now, Join(group.mgid), _request(Method.SET, mask, mine)))
+        return _request(Method.SET, mask, mine)
 
     def _join_state(self, group: Group) -> JoinState:
         """An administrator that knows no send-only full members is asked for a full one the second time."""
@@ -285,7 +360,9 @@ class Membership:
 
     def _leave(self, now: int, group: Group, why: str, pkey: int | None = None) -> list[InterfaceEffect]:
         del self._groups[group.mgid]
-        asked = self._asked(group)
+        self._sent_to.pop(group.mgid, None)
+        self._forget_waits(group.mgid)
+        asked = self._queries.sent(Join(group.mgid))
         self._queries.forget(Join(group.mgid))
         effects = self._purge(group, why)
         if group.attached:
@@ -296,7 +373,8 @@ class Membership:
         if states and self._outlet.port.state == PortState.ACTIVE:
             key = self._outlet.partition.key if pkey is None else pkey
             mine = McMemberRecord(mgid=group.mgid, port_gid=self._outlet.port.gid, pkey=key, join_state=states)
-            effects += self._queries.ask(now, Leave(group.mgid), _request(Method.DELETE, IDENTITY, mine))
+            request = _request(Method.DELETE, IDENTITY, mine)
+            effects += self._queries.ask(now, Leave(group.mgid), lambda: request)
         return effects
 
     def superseded(self) -> list[InterfaceEffect]:

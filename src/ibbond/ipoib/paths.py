@@ -38,6 +38,7 @@ class Route:
     record: PathRecord | None = None
     valid: bool = False
     waiting: list[tuple[int, Packet]] = field(default_factory=list)  # (QPN, ARP packet)
+    neighbours: dict[bytes, Neighbour] = field(default_factory=dict)  # those at this GID, by address
 
 
 @dataclass(eq=False, slots=True)
@@ -168,12 +169,11 @@ class Paths:
         for qpn, packet in route.waiting:
             effects += self._outlet.send(self._path(record, qpn), packet)
         route.waiting.clear()
-        for neighbour in self._neighbours.values():
-            if neighbour.route is route:
-                neighbour.path = self._path(record, neighbour.qpn)
-                for packet in neighbour.waiting:
-                    effects += self._transmit(now, neighbour, neighbour.path, packet)
-                neighbour.waiting.clear()
+        for neighbour in route.neighbours.values():
+            neighbour.path = self._path(record, neighbour.qpn)
+            for packet in neighbour.waiting:
+                effects += self._transmit(now, neighbour, neighbour.path, packet)
+            neighbour.waiting.clear()
         return effects
 
     def unanswered(self, gid: bytes) -> list[InterfaceEffect]:
@@ -191,7 +191,7 @@ class Paths:
             return []
         effects: list[InterfaceEffect] = []
         lost = len(route.waiting)
-        for neighbour in [each for each in self._neighbours.values() if each.route is route]:
+        for neighbour in route.neighbours.values():
             lost += len(neighbour.waiting)
             del self._neighbours[neighbour.address]
             if self.connections is not None:
@@ -240,7 +240,7 @@ class Paths:
             return effects
         for neighbour in [each for each in self._neighbours.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
             if not neighbour.waiting:
-                del self._neighbours[neighbour.address]
+                del self._neighbours[neighbour.address], neighbour.route.neighbours[neighbour.address]
                 if self.connections is not None:
                     effects += self.connections.forget(neighbour.address)
         self._gc_at = now + GC_INTERVAL_NS
@@ -270,7 +270,8 @@ class Paths:
 
     def _meet(self, now: int, address: bytes) -> Neighbour:
         route = self._route(address[4:])
-        neighbour = self._neighbours[address] = Neighbour(address, _qpn(address), route, used_at=now)
+        neighbour = Neighbour(address, _qpn(address), route, used_at=now)
+        self._neighbours[address] = route.neighbours[address] = neighbour
         if route.record is not None:
             neighbour.path = self._path(route.record, neighbour.qpn)
         return neighbour
@@ -295,7 +296,7 @@ class Paths:
             traffic_class=link.traffic_class if link is not None else 0,
         )
         request = SaMad(Method.GET, SaAttribute.PATH_RECORD, component_mask=QUESTION, data=question.pack())
-        return list(self._queries.ask(now, token, request))
+        return list(self._queries.ask(now, token, lambda: request))
 
     def _path(self, record: PathRecord, qpn: int) -> Path:
         """With a GRH only where the administrator says that the packet has hops to go."""

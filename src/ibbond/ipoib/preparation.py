@@ -6,6 +6,7 @@ seconds is given up again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from ibbond.ipoib.membership import Membership
@@ -21,16 +22,29 @@ class Preparation:
     def __init__(self, groups: Membership, paths: Paths) -> None:
         self._groups = groups
         self._paths = paths
-        self.mgids: tuple[bytes, ...] = ()
-        self.neighbors: tuple[bytes, ...] = ()
+        self.mgids: dict[bytes, None] = {}
         self._until: int | None = None
+        self._open_groups: deque[bytes] = deque()  # not found to be done yet, and those behind it
+        self._open_neighbors: deque[bytes] = deque()
 
     def begin(self, now: int, mgids: Iterable[bytes], neighbors: Iterable[bytes]) -> None:
-        self.mgids, self.neighbors = tuple(mgids), tuple(neighbors)
+        self.mgids = dict.fromkeys(mgids)
+        self._open_groups, self._open_neighbors = deque(self.mgids), deque(neighbors)
         self._until = now + PREPARATION_NS
 
+    def change(self, now: int, mgid: bytes, *, wanted: bool) -> None:
+        """One group more, or less."""
+        if not wanted:
+            self.mgids.pop(mgid, None)
+        elif mgid not in self.mgids:
+            self.mgids[mgid] = None
+            self._open_groups.append(mgid)
+            self._until = now + PREPARATION_NS if self._until is None else self._until
+
     def clear(self) -> None:
-        self.mgids, self.neighbors, self._until = (), (), None
+        self.mgids, self._until = {}, None
+        self._open_groups.clear()
+        self._open_neighbors.clear()
 
     def expire(self, now: int) -> bool:
         """Whether it has just ended."""
@@ -40,12 +54,18 @@ class Preparation:
         return True
 
     def done(self) -> bool:
-        """Whether every group is joined or refused, and every path found or not to be found."""
-        for mgid in self.mgids:
-            group = self._groups.get(mgid)
+        """Whether every group has been joined or refused, and every path found or not to be found.
+
+        Asked at every event while a switch waits for it, so what is done is not looked at again.
+        """
+        while self._open_groups:
+            group = self._groups.get(self._open_groups[0])
             if group is not None and not group.settled and not group.tries:
                 return False
-        return not any(self._paths.resolving(neighbor) for neighbor in self.neighbors)
+            self._open_groups.popleft()
+        while self._open_neighbors and not self._paths.resolving(self._open_neighbors[0]):
+            self._open_neighbors.popleft()
+        return not self._open_neighbors
 
     def deadline(self) -> int | None:
         return self._until

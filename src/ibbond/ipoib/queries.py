@@ -1,19 +1,21 @@
 """Requests to the subnet administrator that wait for their answers, and are sent again when none comes.
 
 Read first: InfiniBand Architecture volume 1, section 15.4 (SA access), and of Linux `core/sa_query.c`. A subnet
-manager that starts or sweeps drops requests silently, so the first repetition comes early. Left out: tables (RMPP).
+manager that starts or sweeps drops requests silently, so the first repetition comes early. Of each kind only some are
+under way at once, so that a thousand joins are a stream that others can interrupt. Left out: tables (RMPP).
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ibbond.ipoib.events import EmitMad, PortFacts
-from ibbond.machine import MS
+from ibbond.machine import MS, Deadlines
 from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
-from ibbond.wire.mad import MadHeader, ManagementClass
-from ibbond.wire.sa import SaMad
+from ibbond.wire.mad import RESPONSE, MadHeader, ManagementClass
+from ibbond.wire.sa import SaAttribute, SaMad
 
 SOFTWARE_CLIENT = 0x8000 << 48  # transaction ids of software at the port; tools on sockets have smaller ones
 
@@ -47,12 +49,25 @@ PATIENCE_MS: dict[type[Token], tuple[int, ...]] = {
 }
 
 
+ATTRIBUTES: dict[type[Token], SaAttribute] = {
+    Join: SaAttribute.MC_MEMBER_RECORD,
+    Leave: SaAttribute.MC_MEMBER_RECORD,
+    AskPath: SaAttribute.PATH_RECORD,
+}
+
+# How many requests of one kind wait for an answer; the others wait for their turn.
+MAX_AT_ONCE: dict[type[Token], int] = {Join: 16, Leave: 16, AskPath: 128}
+
+
 @dataclass(eq=False, slots=True)
 class Query:
+    """`make` gives the MAD when it is sent for the first time: many wait for a long time, and things change."""
+
     token: Token
-    mad: SaMad
-    tries: int
-    due_at: int
+    transaction_id: int
+    make: Callable[[], SaMad]
+    mad: bytes = b""
+    tries: int = 0
 
 
 class Queries:
@@ -64,20 +79,31 @@ class Queries:
         self._sequence = 0
         self._by_id: dict[int, Query] = {}
         self._by_token: dict[Token, Query] = {}
+        self._due: Deadlines[int] = Deadlines()  # by transaction id
+        self._sent: dict[type[Token], int] = dict.fromkeys(PATIENCE_MS, 0)  # how many wait for an answer
+        self._unsent: dict[type[Token], OrderedDict[Token, Query]] = {kind: OrderedDict() for kind in PATIENCE_MS}
+        self._now = 0
 
-    def ask(self, now: int, token: Token, mad: SaMad) -> list[EmitMad]:
-        """Send a request; an earlier one with the same token is forgotten."""
+    def ask(self, now: int, token: Token, make: Callable[[], SaMad]) -> list[EmitMad]:
+        """Send a request, or have it wait for its turn; an earlier one with the same token is forgotten."""
         self.forget(token)
         self._sequence = self._sequence + 1 & 0xFFFFFF
-        query = Query(token, replace(mad, transaction_id=self._prefix | self._sequence), tries=0, due_at=now)
-        self._by_id[query.mad.transaction_id] = query
+        query = self._by_id[self._prefix | self._sequence] = Query(token, self._prefix | self._sequence, make)
         self._by_token[token] = query
-        return self._send(now, query)
+        self._unsent[type(token)][token] = query
+        return self._send_waiting(now, type(token))
 
     def forget(self, token: Token) -> None:
+        """Drop the request; those that wait for its place go with the next request, answer or tick."""
         query = self._by_token.pop(token, None)
-        if query is not None:
-            del self._by_id[query.mad.transaction_id]
+        if query is None:
+            return
+        del self._by_id[query.transaction_id]
+        self._due.report(query.transaction_id, None)
+        if query.tries:
+            self._sent[type(token)] -= 1
+        else:
+            del self._unsent[type(token)][token]
 
     def forget_all(self, which: Callable[[Token], bool] = lambda _: True) -> None:
         for token in [token for token in self._by_token if which(token)]:
@@ -86,44 +112,74 @@ class Queries:
     def waits_for(self, token: Token) -> bool:
         return token in self._by_token
 
+    def sent(self, token: Token) -> bool:
+        """Whether the administrator may have seen the request that waits."""
+        query = self._by_token.get(token)
+        return query is not None and query.tries > 0
+
     def answered(self, raw: bytes) -> tuple[Token, SaMad] | None:
         """Which request these bytes answer; None for anything else. Raises `Malformed`."""
         if MadHeader.parse(raw).management_class != ManagementClass.SUBNET_ADMINISTRATION:
             return None
         mad = SaMad.parse(raw)
         query = self._by_id.get(mad.transaction_id)
-        if query is None or mad.attribute != query.mad.attribute or mad.method == query.mad.method:
+        if (
+            query is None
+            or not query.mad
+            or mad.attribute != ATTRIBUTES[type(query.token)]
+            or not mad.method & RESPONSE
+        ):
             return None
         self.forget(query.token)
         return query.token, mad
+
+    def proceed(self, now: int) -> list[EmitMad]:
+        """Send those whose turn has come."""
+        return [mad for kind in PATIENCE_MS for mad in self._send_waiting(now, kind)]
 
     def tick(self, now: int) -> tuple[list[EmitMad], list[Token]]:
         """Repeat what got no answer in time; what was repeated enough has failed."""
         sent: list[EmitMad] = []
         failed: list[Token] = []
-        for query in [query for query in self._by_id.values() if query.due_at <= now]:
+        for transaction in self._due.due(now):
+            query = self._by_id[transaction]
             if query.tries < len(PATIENCE_MS[type(query.token)]):
                 sent += self._send(now, query)
             else:
                 self.forget(query.token)
                 failed.append(query.token)
-        return sent, failed
+        return sent + self.proceed(now), failed
 
     def repeat(self, now: int) -> list[EmitMad]:
         """Send everything again, from the first try on: the subnet manager is somewhere else now."""
         sent: list[EmitMad] = []
         for query in self._by_id.values():
-            query.tries = 0
-            sent += self._send(now, query)
+            if query.tries:
+                query.tries = 0
+                sent += self._send(now, query)
         return sent
 
     def deadline(self) -> int | None:
-        return min((query.due_at for query in self._by_id.values()), default=None)
+        if any(waiting and self._sent[kind] < MAX_AT_ONCE[kind] for kind, waiting in self._unsent.items()):
+            return self._now
+        return self._due.earliest()
+
+    def _send_waiting(self, now: int, kind: type[Token]) -> list[EmitMad]:
+        self._now = now
+        waiting = self._unsent[kind]
+        sent: list[EmitMad] = []
+        while waiting and self._sent[kind] < MAX_AT_ONCE[kind]:
+            _, query = waiting.popitem(last=False)
+            self._sent[kind] += 1
+            sent += self._send(now, query)
+        return sent
 
     def _send(self, now: int, query: Query) -> list[EmitMad]:
-        query.due_at = now + PATIENCE_MS[type(query.token)][query.tries] * MS
+        self._due.report(query.transaction_id, now + PATIENCE_MS[type(query.token)][query.tries] * MS)
         query.tries += 1
+        if not query.mad:
+            query.mad = replace(query.make(), transaction_id=query.transaction_id).pack()
         port = self._port
         if port.state != PortState.ACTIVE or not port.sm_lid:
             return []
-        return [EmitMad(ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, query.mad.pack()))]
+        return [EmitMad(ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, query.mad))]

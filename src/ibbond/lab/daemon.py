@@ -23,7 +23,7 @@ from types import FrameType, TracebackType
 from ibbond.backend.control_server import ControlServer, encode
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
-from ibbond.host import namespace
+from ibbond.host import capabilities, namespace
 from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
@@ -124,7 +124,10 @@ class Lab:
         self.loop.call_at(self.loop.now(), lambda: self._look(ready))
         if self.opensm is not None:
             self._start_manager(self.opensm)
-        self.loop.run()
+        try:
+            self.loop.run()
+        except Refused as refusal:  # it belongs to who asked; that it came here is an error of ours
+            raise RuntimeError("a refusal has ended the lab") from refusal
 
     def _start_manager(self, manager: OpenSm) -> None:
         """When the start has nothing else to do any more, so that every MAD is answered at once."""
@@ -151,6 +154,7 @@ class Lab:
         self._found = False
         if become_able():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        capabilities.drop()  # while there is one thread, and before anything of a host is read
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
         self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)
@@ -196,7 +200,7 @@ class Lab:
         self.loop = LiveLoop(self.network, self.spaces, persist=True)
         self.captures = Captures(self.loop)
         self.requests = Requests(self)
-        self.server = ControlServer(self.files.socket, self.requests.handlers())
+        self.server = ControlServer(self.files.socket, self.requests.handlers(), self.loop.faults)
         self.journal = Journal(self.began, self.topology.end_for_people, self.server.lay_out)
         self.loop.before_rest.append(self.server.ring)
         self.loop.listeners.append(self.journal.hear)
@@ -214,9 +218,14 @@ class Lab:
 
     def _open_tools(self) -> None:
         """InfiniBand tools are answered in every host; OpenSM is one of them."""
-        ports = {host.name: [device.port for device in host.devices] for host in self.topology.hosts if host.devices}
+        ports = {
+            host.name: [f"{hca.name}/{number}" for hca in host.hcas for number in range(1, hca.ports + 1)]
+            for host in self.topology.hosts
+            if host.hcas
+        }
         spaces = {name: space for name, space in self.spaces.items() if name in ports}
-        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports)
+        manager_host = next(iter(spaces)) if self.wish.manager == "opensm" else None
+        self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports, manager_host)
         self._closing.callback(self.tools.close)
         self._closing.callback(RdmaServer(self.loop, self.spaces).close)
         adapters = {
@@ -224,10 +233,12 @@ class Lab:
         }
         self.rdma = RdmaPrograms(self.loop, self.spaces, adapters, self.files.rdma)
         self._closing.callback(self.rdma.close)
-        if self.wish.manager == "opensm":
+        if manager_host is not None:
             description = partitions(self.topology, self.network.subnet, {})
-            space = spaces[next(iter(spaces))]
-            self.opensm = OpenSm(self.loop, space, self.files.tools / "opensm", description, self._manager_ended)
+            home = self.files.tools / "opensm"
+            self.opensm = OpenSm(
+                self.loop, self.tools, self.spaces[manager_host], home, description, self._manager_ended
+            )
             self._closing.callback(self.opensm.close)
 
     def _open_views(self) -> None:
@@ -237,7 +248,13 @@ class Lab:
         self.loop.listeners.append(self.views.heard)
 
     def _look(self, ready: Callable[[dict[str, object]], None]) -> None:
-        """Look again and again whether the lab is ready, but not for ever."""
+        """Look again and again whether the lab is ready, but not for ever. What fails until then ends the start."""
+        try:
+            self._look_once(ready)
+        except Exception as error:
+            self.loop.fail(error)
+
+    def _look_once(self, ready: Callable[[dict[str, object]], None]) -> None:
         now = self.loop.now()
         waiting = self.waiting_for()
         patience = BROKEN_PATIENCE if self.wish.without or self.wish.profile != "default" else READY_PATIENCE

@@ -29,6 +29,7 @@ class Journal:
     ) -> None:
         self.items: deque[Item] = deque(maxlen=KEPT)
         self.logs: dict[str, deque[str]] = {}
+        self.failovers: dict[str, Item] = {}  # the last one of each bond
         self.readers: list[Callable[[Item], None]] = []  # called on the loop's thread, must not wait
         self._started_at = started_at
         self._people = people
@@ -60,6 +61,8 @@ class Journal:
             "detail": detail,
         }
         self.items.append(item)
+        if what == "failover":
+            self.failovers[where] = item
         self._publish(item)
         for reader in self.readers:
             reader(item)

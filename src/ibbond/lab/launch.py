@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import select
@@ -28,8 +29,10 @@ from ibbond.host.priority import raise_priority
 from ibbond.lab.state import NOT_OURS, Files, Wish, in_runtime_directory
 from ibbond.topology.load import parse
 
+NS_GET_OWNER_UID = 0xB704
 START_PATIENCE = 60.0
 END_PATIENCE = 20.0
+DYING_PATIENCE = 3.0
 ANSWER_PATIENCE = 5.0  # what a lab that starts or ends may take until it answers or has gone
 
 
@@ -50,6 +53,7 @@ def start(wish: Wish) -> Running:
     Whatever interrupts the wait takes the lab down.
     """
     files = Files(wish.name)
+    files.wait_for_dying_process(DYING_PATIENCE)
     if not wish.resume:
         parse(wish.text, name=wish.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:
@@ -244,10 +248,20 @@ def processes_in(spaces: set[int], files: Files) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if (entry / "ns/net").stat().st_ino in spaces:
-                    surroundings = (entry / "environ").read_bytes()
-                    found += [int(entry.name)] if any(mark in surroundings for mark in marks) else []
+                if (entry / "ns/net").stat().st_ino in spaces and _names(entry, marks):
+                    found.append(int(entry.name))
     return found
+
+
+def _names(process: Path, marks: Sequence[bytes]) -> bool:
+    """Whether a process's environment names the lab; that of a subordinate user, whose it is (ioctl_ns(2))."""
+    try:
+        surroundings = (process / "environ").read_bytes()
+    except PermissionError:
+        with (process / "ns/user").open("rb") as users:
+            owner = fcntl.ioctl(users, NS_GET_OWNER_UID, bytes(4))
+        return int.from_bytes(owner, sys.byteorder) == os.geteuid()
+    return any(mark in surroundings for mark in marks)
 
 
 def _alive(pid: int) -> bool:

@@ -13,6 +13,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -97,6 +99,13 @@ class Files:
     def held(self) -> bool:
         """Whether the lab runs (or is just starting or ending)."""
         return locked(self.lock) or self.process() is not None
+
+    def wait_for_dying_process(self, patience: float) -> None:
+        """Give a lab that was just killed the moment that its process needs to go."""
+        note = self.read_note()
+        until = time.monotonic() + patience
+        while note is not None and self.held and is_dying(note.pid) and time.monotonic() < until:
+            time.sleep(0.01)
 
     def process(self) -> int | None:
         """The living process of the lab of the note. It runs without the lock only where somebody removed that."""
@@ -185,6 +194,17 @@ def is_process_of(pid: int, lab: str) -> bool:
     except OSError:
         return False
     return b"ibbond.lab.daemon" in words and lab.encode() in words
+
+
+def is_dying(pid: int) -> bool:
+    """Whether a process has been killed and is not quite gone: a zombie, or one with SIGKILL pending (proc(5))."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    facts = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    pending = int(facts.get("ShdPnd", "0"), 16) | int(facts.get("SigPnd", "0"), 16)
+    return facts.get("State", "").strip()[:1] in ("Z", "X") or bool(pending & 1 << (signal.SIGKILL - 1))
 
 
 def names() -> list[str]:

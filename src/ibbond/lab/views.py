@@ -48,7 +48,8 @@ class Views:
         try:
             for name, space in spaces.items():
                 tree = Tree(HostFacts(self._loop.network.hosts[name], adapters.get(name, {})))
-                self._mounted[name] = Mounted(space, tree, backends[name], tuple(self._loop.hosts[name].tuns))
+                devices = tuple(self._loop.hosts[name].tuns)
+                self._mounted[name] = Mounted(space, tree, backends[name], devices, self._loop.faults)
         except OSError as error:
             self.missing = f"it cannot be mounted: {error.strerror or error}"
             self._abort()

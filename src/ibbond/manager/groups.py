@@ -7,6 +7,7 @@ broadcast groups. Left out: proxy joins for other nodes' ports.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field, replace
 
 from ibbond.manager.directory import EndPort
@@ -57,11 +58,39 @@ class Group:
         return replace(self.parameters, port_gid=gid, join_state=state)
 
 
+class Mlids:
+    """The multicast LIDs in use: the lowest free one is given first."""
+
+    def __init__(self) -> None:
+        self._used: set[int] = set()
+        self._free: list[int] = []  # those given back, a heap
+        self._fresh = FIRST_MLID  # never given so far
+        self.top = 0  # the highest in use; 0 when none is
+
+    def take(self) -> int:
+        if self._free:
+            mlid = heapq.heappop(self._free)
+        elif self._fresh < FIRST_MLID + MULTICAST_CAP:
+            mlid, self._fresh = self._fresh, self._fresh + 1
+        else:
+            raise RefusedBySa(SaStatus.NO_RESOURCES)
+        self._used.add(mlid)
+        self.top = max(self.top, mlid)
+        return mlid
+
+    def give_back(self, mlid: int) -> None:
+        self._used.remove(mlid)
+        heapq.heappush(self._free, mlid)
+        while self.top and self.top not in self._used:
+            self.top = self.top - 1 if self.top > FIRST_MLID else 0
+
+
 class Groups:
     """All groups by MGID."""
 
     def __init__(self) -> None:
         self.by_mgid: dict[bytes, Group] = {}
+        self.mlids = Mlids()
         self._made = 0
 
     def add_broadcast(self, partition: Partition) -> Group:
@@ -69,7 +98,7 @@ class Groups:
         record = McMemberRecord(
             mgid=partition.broadcast_mgid(),
             qkey=partition.qkey,
-            mlid=self._free_mlid(),
+            mlid=self.mlids.take(),
             mtu_selector=Selector.EXACTLY,
             mtu=MTU_CODE[partition.mtu_bytes],
             pkey=partition.full_pkey,
@@ -124,15 +153,16 @@ class Groups:
 
     def clear(self) -> None:
         """Only broadcast groups are left, without members: what a subnet manager that starts knows."""
-        self.by_mgid = {mgid: group for mgid, group in self.by_mgid.items() if group.permanent}
-        for group in self.by_mgid.values():
+        for group in tuple(self.by_mgid.values()):
             group.members.clear()
+            self._end_if_empty(group)
 
     def _end_if_empty(self, group: Group) -> bool:
         """o15-0.2.3: without full members a group ends, and those who only sent lose it."""
         if group.permanent or any(state & FULL_STATES for state in group.members.values()):
             return False
         del self.by_mgid[group.mgid]
+        self.mlids.give_back(group.mlid)
         return True
 
     def _make(self, asked: McMemberRecord, mask: int, member: EndPort, named: bool) -> Group:
@@ -149,7 +179,7 @@ class Groups:
             asked,
             mgid=mgid,
             port_gid=bytes(16),
-            mlid=self._free_mlid(),
+            mlid=self.mlids.take(),
             mtu_selector=Selector.EXACTLY,
             mtu=mtu,
             rate_selector=Selector.EXACTLY,
@@ -169,13 +199,6 @@ class Groups:
         """An MGID of the administrator's own choice: ff12:a01b:... and a count."""
         self._made += 1
         return bytes.fromhex("ff12a01b") + self._made.to_bytes(12, "big")
-
-    def _free_mlid(self) -> int:
-        used = {group.mlid for group in self.by_mgid.values()}
-        for mlid in range(FIRST_MLID, FIRST_MLID + MULTICAST_CAP):
-            if mlid not in used:
-                return mlid
-        raise RefusedBySa(SaStatus.NO_RESOURCES)
 
 
 def _valid_mgid(mgid: bytes, pkey: int) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from ibbond.errors import Malformed
-from ibbond.machine import SECOND
+from ibbond.machine import SECOND, earliest
 from ibbond.manager.conversation import TRANSACTION_BASE, Conversation, Task, directed
 from ibbond.manager.directory import Directory
 from ibbond.manager.groups import Groups
@@ -61,6 +61,8 @@ class SubnetManager:
         self._conversation = Conversation(timing.smp_timeout_ns, timing.smp_tries, timing.smps_at_once)
         self._jobs: deque[Callable[[], Task]] = deque()
         self._requests: deque[tuple[int, ManagementDatagram, SaMad]] = deque()
+        self._begun = (0, 0)  # the moment at which jobs were begun last, and how many
+        self._resume_at: int | None = None  # when the next ones may be begun
         self._out: list[SmEffect] = []
         self._sweep_at: int | None = None
         self._light_at: int | None = None
@@ -80,13 +82,14 @@ class SubnetManager:
         return self.state == SmState.MASTER
 
     def deadline(self) -> int | None:
-        first = self._watch.deadline()
-        for at in (self._sweep_at, self._light_at, self._conversation.deadline()):
-            if at is not None and (first is None or at < first):
-                first = at
-        if self._requests and (first is None or self._requests[0][0] < first):
-            first = self._requests[0][0]
-        return first
+        return earliest(
+            self._sweep_at,
+            self._light_at,
+            self._resume_at,
+            self._watch.deadline(),
+            self._conversation.deadline(),
+            self._requests[0][0] if self._requests else None,
+        )
 
     def start(self, now: int) -> list[SmEffect]:
         """Become master, knowing nothing of members and services: sweep, and have every port register anew."""
@@ -116,7 +119,7 @@ class SubnetManager:
         self._conversation.stop()
         self._jobs.clear()
         self._requests.clear()
-        self._sweep_at = self._light_at = None
+        self._sweep_at = self._light_at = self._resume_at = None
 
     def handle(self, now: int, mad: ManagementDatagram) -> list[SmEffect]:
         """A MAD came to QP0 or QP1 of the manager's port; what cannot be read is dropped."""
@@ -143,6 +146,8 @@ class SubnetManager:
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep_at = None
             self._jobs.append(self._sweep)
+        if self._resume_at is not None and now >= self._resume_at:
+            self._resume_at = None
         if self._light_at is not None and now >= self._light_at:
             self._light_at = now + self._timing.light_sweep_ns
             self._jobs.append(self._light_sweep)
@@ -181,13 +186,25 @@ class SubnetManager:
 
     def _work(self) -> list[SmEffect]:
         """Begin the next jobs until one has to wait, and hand out what was said meanwhile."""
-        while self._jobs and not self._conversation.busy:
+        while self._jobs and not self._conversation.busy and self._may_begin():
             self._send_smps(self._conversation.start(self._now, self._jobs.popleft()()))
         if self._yielding:
             self._yielding = False
             return self.stand_by(self._now)
         out, self._out = self._out, []
         return out
+
+    def _may_begin(self) -> bool:
+        """So many jobs at one moment: the next ones must not keep a loop that has packets to move meanwhile."""
+        limit, (moment, begun) = self._timing.jobs_at_once, self._begun
+        if not limit:
+            return True
+        begun = begun if moment == self._now else 0
+        if begun >= limit:
+            self._resume_at = self._now + max(1, self._timing.agent_ns)
+            return False
+        self._begun, self._resume_at = (self._now, begun + 1), None
+        return True
 
     def _send_smps(self, mads: Iterable[bytes]) -> None:
         self._out += [directed(mad) for mad in mads]

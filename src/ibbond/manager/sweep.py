@@ -213,13 +213,13 @@ class Sweeper:
     def _switch_asks(self, node: SeenNode) -> list[Ask]:
         if node.switch is None:
             return []
-        used = [group.mlid for group in self._groups.by_mgid.values()]
+        top = self._groups.mlids.top or FIRST_MLID
         if node.guid not in self._masks:
-            used.append(node.switch.multicast_top)  # so far it is to be cleared yet
+            top = max(top, node.switch.multicast_top)  # so far it is to be cleared yet
         info = replace(
             node.switch,
             linear_top=max(self._lids.values(), default=0),
-            multicast_top=max(used, default=FIRST_MLID),
+            multicast_top=top,
             lifetime=SUBNET_TIMEOUT,
         )
         if info == node.switch:
@@ -369,7 +369,7 @@ class Sweeper:
 
     def _raised_tops(self) -> list[Ask]:
         """Switches know how far their tables are used before they are: the next manager clears what it finds there."""
-        top = max((group.mlid for group in self._groups.by_mgid.values()), default=0)
+        top = self._groups.mlids.top
         short = [node for node in self._switches if node.switch is not None and node.switch.multicast_top < top]
         return [ask for node in short for ask in self._switch_asks(node)]
 

@@ -1,13 +1,14 @@
 """A support bundle: what `check` and a person need to judge a host's bonds, as a partial copy of its file system.
 
 Read first: ops/read_facts.py, which reads it back (`check --root`). Files keep their places below the root and symbolic
-links in /sys stay links, so whatever reads a live host reads the copy. What no file tells (addresses, the driver's log,
-the switch ports) goes to `ibbond/`. Left out on purpose: routing tables, neighbors, logs of others, anything secret in
-configuration files (lines that name a key or password are dropped).
+links in /sys stay links, so whatever reads a live host reads the copy. What no file tells (addresses with their flags,
+routes, policy rules, neighbors, the driver's log, the switch ports) goes to `ibbond/`. Left out on purpose: logs of
+others, anything secret in configuration files (lines that name a key or password are dropped).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -16,19 +17,22 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ibbond.abi.ip_text import render_addresses, render_routes
 from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, SAVED_LOG, KernelBackend
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.config.members import PATTERNS
 from ibbond.errors import Refused
+from ibbond.ops import read_network
 from ibbond.ops.read_facts import NEIGHBORS, ask_neighbors
 from ibbond.wire.hardware_type import INFINIBAND
 
-FORMAT = "1"
+FORMAT = "2"  # 1 had no routes, rules, neighbors, sysctls and address flags
 HOST_FILES = (
     "proc/sys/kernel/osrelease",
     "proc/version",
     "proc/net/if_inet6",
     "proc/net/dev_mcast",
+    "proc/sys/net/ipv4/neigh/default/*",
     "etc/os-release",
     "etc/modprobe.d/*",
     "sys/module/bonding/version",
@@ -61,9 +65,14 @@ DEVICE_FILES = [
 ]
 DEVICE_DIRECTORIES = ("bonding", "bonding_slave", "statistics")
 ADAPTER_FILES = ("board_id", "fw_ver", "hca_type", "node_desc", "node_guid", "node_type", "sys_image_guid")
-PORT_FILES = ("state", "phys_state", "lid", "sm_lid", "sm_sl", "rate", "link_layer", "gids/0", "pkeys/0", "pkeys/1")
+PORT_FILES = ("state", "phys_state", "lid", "sm_lid", "sm_sl", "rate", "link_layer", "gids/0")
 SECRET = re.compile(rb"(?im)^.*(psk|password|passwd|secret|private-key|wep-key).*$")
 LARGEST = 1 << 20
+PATIENCE_SECONDS = 5.0
+COMMANDS = {
+    read_network.SAVED_RULES: (("ip", "-4", "rule", "show"), ("ip", "-6", "rule", "show")),
+    read_network.SAVED_NEIGHBORS: (("ip", "neigh", "show"),),
+}
 
 
 @dataclass(slots=True)
@@ -82,19 +91,24 @@ def collect(host: KernelBackend) -> Bundle:
     bonds = host.bonds()
     members = [name for bond in bonds for name in (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()]
     infiniband = [name for name in files.entries(CLASS_NET) if files.number(f"{CLASS_NET}/{name}/type") == INFINIBAND]
-    devices = list(dict.fromkeys([*bonds, *members, *infiniband]))
+    addresses = read_network.addresses(host) or []
+    devices = list(dict.fromkeys([*bonds, *members, *infiniband, *(each.device for each in addresses)]))
     _take(files, bundle, f"{CLASS_NET}/bonding_masters")
     for pattern in HOST_FILES:
         for path in files.matching(pattern):
             _take(files, bundle, path)
     for bond in bonds:
         _take(files, bundle, f"proc/net/bonding/{bond}")
-        _take(files, bundle, f"proc/sys/net/ipv6/conf/{bond}/addr_gen_mode")
     for device in devices:
         _take_device(files, bundle, device)
-    bundle.files[SAVED_ADDRESSES] = "".join(
-        f"{device} {address}\n" for device in devices for address in host.addresses(device)
-    ).encode()
+    for path in read_network.sysctls(files, devices):
+        _take(files, bundle, f"{read_network.SYSCTL}/{path}")
+    bundle.files[SAVED_ADDRESSES] = render_addresses(addresses).encode()
+    if (routes := read_network.routes(host)) is not None:
+        bundle.files[read_network.SAVED_ROUTES] = render_routes(routes).encode()
+    for path, words in COMMANDS.items():
+        if output := "".join(_output(command) for command in words):
+            bundle.files[path] = output.encode()
     bundle.files[SAVED_LOG] = "".join(f"{line}\n" for line in host.log()).encode()
     for (adapter, number), text in ask_neighbors(_ports(files, devices)).items():
         if text:
@@ -171,6 +185,9 @@ def _take_device(files: HostFiles, bundle: Bundle, device: str) -> None:
         for port in files.entries(f"{below}/ports"):
             for name in (*PORT_FILES, *(f"counters/{c}" for c in files.entries(f"{below}/ports/{port}/counters"))):
                 _take(files, bundle, f"{below}/ports/{port}/{name}")
+            for index in files.entries(f"{below}/ports/{port}/pkeys"):
+                if files.number(path := f"{below}/ports/{port}/pkeys/{index}"):
+                    _take(files, bundle, path)
 
 
 def _follow(files: HostFiles, bundle: Bundle, path: str) -> str | None:
@@ -192,6 +209,18 @@ def _take(files: HostFiles, bundle: Bundle, path: str) -> None:
     except OSError:
         return
     bundle.files[path] = SECRET.sub(b"# (left out by ibbond collect)", content) if path.startswith("etc/") else content
+
+
+def _output(command: tuple[str, ...]) -> str:
+    """What a program prints; nothing where it is not installed, fails or takes long."""
+    import subprocess
+
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
+        return done.stdout if done.returncode == 0 else ""
+    return ""
 
 
 def _ports(files: HostFiles, devices: list[str]) -> list[tuple[str, int]]:

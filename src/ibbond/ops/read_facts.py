@@ -1,7 +1,8 @@
 """Reads what `ibbond check` needs to know: of this host or a saved copy from files, of a lab host through the contract.
 
-Read first: ops/facts.py; Documentation/ABI for /sys/class/net and /sys/class/infiniband. Everything here only reads.
-Left out: judging, and the fabric beyond the cable (one question to the neighbor, where infiniband-diags is there).
+Read first: ops/facts.py; Documentation/ABI for /sys/class/net and /sys/class/infiniband. Each fact is read on its own,
+and what cannot be read stays unknown. Left out: judging, addresses and routes (ops/read_network.py), and the fabric
+beyond the cable (one question to the neighbor, where infiniband-diags is there).
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from ibbond.abi.device_text import parse_address
+from ibbond.abi.ip_text import AddressText, LinkText
 from ibbond.backend.contract import Backend
 from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
-from ibbond.bonding.quirks import PROFILES
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.config.members import configured_members
 from ibbond.errors import Malformed, Refused
+from ibbond.ops import read_network
 from ibbond.ops.facts import BondFacts, DeviceFacts, HostFacts, MemberFacts, PortFacts
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 NEIGHBORS = "ibbond/neighbors"  # in a saved copy: one file per adapter and port, as smpquery printed it
 PATIENCE_SECONDS = 0.5
 PCI_FUNCTION = re.compile(r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})\.[0-9a-f]$")
+TYPES = {"ether": ETHERNET, "infiniband": INFINIBAND}
+FLAG_BITS = {"UP": 0x1, "LOOPBACK": 0x8, "POINTOPOINT": 0x10, "NOARP": 0x80}
 
 
 class Texts(Protocol):
@@ -34,55 +40,87 @@ class Texts(Protocol):
 
 
 def kernel_facts(host: KernelBackend, bonds: list[str], *, failures_allowed: int = 2) -> HostFacts:
-    """Facts of this host's bonds, or of a saved copy's. Refused when a bond cannot be read."""
-    expected = configured_members(host.files.root)
-    snapshots = [host.snapshot(bond) for bond in bonds]
-    members = [member.name for snapshot in snapshots for member in snapshot.members]
-    ports = _ports(host.files, members)
-
-    def text(path: str) -> str | None:
-        return host.files.text(f"{CLASS_NET}/{path}")
+    """Facts of these bonds of this host, or of a saved copy; a bond that cannot be read is named with the reason."""
+    snapshots, unreadable = _snapshots(host, bonds)
+    devices = _devices(host, snapshots)
+    configured = configured_members(host.files.root)
 
     def facts(snapshot: BondSnapshot) -> BondFacts:
-        given = expected.get(snapshot.name)
-        link = host.link(snapshot.name)
-        device = device_facts(
-            text, host.addresses(snapshot.name), snapshot.name, max_mtu=link.max_mtu if link else None
-        )
+        given = configured.get(snapshot.name)
         return BondFacts(
             snapshot=snapshot,
-            device=device,
-            members=tuple(
-                MemberFacts(
-                    member, device_facts(text, host.addresses(member.name), member.name, port=ports.get(member.name))
-                )
-                for member in snapshot.members
-            ),
+            device=devices[snapshot.name],
+            members=tuple(MemberFacts(member, devices[member.name]) for member in snapshot.members),
             expected=tuple(given.members) if given else None,
             expected_from=given.file if given else "",
-            generated_link_local=host.files.text(f"proc/sys/net/ipv6/conf/{snapshot.name}/addr_gen_mode")
-            in (None, "0"),
+            generated_link_local=sysctls.get(f"ipv6/conf/{snapshot.name}/addr_gen_mode", 0) == 0,
         )
 
+    sysctls = read_network.sysctls(host.files, devices)
+    routes = read_network.routes(host)
     return HostFacts(
         bonds=tuple(facts(snapshot) for snapshot in snapshots),
-        version=host.version,
+        version=host.version if host.version > (0, 0) else None,
         release=host.release,
         failures_allowed=failures_allowed,
+        devices=devices,
+        routes=None if routes is None else tuple(routes),
+        sysctls=sysctls,
+        unreadable=unreadable,
+        bond_names=frozenset(host.bonds()),
     )
 
 
-def lab_facts(
-    host: Backend,
-    bonds: list[str],
-    neighbors: Mapping[str, str],
-    *,
-    profile: str = "default",
-    failures_allowed: int = 2,
-) -> HostFacts:
-    """Facts of a lab host: no adapters, and no kernel version but with the profile of a kernel, whose bonds these are.
+def _snapshots(host: KernelBackend, bonds: list[str]) -> tuple[list[BondSnapshot], dict[str, str]]:
+    found, unreadable = [], {}
+    for bond in bonds:
+        try:
+            found.append(host.snapshot(bond))
+        except Refused as refused:
+            unreadable[bond] = f"{refused.what}: {refused.why}"
+    return found, unreadable
 
-    `neighbors`: device to switch.
+
+def _devices(host: KernelBackend, snapshots: list[BondSnapshot]) -> dict[str, DeviceFacts]:
+    """Every device of the host, and the members of which there is nothing but the name."""
+    files = host.files
+    links = read_network.links(files)
+    members = [member.name for snapshot in snapshots for member in snapshot.members]
+    entries = [name for name in files.entries(CLASS_NET) if name != "bonding_masters"]
+    names = dict.fromkeys([*(snapshot.name for snapshot in snapshots), *members, *entries, *links])
+    masters = {
+        member: bond
+        for bond in host.bonds()
+        for member in (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
+    }
+    ports = _ports(files, members)
+    addresses = read_network.addresses(host)
+
+    def text(path: str) -> str | None:
+        return files.text(f"{CLASS_NET}/{path}")
+
+    found = {}
+    for name in names:
+        own = None if addresses is None else [each for each in addresses if each.device == name]
+        device = _with_link(device_facts(text, own, name, port=ports.get(name)), links.get(name))
+        above = files.where(f"{CLASS_NET}/{name}/master")
+        below = (each for each in files.entries(f"{CLASS_NET}/{name}") if each.startswith("lower_"))
+        news = host.link(name) if name in host.bonds() else None
+        found[name] = replace(
+            device,
+            master=masters.get(name) or (above.rpartition("/")[2] if above else device.master),
+            lower=tuple(each.removeprefix("lower_") for each in below),
+            max_mtu=news.max_mtu if news else None,
+        )
+    return found
+
+
+def lab_facts(
+    host: Backend, bonds: list[str], cables: Mapping[str, tuple[str, str]], *, lab: str = "", failures_allowed: int = 2
+) -> HostFacts:
+    """Facts of a lab host, whose bonds are ours: no kernel version, no adapters.
+
+    `cables` has for each device the switch at the other end and the state of its port (`ACTIVE`, `INIT`, `DOWN`).
     """
 
     def text(path: str) -> str | None:
@@ -90,45 +128,79 @@ def lab_facts(
             return host.read(path).rstrip("\n")
         return None
 
-    def port(name: str) -> PortFacts | None:
-        return PortFacts(None, None, 0, None, None, neighbors[name]) if name in neighbors else None
+    def facts(name: str) -> DeviceFacts:
+        switch, state = cables.get(name, (None, None))
+        port = PortFacts(None, None, 0, state, None, switch, "InfiniBand") if switch is not None else None
+        own = [AddressText(name, address, frozenset()) for address in host.addresses(name)]
+        device = device_facts(text, own, name, port=port)
+        return replace(device, flags=None)  # those of a TUN: it does no ARP, the lab does
 
-    found = []
-    for bond in bonds:
-        snapshot = host.snapshot(bond)
-        members = tuple(
-            MemberFacts(member, device_facts(text, host.addresses(member.name), member.name, port=port(member.name)))
-            for member in snapshot.members
-        )
-        found.append(BondFacts(snapshot, device_facts(text, host.addresses(bond), bond), members))
-    kernel = PROFILES[profile].kernel if profile != "default" else None
-    release = f"{'.'.join(map(str, kernel))} (lab profile {profile})" if kernel else ""
-    return HostFacts(bonds=tuple(found), version=kernel, release=release, failures_allowed=failures_allowed)
+    snapshots = [host.snapshot(bond) for bond in bonds]
+    devices = {name: facts(name) for name in host.entries("") if name != "bonding_masters"}
+    members = {member.name: snapshot.name for snapshot in snapshots for member in snapshot.members}
+    devices = {name: replace(device, master=members.get(name)) for name, device in devices.items()}
+    return HostFacts(
+        bonds=tuple(
+            BondFacts(
+                snapshot,
+                devices[snapshot.name],
+                tuple(MemberFacts(member, devices[member.name]) for member in snapshot.members),
+            )
+            for snapshot in snapshots
+        ),
+        failures_allowed=failures_allowed,
+        is_ours=True,
+        where=host.where,
+        lab=lab,
+        devices=devices,
+        bond_names=frozenset(host.read("bonding_masters").split()),
+    )
 
 
 def device_facts(
-    text: Texts, addresses: list[str], name: str, *, port: PortFacts | None = None, max_mtu: int | None = None
+    text: Texts, addresses: Iterable[AddressText] | None, name: str, *, port: PortFacts | None = None
 ) -> DeviceFacts:
     broadcast = _address(text(f"{name}/broadcast"))
-    kind = _number(text(f"{name}/type")) or 0
+    kind = _number(text(f"{name}/type"))
     pkey = _number(text(f"{name}/pkey"))
-    if pkey is None and kind == 32 and len(broadcast) == 20:
+    if pkey is None and kind == INFINIBAND and len(broadcast) == 20:
         pkey = int.from_bytes(broadcast[8:10])
-    carrier = text(f"{name}/carrier")
+    flags, speed = _number(text(f"{name}/flags")), _number(text(f"{name}/speed"))
+    own = None if addresses is None else list(addresses)
     return DeviceFacts(
         name=name,
         type=kind,
-        up=bool((_number(text(f"{name}/flags")) or 0) & 1),
-        carrier={"1": True, "0": False}.get(carrier or ""),
-        mtu=_number(text(f"{name}/mtu")) or 0,
+        up=None if flags is None else bool(flags & FLAG_BITS["UP"]),
+        carrier={"1": True, "0": False}.get(text(f"{name}/carrier") or ""),
+        mtu=_number(text(f"{name}/mtu")),
         hardware_address=_address(text(f"{name}/address")),
         broadcast=broadcast,
-        addresses=tuple(addresses),
+        addresses=None if own is None else tuple(each.text for each in own),
+        address_flags={each.text: each.flags for each in own or () if each.flags is not None},
         pkey=pkey,
         transport=text(f"{name}/mode"),
         carrier_changes=_number(text(f"{name}/carrier_changes")),
-        max_mtu=max_mtu,
         port=port,
+        flags=flags,
+        speed=speed if speed is not None and speed > 0 else None,
+    )
+
+
+def _with_link(device: DeviceFacts, link: LinkText | None) -> DeviceFacts:
+    """What `ip link` told, where no file did."""
+    if link is None:
+        return device
+    up = "UP" in link.words
+    return replace(
+        device,
+        type=TYPES.get(link.type) if device.type is None else device.type,
+        up=up if device.up is None else device.up,
+        carrier="LOWER_UP" in link.words if device.carrier is None and up else device.carrier,
+        mtu=link.mtu if device.mtu is None else device.mtu,
+        hardware_address=device.hardware_address or _address(link.address),
+        broadcast=device.broadcast or _address(link.broadcast),
+        flags=sum(FLAG_BITS.get(word, 0) for word in link.words) if device.flags is None else device.flags,
+        master=link.master or None,
     )
 
 
@@ -137,33 +209,46 @@ def _ports(files: HostFiles, members: list[str]) -> dict[str, PortFacts]:
     found: dict[str, PortFacts] = {}
     for member in members:
         device = files.where(f"{CLASS_NET}/{member}/device")
-        if device is None:
-            continue
-        adapters = files.entries(f"{device}/infiniband")
-        adapter = adapters[0] if adapters else None
-        number = _port_number(files, member, device, adapter)
-        base = f"{device}/infiniband/{adapter}/ports/{number}"
-        state = files.text(f"{base}/state") if adapter else None
-        found[member] = PortFacts(
-            adapter=adapter,
-            card=_card(files, device, adapter),
-            number=number,
-            state=state.partition(":")[2].strip() if state else None,
-            sm_lid=files.number(f"{base}/sm_lid") if adapter else None,
-            neighbor=None,
-        )
-    neighbors = _neighbors(files, {(port.adapter, port.number) for port in found.values() if port.adapter})
+        if device is not None:
+            found[member] = _port(files, member, device)
+    asked = {(port.adapter, port.number) for port in found.values() if port.adapter and port.is_infiniband}
+    neighbors = _neighbors(files, asked)
     return {
-        member: PortFacts(
-            port.adapter,
-            port.card,
-            port.number,
-            port.state,
-            port.sm_lid,
-            neighbors.get((port.adapter or "", port.number)),
-        )
+        member: replace(port, neighbor=neighbors.get((port.adapter or "", port.number)))
         for member, port in found.items()
     }
+
+
+def _port(files: HostFiles, member: str, device: str) -> PortFacts:
+    adapters = files.entries(f"{device}/infiniband")
+    adapter = adapters[0] if adapters else None
+    number = _port_number(files, member, device, adapter)
+    base = f"{device}/infiniband/{adapter}/ports/{number}"
+
+    def text(name: str) -> str | None:
+        return files.text(f"{base}/{name}") if adapter else None
+
+    table = files.entries(f"{base}/pkeys") if adapter else []
+    pkeys = [files.number(f"{base}/pkeys/{index}") for index in table]
+    physical = files.where(f"{device}/physfn") or device
+    return PortFacts(
+        adapter=adapter,
+        card=_card(files, device, adapter),
+        number=number,
+        state=_after_colon(text("state")),
+        sm_lid=files.number(f"{base}/sm_lid") if adapter else None,
+        neighbor=None,
+        link_layer=text("link_layer"),
+        phys_state=_after_colon(text("phys_state")),
+        rate=text("rate"),
+        socket=f"{physical} {number}" if adapter else None,
+        pkeys=tuple(pkey for pkey in pkeys if pkey) if any(pkeys) else None,
+    )
+
+
+def _after_colon(text: str | None) -> str | None:
+    """`4: ACTIVE` is ACTIVE."""
+    return text.partition(":")[2].strip() if text else None
 
 
 def _port_number(files: HostFiles, member: str, device: str, adapter: str | None) -> int:
@@ -186,9 +271,9 @@ def _card(files: HostFiles, device: str, adapter: str | None) -> str | None:
     return slot[1] if slot else name
 
 
-def _neighbors(files: HostFiles, ports: set[tuple[str | None, int]]) -> dict[tuple[str, int], str]:
+def _neighbors(files: HostFiles, ports: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
     """The node at the other end of each cable. Asked with smpquery, all at once, where that can be."""
-    named = [(adapter, number) for adapter, number in sorted(ports, key=str) if adapter]
+    named = sorted(ports)
     saved = {(adapter, number): files.text(f"{NEIGHBORS}/{adapter}-{number}") for adapter, number in named}
     texts = ask_neighbors(named) if files.live else saved
     return {port: node for port, text in texts.items() if text and (node := neighbor_of(text))}

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ibbond.bonding.option import Mode
+from ibbond.bonding.option import Kind, Mode
+from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.quirks import PATCHES, QUIRKS
 from ibbond.ops.facts import BondFacts, HostFacts
-from ibbond.ops.rule import Found, Rule, Severity
+from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command
 
 UNSEEN = {
     "refusal_undresses_bond": "it shows when a first member is refused; ibbond's own requests put the bond back",
@@ -35,26 +36,30 @@ FIRST_RIGHT = (2, 6, 24)
 
 
 def too_old(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    if host.version is not None and (2, 0) < host.version < FIRST_RIGHT and bond.is_infiniband:
+    if host.version is not None and host.version < FIRST_RIGHT:
         yield Found(
             f"the bonding driver of Linux {host.release} has none of the four patches of 2007",
-            "Use Linux 2.6.24 or newer, or the ib-bonding package of OFED",
+            do="Use Linux 2.6.24 or newer, or the ib-bonding package of OFED",
             why="; ".join(QUIRKS[patch].kernel for patch in sorted(PATCHES)),
         )
 
 
 def moves_back(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    if not has_quirk(host, "equal_priority_moves") or bond.number("mode") != Mode.ACTIVE_BACKUP:
+    """So it is after every ordinary failover and return, until the traffic is switched back or moves by itself."""
+    if not has_quirk(host, "equal_priority_moves") or bond.mode != Mode.ACTIVE_BACKUP:
         return
     if bond.snapshot.primary or bond.number("primary_reselect") != 0:
         return
-    first = next((member.name for member in bond.members if member.bonding.link == "up"), None)
-    if first is not None and bond.snapshot.active not in (None, first):
+    first = next((member.name for member in bond.members if member.link == "up"), None)
+    active = bond.snapshot.active
+    if first is not None and active not in (None, first):
         yield Found(
-            f"{bond.name} leaves {bond.snapshot.active} for {first} once a member is added or an option is written",
-            f"ibbond bond set {bond.name} primary_reselect failure, or switch at a time of your choice:"
-            f" ibbond bond switch {bond.name} {first}",
-            bond.snapshot.active or "",
+            f"{bond.name} will leave {active} for {first} when a member is added, or when primary, primary_reselect or"
+            " a member's prio is written",
+            (bond_command(host, "switch", bond.name, first),),
+            f"at a time of your choice; or keep {active} until it fails:"
+            f" {set_command(host, bond, 'primary_reselect', 'failure')}",
+            active or "",
         )
 
 
@@ -63,9 +68,27 @@ def mtu_limit(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     if has_quirk(host, "mtu_limit_lost") and limit == 1500 and (bond.is_infiniband or bond.members):
         yield Found(
             f"{bond.name} takes no MTU above {limit}",
-            f"Delete {bond.name} and create it again",
+            (bond_command(host, "delete", bond.name), create_command(host, bond)),
+            "this interrupts its traffic, and its routes go",
             why="It was made an Ethernet device again once, by a member that left or was refused",
         )
+
+
+def create_command(host: HostFacts, bond: BondFacts) -> str:
+    """Make the bond again as it is: members, options that differ from what `create` sets, addresses."""
+    words = [member.name for member in bond.members]
+    for option in OPTIONS.values():
+        value = bond.snapshot.options.get(option.name)
+        settable = option.kind is Kind.VALUE and not (option.ours or option.of_member or option.read_only)
+        if settable and isinstance(value, int) and bond.mode in option.modes and option.name != "num_unsol_na":
+            text = option.word_of(value) if option.shows_word else str(value)
+            if value != option.default or option.name in ("mode", "miimon", "num_grat_arp"):
+                words += ["--set", f"{option.name}={text}"]
+    if bond.snapshot.primary:
+        words += ["--set", f"primary={bond.snapshot.primary}"]
+    for address in bond.device.addresses or ():
+        words += [] if address.startswith("fe80:") else ["--address", address]
+    return bond_command(host, "create", bond.name, *words)
 
 
 def has_quirk(host: HostFacts, quirk: str) -> bool:
@@ -77,11 +100,11 @@ def _always(quirk: str) -> Rule:
     """A defect that a bond of InfiniBand members has on every kernel of that version."""
 
     def look(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-        if has_quirk(host, quirk) and bond.is_infiniband and bond.number("mode") == Mode.ACTIVE_BACKUP:
-            yield Found(f"Linux {host.release}: {row.kernel}", fixes[quirk])
+        if has_quirk(host, quirk) and bond.mode == Mode.ACTIVE_BACKUP:
+            yield Found(f"Linux {host.release}: {row.kernel}", do=advice[quirk])
 
     row = QUIRKS[quirk]
-    fixes = {
+    advice = {
         "polled_links": "A lower miimon costs little: 50 or 20 ms are usual",
         "announcements_burnt": "Ask for one announcement more than peers need",
         "break_before_make": "Switch when multicast receivers can miss a moment; updelay gives returning ports time",
@@ -91,7 +114,14 @@ def _always(quirk: str) -> Rule:
         "last_member_takes_bond": "Whatever restarts the InfiniBand driver must make the bond again afterwards",
     }
     return Rule(
-        f"quirk-{quirk.replace('_', '-')}", Severity.NOTE, _sentence(row.kernel), _sentence(row.why), look, quirk
+        f"quirk-{quirk.replace('_', '-')}",
+        Severity.NOTE,
+        _sentence(row.kernel),
+        _sentence(row.why),
+        look,
+        quirk,
+        needs=("release", "mode"),
+        infiniband=True,
     )
 
 
@@ -107,14 +137,17 @@ KERNEL_RULES = (
         "IPoIB devices cannot be bonded right with it",
         too_old,
         "dev_setup",
+        needs=("release",),
+        infiniband=True,
     ),
     Rule(
         "moves-without-primary",
-        Severity.WARNING,
+        Severity.NOTE,
         "Traffic goes back to the first member unasked",
         "Without a primary and with primary_reselect always, any new choice prefers the first member that is up",
         moves_back,
         "equal_priority_moves",
+        needs=("release", "mode", "primary", "active", "primary_reselect", "member.link"),
     ),
     Rule(
         "mtu-limit-lost",
@@ -123,6 +156,7 @@ KERNEL_RULES = (
         "Larger MTUs, which its members carry, are refused",
         mtu_limit,
         "mtu_limit_lost",
+        needs=("release",),
     ),
     *(_always(quirk) for quirk in ALWAYS),
 )

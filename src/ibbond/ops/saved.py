@@ -1,42 +1,105 @@
-"""A saved copy of a host, opened: a directory, or a bundle of ops/collect.py, unpacked while it is read.
+"""A saved copy of a host, opened: a directory, an archive with or without a folder on top, or a text of the driver.
 
-Read first: ops/collect.py for what is in one. A bundle comes from elsewhere: nothing in it may reach outside.
+Read first: ops/collect.py for what a bundle has; general support archives (sosreport) have parts of the same tree. A
+copy comes from elsewhere: nothing in it may reach outside, whatever its links say.
 """
 
 from __future__ import annotations
 
 import contextlib
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ibbond.abi.procfs_text import TITLE
 from ibbond.errors import Refused
+
+MARKS = ("sys/class/net", "proc/net/bonding", "ibbond/bundle")  # one of them makes a directory a copy of a host
+WANTED = frozenset(
+    {"sys", "proc", "etc", "run", "usr", "lib", "ibbond", "sos_commands", "uname", "ip_addr", "ip_route"}
+)
+LARGEST_FILE = 1 << 20
+MOST_FILES = 200_000
+DEPTH = 2  # folders on top: sosreport-HOST-DATE/, or HOST/sosreport-HOST-DATE/
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """The root of a saved copy: a directory as it is, a bundle unpacked for the time of the call. Refused, code 2."""
+    """The root of a saved copy, unpacked for the time of the call where it is an archive. Refused, code 2."""
     if path.is_dir():
-        yield path
+        yield root_of(path, path)
         return
-    import tarfile
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="ibbond-bundle-") as directory:
+        root = Path(directory)
+        if (bond := _bond_of_text(path)) is not None:
+            place = root / "proc/net/bonding" / bond
+            place.parent.mkdir(parents=True)
+            place.write_bytes(path.read_bytes()[:LARGEST_FILE])
+            yield root
+            return
         try:
             with tarfile.open(path) as tar:
-                tar.extractall(directory, filter="data")  # nothing outside, no devices, no set-id bits
-        except (OSError, tarfile.TarError) as error:
+                _unpack(tar, root)
+        except (OSError, EOFError, tarfile.TarError) as error:
             raise Refused(
                 f"cannot read {path}",
                 why=_reason(error),
-                fix="Name a directory, or a file that ibbond collect wrote",
+                fix="Name a directory, an archive such as ibbond collect writes, or a text of /proc/net/bonding",
                 code=2,
             ) from None
-        yield Path(directory)
+        yield root_of(root, path)
+
+
+def root_of(directory: Path, path: Path) -> Path:
+    """Where the copy begins: here, or in the one folder below that looks like a host. Refused, code 2."""
+    level = [directory]
+    for _ in range(DEPTH + 1):
+        found = [each for each in level if any((each / mark).is_dir() or (each / mark).is_file() for mark in MARKS)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(each.name for each in found))
+            raise Refused(f"cannot read {path}", why=f"it has several hosts: {names}", fix="Name one of them", code=2)
+        level = [
+            below for each in level for below in sorted(each.iterdir()) if below.is_dir() and not below.is_symlink()
+        ]
+    raise Refused(
+        f"cannot read {path}",
+        why="it is not a copy of a host: there is neither sys/class/net nor proc/net/bonding in it",
+        fix="Name the directory above those, or take a bundle there with: ibbond collect",
+        code=2,
+    )
+
+
+def _bond_of_text(path: Path) -> str | None:
+    """The name for a bond of which there is nothing but its text: the file's, where that can be a device's name."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(len(TITLE)).decode("ascii", "replace") == TITLE:
+            name = path.stem[:15]
+            return name if name.isalnum() else "bond0"
+    return None
+
+
+def _unpack(tar: tarfile.TarFile, root: Path) -> None:
+    """The members that a check may read; hostile, huge and special ones are passed over."""
+    count = 0
+    for member in tar:
+        count += 1
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        wanted = any(part in WANTED for part in parts[: DEPTH + 1])
+        if not wanted or member.size > LARGEST_FILE or not (member.isreg() or member.issym() or member.isdir()):
+            continue
+        if count > MOST_FILES:
+            raise tarfile.TarError(f"it has more than {MOST_FILES} files")
+        with contextlib.suppress(tarfile.FilterError, FileExistsError, NotADirectoryError, IsADirectoryError):
+            tar.extract(member, root, filter="data")
 
 
 def _reason(error: Exception) -> str:
     """Why it cannot be unpacked, in one line."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return "it is no archive" if type(error).__name__ == "ReadError" else str(error).splitlines()[0]
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    return "it is not an archive" if type(error).__name__ == "ReadError" else str(error).splitlines()[0]

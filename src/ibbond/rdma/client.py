@@ -6,6 +6,7 @@ host says while a call waits for something else is kept for `poll`. Left out: th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -133,7 +134,7 @@ class Context:
                 if select.select([self._sock], [self._sock], [])[0]:
                     self._receive()
             except ConnectionError:
-                raise _gone() from None
+                raise self._lost() from None
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
                     raise too_large(f"its request has {len(packet)} bytes") from None
@@ -145,9 +146,21 @@ class Context:
         try:
             raw = self._sock.recv(LARGEST)
         except ConnectionError:
-            raw = b""
+            raise self._lost() from None
         if not raw:
-            raise _gone()
+            raise self._lost()
+        return self._sorted(raw)
+
+    def _lost(self) -> Refused:
+        """The connection is lost: the last refusal says why, where there was one, and else whether the lab runs on."""
+        with contextlib.suppress(OSError):
+            self._sock.setblocking(False)
+            while raw := self._sock.recv(LARGEST):
+                self._sorted(raw)
+        return next((heard for heard in reversed(self._heard) if isinstance(heard, Refused)), None) or _gone()
+
+    def _sorted(self, raw: bytes) -> list[Answer]:
+        """The answers in a packet; all else is kept for `poll`."""
         answers: list[Answer] = []
         for message in parse(raw):
             if isinstance(message, NotDone) and message.question < 0:

@@ -10,7 +10,7 @@ import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from ibbond.machine import MS
+from ibbond.machine import MS, earliest
 from ibbond.rdma.session import (
     ACK_TIMEOUT,
     AGAIN_AFTER,
@@ -188,8 +188,7 @@ class Initiator:
     def deadline(self) -> int | None:
         if self.over:
             return None
-        waits = [self._again_at, self._nop_at, self._next_at if self.writing else None]
-        return min((at for at in waits if at is not None), default=None)
+        return earliest(self._again_at, self._nop_at, self._next_at if self.writing else None)
 
     # --- inside
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 SOCKET_NAME = "\0ibbond-rdma"  # abstract: each network namespace has its own
 LARGEST = 1 << 17  # bytes of a packet
 MOST_INLINE = 60_000  # bytes of an inline message; in hexadecimal they fit a packet
+MAX_MESSAGE = 1 << 23  # bytes, as soft RoCE has it (`RXE_PORT_MAX_MSG_SZ`): the lab copies it in one go
 MOST_MEMORY = 1 << 32  # bytes of one region
 
 
@@ -88,7 +89,7 @@ KINDS: tuple[type[DataclassInstance], ...] = (
 
 NEW_ID, ANY_ID = range(ARRIVED_IDS), range(1 << 32)  # those of connection requests are above
 PORT, TIME, NUMBER, KEY = range(1 << 16), range(1 << 31), range(1 << 64), range(1 << 32)
-PLACE, LENGTH = range(1 << 63), range((1 << 31) + 1)  # the longest message has 2^31 bytes
+PLACE, LENGTH = range(1 << 63), range(MAX_MESSAGE + 1)
 RANGES: dict[type, dict[str, range]] = {
     Listen: {"id": NEW_ID, "port": PORT},
     ResolveAddress: {"id": NEW_ID, "port": PORT, "timeout_ms": TIME},

@@ -7,8 +7,9 @@ Left out: what ticking a machine means; whoever owns the machines says so by the
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+
+from ibbond.machine import EventQueue
 
 STORM = 10_000  # so many things at one time are a mistake of ours, not a busy world
 
@@ -20,13 +21,11 @@ class VirtualClock:
         self.now = start
         self._deadline = deadline
         self._tick = tick
-        self._put_off: list[tuple[int, int, Callable[[], None]]] = []
-        self._sequence = 0
+        self._put_off = EventQueue()
 
     def later(self, delay: int, action: Callable[[], None]) -> None:
         """Call `action` once `delay` ns from now."""
-        self._sequence += 1
-        heapq.heappush(self._put_off, (self.now + delay, self._sequence, action))
+        self._put_off.call_at(self.now + delay, action)
 
     def run(self, span: int = 0) -> None:
         """Let `span` ns pass; with 0 only what is due now happens, also what that makes due."""
@@ -35,7 +34,8 @@ class VirtualClock:
         while True:
             deadline = self._deadline()
             machine_at = deadline if deadline is not None else end + 1
-            other_at = self._put_off[0][0] if self._put_off else end + 1
+            put_off_at = self._put_off.deadline()
+            other_at = put_off_at if put_off_at is not None else end + 1
             at = max(self.now, min(machine_at, other_at))
             if at > end:
                 break
@@ -45,5 +45,5 @@ class VirtualClock:
             if machine_at <= at:
                 self._tick(at)
             else:
-                heapq.heappop(self._put_off)[2]()
+                self._put_off.run_next()
         self.now = end

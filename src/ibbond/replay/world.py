@@ -138,7 +138,7 @@ class RecordedWorld:
         return self.registry.bonds.get(device.master.name) if device.master is not None else None
 
     def _deadline(self) -> int | None:
-        return earliest(self.registry.bonds.values())
+        return earliest(*(bond.deadline() for bond in self.registry.bonds.values()))
 
     def _tick(self, now: int) -> None:
         for bond in list(self.registry.bonds.values()):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
 
 SHOWN = frozenset({Notice.UP, Notice.DOWN, Notice.CHANGE, Notice.CHANGEMTU})  # what a TUN shows of a device
-PREPARED_FOR = frozenset({Notice.RX_MODE, Notice.CHANGE, Notice.UP, Notice.CHANGEUPPER})  # see `standby`
+PREPARED_FOR = frozenset({Notice.CHANGE, Notice.UP, Notice.CHANGEUPPER})  # see `standby`
 
 
 class DeviceNotices:
@@ -59,12 +59,14 @@ class DeviceNotices:
         bond = device.master.name if device.master is not None else name
         if bond in host.registry.bonds:
             host.news_for(bond)
-            if host.standby is not None and notice in PREPARED_FOR:
+            if host.standby is not None and notice is Notice.RX_MODE:
+                host.standby.groups_changed(bond)
+            elif host.standby is not None and notice in PREPARED_FOR:
                 host.standby.changed(bond)
 
     def _registered(self, device: Device) -> None:
         host, name = self._host, device.name
-        layer = host.ip[name] = IpLayer(device, host.next_hops, host.generation)
+        layer = host.ip[name] = IpLayer(device, host.next_hops, host.generation, host.group_limit)
         layer.forwarding = host.forwarding
         self._carriers[name] = device.carrier
         self._addresses[name] = device.address

@@ -21,9 +21,9 @@ from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.outlet import Path
+from ibbond.machine import Deadlines
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
-from ibbond.stack.agenda import Agenda
 from ibbond.stack.bond_effects import BondEffects
 from ibbond.stack.device_notices import DeviceNotices
 from ibbond.stack.ethernet import ethernet_device
@@ -47,6 +47,7 @@ from ibbond.stack.events import (
     Transmit,
 )
 from ibbond.stack.frames import Frames, WayOut
+from ibbond.stack.host_groups import GroupLimit
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.links import Links
 from ibbond.stack.next_hop import NextHops
@@ -91,10 +92,11 @@ class HostStack:
         self.namespace = Namespace()
         self.registry = Registry(self.namespace, profile=profile, without=without)
         self.next_hops = NextHops()
+        self.group_limit = GroupLimit()
         self.ip: dict[str, IpLayer] = {}
         self.generation = generation
         self.outbox = Outbox()
-        self._agenda: Agenda[Hashable] = Agenda()  # by interface, bond (_Bond) and IP side of a device (_Layer)
+        self._agenda: Deadlines[Hashable] = Deadlines()  # by interface, bond (_Bond) and IP side of a device (_Layer)
         rules = self.registry.rules
         self.links = Links(
             subnet,
@@ -321,7 +323,9 @@ class HostStack:
 
     def forget(self, device: Device) -> None:
         """The device has left the namespace."""
-        self.touched(self.ip.pop(device.name))
+        layer = self.ip.pop(device.name)
+        layer.groups.forget()
+        self.touched(layer)
         self._touched_bonds[device.name] = None
         self.next_hops.forget(device.name)
         self._preparing.pop(device.name, None)

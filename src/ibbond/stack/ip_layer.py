@@ -17,7 +17,7 @@ from ibbond.errors import Malformed
 from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.announcements import gratuitous_arps, reports, unsolicited_advertisements
-from ibbond.stack.host_groups import HostGroups
+from ibbond.stack.host_groups import GroupLimit, HostGroups
 from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Silent, Solicit, Unreachable
 from ibbond.stack.next_hop import IPV6_LINK_LOCAL, NextHops
 from ibbond.stack.outgoing import Announced, Doubtful, IpEffect, Outgoing, ToHost
@@ -47,11 +47,13 @@ class Malfunctions:
 class IpLayer:
     """Addresses, neighbors and groups of one device, and the ARP and ND that it speaks."""
 
-    def __init__(self, device: Device, next_hops: NextHops, generation: Generation) -> None:
+    def __init__(
+        self, device: Device, next_hops: NextHops, generation: Generation, limit: GroupLimit | None = None
+    ) -> None:
         self.device = device
         self.own = OwnAddresses(device)
         self.neighbors = Neighbors(generation)
-        self.groups = HostGroups(device)
+        self.groups = HostGroups(device, limit)
         self.forwarding = False  # the router flag of our advertisements
         self.counts = Malfunctions()
         self._next_hops = next_hops
@@ -230,7 +232,7 @@ class IpLayer:
         return [*self._announce_new(now), *self._execute(self.neighbors.tick(now))]
 
     def deadline(self) -> int | None:
-        return earliest((self.neighbors, self.own))
+        return earliest(self.neighbors.deadline(), self.own.deadline())
 
     def _announce_new(self, now: int) -> list[IpEffect]:
         due = self.own.take_due(now)
@@ -290,15 +292,9 @@ class IpLayer:
 
     def _overhear(self, packet: bytes) -> None:
         try:
-            said = overheard(packet)
+            self.groups.change(overheard(packet))
         except Malformed:
             self.counts.malformed += 1
-            return
-        for group, member in said:
-            if member:
-                self.groups.join(group)
-            else:
-                self.groups.leave(group)
 
     def _execute(self, effects: Iterable[NeighborEffect]) -> list[IpEffect]:
         done: list[IpEffect] = []

@@ -14,12 +14,11 @@ the kernel does instead (`neigh_changeaddr`).
 from __future__ import annotations
 
 import enum
-import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ibbond.machine import SECOND
+from ibbond.machine import SECOND, Deadlines
 from ibbond.verbs.generation import Generation
 
 RETRY = 1 * SECOND  # retrans_time
@@ -28,6 +27,8 @@ REACHABLE_FOR = 30 * SECOND  # base_reachable_time
 DELAY = 5 * SECOND  # delay_first_probe_time
 STALE_FOR = 60 * SECOND  # gc_stale_time: idle entries are forgotten then
 QUEUE_PACKETS = 101  # unres_qlen: the oldest packet gives way
+MAX_NEIGHBORS = 1024  # gc_thresh3
+MAX_UNRESOLVED = 256
 
 
 class State(enum.Enum):
@@ -85,13 +86,12 @@ NeighborEffect = Solicit | Resolved | Unreachable | Silent
 
 @dataclass(eq=False, slots=True)
 class Neighbor:
-    """One entry; `hardware` is empty while INCOMPLETE, `due` is when its state wants attention."""
+    """One entry; `hardware` is empty while INCOMPLETE."""
 
     ip: bytes
     state: State
     hardware: bytes = b""
     attempts: int = 0
-    due: int | None = None
     suspect: bool = False  # we moved since it was confirmed: ask at the next use
     heard_at: int = 0  # when the neighbor last said where it is; while INCOMPLETE, when it was first asked
     waiting: deque[tuple[bytes, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_PACKETS))
@@ -103,9 +103,9 @@ class Neighbors:
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._entries: dict[bytes, Neighbor] = {}
-        self._due: list[tuple[int, int, Neighbor]] = []
-        self._sequence = 0
-        self.dropped = 0  # packets that gave way to younger ones
+        self._unresolved: OrderedDict[bytes, Neighbor] = OrderedDict()  # the INCOMPLETE ones, oldest first
+        self._due: Deadlines[bytes] = Deadlines()  # by IP address
+        self.dropped = 0  # packets that gave way to younger ones, or for which the table had no room
         self.changes = 0  # how often a neighbor was at a new address
 
     def __iter__(self) -> Iterator[Neighbor]:
@@ -126,9 +126,10 @@ class Neighbors:
         """A packet for this neighbor: it goes, or it waits for an answer."""
         entry = self._entries.get(ip)
         if entry is None:
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
-            entry.waiting.append((packet, offload))
-            self._wait(entry, now + RETRY)
+            if not self._make_room():
+                self.dropped += 1
+                return []
+            self._ask_first(now, ip).waiting.append((packet, offload))
             return [Solicit(ip, packet=packet)]
         if entry.state is State.INCOMPLETE:
             self.dropped += len(entry.waiting) == QUEUE_PACKETS
@@ -148,8 +149,9 @@ class Neighbors:
         """Somebody wants the address of `ip` without sending a packet (`neigh_event_send`)."""
         entry = self._entries.get(ip)
         if entry is None:
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
-            self._wait(entry, now + RETRY)
+            if not self._make_room():
+                return []
+            self._ask_first(now, ip)
             return [Solicit(ip)]
         if entry.state is State.STALE:
             entry.state, entry.attempts = State.PROBE, 1
@@ -173,7 +175,7 @@ class Neighbors:
         """
         entry = self._entries.get(ip)
         if entry is None:
-            if not create:
+            if not create or len(self._entries) >= MAX_NEIGHBORS:
                 return []
             entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE)
         if entry.state is not State.INCOMPLETE and entry.hardware != hardware and not override:
@@ -182,6 +184,7 @@ class Neighbors:
             return []
         changed = entry.hardware != hardware
         entry.hardware, entry.heard_at = hardware, now
+        self._unresolved.pop(ip, None)
         if confirmed:
             self._reachable(entry, now)
         elif changed:
@@ -211,25 +214,19 @@ class Neighbors:
 
     def flush(self) -> None:
         """Forget everything, waiting packets included (`neigh_changeaddr`, `neigh_ifdown`)."""
-        for entry in self._entries.values():
-            entry.due = None
         self._entries.clear()
+        self._unresolved.clear()
         self._due.clear()
         self._generation.bump()
 
     def tick(self, now: int) -> list[NeighborEffect]:
         effects: list[NeighborEffect] = []
-        while self._due and self._due[0][0] <= now:
-            due, _, entry = heapq.heappop(self._due)
-            if entry.due == due:
-                entry.due = None
-                effects += self._overdue(entry, now)
+        for ip in self._due.due(now):
+            effects += self._overdue(self._entries[ip], now)
         return effects
 
     def deadline(self) -> int | None:
-        while self._due and self._due[0][2].due != self._due[0][0]:
-            heapq.heappop(self._due)
-        return self._due[0][0] if self._due else None
+        return self._due.earliest()
 
     def _overdue(self, entry: Neighbor, now: int) -> list[NeighborEffect]:
         match entry.state:
@@ -251,6 +248,19 @@ class Neighbors:
                 self._wait(entry, now + RETRY)
                 return [*silent, Solicit(entry.ip, packet=entry.waiting[0][0] if entry.waiting else b"")]
 
+    def _ask_first(self, now: int, ip: bytes) -> Neighbor:
+        entry = self._entries[ip] = self._unresolved[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
+        self._wait(entry, now + RETRY)
+        return entry
+
+    def _make_room(self) -> bool:
+        """One more is to be looked for: the oldest that has not answered gives way. False: the table is full."""
+        if len(self._unresolved) >= MAX_UNRESOLVED:
+            oldest = next(iter(self._unresolved.values()))
+            self.dropped += len(oldest.waiting)
+            self._forget(oldest)
+        return len(self._entries) < MAX_NEIGHBORS
+
     def _reachable(self, entry: Neighbor, now: int) -> None:
         entry.state, entry.suspect = State.REACHABLE, False
         self._wait(entry, now + REACHABLE_FOR)
@@ -261,11 +271,12 @@ class Neighbors:
 
     def _forget(self, entry: Neighbor) -> list[NeighborEffect]:
         del self._entries[entry.ip]
-        self._generation.bump()
+        self._unresolved.pop(entry.ip, None)
+        self._due.report(entry.ip, None)
+        if entry.hardware:
+            self._generation.bump()
         packets = tuple(packet for packet, _ in entry.waiting)
         return [Unreachable(entry.ip, packets)] if packets else []
 
     def _wait(self, entry: Neighbor, due: int) -> None:
-        entry.due = due
-        self._sequence += 1
-        heapq.heappush(self._due, (due, self._sequence, entry))
+        self._due.report(entry.ip, due)

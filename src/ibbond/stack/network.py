@@ -26,7 +26,7 @@ from ibbond.fabric.events import (
     WorkDone,
 )
 from ibbond.fabric.subnet import Subnet
-from ibbond.stack.agenda import Agenda
+from ibbond.machine import SECOND, Deadlines
 from ibbond.stack.events import Deliver, FrameCaptured, Happened, NetworkEffect, NetworkEvent, OnHost, OnSubnet
 from ibbond.stack.flows import Flow, Flows
 from ibbond.stack.host_stack import HostStack
@@ -36,12 +36,17 @@ from ibbond.verbs.generation import Generation
 from ibbond.verbs.verbs import SubnetLog
 
 _SUBNET = ""  # the subnet's key in the agenda; hosts have names
+RETRY_NS = SECOND  # before a machine whose tick has failed is ticked again
 
 _Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone | MessageArrived
 
 
 class Network:
-    """Hosts by name, their subnet, and the generation counter that they share."""
+    """Hosts by name, their subnet, and the generation counter that they share.
+
+    What a machine raises comes out of the call that led to it. The rest of what was under way is not lost with it: it
+    is due at once, and the next call goes on with it.
+    """
 
     def __init__(self, subnet: Subnet, generation: Generation) -> None:
         self.subnet = subnet
@@ -49,10 +54,11 @@ class Network:
         self.hosts: dict[str, HostStack] = {}
         self.outside: dict[str, int] = {}  # ports at which programs of others take MADs: how many
         self._at_port: dict[str, HostStack] = {}
-        self._agenda: Agenda[str] = Agenda()
+        self._agenda: Deadlines[str] = Deadlines()
         self._flows = Flows(self.subnet, self.hosts, self._at_port)
         self._started = False
-        self._late: list[NetworkEffect] = []  # of a refused request
+        self._late: list[NetworkEffect] = []  # of a request that was refused or failed
+        self._left: deque[_Work] = deque()  # of a call that failed
         self._now = 0
 
     def add(self, host: HostStack) -> None:
@@ -71,26 +77,41 @@ class Network:
         return effects
 
     def handle(self, now: int, event: NetworkEvent) -> list[NetworkEffect]:
-        """A fact or a request. `Refused` leaves what happened on the way to the next call's effects."""
+        """A fact or a request. A refusal or a failure leaves what happened on the way to the next call's effects."""
         match event:
             case OnHost(name, inner):
                 host = self.host(name)
                 try:
                     effects = host.handle(now, inner)
-                except Refused:
-                    self._late += self._run(now, host.take_effects(), [name])
+                except Exception:
+                    self._late = self._run(now, host.take_effects(), [name])
                     raise
                 return self._run(now, effects, [name])
             case OnSubnet(change):
                 if isinstance(change, KillSwitch | KillAdapter):
                     self._flows.settle()  # what dies forgets what it has counted, and that is not all yet
-                return self._run(now, self.subnet.handle(now, change), [_SUBNET])
+                try:
+                    work = self.subnet.handle(now, change)
+                except Exception:
+                    self._agenda.report(_SUBNET, self.subnet.deadline())
+                    raise
+                return self._run(now, work, [_SUBNET])
 
     def tick(self, now: int) -> list[NetworkEffect]:
-        effects = self._take_late()
-        for key in self._agenda.due(now):
-            work: Iterable[_Work] = self.subnet.tick(now) if key == _SUBNET else self.hosts[key].tick(now)
-            effects += self._run(now, work, [key])
+        effects = self._run(now, (), []) if self._left else self._take_late()
+        due = deque(self._agenda.due(now))
+        while due:
+            key = due.popleft()
+            try:
+                work: Iterable[_Work] = self.subnet.tick(now) if key == _SUBNET else self.hosts[key].tick(now)
+                effects += self._run(now, work, [key])
+            except BaseException:
+                self._late = effects + self._late
+                for other in due:
+                    self._agenda.report(other, now)
+                if key not in self._agenda:
+                    self._agenda.report(key, now + RETRY_NS)  # at once it would fail again, and again
+                raise
         return effects
 
     def carry_on(self, now: int) -> list[NetworkEffect]:
@@ -98,7 +119,7 @@ class Network:
         return self._run(now, self.subnet.tick(now), [_SUBNET])
 
     def deadline(self) -> int | None:
-        return self._now if self._late else self._agenda.earliest()
+        return self._now if self._late or self._left else self._agenda.earliest()
 
     def host(self, name: str) -> HostStack:
         """The host of this name; `Refused` names the ones that there are."""
@@ -129,56 +150,72 @@ class Network:
     def _run(self, now: int, effects: Iterable[_Work], touched: list[str]) -> list[NetworkEffect]:
         """Carry effects between hosts and subnet until it is quiet; what is left is for the world outside."""
         self._now = now
-        work: deque[_Work] = deque(effects)
+        work, self._left = self._left, deque()
+        work.extend(effects)
         packets: list[NetworkEffect] = []
         news: list[NetworkEffect] = self._take_late()
         keys = dict.fromkeys(touched)
-        while work:
-            item = work.popleft()
-            match item:
-                case SendDatagram() | SendMad() | Post() | FailQueuePair():
-                    work.extend(self.subnet.handle(now, item))
-                    keys[_SUBNET] = None
-                case Deliver():
-                    packets.append(item)
-                case DatagramArrived(port, datagram, qpn):
-                    host = self._at_port.get(port)
-                    if host is not None:
-                        work.extend(host.receive(now, port, qpn, datagram))
-                        keys[host.name] = None
-                case MessageArrived(port, qpn, payload, offload):
-                    host = self._at_port.get(port)
-                    if host is not None:
-                        work.extend(host.receive_message(now, port, qpn, payload, offload))
-                        keys[host.name] = None
-                case MadArrived(port, mad):
-                    if port in self.outside:
-                        news.append(item)
-                    host = self._at_port.get(port)
-                    if host is not None:
-                        work.extend(host.mad_arrived(now, port, mad.mad))
-                        keys[host.name] = None
-                case WorkDone(port, qpn, completion):
-                    host = self._at_port.get(port)
-                    if host is not None:
-                        work.extend(host.work_done(now, port, qpn, completion))
-                        keys[host.name] = None
-                case PortEvent(port, kind):
-                    news.append(Happened("port", port, kind.name.lower()))
-                    host = self._at_port.get(port)
-                    if host is not None:
-                        work.extend(host.port_raised(now, port, kind))
-                        keys[host.name] = None
-                case SubnetLog(what, where):
-                    news.append(Happened("subnet", where, what))
-                case Captured(port, frame, sent):
-                    news.append(FrameCaptured(port, frame, sent))
-                case _:
-                    news.append(item)
-        for key in keys:
-            machine = self.subnet if key == _SUBNET else self.hosts[key]
-            self._agenda.report(key, machine.deadline())
+        try:
+            while work:
+                self._carry(now, work, packets, news, keys)
+        except BaseException:
+            self._left, self._late = work, packets + news
+            raise
+        finally:
+            for key in keys:
+                machine = self.subnet if key == _SUBNET else self.hosts[key]
+                self._agenda.report(key, machine.deadline())
         return packets + news
+
+    def _carry(
+        self,
+        now: int,
+        work: deque[_Work],
+        packets: list[NetworkEffect],
+        news: list[NetworkEffect],
+        keys: dict[str, None],
+    ) -> None:
+        """One step of `_run`: the first of `work`; whose deadlines it may have changed is added to `keys`."""
+        match item := work.popleft():
+            case SendDatagram() | SendMad() | Post() | FailQueuePair():
+                keys[_SUBNET] = None
+                work.extend(self.subnet.handle(now, item))
+            case Deliver():
+                packets.append(item)
+            case DatagramArrived(port, datagram, qpn):
+                host = self._at_port.get(port)
+                if host is not None:
+                    keys[host.name] = None
+                    work.extend(host.receive(now, port, qpn, datagram))
+            case MessageArrived(port, qpn, payload, offload):
+                host = self._at_port.get(port)
+                if host is not None:
+                    keys[host.name] = None
+                    work.extend(host.receive_message(now, port, qpn, payload, offload))
+            case MadArrived(port, mad):
+                if port in self.outside:
+                    news.append(item)
+                host = self._at_port.get(port)
+                if host is not None:
+                    keys[host.name] = None
+                    work.extend(host.mad_arrived(now, port, mad.mad))
+            case WorkDone(port, qpn, completion):
+                host = self._at_port.get(port)
+                if host is not None:
+                    keys[host.name] = None
+                    work.extend(host.work_done(now, port, qpn, completion))
+            case PortEvent(port, kind):
+                news.append(Happened("port", port, kind.name.lower()))
+                host = self._at_port.get(port)
+                if host is not None:
+                    keys[host.name] = None
+                    work.extend(host.port_raised(now, port, kind))
+            case SubnetLog(what, where):
+                news.append(Happened("subnet", where, what))
+            case Captured(port, frame, sent):
+                news.append(FrameCaptured(port, frame, sent))
+            case _:
+                news.append(item)
 
     def _take_late(self) -> list[NetworkEffect]:
         late, self._late = self._late, []

@@ -14,6 +14,7 @@ from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import Post
 from ibbond.fabric.reliable import Buffer
 from ibbond.fabric.subnet import Subnet
+from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_connecting import Connecting
 from ibbond.stack.rdma_events import (
@@ -191,8 +192,7 @@ class RdmaUsers:
         self._connecting.tick(now)
 
     def deadline(self) -> int | None:
-        waits = (self._resolving.deadline(), self._connecting.deadline())
-        return min((at for at in waits if at is not None), default=None)
+        return earliest(self._resolving.deadline(), self._connecting.deadline())
 
 
 def _listens(one: RdmaId, port: int) -> bool:

@@ -28,13 +28,22 @@ class Standby:
         self._host = host
         self._due: dict[str, int] = {}
         self._asked: set[str] = set()
+        self._followed: set[str] = set()  # bonds of which some groups have changed
         self._known: dict[str, int] = {}  # how much the neighbors had changed when they were looked at last
 
     def changed(self, bond: str) -> None:
-        """A group or a member's carrier is another one: prepare anew when what happens now is over."""
+        """A member or its carrier is another one: prepare again when what happens now is over."""
         if bond not in self._asked:
             self._asked.add(bond)
             self._host.later(lambda: self._prepare(bond))
+
+    def groups_changed(self, bond: str) -> None:
+        """The bond's groups: the same, but where it is prepared already it is enough to look at what has changed."""
+        if bond not in self._due:
+            self.changed(bond)
+        elif bond not in self._asked and bond not in self._followed:
+            self._followed.add(bond)
+            self._host.later(lambda: self._follow(bond))
 
     def neighbors_changed(self, bond: str, count: int) -> None:
         """The neighbors of a bond have changed so many times."""
@@ -56,6 +65,7 @@ class Standby:
         if bond is None or not self._applies(bond):
             self._due.pop(name, None)
             return
+        bond.device.multicast.changes(self)  # from here on
         known = host.ip[name].neighbors
         neighbors = [entry.hardware for entry in known if entry.hardware][:NEIGHBORS]
         for member in bond.members:
@@ -63,6 +73,20 @@ class Standby:
                 host.links.prepare(host.now, member, bond.device.multicast, neighbors)
         self._known[name] = known.changes
         self._due[name] = host.now + AGAIN
+
+    def _follow(self, name: str) -> None:
+        self._followed.discard(name)
+        host = self._host
+        bond = host.registry.bonds.get(name)
+        groups = bond.device.multicast if bond is not None and self._applies(bond) else None
+        changed = groups.changes(self) if groups is not None else None
+        if bond is None or groups is None or changed is None:
+            self._prepare(name)
+            return
+        changes = [(group, group in groups) for group in changed]
+        for member in bond.members:
+            if host.links.get(member) is not None:
+                host.links.prepare_more(host.now, member, changes)
 
     def _applies(self, bond: Bond) -> bool:
         values = bond.values

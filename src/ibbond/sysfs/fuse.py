@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import itertools
 import os
 import select
@@ -18,16 +19,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import mfusepy
 
 from ibbond.backend.contract import Backend
 from ibbond.errors import Refused
+from ibbond.host.guard import Entry, Faults
 from ibbond.sysfs.kernel_tree import KernelTree
 from ibbond.sysfs.tree import HIDDEN, Directory, File, Link, Node, Passed, ProcFile, Tree
 
 T = TypeVar("T")
+Words = ParamSpec("Words")
 PAGE = 4096
 POLLRDNORM, POLLWRNORM = 0x40, 0x100
 READY = select.POLLIN | select.POLLOUT | POLLRDNORM | POLLWRNORM
@@ -53,12 +56,29 @@ class OpenFile:
     waiting: int | None = None  # libfuse's handle of a sleeping poll
 
 
+def guarded(operation: Callable[Concatenate[View, Words], T]) -> Callable[Concatenate[View, Words], T]:
+    """What fails without an errno is counted, and EIO for the caller; mfusepy would log each time."""
+
+    def call(view: View, /, *words: Words.args, **named: Words.kwargs) -> T:
+        try:
+            return operation(view, *words, **named)
+        except OSError:
+            raise
+        except Exception as error:
+            view.faults.note(Entry.SYSFS, error)
+            raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
+
+    functools.update_wrapper(call, operation)
+    return call
+
+
 class View(mfusepy.Operations):  # type: ignore[misc]
     """The file system of one host. Called on its own thread, but for `changed` and `close`."""
 
     use_ns = True
 
-    def __init__(self, tree: Tree, backend: Backend, kernel: KernelTree | None) -> None:
+    def __init__(self, tree: Tree, backend: Backend, kernel: KernelTree | None, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
         self._tree = tree
         self._backend = backend
         self._kernel = kernel
@@ -89,6 +109,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         connection.want |= connection.capable & ATOMIC_O_TRUNC
         self._config = config
 
+    @guarded
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
         node = self._find(path)
         if self._config is not None:  # libfuse looks at it after this answer
@@ -104,12 +125,14 @@ class View(mfusepy.Operations):  # type: ignore[misc]
                 found = self._passed(lambda kernel: kernel.stat(path[1:]))
                 return self._attributes(found.st_mode, found.st_size)
 
+    @guarded
     def readlink(self, path: str) -> str:
         node = self._find(path)
         if isinstance(node, Link):
             return node.target
         return self._passed(lambda kernel: kernel.readlink(path[1:]))
 
+    @guarded
     def readdir(self, path: str, fh: int) -> list[str]:
         node, place = self._find(path), path[1:]
         names = dict.fromkeys(self._tree.names(place))
@@ -118,6 +141,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
             names |= dict.fromkeys(name for name in found if name not in HIDDEN)
         return [".", "..", *names]
 
+    @guarded
     def open(self, path: str, flags: int) -> int:
         node = self._find(path)
         mode = node.mode if isinstance(node, File | ProcFile) else self.getattr(path)["st_mode"]
@@ -130,6 +154,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
             self._open[number] = file
         return number
 
+    @guarded
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         file = self._open[fh]
         if offset == 0:
@@ -137,20 +162,24 @@ class View(mfusepy.Operations):  # type: ignore[misc]
             file.text = of_open_file(file.read)
         return file.text[offset : offset + size]
 
+    @guarded
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         file = self._open[fh]
         return of_open_file(lambda: file.write(data[:PAGE]))
 
+    @guarded
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         self._find(path)
         return 0  # what `>` does first; the request is the write
 
+    @guarded
     def release(self, path: str, fh: int) -> int:
         with self._lock:
             file = self._open.pop(fh)
             self._forget(file)
         return 0
 
+    @guarded
     def poll(self, path: str, fh: int, ph: int | None, reventsp: ctypes._Pointer[ctypes.c_uint]) -> int:
         file = self._open[fh]
         with self._lock:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ibbond.backend.contract import Backend
+from ibbond.host.guard import Faults
 from ibbond.host.mounts import own_directory
 from ibbond.host.namespace import Space
 from ibbond.host.syscalls import MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
@@ -60,7 +61,9 @@ def library() -> str | None:
 class Mounted:
     """The view over one host's /sys/class/net; `close` takes it away."""
 
-    def __init__(self, space: Space, tree: Tree, backend: Backend, devices: Iterable[str]) -> None:
+    def __init__(
+        self, space: Space, tree: Tree, backend: Backend, devices: Iterable[str], faults: Faults | None = None
+    ) -> None:
         """`devices` are the names that the host's kernel must know, or else /sys is another namespace's.
 
         OSError where it cannot be mounted.
@@ -71,7 +74,7 @@ class Mounted:
         descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._kernel = space.within_mounts(lambda: _prepared(set(devices)))
-            self.view = view_of(tree, backend, self._kernel)
+            self.view = view_of(tree, backend, self._kernel, faults)
             space.within_mounts(lambda: _mount(descriptor))
         except BaseException:
             os.close(descriptor)

@@ -18,9 +18,12 @@ from pathlib import Path
 
 from ibbond.errors import Refused
 from ibbond.fabric.subnet import Subnet
+from ibbond.host import capabilities
+from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space, end_processes, enter
 from ibbond.host.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from ibbond.tools.umad import UmadServer
 from ibbond.topology.model import Topology
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
@@ -116,19 +119,26 @@ def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequenc
 class OpenSm:
     """The distribution's OpenSM as our child, in the namespace of a lab host, at its own HCA.
 
-    `ended` hears its return code when it ends without being asked to. It ends with the lab, even with one that is
-    killed: prctl(2), PR_SET_PDEATHSIG, for which a child's parent is a thread. Those that call us, the loop's and the
-    one that answers requests in its turn, stay as long as the lab.
+    `tools` lets it in; `ended` gets its return code when it ends without being asked to. It ends with the lab, even
+    with one that is killed: prctl(2), PR_SET_PDEATHSIG, for which a child's parent is a thread. Those that call us,
+    the loop's and the one that answers requests in its turn, stay as long as the lab.
     """
 
     def __init__(
-        self, loop: LiveLoop, space: Space, home: Path, partition_file: str, ended: Callable[[int], None]
+        self,
+        loop: LiveLoop,
+        tools: UmadServer,
+        space: Space,
+        home: Path,
+        partition_file: str,
+        ended: Callable[[int], None],
     ) -> None:
         if shutil.which("opensm", path=":".join(SYSTEM_FOLDERS)) is None:
             raise Refused(
                 "cannot start OpenSM", why="opensm is not installed", fix="Install it: apt-get install opensm"
             )
         self._loop = loop
+        self._tools = tools
         self._space = space
         self._home = home
         self._ended = ended
@@ -164,6 +174,7 @@ class OpenSm:
 
         def enter_host() -> None:
             enter(space.namespaces)
+            capabilities.drop(())
             system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it was killed before it could be heard of
                 os._exit(1)
@@ -178,8 +189,9 @@ class OpenSm:
                 stdout=output,
                 stderr=output,
             )
+        self._tools.admit(self._process.pid, f"{MANAGER_NODE}/1")
         self._watched = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._watched, self._has_ended)
+        self._loop.add_reader(self._watched, self._has_ended, Entry.MANAGER, self._unwatch)
 
     def _left(self) -> list[int]:
         """OpenSM of a lab that was killed, where it did not end with that."""
@@ -195,6 +207,7 @@ class OpenSm:
         process = self._process
         self._unwatch()
         if process is not None:
+            self._tools.dismiss(process.pid)
             self._ended(process.wait())
 
     def _unwatch(self) -> None:
@@ -222,6 +235,7 @@ class OpenSm:
         self._unwatch()
         if process is None:
             return
+        self._tools.dismiss(process.pid)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(how)
         try:

@@ -16,13 +16,14 @@ import select
 import socket
 import stat
 import struct
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ibbond.fabric.hca import Hca
 from ibbond.host import notification
+from ibbond.host.descriptors import is_scarce
+from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.host.notification import HIGH, LOW, NOTIFICATION_BYTES, Call, Listener
@@ -88,7 +89,7 @@ class RdmaPrograms:
         self._families: set[Family] = set()
         self._entering: set[socket.socket] = set()
         self._closes = CloseWatch()
-        loop.add_reader(self._closes.fileno(), self._closes.ready)
+        loop.add_reader(self._closes.fileno(), self._closes.ready, Entry.RDMA)
 
     def enter(self, host: str) -> int | None:
         """A program will enter the host: a socket on which its launcher hands its listener over, else None.
@@ -123,14 +124,17 @@ class RdmaPrograms:
 
     def _await_listener(self, sock: socket.socket) -> None:
         self._entering.add(sock)
-        self._loop.add_reader(sock.fileno(), functools.partial(self._take_listener, sock))
+        stop = functools.partial(self._stop_waiting, sock)
+        self._loop.add_reader(sock.fileno(), functools.partial(self._take_listener, sock), Entry.RDMA, stop)
 
     def _take_listener(self, sock: socket.socket) -> None:
+        """One way into a host may be taken by several programs, one after the other."""
         try:
             _, descriptors, _, _ = socket.recv_fds(sock, 64, 1)
             if descriptors:
                 self._begin(descriptors[0])
                 sock.send(b"1")
+                return
         except OSError:
             pass  # the launcher has ended
         self._stop_waiting(sock)
@@ -144,7 +148,8 @@ class RdmaPrograms:
         os.set_inheritable(descriptor, False)
         family = Family(Listener(descriptor, memoryview(bytearray(NOTIFICATION_BYTES))))
         self._families.add(family)
-        self._loop.add_watcher(descriptor, select.EPOLLIN, functools.partial(self._ready, family))
+        ready, end = functools.partial(self._ready, family), functools.partial(self._end, family)
+        self._loop.add_watcher(descriptor, select.EPOLLIN, ready, Entry.RDMA, end)
 
     def _end(self, family: Family) -> None:
         """No program has the filter any more."""
@@ -173,8 +178,8 @@ class RdmaPrograms:
             self._serve(family, caller)
         except OSError as problem:
             caller.fail(problem.errno or errno.EIO)
-        except Exception:
-            traceback.print_exc()  # it is that program's trouble, and in the lab's log
+        except Exception as error:
+            self._loop.faults.note(Entry.RDMA, error)
             caller.fail(errno.EIO)
         finally:
             caller.close()
@@ -222,6 +227,9 @@ class RdmaPrograms:
         process = caller.process()
         number = self._free_number(family, process)
         file = make()
+        if is_scarce(file.descriptor):
+            file.close()
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
         family.files[number] = file, process
         try:
             caller.give(file.descriptor, number, answer=True)

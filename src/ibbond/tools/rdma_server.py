@@ -3,27 +3,31 @@
 Read first: `rdma.messages`. A program is a user of `stack.rdma_users`; its memory is mapped here, so that RDMA of peers
 really touches it. Nothing waits: what a program does not read is queued; of one that leaves much of it nothing more is
 taken until it has read, and one that peers go on telling of more is dropped. What cannot be done is refused, and the
-lab goes on whatever a program sends. Left out: how many programs a host has.
+lab goes on whatever a program sends. No program has the loop for longer than `TURN` at a time, and a host has at most
+`MAX_PROGRAMS` of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
-import mmap
 import os
 import socket
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
 from ibbond.errors import Malformed, Refused
+from ibbond.host import credentials
+from ibbond.host.credentials import Credentials
+from ibbond.host.descriptors import is_scarce
+from ibbond.host.device_access import DeviceFile, may_open
+from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
+from ibbond.host.shared_memory import map_memfd
 from ibbond.machine import MS
 from ibbond.rdma.messages import (
     LARGEST,
@@ -46,9 +50,14 @@ from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, 
 PAUSE_AT = 1024  # messages that a program has not read: of what it asks no more is taken
 QUEUE_LIMIT = 65536  # ... and it is dropped
 QUEUE_DEPTH = 4096  # sends, and as many receives, posted to one queue pair and not over
-MOST_REGIONS = 64  # of one program; each is an open file of the lab
+MAX_REGIONS = 64  # of one program
+MAX_HOST_REGIONS = 512  # of all programs of a host: a process has 65,530 mappings at most (vm.max_map_count)
+MAX_PROGRAMS = 64  # of one host
+DOOR_REST = 100 * MS  # when no descriptor is free
+TURN = 1 * MS  # for what one program asks, before others have theirs
 MOST_WORDS = 300  # characters of a refusal
 REQUESTS = get_args(RdmaRequest)
+Memory = memoryview | Refused | None  # of a `Register`: what its descriptor led to
 
 
 @dataclass(eq=False, slots=True)
@@ -93,7 +102,9 @@ class _Posted:
 class _Program:
     user: int
     host: str
+    process: Credentials
     sock: socket.socket
+    asked: deque[tuple[object, Memory]] = field(default_factory=deque)  # requests that were read and are to be done
     waiting: deque[bytes] = field(default_factory=deque)
     posted: dict[int, _Posted] = field(default_factory=dict)  # by id
     regions: int = 0
@@ -111,7 +122,7 @@ class RdmaServer:
         for host, space in spaces.items():
             door = space.within(_listen)
             self._doors.append(door)
-            loop.add_reader(door.fileno(), functools.partial(self._enter, host, door))
+            loop.add_reader(door.fileno(), functools.partial(self._enter, host, door), Entry.RDMA)
         loop.listeners.append(self._heard)
 
     def close(self) -> None:
@@ -122,40 +133,81 @@ class RdmaServer:
         self._programs.clear()
 
     def _enter(self, host: str, door: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             sock, _ = door.accept()
-            sock.setblocking(False)
-            program = self._programs[self._next] = _Program(self._next, host, sock)
-            self._next += 1
-            self._loop.add_reader(sock.fileno(), functools.partial(self._asked, program))
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor is free: it waits at the door
+            self._loop.rest_reader(door.fileno(), DOOR_REST)
+            return
+        sock.setblocking(False)
+        if (refusal := self._no_entry(host, sock)) is not None:
+            with sock, contextlib.suppress(OSError):  # it does not wait for the answer
+                sock.send(pack(refused(refusal)))
+            return
+        program = _Program(self._next, host, credentials.of_peer(sock), sock)
+        self._programs[self._next] = program
+        self._next += 1
+        self._listen_to(program)
+
+    def _no_entry(self, host: str, sock: socket.socket) -> Refused | None:
+        what = "cannot open the adapters of this host"
+        if not may_open(credentials.of_peer(sock), DeviceFile.RDMA_CM):
+            return Refused(what, why="they are root's", fix="Ask as root", code=errno.EACCES)
+        if sum(program.host == host for program in self._programs.values()) >= MAX_PROGRAMS:
+            why = f"{MAX_PROGRAMS} programs of {host} have done so"
+            return Refused(what, why=why, fix="End one of them", code=errno.EMFILE)
+        if is_scarce(sock.fileno()):
+            fix = "Raise the limit (ulimit -n) before the lab is started"
+            return Refused(what, why="the lab has too many open files", fix=fix, code=errno.ENFILE)
+        return None
+
+    def _listen_to(self, program: _Program) -> None:
+        drop = functools.partial(self._drop, program)
+        self._loop.add_reader(program.sock.fileno(), functools.partial(self._asked, program), Entry.RDMA, drop)
 
     def _asked(self, program: _Program) -> None:
-        for _ in range(32):
+        """Take packets and do what they ask, for one turn."""
+        until = self._loop.now() + TURN
+        while self._loop.now() < until:
             if len(program.waiting) > PAUSE_AT:
-                program.paused = True
-                self._loop.remove_reader(program.sock.fileno())
+                self._pause(program)
                 return
-            try:
-                raw, descriptors, flags, _ = socket.recv_fds(program.sock, LARGEST, 4)
-            except BlockingIOError:
+            if not self._read(program):
                 return
-            except OSError:
-                raw, descriptors, flags = b"", [], 0
-            try:
-                if not raw:
-                    self._drop(program)
-                    return
-                self._take(program, raw, descriptors, cut_off=bool(flags & socket.MSG_TRUNC))
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
+            self._work_off(program, until)
+        if program.asked:
+            self._pause(program)
+            self._resume(program)
+
+    def _read(self, program: _Program) -> bool:
+        """Whether there is something to do now."""
+        if program.asked:
+            return True
+        try:
+            raw, descriptors, flags, _ = socket.recv_fds(program.sock, LARGEST, 4)
+        except BlockingIOError:
+            return False
+        except OSError:
+            raw, descriptors, flags = b"", [], 0
+        try:
+            if not raw:
+                self._drop(program)
+                return False
+            self._take(program, raw, descriptors, cut_off=bool(flags & socket.MSG_TRUNC))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
 
     def _take(self, program: _Program, raw: bytes, descriptors: list[int], *, cut_off: bool) -> None:
+        """Requests are done later; the memory of a `Register` is mapped now, while its descriptor is here."""
         try:
             if cut_off:
                 raise too_large(f"its packet has more than {LARGEST} bytes")
             requests = parse(raw)
         except Malformed as problem:
+            self._loop.faults.malformed[Entry.RDMA] += 1
             why, fix = str(problem), "See rdma/messages.py for what a request looks like"
             self._refuse(program, Refused("cannot read this request", why=why, fix=fix))
             return
@@ -163,33 +215,50 @@ class RdmaServer:
             self._refuse(program, refusal)
             return
         for request in requests:
-            self._try(program, request, descriptors)
+            memory = self._memory(program, descriptors) if isinstance(request, Register) else None
+            program.asked.append((request, memory))
 
-    def _try(self, program: _Program, request: object, descriptors: list[int]) -> None:
+    def _memory(self, program: _Program, descriptors: list[int]) -> memoryview | Refused:
+        of_host = sum(each.regions for each in self._programs.values() if each.host == program.host)
+        if program.regions == MAX_REGIONS or of_host >= MAX_HOST_REGIONS:
+            why, fix = f"the program has {program.regions} regions, its host {of_host}", "Register fewer, larger ones"
+            return Refused("cannot register memory", why=why, fix=fix, code=errno.ENOMEM)
+        try:
+            memory = map_memfd(descriptors[0], MOST_MEMORY)
+        except (IndexError, OSError, ValueError) as error:
+            fix = "Send a memfd with F_SEAL_SHRINK"
+            return Refused("cannot register memory", why=str(error), fix=fix, code=errno.EINVAL)
+        program.regions += 1
+        return memory
+
+    def _work_off(self, program: _Program, until: int) -> None:
+        while program.asked:
+            self._try(program, *program.asked.popleft())
+            if self._loop.now() >= until:
+                return
+
+    def _try(self, program: _Program, request: object, memory: Memory) -> None:
         """Whatever goes wrong is that program's trouble and in the lab's log; the lab and all others go on."""
         question = request.question if isinstance(request, Register | Settle) else -1
         try:
-            self._answer(program, request, descriptors)
+            self._answer(program, request, memory)
         except Refused as refusal:
             self._refuse(program, refusal, question)
         except Exception as error:
-            traceback.print_exc()
+            self._loop.faults.note(Entry.RDMA, error)
             why = f"the lab failed at it ({type(error).__name__})"
             failure = Refused("cannot do this", why=why, fix="Read the lab's log", code=errno.EIO)
             self._refuse(program, failure, question)
 
     def _refuse(self, program: _Program, refusal: Refused, question: int = -1) -> None:
-        why = refusal.why[:MOST_WORDS]
-        self._give(program, pack(NotDone(refusal.what, why, refusal.fix, refusal.code, question)))
+        self._give(program, pack(refused(refusal, question)))
 
-    def _answer(self, program: _Program, request: object, descriptors: list[int]) -> None:
+    def _answer(self, program: _Program, request: object, memory: Memory) -> None:
+        if isinstance(memory, Refused):
+            raise memory
         if isinstance(request, Register):
-            if program.regions == MOST_REGIONS:
-                why, fix = f"the program has {MOST_REGIONS} regions", "Register fewer, larger ones"
-                raise Refused("cannot register memory", why=why, fix=fix, code=errno.ENOMEM)
-            memory = _map(descriptors)
+            assert memory is not None
             key = self._loop.network.hosts[program.host].rdma.register(program.user, memory)
-            program.regions += 1
             self._give(program, pack(Registered(key, request.question)))
         elif isinstance(request, Settle):
             self._give(program, pack(Settled(request.question)))
@@ -246,20 +315,30 @@ class RdmaServer:
         if program.user in self._programs:
             self._resume(program)
 
+    def _pause(self, program: _Program) -> None:
+        """Of what it asks no more is taken."""
+        program.paused = True
+        self._loop.remove_reader(program.sock.fileno())
+
     def _resume(self, program: _Program) -> None:
+        """Soon, for we may be in the middle of what somebody else has caused."""
         if program.paused:
+            self._loop.call_at(self._loop.now(), functools.partial(self._carry_on, program))
+
+    def _carry_on(self, program: _Program) -> None:
+        if program.paused and program.user in self._programs:
             program.paused = False
-            self._loop.add_reader(program.sock.fileno(), functools.partial(self._asked, program))
+            self._listen_to(program)
+            self._asked(program)
 
     def _drop(self, program: _Program) -> None:
         if self._programs.pop(program.user, None) is None:
             return
         self._loop.remove_reader(program.sock.fileno())
         program.sock.close()
-        try:
-            self._loop.handle(OnHost(program.host, RdmaGone(program.user)))
-        except Exception:
-            traceback.print_exc()  # what is left of the program stays; the lab and all others go on
+        program.asked.clear()
+        # Should this fail, what is left of the program stays; the lab and all others go on.
+        self._loop.faults.guard(Entry.RDMA, lambda: self._loop.handle(OnHost(program.host, RdmaGone(program.user))))
 
 
 def _listen() -> socket.socket:
@@ -269,14 +348,5 @@ def _listen() -> socket.socket:
     return sock
 
 
-def _map(descriptors: list[int]) -> memoryview:
-    """The memory behind a descriptor. One that could shrink would kill us when it does."""
-    try:
-        sealed = fcntl.fcntl(descriptors[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-        size = os.fstat(descriptors[0]).st_size
-        if sealed and 0 < size <= MOST_MEMORY:
-            return memoryview(mmap.mmap(descriptors[0], size))
-        why = f"it has {size} bytes, not 1 to {MOST_MEMORY}" if sealed else "it is not sealed against shrinking"
-    except (IndexError, OSError, ValueError) as error:
-        why = str(error)
-    raise Refused("cannot register memory", why=why, fix="Send a memfd with F_SEAL_SHRINK", code=errno.EINVAL)
+def refused(refusal: Refused, question: int = -1) -> NotDone:
+    return NotDone(refusal.what, refusal.why[:MOST_WORDS], refusal.fix, refusal.code, question)

@@ -10,6 +10,7 @@ tools from managers.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import socket
@@ -18,9 +19,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ibbond.errors import Malformed, Refused
+from ibbond.errors import Malformed
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.fabric.subnet import Subnet
+from ibbond.host.credentials import Credentials, receive
+from ibbond.host.descriptors import is_scarce
+from ibbond.host.device_access import DeviceFile, may_open, port_of
+from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.machine import MS
@@ -29,7 +34,6 @@ from ibbond.verbs.verbs import SMI_QPN, ManagementDatagram, PortState
 from ibbond.wire.mad import RESPONSE, ManagementClass, Method
 from ibbond.wire.sa import RmppFlags, RmppType, SaMad, is_rmpp_control
 from ibbond.wire.simulated_umad import (
-    CLIENTS_PER_SERVER,
     CONTROL_DATA_BYTES,
     SA_DATA_VISIBLE,
     TIMED_OUT,
@@ -49,19 +53,24 @@ LONGEST_WRITING = 20 * MS  # but they wait no longer than that
 TOGETHER = 8  # answers that leave together; most kernels keep ten for who does not read
 QUEUE_LIMIT = 4096  # packets that may wait for one client
 MAX_CLIENTS = 0x7FFF
+CLIENTS_PER_HOST = 10
+LONGEST_QUEUE = 4096  # datagrams; net.unix.max_dgram_qlen is 10 nearly everywhere
 VENDOR = struct.Struct("=IIIxxxxQ")
 SA_HEADER_BYTES = 56
 
+_libc = ctypes.CDLL(None, use_errno=True)
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Client:
-    """One tool: its socket, the port at which it is, and what waits for it."""
+    """One tool: its process, its socket, the port at which it is, and what waits for it."""
 
     number: int
-    space: str
+    host: str
+    process: Credentials
+    port: str
     sock: socket.socket
-    process: int = 0
-    port: str = ""
+    ended: int  # pidfd, readable when the process has ended
     is_sm: bool = False
     waiting: deque[bytes] = field(default_factory=deque)
     full: bool = False  # it did not read, and is tried again soon
@@ -72,18 +81,30 @@ class Client:
 class UmadServer:
     """Serves tools in the given namespaces; a tool that names no port is at the first active one of its host.
 
-    `spaces` maps host names to namespaces, `ports` host names to their HCA ports. Only on the loop's thread.
+    `spaces` maps host names to namespaces, `ports` host names to their HCA ports; `manager_host` is where `admit` is
+    for. A process is one client, at one port at a time. All sockets are bound from the start, or a program could bind
+    their names and be the server to the next tool. Only on the loop's thread.
     """
 
     def __init__(
-        self, loop: LiveLoop, base: str, spaces: Mapping[str, Space], ports: Mapping[str, Sequence[str]]
+        self,
+        loop: LiveLoop,
+        base: str,
+        spaces: Mapping[str, Space],
+        ports: Mapping[str, Sequence[str]],
+        manager_host: str | None = None,
     ) -> None:
         self.base = base
         self._loop = loop
         self._subnet: Subnet = loop.network.subnet
         self._spaces = spaces
         self._ports = ports
+        self._sockets: dict[int, socket.socket] = {}  # by the number of the client that may have it
+        self._places: dict[str, list[int]] = {}  # numbers of a host's clients
+        self._manager_place = -1  # the number that is kept for a manager of the lab's own
         self._clients: dict[int, Client] = {}
+        self._by_process: dict[int, Client] = {}
+        self._managers: dict[int, str] = {}  # processes of the lab's own, and the port of each
         self._controls: dict[str, socket.socket] = {}
         self._gathering: Client | None = None  # whose packets are being read
         self._written_at: int | None = None  # the last Set of which hosts have not heard yet
@@ -92,47 +113,57 @@ class UmadServer:
         for host in spaces:
             control = self._bind(host, "ctl")
             self._controls[host] = control
-            loop.add_reader(control.fileno(), functools.partial(self._control, host))
-            for _ in range(CLIENTS_PER_SERVER):
-                number = len(self._clients)
-                assert number < MAX_CLIENTS
-                self._clients[number] = Client(number, host, self._bind(host, f"out{number}"))
+            loop.add_reader(control.fileno(), functools.partial(self._control, host), Entry.UMAD)
+            self._places[host] = [self._new_place(host) for _ in range(CLIENTS_PER_HOST)]
+        if manager_host is not None:
+            self._manager_place = self._new_place(manager_host)
         loop.listeners.append(self._heard)
 
     def close(self) -> None:
         self._loop.listeners.remove(self._heard)
-        for sock in (*self._controls.values(), *(client.sock for client in self._clients.values())):
+        for client in tuple(self._clients.values()):
+            self._forget(client)
+        for sock in self._controls.values():
             self._loop.remove_reader(sock.fileno())
+        for sock in (*self._controls.values(), *self._sockets.values()):
             sock.close()
         self._controls.clear()
-        self._clients.clear()
+        self._sockets.clear()
 
-    @property
-    def attached(self) -> list[tuple[int, str]]:
-        """(process, port) of every tool that is there."""
-        return [(client.process, client.port) for client in self._clients.values() if client.process]
+    def admit(self, process: int, port: str) -> None:
+        """A program of the lab itself in `manager_host`, a subnet manager, attaches to this port and to no other."""
+        self._managers[process] = port
+
+    def dismiss(self, process: int) -> None:
+        """It has ended."""
+        self._managers.pop(process, None)
 
     # --- control messages
 
     def _control(self, host: str) -> None:
         control = self._controls[host]
         try:
-            raw, sender = control.recvfrom(512)
+            raw, sender, address = receive(control, 512)
             request = Control.parse(raw)
-        except (BlockingIOError, Malformed):
+        except BlockingIOError:
             return
-        answer = self._answer(host, request)
+        except Malformed:
+            self._loop.faults.malformed[Entry.UMAD] += 1
+            return
+        answer = self._answer(host, sender, request) if sender is not None else None
+        if answer is None:
+            answer = replace(request, type=ControlType.ERROR)
         with contextlib.suppress(OSError):  # it has gone, or does not read: it asks again
-            control.sendto(answer.pack(), sender)
+            control.sendto(answer.pack(), address)
 
-    def _answer(self, host: str, request: Control) -> Control:
-        refused = replace(request, type=ControlType.ERROR)
+    def _answer(self, host: str, sender: Credentials, request: Control) -> Control | None:
+        """None where the request is refused."""
         if request.type == ControlType.CONNECT:
-            data = self._connect(host, Connect.parse(request.data))
-            return refused if data is None else replace(request, data=data)
-        client = self._clients.get(request.client)
-        if client is None or not client.process or client.space != host:
-            return refused
+            data = self._connect(host, sender, Connect.parse(request.data))
+            return None if data is None else replace(request, data=data)
+        client = self._by_process.get(sender.pid)
+        if client is None or client.number != request.client or client.host != host:
+            return None
         port = self._subnet.port(client.port)
         match request.type:
             case ControlType.DISCONNECT:
@@ -153,82 +184,103 @@ class UmadServer:
                 asked = port.node.ports.get(request.data[0], port) if request.data[0] else port
                 data = asked.info.changed(local_port=asked.number).pack()
             case ControlType.SET_IS_SM:
-                client.is_sm = bool(struct.unpack_from("=i", request.data)[0])
-                self._loop.handle(OnSubnet(SetIsSm(client.port, client.is_sm)))
+                if not may_open(sender, DeviceFile.ISSM):
+                    return None
+                self._set_is_sm(client, on=bool(struct.unpack_from("=i", request.data)[0]))
                 data = request.data
             case ControlType.GET_PKEYS:
                 keys = (*port.pkeys, *[0] * CONTROL_DATA_BYTES)[: CONTROL_DATA_BYTES // 2]
                 data = struct.pack("!32H", *keys)
             case _:
-                return refused
+                return None
         return replace(request, data=data)
 
-    def _connect(self, host: str, wish: Connect) -> bytes | None:
+    def _connect(self, host: str, sender: Credentials, wish: Connect) -> bytes | None:
+        """Take a process in. Permission is asked for here, as by open(2): whoever inherits the socket may use it."""
+        port = self._managers.get(sender.pid)
+        if port is None:
+            if not may_open(sender, DeviceFile.UMAD):
+                return None
+            port = port_of(wish.node, host, self._ports[host], self._is_active)
+        if port is None or not self._subnet.port(port).node.alive:
+            return None
+        if sender.pid in self._by_process:
+            self._drop(self._by_process[sender.pid])
+        places = [self._manager_place] if sender.pid in self._managers else self._places[host]
+        number = next((place for place in places if place not in self._clients), None)
+        if number is None:
+            return None
         try:
-            own = self._subnet.port(self._port_of(host, wish.node))
-        except (Refused, ValueError):
+            ended = os.pidfd_open(sender.pid)
+        except OSError:  # it has gone, or no descriptor is free
             return None
-        if not own.node.alive:
+        sock = self._sockets[number]
+        if is_scarce(ended) or not connect(sock, socket_name(self.base, f"in{wish.number}")):
+            os.close(ended)
             return None
-        port = own.name
-        for former in tuple(self._clients.values()):
-            if former.process and not os.path.exists(f"/proc/{former.process}"):
-                self._drop(former)
-        client = next((c for c in self._clients.values() if c.space == host and not c.process), None)
-        if client is None:
-            return None
-        try:
-            client.sock.connect(socket_name(self.base, f"in{wish.number}"))
-        except OSError:
-            return None
-        client.process, client.port, client.is_sm = wish.number, port, bool(wish.is_sm)
+        client = Client(number, host, sender, port, sock, ended)
+        self._clients[number] = self._by_process[sender.pid] = client
         self._loop.network.outside[port] = self._loop.network.outside.get(port, 0) + 1
-        self._loop.add_reader(client.sock.fileno(), functools.partial(self._packets, client))
-        return Connect(client.number, wish.queue_pair, wish.is_sm, wish.node or port.replace("/", ":")).pack()
+        drop = functools.partial(self._drop, client)
+        self._loop.add_reader(sock.fileno(), functools.partial(self._packets, client), Entry.UMAD, drop)
+        self._loop.add_reader(ended, drop, Entry.UMAD, drop)
+        if wish.is_sm:
+            client.is_sm = True
+        return Connect(number, wish.queue_pair, wish.is_sm, wish.node or port.replace("/", ":")).pack()
 
-    def _port_of(self, host: str, node: str) -> str:
-        """`h1:2` and `h1/2` are ports, `h1` is its first active one, `s1` a switch's port 0.
+    def _is_active(self, port: str) -> bool:
+        return self._subnet.port(port).state is PortState.ACTIVE
 
-        As libibumad chooses where a tool names no port; the first one where none is active.
-        """
-        name, _, number = (node or host).replace("/", ":").partition(":")
-        if number:
-            return f"{name}/{int(number)}"
-        ports = self._ports.get(name) or [f"{name}/{min(self._subnet.node(name).ports)}"]
-        return next((port for port in ports if self._subnet.port(port).state is PortState.ACTIVE), ports[0])
+    def _set_is_sm(self, client: Client, *, on: bool) -> None:
+        """A port is a manager's as long as one of its clients says so."""
+        others = any(each.is_sm for each in self._clients.values() if each.port == client.port and each is not client)
+        client.is_sm = on
+        if not others:
+            self._loop.handle(OnSubnet(SetIsSm(client.port, on)))
 
     def _drop(self, client: Client) -> None:
-        """A tool has gone: its socket is made anew, because it is connected to what no longer exists."""
+        """A tool has gone, or must go."""
+        if self._clients.get(client.number) is not client:
+            return
+        self._forget(client)
+        if client.is_sm:  # only now: the trap that this brings is not for who has gone
+            self._set_is_sm(client, on=False)
+
+    def _forget(self, client: Client) -> None:
+        del self._clients[client.number]
+        if self._by_process.get(client.process.pid) is client:
+            del self._by_process[client.process.pid]
         outside = self._loop.network.outside
         outside[client.port] -= 1
         if not outside[client.port]:
             del outside[client.port]
-        self._loop.remove_reader(client.sock.fileno())
-        client.sock.close()
-        fresh = Client(client.number, client.space, self._bind(client.space, f"out{client.number}"))
-        self._clients[client.number] = fresh
-        if client.is_sm:  # only now: the trap that this brings is not for who has gone
-            self._loop.handle(OnSubnet(SetIsSm(client.port, on=False)))
+        for fd in (client.sock.fileno(), client.ended):
+            self._loop.remove_reader(fd)
+        os.close(client.ended)
+        disconnect(client.sock)
 
     # --- MADs
 
     def _packets(self, client: Client) -> None:
         """What the client has sent; answers that are there at once leave together, for each wakes the client."""
         self._gathering = client
-        for _ in range(32):
-            try:
-                packet = UmadPacket.parse(client.sock.recv(512))
-            except BlockingIOError:
-                break
-            except Malformed:
-                continue
-            except OSError:
-                self._drop(client)
-                break
-            self._send(client, packet)
-            if self._clients[client.number] is not client:
-                break
-        self._gathering = None
+        try:
+            for _ in range(32):
+                try:
+                    packet = UmadPacket.parse(client.sock.recv(512))
+                except BlockingIOError:
+                    break
+                except Malformed:
+                    self._loop.faults.malformed[Entry.UMAD] += 1
+                    continue
+                except OSError:
+                    self._drop(client)
+                    break
+                self._send(client, packet)
+                if self._clients.get(client.number) is not client:
+                    break
+        finally:
+            self._gathering = None
         self._flush(client)
         if self._written_at is not None and self._first_written_at is None:
             self._first_written_at = self._written_at
@@ -271,7 +323,7 @@ class UmadServer:
         if answer is not None:
             return
         sent = ManagementDatagram(
-            packet.source_lid or port.lid,
+            PERMISSIVE_LID if packet.destination_lid == PERMISSIVE_LID else port.lid,  # never what the client says
             packet.destination_lid,
             packet.source_qpn,
             packet.destination_qpn,
@@ -303,22 +355,29 @@ class UmadServer:
         if not isinstance(effect, MadArrived):
             return
         mad = effect.mad.mad
-        transaction = int.from_bytes(mad[8:16])
         if answers(mad):
-            client = self._clients.get(transaction >> 48)
+            client = self._clients.get(int.from_bytes(mad[8:10]))
             if client is None or client.port != effect.port:
                 return
-            client.asked.pop(transaction, None)
+            client.asked.pop(int.from_bytes(mad[8:16]), None)
         else:
-            client = next((c for c in self._clients.values() if c.port == effect.port and c.is_sm and c.process), None)
+            client = next((each for each in self._clients.values() if each.port == effect.port and each.is_sm), None)
             if client is None:
                 return
-        arrived = effect.mad
-        length = self._lengths.pop(transaction, len(mad))
-        mad, length, rest = whole(mad, length)
+        deliver = functools.partial(self._deliver, client, effect.mad)
+        self._loop.faults.guard(Entry.UMAD, deliver, functools.partial(self._drop, client))
+
+    def _deliver(self, client: Client, arrived: ManagementDatagram) -> None:
+        mad = arrived.mad
+        length = self._lengths.pop(int.from_bytes(mad[8:16]), len(mad))
+        rest = None
+        try:
+            mad, length, rest = whole(mad, length)
+        except Malformed:  # the client gets it as it came
+            self._loop.faults.malformed[Entry.UMAD] += 1
         if rest is not None:
             stop = ManagementDatagram(arrived.destination_lid, arrived.source_lid, 1, arrived.source_qpn, rest)
-            self._loop.handle(OnSubnet(SendMad(effect.port, stop)))
+            self._loop.handle(OnSubnet(SendMad(client.port, stop)))
         packet = UmadPacket(
             arrived.destination_lid,
             arrived.source_lid,
@@ -354,16 +413,47 @@ class UmadServer:
         client.full = False
         self._flush(client)
 
+    def _new_place(self, host: str) -> int:
+        number = len(self._sockets)
+        assert number < MAX_CLIENTS
+        self._sockets[number] = self._bind(host, f"out{number}")
+        return number
+
     def _bind(self, host: str, what: str) -> socket.socket:
         """A socket in the namespace of a host: abstract names belong to a network namespace."""
 
         def bind() -> socket.socket:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # first: what was sent before has no sender
             sock.bind(socket_name(self.base, what))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             return sock
 
         return self._spaces[host].within(bind)
+
+
+def connect(sock: socket.socket, name: bytes) -> bool:
+    """Whether a datagram socket is connected to this one now. Nothing remains of what others sent it before."""
+    try:
+        sock.connect(name)
+    except OSError:
+        return False
+    discard(sock)
+    return True
+
+
+def disconnect(sock: socket.socket) -> None:
+    """Dissolve the association (connect(2), AF_UNSPEC), which Python has no call for, and keep the name."""
+    nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
+    _libc.connect(sock.fileno(), nowhere, len(nowhere))
+    discard(sock)
+
+
+def discard(sock: socket.socket) -> None:
+    """Drop what waits to be read; no more than a queue holds, for others may be sending."""
+    with contextlib.suppress(OSError):
+        for _ in range(LONGEST_QUEUE):
+            sock.recv(1)
 
 
 def answers(mad: bytes | bytearray) -> bool:
@@ -377,7 +467,7 @@ def whole(mad: bytes, length: int) -> tuple[bytes, int, bytes | None]:
     """What a tool can take of an answer in segments: (MAD, its length, an ABORT for the rest).
 
     The library hands 168 bytes of subnet administration data to a tool and knows no RMPP; the length says how many
-    records are there, so that a tool shows no more than it got.
+    records are there, so that a tool shows no more than it got. Raises `Malformed`.
     """
     if mad[1] != ManagementClass.SUBNET_ADMINISTRATION:
         return mad, length, None

@@ -21,6 +21,7 @@ class Timing:
     light_sweep_ns: int = 10 * SECOND  # how often switches are asked whether something changed; 0 is never
     smp_timeout_ns: int = 20 * MS  # an SMP without an answer is sent again
     smp_tries: int = 4
+    jobs_at_once: int = 0  # how many requests and sweeps a subnet manager begins at one moment; 0 is no limit
     smps_at_once: int = 0  # how many SMPs of a subnet manager are on the wire together; 0 is no limit
     standby_poll_ns: int = 250 * MS  # how often a standby subnet manager asks the master whether it lives
     standby_misses: int = 3  # this many silent polls in a row, and it takes over
@@ -28,7 +29,7 @@ class Timing:
     @classmethod
     def live(cls, *, built_in_manager: bool = True) -> Self:
         """A manager outside asks from its own process, by few SMPs at a time: its answers go at once."""
-        return cls(agent_ns=5 * US, smps_at_once=4) if built_in_manager else cls()
+        return cls(agent_ns=5 * US, jobs_at_once=8, smps_at_once=4) if built_in_manager else cls()
 
     @classmethod
     def simulated(cls) -> Self:

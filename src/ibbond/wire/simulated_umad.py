@@ -15,7 +15,6 @@ from ibbond.wire.mad import MAD_BYTES
 
 MAGIC = 0xDEADBEEF
 CONTROL_DATA_BYTES = 64
-CLIENTS_PER_SERVER = 10  # the library looks no further than out0 to out9 of its server
 SA_DATA_VISIBLE = 168  # of the 200 bytes of subnet administration data, what reaches a tool through the library
 TIMED_OUT = 110  # ETIMEDOUT, as the kernel reports a MAD that nobody answered
 

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ibbond.abi.device_text import parse_address
-from ibbond.abi.sysfs_text import parse_bond, parse_masters, parse_member
+from ibbond.abi.sysfs_text import parse_masters
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.backend.kernel.log import KernelLog, about
-from ibbond.bonding.option import Kind, Mode, Version
-from ibbond.bonding.options import OPTIONS
-from ibbond.bonding.snapshot import BondSnapshot, Lacp, MemberSnapshot
-from ibbond.errors import Malformed, Refused
+from ibbond.backend.kernel.reading import PROC_BONDS, BondReader
+from ibbond.bonding.option import Version
+from ibbond.bonding.snapshot import BondSnapshot
+from ibbond.errors import Refused
 
 if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there: reading must be quick
     from ibbond.abi.netlink_attributes import LinkNews
@@ -33,6 +32,7 @@ if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there
 MASTERS = "bonding_masters"
 SAVED_ADDRESSES = "ibbond/addresses"
 SAVED_LOG = "ibbond/kernel.log"
+RELEASES = ("proc/version", "uname", "sos_commands/kernel/uname_-a")
 
 
 class KernelBackend:
@@ -77,8 +77,10 @@ class KernelBackend:
 
     def addresses(self, device: str) -> list[str]:
         if not self.files.live:
-            lines = (self.files.text(SAVED_ADDRESSES) or "").splitlines()
-            return [words[1] for words in map(str.split, lines) if len(words) == 2 and words[0] == device]
+            from ibbond.abi.ip_text import parse_addresses
+
+            text = self.files.text(SAVED_ADDRESSES) or ""
+            return [address.text for address in parse_addresses(text) if address.device == device]
         import ipaddress
 
         index = self.files.number(f"{CLASS_NET}/{device}/ifindex")
@@ -90,32 +92,12 @@ class KernelBackend:
         self._executor.set_address(device, address, True)
 
     def snapshot(self, bond: str) -> BondSnapshot:
-        """Everything that the driver says of one bond. Refused (ENODEV) when there is none of that name."""
+        """Everything that the driver says of one bond; what it does not say is named in `unknown`.
+
+        Refused (ENODEV) when there is none of that name, and where its mode is not known.
+        """
         self._must_exist(bond)
-        base = f"{CLASS_NET}/{bond}"
-        try:
-            options = self._options(bond)
-            members = self._members(bond)
-            primary, active = (self._name(f"{base}/bonding/{option}") for option in ("primary", "active_slave"))
-            lacp = self._lacp(bond) if options.get("mode") == Mode.LACP else Lacp()
-            return BondSnapshot(
-                name=bond,
-                type=self.files.number(f"{base}/type") or 0,
-                address=parse_address(self.files.text(f"{base}/address") or ""),
-                broadcast=parse_address(self.files.text(f"{base}/broadcast") or ""),
-                mtu=self.files.number(f"{base}/mtu") or 0,
-                up=self.files.is_up(bond),
-                carrier=self.files.text(f"{base}/bonding/mii_status") == "up",
-                active=active,
-                primary=primary,
-                members=members,
-                options=options,
-                lacp=lacp,
-            )
-        except Malformed as malformed:
-            raise Refused(
-                f"cannot read {bond}", why=str(malformed), fix="Is this the bonding driver of a Linux kernel?", code=5
-            ) from None
+        return BondReader(self.files, bond, self.version, self.link).snapshot()
 
     def proc(self, bond: str) -> str:
         self._must_exist(bond)
@@ -139,18 +121,28 @@ class KernelBackend:
     # -- what only a kernel's host has ---------------------------------------------------------------------------------
 
     def bonds(self) -> list[str]:
-        """The names of the bonds; none where the driver is not loaded."""
-        return sorted(parse_masters(self.files.text(f"{CLASS_NET}/bonding_masters") or ""))
+        """The names of the bonds; none where the driver is not loaded. A copy may have them in one place only."""
+        masters = self.files.text(f"{CLASS_NET}/bonding_masters")
+        if masters is not None:
+            return sorted(parse_masters(masters))
+        below = (name for name in self.files.entries(CLASS_NET) if self.files.exists(f"{CLASS_NET}/{name}/bonding"))
+        return sorted({*below, *self.files.entries(PROC_BONDS)})
 
     @property
     def loaded(self) -> bool:
-        """Whether the bonding driver is there."""
-        return self.files.exists(f"{CLASS_NET}/bonding_masters")
+        """Whether the bonding driver is there, or was where a copy was made."""
+        return self.files.exists(f"{CLASS_NET}/bonding_masters") or bool(self.bonds())
 
     @cached_property
     def release(self) -> str:
         """The kernel's release, `6.1.0-56-amd64`; empty where it is not known."""
-        return self.files.text("proc/sys/kernel/osrelease") or ""
+        release = self.files.text("proc/sys/kernel/osrelease")
+        if release:
+            return release
+        for path in RELEASES:
+            if found := re.search(r"(?:^Linux version|^Linux \S+) (\d\S*)", self.files.text(path) or ""):
+                return found[1]
+        return ""
 
     @cached_property
     def version(self) -> Version:
@@ -191,65 +183,8 @@ class KernelBackend:
 
         return Executor(self.files, self.routes)
 
-    def _options(self, bond: str) -> dict[str, object]:
-        """The value of every option: from its file, else from rtnetlink, else what a kernel without it does."""
-        netlink = self._by_netlink(bond)
-        values: dict[str, object] = {}
-        for option in OPTIONS.values():
-            if (
-                option.of_member
-                or option.ours
-                or option.kind not in (Kind.VALUE, Kind.TARGETS, Kind.TARGETS6, Kind.ADDRESS)
-            ):
-                continue
-            text = self.files.text(f"{CLASS_NET}/{bond}/bonding/{option.name}") if option.has_file else None
-            value = parse_bond(option.name, text) if text is not None else netlink.get(option.name)
-            if value is None:
-                value = {Kind.VALUE: option.default, Kind.ADDRESS: bytes(6)}.get(option.kind, ())
-            values[option.name] = value
-        return values
-
-    def _by_netlink(self, bond: str) -> dict[str, object]:
-        link = self.link(bond)
-        if link is None:
-            return {}
-        from ibbond.abi.bond_attributes import read_bond
-
-        return read_bond(link.bond)
-
-    def _lacp(self, bond: str) -> Lacp:
-        from ibbond.abi import procfs_text
-
-        return procfs_text.parse(self.proc(bond)).lacp
-
-    def _members(self, bond: str) -> tuple[MemberSnapshot, ...]:
-        names = (self.files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
-        members = []
-        for name in names:
-            found = parse_member(name, self.read)
-            link = self.link(name)
-            speed = self.files.number(f"{CLASS_NET}/{name}/speed")
-            duplex = self.files.text(f"{CLASS_NET}/{name}/duplex")
-            members.append(
-                MemberSnapshot(
-                    name=name,
-                    state=found.state,
-                    link=found.link,
-                    link_failure_count=found.link_failure_count,
-                    permanent_address=found.permanent_address,
-                    queue_id=found.queue_id,
-                    priority=link.member.priority if link and link.member else 0,
-                    speed=speed if speed is not None and speed > 0 else None,
-                    duplex=duplex if duplex in ("full", "half") else None,
-                )
-            )
-        return tuple(members)
-
-    def _name(self, path: str) -> str | None:
-        return self.files.text(path) or None
-
     def _must_exist(self, bond: str) -> None:
-        if not self.files.exists(f"{CLASS_NET}/{bond}/bonding"):
+        if bond not in self.bonds():
             others = ", ".join(self.bonds())
             raise Refused(
                 f"cannot find {bond}",

@@ -80,9 +80,12 @@ class HostFiles:
             ) from None
 
     def text(self, path: str) -> str | None:
-        """The text without its newline; None for a file that is not there or does not answer now."""
+        """The text without its newline; None for a file that is not there or does not answer now.
+
+        tar pads what it reads from /sys with zeros up to the size that stat(2) gives: a copy's text ends at the first.
+        """
         with contextlib.suppress(Refused):
-            return self.read(path).rstrip("\n")
+            return self.read(path).partition("\0")[0].rstrip("\n")
         return None
 
     def number(self, path: str) -> int | None:

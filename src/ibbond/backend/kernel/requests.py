@@ -257,7 +257,8 @@ def _canonical(host: KernelBackend, name: str, options: Options, present: BondSt
         option = OPTIONS.get(option_name)
         if option is None or option.ours or option.read_only or option.kind is Kind.MEMBERS:
             raise _not_settable(name, option_name, option)
-        if option.since > host.version > (0, 0):
+        has_it = option.has_file and host.files.exists(f"{CLASS_NET}/{name}/bonding/{option_name}")  # a backport
+        if option.since > host.version > (0, 0) and not has_it:
             since = ".".join(map(str, option.since))
             raise Refused(
                 f"cannot set {option_name} of {name}",

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MANAGER = "sm"
+COUNTERS = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
 OTHERS_DESCRIPTORS = ("/dev/std", "/dev/fd/", "/proc/")
 WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 VIEWS_EVERY = 0.002  # seconds
@@ -175,6 +176,7 @@ class Requests:
             "manager": {"kind": lab.wish.manager, "alive": self._lives(MANAGER)},
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
             "rdma": {"served": lab.rdma.missing is None, "why_not": lab.rdma.missing},
+            **lab.loop.faults.facts(),
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(*ends) for ends in self._cables()],
         }
@@ -223,7 +225,13 @@ class Requests:
             if bond is None:
                 devices[device.name] = facts
             else:
-                bonds[device.name] = facts | {"active": bond.active, "members": list(bond.members)}
+                last = self._lab.journal.failovers.get(f"{name}/{device.name}")
+                shown = {key: last[key] for key in ("t_ms", "at_ns", "detail")} if last is not None else None
+                bonds[device.name] = facts | {
+                    "active": bond.active,
+                    "members": list(bond.members),
+                    "last_failover": shown,
+                }
         return {"addresses": addresses, "bonds": bonds, "devices": devices}
 
     def _device_facts(self, name: str, host: HostStack, device: Device) -> dict[str, object]:
@@ -236,6 +244,8 @@ class Requests:
             "addresses": self.addresses(name, device.name),
             "master": device.master.name if device.master is not None else None,
         }
+        counted = device.statistics
+        facts["statistics"] = {name: getattr(counted, name) for name in COUNTERS}
         interface = host.links.get(device.name)
         if interface is not None:
             facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}

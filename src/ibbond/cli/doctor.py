@@ -1,0 +1,34 @@
+"""`ibbond lab doctor`: what this machine gives a lab, and how to get the rest."""
+
+from __future__ import annotations
+
+import click
+
+from ibbond.cli.output import json_option, print_json, table
+
+COLORS = {"ok": "green", "limited": "yellow", "missing": "red"}
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """What this machine gives labs (devices, namespaces, users, priority, tools), and how to get the rest.
+
+    Exit 0 if labs can run, else 1. Nothing is changed.
+    """
+    from dataclasses import asdict
+
+    from ibbond.lab.doctor import can_run, examine
+
+    findings = examine()
+    able = can_run(findings)
+    if as_json:
+        print_json({"able": able, "findings": [asdict(finding) for finding in findings]})
+    else:
+        rows = [(finding.name, finding.state, finding.found) for finding in findings]
+        lines = table(rows).splitlines()
+        for line, finding in zip(lines, findings, strict=True):
+            click.echo(line.replace(finding.state, click.style(finding.state, COLORS[finding.state]), 1))
+            if finding.means:
+                click.echo(f"    {finding.means}. {finding.fix}.")
+    return 0 if able else 1

@@ -1,0 +1,39 @@
+"""Who is at the other end of a Unix socket, as the kernel says it.
+
+Read first: unix(7) on SO_PEERCRED, SO_PASSCRED and SCM_CREDENTIALS. Ids are those of the lab's user namespace, pids
+those of its pid namespace; the kernel translates. Left out: what somebody may do (`host.device_access`).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any, NamedTuple
+
+UCRED = struct.Struct("=iII")  # struct ucred
+Address = Any
+
+
+class Credentials(NamedTuple):
+    """A process; `pid` is 0 when it has no number in our pid namespace."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def of_peer(sock: socket.socket) -> Credentials:
+    """The process that connected this stream or sequenced-packet socket, as it was then."""
+    return Credentials(*UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)))
+
+
+def receive(sock: socket.socket, size: int) -> tuple[bytes, Credentials | None, Address]:
+    """A datagram, its sender, and the sender's address. The socket has had SO_PASSCRED since before it was bound.
+
+    Descriptors that come along are closed by the kernel, which puts credentials first and finds no room for more.
+    """
+    data, ancillary, _, address = sock.recvmsg(size, socket.CMSG_SPACE(UCRED.size))
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(value) >= UCRED.size:
+            return data, Credentials(*UCRED.unpack_from(value)), address
+    return data, None, address

@@ -1,0 +1,99 @@
+"""The IP side of a host for `ibbond check`: addresses with flags, routes, sysctls; of this host or of a saved copy.
+
+Read first: abi/ip_text.py. A live host is asked by rtnetlink; a copy has them in the files of `ibbond collect`, else as
+texts of ip(8) where support archives keep them, else in /proc/net, which knows less. None means: not told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable
+
+from ibbond.abi.ip_text import (
+    AddressText,
+    LinkText,
+    RouteText,
+    parse_addresses,
+    parse_if_inet6,
+    parse_links,
+    parse_proc_ipv6_route,
+    parse_proc_route,
+    parse_routes,
+)
+from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, KernelBackend
+from ibbond.backend.kernel.files import HostFiles
+
+SAVED_ROUTES = "ibbond/routes"
+SAVED_RULES = "ibbond/ip-rules"
+SAVED_NEIGHBORS = "ibbond/ip-neighbors"
+SYSCTL = "proc/sys/net"
+SYSCTLS = {"ipv4": ("arp_ignore", "arp_announce"), "ipv6": ("disable_ipv6", "accept_dad", "addr_gen_mode")}
+SOS = "sos_commands/networking"
+ADDRESS_TEXTS = ("ip_addr", f"{SOS}/ip_-o_addr")
+ROUTE_TEXTS = ("ip_route", f"{SOS}/ip_route_show_table_all")
+IPV6_ROUTE_TEXTS = (f"{SOS}/ip_-6_route_show_table_all",)
+LINK_TEXTS = (f"{SOS}/ip_-s_-d_link", f"{SOS}/ip_-d_link")
+SYSCTL_TEXTS = ("sos_commands/kernel/sysctl_-a",)
+
+
+def addresses(host: KernelBackend) -> list[AddressText] | None:
+    """The addresses of every device, None where nothing tells them; IPv6 alone tells nothing of IPv4."""
+    if host.files.live:
+        from ibbond.host import ip_dump
+
+        with contextlib.suppress(OSError):
+            return ip_dump.addresses(host.routes)
+        return None
+    text = first_text(host.files, (SAVED_ADDRESSES, *ADDRESS_TEXTS))
+    if text is None:
+        return None
+    found = parse_addresses(text)
+    flags = {(each.device, each.text): each for each in parse_if_inet6(host.files.text("proc/net/if_inet6") or "")}
+    return [flags.get((each.device, each.text), each) if each.flags is None else each for each in found]
+
+
+def routes(host: KernelBackend) -> list[RouteText] | None:
+    """The routes of all tables in the kernel's order; of the main table alone where only /proc/net tells."""
+    if host.files.live:
+        from ibbond.host import ip_dump
+
+        with contextlib.suppress(OSError):
+            return ip_dump.routes(host.routes)
+        return None
+    if (saved := host.files.text(SAVED_ROUTES)) is not None:
+        return parse_routes(saved)
+    if (text := first_text(host.files, ROUTE_TEXTS)) is not None:
+        both = parse_routes(text)
+        more = first_text(host.files, IPV6_ROUTE_TEXTS) if all(route.family == 4 for route in both) else None
+        return both + parse_routes(more or "", 6)
+    proc = host.files.text("proc/net/route")
+    if proc is None:
+        return None
+    return parse_proc_route(proc) + parse_proc_ipv6_route(host.files.text("proc/net/ipv6_route") or "")
+
+
+def links(files: HostFiles) -> dict[str, LinkText]:
+    """What a support archive's `ip link` says of devices of which it has no files."""
+    text = None if files.live else first_text(files, LINK_TEXTS)
+    return {link.name: link for link in parse_links(text or "")}
+
+
+def sysctls(files: HostFiles, devices: Iterable[str]) -> dict[str, int]:
+    """`ipv4/conf/bond0/arp_ignore`: 0, for these devices, `all` and `default`."""
+    found: dict[str, int] = {}
+    for family, keys in SYSCTLS.items():
+        for device in ("all", "default", *devices):
+            for key in keys:
+                path = f"{family}/conf/{device}/{key}"
+                if (value := files.number(f"{SYSCTL}/{path}")) is not None:
+                    found[path] = value
+    text = None if files.live or found else first_text(files, SYSCTL_TEXTS)
+    for line in re.finditer(r"^net\.(ipv[46])\.conf\.(\S+)\.(\w+) = (\d+)$", text or "", re.MULTILINE):
+        if line[3] in SYSCTLS[line[1]]:
+            found[f"{line[1]}/conf/{line[2].replace('/', '.')}/{line[3]}"] = int(line[4])
+    return found
+
+
+def first_text(files: HostFiles, paths: Iterable[str]) -> str | None:
+    return next((text for path in paths if (text := files.text(path)) is not None), None)

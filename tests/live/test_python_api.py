@@ -1,0 +1,108 @@
+"""`ibbond.Lab` and the pytest plugin, as a stranger would use them."""
+
+import subprocess
+import time
+
+import pytest
+
+from ibbond import Lab, TopologyBuilder
+from ibbond.errors import Refused
+
+pytest_plugins = ["pytester"]
+
+STRANGERS_TEST = """
+def test_a_cut_cable_is_survived(ib_lab):
+    ib_lab["h1"].run(["ping", "-c1", "10.0.0.2"])
+    ib_lab.cut("h1/ib0")
+    ib_lab.wait_active("h1/bond0", "ib1", within=5)
+    ib_lab["h1"].run(["ping", "-c1", "10.0.0.2"])
+"""
+
+FAILING_TEST = """
+def test_it(ib_lab):
+    ib_lab.cut("h1/ib1")
+    assert False
+"""
+UNSUPPORTED = """
+import pytest
+
+@pytest.fixture(scope="session")
+def ib_lab_support():
+    return "there is no /dev/net/tun"
+"""
+
+
+def test_eight_lines_of_a_stranger(ib_lab: Lab) -> None:
+    ib_lab["h1"].run(["ping", "-c1", "-w5", "10.0.0.2"])
+    ib_lab.cut("h1/ib0")
+    ib_lab.wait_active("h1/bond0", "ib1", within=5)
+    ib_lab["h1"].run(["ping", "-c1", "-w5", "10.0.0.2"])
+    cut = next(event for event in ib_lab.events if event.what == "cut")
+    active = next(event for event in ib_lab.events if event.what == "failover" and event.at_ns > cut.at_ns)
+    assert (cut.where, active.where) == ("h1/ib0", "h1/bond0")
+
+
+def test_programs_give_their_output_exit_status_and_time(ib_lab: Lab) -> None:
+    host = ib_lab["h2"]
+    assert host.run(["cat"], input="text\n").stdout == "text\n"
+    assert host.run(["sh", "-c", "echo $COLOR"], env={"COLOR": "red"}).stdout == "red\n"
+    assert host.run(["false"], check=False).returncode == 1
+    with pytest.raises(subprocess.CalledProcessError):
+        host.run(["false"])
+    begin = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        host.run(["sleep", "60"], timeout=0.2)
+    assert time.monotonic() - begin < 30
+    with pytest.raises(Refused, match="cannot run nosuchprogram in h2"):
+        host.run(["nosuchprogram"])
+    with pytest.raises(Refused, match="no host h9"):
+        ib_lab["h9"]
+
+
+def test_what_is_waited_for_in_vain_is_a_timeout_with_the_last_events(ib_lab: Lab) -> None:
+    ib_lab.cut("h2/ib1")
+    with pytest.raises(TimeoutError, match=r"is ib0, not ib1, after 0.2 s(.|\n)*cut  h2/ib1"):
+        ib_lab.wait_active("h2/bond0", "ib1", within=0.2)
+
+
+@pytest.mark.ib_topology(
+    TopologyBuilder()
+    .switch("sw")
+    .host("a", ports={"ib0": "sw", "ib1": "sw"}, addresses=["10.1.0.1/24"], options={"miimon": 50})
+    .host("b", ports={"ib0": "sw"}, members=(), addresses=["10.1.0.2/24"])
+)
+def test_a_topology_that_was_built(ib_lab: Lab) -> None:
+    assert [host.name for host in ib_lab.hosts] == ["a", "b"]
+    assert ib_lab["a"].run(["cat", "/sys/class/net/bond0/bonding/miimon"]).stdout == "50\n"
+    ib_lab["a"].run(["ping", "-c1", "-w5", "10.1.0.2"])
+
+
+def test_a_lab_that_ended_refuses_and_keeps_its_events() -> None:
+    with Lab() as lab:
+        pass
+    assert lab.events
+    with pytest.raises(Refused, match="does not run"):
+        lab.cut("h1/ib0")
+    lab.stop()
+
+
+def test_a_topology_that_cannot_work_is_refused() -> None:
+    with pytest.raises(Refused, match="no hosts"), Lab("[switches]\ns1 = {}\n"):
+        pass
+    with pytest.raises(Refused, match="No such file"):
+        Lab("/nowhere/lab.toml")
+
+
+def test_the_plugin_in_a_project_of_its_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(STRANGERS_TEST, test_failing=FAILING_TEST)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*events of lab py*", "*cut  h1/ib1*"])
+
+
+def test_where_labs_cannot_run_tests_are_skipped_with_the_reason(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(UNSUPPORTED)
+    pytester.makepyfile(STRANGERS_TEST)
+    result = pytester.runpytest_subprocess("-rs", "-p", "no:cacheprovider")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*labs cannot run here: there is no /dev/net/tun*"])

@@ -5,7 +5,39 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
+from click.shell_completion import CompletionItem
+
+import ibbond
 from ibbond.errors import Refused
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """The scenarios that come with ibbond, by name: in the wheel beside the code, in a clone beside `src`."""
+    package = Path(ibbond.__file__).parent
+    folder = next((each for each in (package / "scenarios", package.parents[1] / "scenarios") if each.is_dir()), None)
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))} if folder is not None else {}
+
+
+class ScenarioFile(click.Path):
+    """A scenario: a file, or the name of one that comes with ibbond (`two_hosts`)."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        shipped = shipped_scenarios()
+        if not os.path.exists(value):
+            value = shipped.get(os.fspath(value).removesuffix(".toml"), value)
+        if not os.path.exists(value) and shipped:
+            self.fail(f"File '{value}' does not exist, and ibbond has only {', '.join(shipped)}", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(name) for name in shipped_scenarios() if name.startswith(incomplete)]
+        return found or super().shell_complete(ctx, param, incomplete)
 
 
 def read_text(file: Path, fix: str) -> str:

@@ -229,7 +229,7 @@ def topology(file: Path | None, fabric: Path | None, as_json: bool) -> None:
 def describe(facts: dict[str, object]) -> str:
     """The status of a lab for people."""
     lines = [
-        f"lab {facts['name']} runs (process {facts['pid']}), {facts['topology']}",
+        f"lab '{facts['name']}' is up: {facts['topology']}, process {facts['pid']}",
         "",
     ]
     rows = []

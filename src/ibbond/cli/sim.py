@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ibbond.sim.world import Outcome
 
 PROFILES = click.Choice(["default", "kernel-6.1", "linux-2.6.19"])
-STORY = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+STORY = files.ScenarioFile()
 ON = click.option("--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")
 
 
@@ -144,7 +145,11 @@ def sweep(
 
 @contextmanager
 def progress_bar(name: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr; what it yields advances it by one."""
+    """A bar on stderr, or ten lines where that is not a terminal; what it yields advances it by one."""
+    if not sys.stderr.isatty():
+        done = itertools.count(1)
+        yield lambda words: tenth(next(done), total, words)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -152,6 +157,11 @@ def progress_bar(name: str, total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=total)
         yield lambda words: progress.update(task, advance=1, description=words)
+
+
+def tenth(done: int, total: int, words: str) -> None:
+    if done * 10 // total > (done - 1) * 10 // total:
+        click.echo(words, err=True)
 
 
 def print_outcome(outcome: Outcome, file: Path, profile: str) -> None:

@@ -8,10 +8,11 @@ from random import Random
 import pytest
 
 from ibbond.fabric.events import Cut, MakeLossy, Mend, MessageArrived, Post, SubnetEffect, WorkDone
-from ibbond.fabric.reliable import QUEUE, ProtectionDomain
+from ibbond.fabric.reliable import QUEUE
 from ibbond.fabric.subnet import Subnet
 from ibbond.machine import MS, US
 from ibbond.verbs.generation import Generation
+from ibbond.verbs.memory import ALL_ACCESS, BufferMemory, Region
 from ibbond.verbs.reliable_verbs import Completion, Operation, Peer, Receive, Status, Work
 from ibbond.verbs.timing import Timing
 
@@ -48,6 +49,10 @@ class Two:
         self.now = end
 
 
+def region(memory: bytearray) -> Region:
+    return Region(BufferMemory(memoryview(memory)), 0, 0, len(memory), ALL_ACCESS)
+
+
 def two(
     *,
     timeout: int = 11,
@@ -65,9 +70,9 @@ def two(
     pair.take(subnet.start(0))
     pair.run(100)
     for port in (A, B):
-        domain = ProtectionDomain()
+        domain = subnet.new_domain()
         pair.memory[port] = bytearray(1 << 16)
-        pair.key[port] = domain.register(memoryview(pair.memory[port]), remote=True)
+        pair.key[port] = domain.register(region(pair.memory[port]))
         pair.qpn[port] = subnet.create_reliable(port, domain)
     for port, other, mtu in ((A, B, mtu_bytes[0]), (B, A, mtu_bytes[1])):
         lid = subnet.port(other).lid
@@ -187,8 +192,8 @@ def test_a_wrong_key_of_ours_waits_for_those_before_it_that_fail() -> None:
 
 def test_memory_that_goes_while_it_is_repeated_fails_in_its_turn() -> None:
     pair = two(timeout=11, retry_count=7)
-    domain = ProtectionDomain()
-    key = domain.register(memoryview(bytearray(64)), remote=False)
+    domain = pair.subnet.new_domain()
+    key = domain.register(region(bytearray(64)))
     pair.subnet.destroy_queue_pair(A, pair.qpn[A])
     pair.qpn[A] = pair.subnet.create_reliable(A, domain)
     pair.subnet.connect_reliable(A, pair.qpn[A], Peer(pair.subnet.port(B).lid, pair.qpn[B], 5, 5, 2048, 11, 7))
@@ -237,7 +242,7 @@ def test_a_receiver_that_is_not_ready_is_waited_for_as_often_as_was_said(sends: 
     pair = two(rnr_retry_count=2, timing=timing)
     for number in range(sends):
         pair.post(A, Work(number, Operation.SEND, inline=b"x"))
-    pair.run(1.9)
+    pair.run(2.5)
     assert pair.done[A] == []
     pair.run(0.2)
     assert [each.status for each in pair.done[A]] == [Status.RNR_RETRY_EXCEEDED] + [Status.FLUSHED] * (sends - 1)
@@ -268,17 +273,17 @@ def test_room_for_some_of_the_messages_lets_the_rest_wait(timing: Timing) -> Non
 
 def test_an_acknowledgment_during_the_pause_ends_no_pause_and_strands_nothing() -> None:
     """The timer was faster than the path: the first copy finds no room, the second one does."""
-    pair = two(timeout=0, rnr_retry_count=1, timing=Timing(hop_ns=3 * US))
+    pair = two(timeout=1, rnr_retry_count=1, timing=Timing(hop_ns=6 * US))
     pair.post(A, Work(0, Operation.SEND, inline=b"x"))
-    pair.run(0.007)
+    pair.run(0.014)
     pair.post(B, Receive(0, pair.key[B], 0, 8))
-    pair.run(0.02)
+    pair.run(0.04)
     assert [each.status for each in pair.done[A]] == [Status.SUCCESS]
     pair.post(A, Work(1, Operation.SEND, inline=b"y"))
     pair.post(B, Receive(1, pair.key[B], 0, 8))
     pair.run(0.5)
     assert len(pair.done[A]) == 1
-    pair.run(0.5)
+    pair.run(1)
     assert [each.status for each in pair.done[A]] == [Status.SUCCESS] * 2
 
 

@@ -45,6 +45,13 @@ class VerbsLab:
         with Control.of(self.name) as control:
             return control.ask(what, **words)
 
+    @contextmanager
+    def capture(self, device: str, file: Path) -> Iterator[None]:
+        with Control.of(self.name) as control:
+            control.ask("capture", device=device, file=str(file))
+            yield
+            control.ask("capture_end", file=str(file))
+
     def cut(self, *cables: str) -> None:
         self.ask("cut", cables=list(cables))
 

@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 
 from ibbond.errors import Malformed
 from ibbond.wire.ib import UdPacket
-from ibbond.wire.rc import ACK_HEADED, RDMA_HEADED, RcOpcode, RcPacket, SentMessages
+from ibbond.wire.rc import ACK_HEADED, ATOMIC_HEADED, IMMEDIATE_HEADED, RDMA_HEADED, RcOpcode, RcPacket, SentMessages
 
 
 @st.composite
 def packets(draw: st.DrawFn) -> RcPacket:
     opcode = draw(st.sampled_from(RcOpcode))
     small, large = st.integers(0, 0xFF), st.integers(0, 0xFFFFFF)
-    rdma, answer = opcode in RDMA_HEADED, opcode in ACK_HEADED
+    atomic, answer = opcode in ATOMIC_HEADED, opcode in ACK_HEADED
+    rdma = opcode in RDMA_HEADED
     return RcPacket(
         draw(st.integers(1, 0xBFFF)),
         draw(st.integers(1, 0xBFFF)),
@@ -23,11 +24,15 @@ def packets(draw: st.DrawFn) -> RcPacket:
         opcode,
         draw(st.binary(max_size=64)),
         service_level=draw(st.integers(0, 15)),
-        remote_address=draw(large) if rdma else 0,
-        remote_key=draw(large) if rdma else 0,
+        remote_address=draw(large) if rdma or atomic else 0,
+        remote_key=draw(large) if rdma or atomic else 0,
         length=draw(large) if rdma else 0,
         syndrome=draw(small) if answer else 0,
         sequence=draw(large) if answer else 0,
+        immediate=draw(st.binary(min_size=4, max_size=4)) if opcode in IMMEDIATE_HEADED else b"",
+        swap_add=draw(large) if atomic else 0,
+        compare=draw(large) if atomic else 0,
+        original=draw(large) if opcode is RcOpcode.ATOMIC_ACKNOWLEDGE else 0,
     )
 
 

@@ -5,16 +5,26 @@ Read first: `wire.ib`. Trains are taken apart, so that a capture shows what a wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 
 from ibbond.fabric.packet import Packet, segments, train_pieces
 from ibbond.verbs.reliable_verbs import Kind, ReliableMessage
 from ibbond.verbs.verbs import GSI_QKEY, Datagram
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.pkey import DEFAULT_PKEY
-from ibbond.wire.rc import RESPONSES, SENDS, WRITES, RcOpcode, RcPacket
+from ibbond.wire.rc import RESPONSES, SENDS, WITH_IMMEDIATE, WRITES, RcOpcode, RcPacket
 
 VL15 = 15
+RUNS = {Kind.SEND: SENDS, Kind.WRITE: WRITES, Kind.RESPONSE: RESPONSES}
+SINGLE = {
+    Kind.READ: RcOpcode.READ_REQUEST,
+    Kind.COMPARE_SWAP: RcOpcode.COMPARE_SWAP,
+    Kind.FETCH_ADD: RcOpcode.FETCH_ADD,
+    Kind.ATOMIC_RESPONSE: RcOpcode.ATOMIC_ACKNOWLEDGE,
+    Kind.ACK: RcOpcode.ACKNOWLEDGE,
+    Kind.NAK: RcOpcode.ACKNOWLEDGE,
+}
 
 
 def frames_of(packet: Packet) -> list[bytes]:
@@ -29,26 +39,21 @@ def frames_of(packet: Packet) -> list[bytes]:
 
 
 def _reliable_frames(message: ReliableMessage) -> list[bytes]:
-    """A message as the packets that a wire would carry."""
-    kinds = {Kind.SEND: SENDS, Kind.WRITE: WRITES, Kind.RESPONSE: RESPONSES}
+    """A message, or a run of its packets, as the packets that a wire would carry."""
     frames: list[bytes] = []
     size = message.mtu_bytes
     for payload in train_pieces(message.payload, message.offload):
         pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
-        frames += _message_frames(message, kinds, pieces, len(frames))
+        frames += _message_frames(message, pieces, len(frames))
     return frames
 
 
-def _message_frames(
-    message: ReliableMessage, kinds: Mapping[Kind, tuple[RcOpcode, ...]], pieces: Sequence[bytes], before: int
-) -> list[bytes]:
+def _message_frames(message: ReliableMessage, pieces: Sequence[bytes], before: int) -> list[bytes]:
+    compare = message.kind is Kind.COMPARE_SWAP
     frames = []
     for number, piece in enumerate(pieces):
-        if message.kind in kinds:
-            first, middle, last, only = kinds[message.kind]
-            opcode = middle if 0 < number < len(pieces) - 1 else last if number else first if pieces[1:] else only
-        else:
-            opcode = RcOpcode.READ_REQUEST if message.kind is Kind.READ else RcOpcode.ACKNOWLEDGE
+        opcode = _opcode(message, first=number == 0, last=number == len(pieces) - 1)
+        answer = opcode is RcOpcode.ATOMIC_ACKNOWLEDGE
         frames.append(
             RcPacket(
                 message.source_lid,
@@ -57,15 +62,31 @@ def _message_frames(
                 message.destination_qpn,
                 message.psn + before + number & 0xFFFFFF,
                 opcode,
-                piece,
+                b"" if answer else piece,
                 service_level=message.service_level,
-                remote_address=message.remote_offset,
+                remote_address=message.remote_address,
                 remote_key=message.remote_key,
                 length=message.length,
                 syndrome=message.syndrome,
+                sequence=message.sequence,
+                immediate=message.immediate,
+                swap_add=message.swap if compare else message.compare_add,
+                compare=message.compare_add if compare else 0,
+                original=int.from_bytes(piece, sys.byteorder) if answer else 0,
             ).pack()
         )
     return frames
+
+
+def _opcode(message: ReliableMessage, *, first: bool, last: bool) -> RcOpcode:
+    """Of one packet, from its place in the run and the run's place in the message."""
+    single = SINGLE.get(message.kind)
+    if single is not None:
+        return single
+    first, last = first and message.first, last and message.last
+    beginning, middle, ending, only = RUNS[message.kind]
+    opcode = (only if last else beginning) if first else (ending if last else middle)
+    return WITH_IMMEDIATE[opcode] if message.immediate and last else opcode
 
 
 def _frame(packet: Packet) -> bytes:

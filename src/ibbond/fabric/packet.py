@@ -17,6 +17,7 @@ LOCAL_OVERHEAD = 8 + 12 + 8 + 4  # LRH, BTH, DETH, ICRC: what PortXmitData count
 GLOBAL_OVERHEAD = LOCAL_OVERHEAD + 40
 RELIABLE_OVERHEAD = 8 + 12 + 4  # LRH, BTH, ICRC
 RDMA_HEADER_BYTES = 16
+ATOMIC_HEADER_BYTES = 28
 ACK_HEADER_BYTES = 4
 MAD_WORDS = (LOCAL_OVERHEAD + 256) // 4
 MAX_HOPS = 64  # a packet that has gone round in circles for so long is dropped (a switch's lifetime limit)
@@ -71,10 +72,15 @@ def datagram_packet(datagram: Datagram) -> Packet:
 
 def message_packet(message: ReliableMessage) -> Packet:
     """Wrap a message of a reliable connection, counted as the packets that it would be on the wire."""
-    octets = len(message.payload) + message.packets * RELIABLE_OVERHEAD
-    if message.kind in (Kind.WRITE, Kind.READ):
+    kind = message.kind
+    octets = padded(len(message.payload)) + message.packets * RELIABLE_OVERHEAD + len(message.immediate)
+    if kind is Kind.READ or (kind is Kind.WRITE and message.first):
         octets += RDMA_HEADER_BYTES
-    elif message.kind is not Kind.SEND:
+    elif kind in (Kind.COMPARE_SWAP, Kind.FETCH_ADD):
+        octets += ATOMIC_HEADER_BYTES
+    elif kind is Kind.RESPONSE:
+        octets += ACK_HEADER_BYTES * (message.first + (message.last and not (message.first and message.packets == 1)))
+    elif kind not in (Kind.SEND, Kind.WRITE):
         octets += ACK_HEADER_BYTES
     elif message.offload:
         count = segment_count(message.offload, message.payload, ENCAPSULATION_BYTES)
@@ -82,6 +88,11 @@ def message_packet(message: ReliableMessage) -> Packet:
             gso_size = OffloadHeader.parse(message.offload).gso_size
             octets += (count - 1) * (_largest_payload(message.payload, message.offload) - gso_size)
     return Packet(message, message.destination_lid, (octets + 3) // 4, message.packets)
+
+
+def padded(octets: int) -> int:
+    """Payload as it is on the wire, in whole words."""
+    return (octets + 3) & ~3
 
 
 def packets_of(payload: bytes, length: int, offload: bytes, mtu_bytes: int) -> int:

@@ -1,139 +1,104 @@
 """Reliable connections: queue pairs that number, acknowledge and repeat messages, and RDMA into registered memory.
 
 Read first: InfiniBand Architecture volume 1, 9.7 (PSNs, ACK, NAK, timeouts, duplicates) and 10.3.1 (states of a queue
-pair). A message crosses the same cables and switches as every other packet; what is lost is repeated by the sender
-until (retry count + 1) x timeout have passed, then the queue pair is in error and everything posted is flushed. Left
-out: credits, a message split over several paths, PSNs of single packets (a message is acknowledged as a whole), the
-timer's spread of up to four times the timeout that the standard lets hardware have.
+pair). A message crosses the same cables and switches as every other packet, a long one in runs of packets; what is lost
+is repeated by the sender from the first packet that is missing until (retry count + 1) x timeout have passed without
+progress, then the queue pair is in error and everything posted is flushed. Where nothing hinders it, a message goes in
+one step (`reliable_flow`). Left out: credits, the timer's spread of up to four times the timeout that the standard lets
+hardware have.
 """
 
 from __future__ import annotations
 
-import enum
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from ibbond.fabric.packet import Packet, message_packet, packets_of
+from ibbond.fabric.packet import message_packet, packets_of
 from ibbond.fabric.port import Port
-from ibbond.machine import MS, EventQueue
+from ibbond.fabric.posted_queues import PostedQueues
+from ibbond.fabric.reliable_flow import ReliableFlow
+from ibbond.fabric.reliable_pair import (
+    HALF,
+    PSN_MASK,
+    RNR_DELAYS_10US,
+    RUN_PACKETS,
+    PairState,
+    ReliablePair,
+    Sent,
+    connected,
+    gather,
+    scatter,
+)
+from ibbond.fabric.responder import Responder
+from ibbond.fabric.transit import Transit
+from ibbond.machine import EventQueue
+from ibbond.verbs.generation import Generation
+from ibbond.verbs.memory import ProtectionDomain
 from ibbond.verbs.reliable_verbs import (
+    ATOMIC_BYTES,
+    ATOMICS,
+    FETCHES,
+    REQUESTS,
+    Arrival,
     Completion,
     Kind,
     Nak,
     Operation,
     Peer,
+    Queues,
     Receive,
     ReliableMessage,
     Status,
     Work,
 )
 
-PSN_MASK = 0xFFFFFF
-HALF = 0x800000
-WINDOW = 16  # messages on their way at once
+WINDOW = 16  # requests on their way at once
+WINDOW_PACKETS = 128  # of programs' queue pairs; a driver's messages go whole
+BURST = 64  # requests begun at one moment; others have their turn before the rest
 QUEUE = 128  # messages that a driver may have posted and not seen through (Linux' IPoIB: ipoib_sendq_size)
-RNR_DELAY = 1 * MS
+MAX_FLUSHED = 1 << 15  # more than any queue has
 FOR_EVER = 7
 DENIALS: dict[int, Status] = {
     Nak.INVALID_REQUEST: Status.REMOTE_INVALID_REQUEST,
     Nak.REMOTE_ACCESS: Status.REMOTE_ACCESS,
     Nak.REMOTE_OPERATION: Status.REMOTE_OPERATION,
 }
-
-Buffer = memoryview
-
-
-class PairState(enum.Enum):
-    INIT = enum.auto()
-    READY = enum.auto()  # RTR and RTS are one: the peer's numbers are known
-    ERROR = enum.auto()
-
-
-class ProtectionDomain:
-    """The memory that the queue pairs of one program may touch: regions by key."""
-
-    def __init__(self) -> None:
-        self._regions: dict[int, tuple[Buffer, bool]] = {}
-        self._next = 0x1200
-
-    def register(self, memory: Buffer, *, remote: bool) -> int:
-        """The key of a region that our own work requests may use, and peers too where `remote`."""
-        self._next += 0x100
-        self._regions[self._next] = (memory, remote)
-        return self._next
-
-    def deregister(self, key: int) -> None:
-        self._regions.pop(key, None)
-
-    def find(self, key: int, offset: int, length: int, *, remote: bool) -> Buffer | None:
-        """Exactly these bytes; None where the key, the range or the right is wrong. No bytes need no key (9.7.4.1)."""
-        if length == 0:
-            return Buffer(bytearray())
-        memory, shared = self._regions.get(key, (None, False))
-        if memory is None or (remote and not shared) or offset < 0 or length < 0 or offset + length > len(memory):
-            return None
-        return memory[offset : offset + length]
-
-
-@dataclass(eq=False, slots=True)
-class _Sent:
-    """A work request that is not over; `psn` is its first number, `packets` how many it uses.
-
-    One whose own memory cannot be read stays at home (`barred`), and all behind it; it fails when its turn comes.
-    """
-
-    work: Work
-    psn: int
-    packets: int
-    length: int
-    barred: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class ReliablePair:
-    qpn: int
-    port: Port
-    domain: ProtectionDomain
-    hands_up: bool = False  # a driver's: it always has room, and takes messages whole
-    state: PairState = PairState.INIT
-    peer: Peer | None = None
-    send_psn: int = 0
-    receive_psn: int = 0
-    under_way: deque[_Sent] = field(default_factory=deque)
-    waiting: deque[Work] = field(default_factory=deque)
-    receives: deque[Receive] = field(default_factory=deque)
-    retries_left: int = 0
-    rnr_left: int = 0
-    expires_at: int | None = None
-    timer_set: bool = False
-    paused: bool = False  # the receiver was not ready: nothing goes, and one `_resume` is in the schedule
-    complained: bool = False  # the sender was told which message must come next, and it has not come
+KINDS = {
+    Operation.SEND: Kind.SEND,
+    Operation.WRITE: Kind.WRITE,
+    Operation.READ: Kind.READ,
+    Operation.COMPARE_SWAP: Kind.COMPARE_SWAP,
+    Operation.FETCH_ADD: Kind.FETCH_ADD,
+}
 
 
 class Reliable:
-    """The reliable queue pairs of all adapters of a subnet. `completed(port, qpn, completion)` hears what is over,
-    `handed_up(port, qpn, payload, offload)` the messages to queue pairs of drivers.
+    """The reliable queue pairs of all adapters of a subnet. `completed(port, qpn, completion)` is called with what is
+    over of that which was posted, `handed_up(port, qpn, payload, offload)` with the messages to queue pairs of drivers.
     """
 
     def __init__(
         self,
         schedule: EventQueue,
-        send: Callable[[Port, Packet], None],
+        transit: Transit,
+        generation: Generation,
         completed: Callable[[Port, int, Completion], None],
         handed_up: Callable[[Port, int, bytes, bytes], None],
     ) -> None:
         self._schedule = schedule
-        self._send_packet = send
+        self._transit = transit
+        self._generation = generation
         self._completed = completed
-        self._handed_up = handed_up
+        self._responder = Responder(self._emit, lambda pair: self._error(pair, Status.FLUSHED), handed_up)
         self._pairs: dict[tuple[str, int], ReliablePair] = {}
+        self._flows: dict[ReliablePair, ReliableFlow] = {}
 
     # ---- verbs
 
-    def add(self, port: Port, qpn: int, domain: ProtectionDomain | None) -> None:
+    def add(self, port: Port, qpn: int, domain: ProtectionDomain | None, queues: Queues | None = None) -> None:
         """Without a domain it is a driver's: messages are handed up, and nothing of its memory can be touched."""
-        self._pairs[port.node.name, qpn] = ReliablePair(qpn, port, domain or ProtectionDomain(), domain is None)
+        if queues is None:
+            queues = PostedQueues(lambda completion: self._completed(port, qpn, completion))
+        self._pairs[port.node.name, qpn] = ReliablePair(qpn, port, domain, queues, domain is None)
 
     def get(self, port: Port, qpn: int) -> ReliablePair | None:
         return self._pairs.get((port.node.name, qpn))
@@ -144,16 +109,33 @@ class Reliable:
         if pair is not None:
             pair.state, pair.expires_at = PairState.ERROR, None
             pair.under_way.clear()
-            pair.waiting.clear()
+            pair.held = pair.receiving = pair.room = None
+            self._forget_flow(pair)
 
     def connect(self, port: Port, qpn: int, peer: Peer) -> None:
         """INIT to RTS; of another state, or gone, it stays as it is."""
         pair = self.get(port, qpn)
         if pair is not None and pair.state is PairState.INIT:
-            pair.state, pair.peer = PairState.READY, peer
-            pair.send_psn, pair.receive_psn = peer.send_psn, peer.receive_psn
-            pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
-            self._pump(pair)
+            self.listen(port, qpn, peer)
+            self.speak(port, qpn, peer)
+
+    def listen(self, port: Port, qpn: int, peer: Peer) -> None:
+        """INIT to RTR: the peer's messages are taken, at this port."""
+        pair = self.get(port, qpn)
+        if pair is not None and pair.state is PairState.INIT:
+            pair.state, pair.peer, pair.port = PairState.RECEIVING, peer, port
+            pair.receive_psn = peer.receive_psn
+
+    def speak(self, port: Port, qpn: int, peer: Peer) -> None:
+        """RTR to RTS; in RTS the numbers stay, and what else is said of the peer counts from now on."""
+        pair = self.get(port, qpn)
+        if pair is None or not pair.speaks:
+            return
+        if pair.state is PairState.RECEIVING:
+            pair.send_psn = peer.send_psn
+        pair.state, pair.peer = PairState.READY, peer
+        pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
+        self._pump(pair)
 
     def fail(self, port: Port, qpn: int) -> None:
         """To the error state, as a disconnect does: everything posted is flushed."""
@@ -164,117 +146,240 @@ class Reliable:
     def post(self, port: Port, qpn: int, request: Work | Receive) -> None:
         """Queue a request. To a queue pair in error it is flushed at once, to one that is gone it is lost."""
         pair = self.get(port, qpn)
+        if pair is None or not isinstance(pair.queues, PostedQueues):
+            return
+        pair.queues.post(request)
+        if pair.state is PairState.ERROR:
+            self._flush(pair)
+        else:
+            self._pump(pair)
+
+    def ring(self, port: Port, qpn: int) -> None:
+        """The queue pair's queues have something new."""
+        pair = self.get(port, qpn)
         if pair is None:
             return
         if pair.state is PairState.ERROR:
-            self._done(pair, request, Status.FLUSHED)
-        elif isinstance(request, Receive):
-            pair.receives.append(request)
+            self._flush(pair)
         else:
-            pair.waiting.append(request)
             self._pump(pair)
 
     def has_room(self, port: Port, qpn: int) -> bool:
         """Whether a driver may post one message more."""
         pair = self.get(port, qpn)
-        return pair is not None and len(pair.under_way) + len(pair.waiting) < QUEUE
+        return pair is not None and len(pair.under_way) + _waiting(pair) < QUEUE
 
     def carries(self, port: Port, qpn: int, there: Port, peer_qpn: int) -> bool:
         """For flows: a message would go at once from this queue pair to that one, which is a driver's and takes it."""
         mine, other = self.get(port, qpn), self.get(there, peer_qpn)
-        if mine is None or other is None or mine.under_way or mine.waiting or not other.hands_up:
+        if mine is None or other is None or mine.under_way or _waiting(mine) or not other.hands_up:
             return False
-        if mine.state is not PairState.READY or other.state is not PairState.READY:
-            return False
-        to, back = mine.peer, other.peer
-        if to is None or back is None or mine.port is not port or other.port is not there:
-            return False
-        return (to.lid, to.qpn, back.lid, back.qpn) == (there.lid, peer_qpn, port.lid, qpn) and there.admits(to.pkey)
+        return mine.port is port and other.port is there and connected(mine, other)
 
     # ---- sending
 
     def _pump(self, pair: ReliablePair) -> None:
-        """Put waiting work onto the wire while the window is open."""
+        """Begin requests and put their packets onto the wire while the window is open."""
         peer = pair.peer
-        while pair.waiting and peer is not None and pair.state is PairState.READY and not pair.paused:
-            if len(pair.under_way) >= WINDOW or (pair.under_way and pair.under_way[-1].barred):
-                return
-            work = pair.waiting.popleft()
-            length = len(work.inline) if work.inline else work.length
-            packets = packets_of(work.inline, length, work.offload, peer.mtu_bytes)
-            sent = _Sent(work, pair.send_psn, packets, length)
-            pair.send_psn = (pair.send_psn + packets) & PSN_MASK
-            pair.under_way.append(sent)
-            self._transmit(pair, sent)
-            if len(pair.under_way) == 1 and not self._barred(pair):
-                self._arm(pair, peer)
+        if peer is None or pair.state is not PairState.READY or pair.paused:
+            return
+        if not pair.under_way and not pair.hands_up and self._flow(pair, peer):
+            return
+        idle = not pair.under_way
+        while self._emit_begun(pair, peer) and len(pair.under_way) < WINDOW:
+            if not self._begin(pair, peer):
+                break
+        if idle and pair.under_way and not self._faulty(pair):
+            self._arm(pair, peer)
 
-    def _barred(self, pair: ReliablePair) -> bool:
+    def _flow(self, pair: ReliablePair, peer: Peer) -> bool:
+        """Carry what is posted by the short way while there is one; whether nothing is left to go the long way now."""
+        flow = self._flows.get(pair)
+        if flow is None or flow.generation != self._generation.value or flow.stale:
+            self._forget_flow(pair)
+            flow = self._find_flow(pair, peer)
+            if flow is None:
+                return False
+            self._flows[pair] = flow
+        while flow.open:
+            if not self._may_begin(pair):
+                return True
+            request = pair.held or pair.queues.next_send()
+            pair.held = None
+            if request is None:
+                return True
+            pair.burst += 1
+            if not flow.carry(request):
+                pair.held = request
+                return False
+        return False
+
+    def _find_flow(self, pair: ReliablePair, peer: Peer) -> ReliableFlow | None:
+        walk = self._transit.walk(pair.port, peer.lid)
+        if walk is None:
+            return None
+        other = self._pairs.get((walk.destination.partition("/")[0], peer.qpn))
+        if other is None or other.hands_up or other.port.name != walk.destination or not connected(pair, other):
+            return None
+        back = self._transit.walk(other.port, pair.port.lid)
+        return ReliableFlow(self._generation.value, pair, other, walk, back) if back is not None else None
+
+    def _forget_flow(self, pair: ReliablePair) -> None:
+        flow = self._flows.pop(pair, None)
+        if flow is not None:
+            flow.settle()
+
+    def settle(self) -> None:
+        """Bring counters of ports up to date with what went the short way."""
+        for flow in self._flows.values():
+            flow.settle()
+
+    def _may_begin(self, pair: ReliablePair) -> bool:
+        """Whether it is not yet the turn of others; then the rest comes a moment later."""
+        if pair.burst_at != self._schedule.now:
+            pair.burst_at, pair.burst = self._schedule.now, 0
+        if pair.burst < BURST or pair.hands_up:
+            return True
+        if pair.burst == BURST:
+            pair.burst += 1
+            self._schedule.call_after(1, self._pump, pair)
+        return False
+
+    def _begin(self, pair: ReliablePair, peer: Peer) -> bool:
+        """Take the next request into the window; whether there was one that may go now."""
+        if not self._may_begin(pair):
+            return False
+        request = pair.held or pair.queues.next_send()
+        pair.held = None
+        if request is None:
+            return False
+        fetching = sum(sent.request.operation in FETCHES for sent in pair.under_way)
+        if fetching and (request.fence or (request.operation in FETCHES and fetching >= max(1, peer.max_reads))):
+            pair.held = request
+            return False
+        packets = packets_of(request.inline or b"", request.length, request.offload, peer.mtu_bytes)
+        if request.operation in ATOMICS:
+            packets = 1
+        sent = Sent(request, pair.send_psn, packets, fault=request.fault)
+        pair.send_psn = (pair.send_psn + packets) & PSN_MASK
+        pair.burst += 1
+        pair.under_way.append(sent)
+        return True
+
+    def _emit_begun(self, pair: ReliablePair, peer: Peer) -> bool:
+        """Put what is begun onto the wire as far as the window goes; whether all of it is there."""
+        flight = sum(sent.emitted - sent.done for sent in pair.under_way)
+        for sent in tuple(pair.under_way):
+            while sent.emitted < sent.packets:
+                if sent.fault is not None or (flight >= WINDOW_PACKETS and not pair.hands_up):
+                    return False
+                count = self._transmit(pair, peer, sent)
+                if not count:
+                    return False
+                flight += count
+        return True
+
+    def _faulty(self, pair: ReliablePair) -> bool:
         """Whether it is the turn of a request that cannot go; then the queue pair is in error."""
-        if pair.under_way and pair.under_way[0].barred:
-            self._error(pair, Status.LOCAL_PROTECTION, pair.under_way[0])
+        if pair.under_way and pair.under_way[0].fault is not None:
+            self._error(pair, pair.under_way[0].fault, pair.under_way[0])
             return True
         return False
 
-    def _transmit(self, pair: ReliablePair, sent: _Sent) -> None:
-        work, payload = sent.work, b""
-        if work.operation is not Operation.READ:
-            memory = work.inline or pair.domain.find(work.key, work.offset, work.length, remote=False)
-            if memory is None:
-                sent.barred = True
-                return
-            payload = bytes(memory)
-        kind = {Operation.SEND: Kind.SEND, Operation.WRITE: Kind.WRITE}.get(work.operation, Kind.READ)
-        packets = 1 if kind is Kind.READ else sent.packets
+    def _transmit(self, pair: ReliablePair, peer: Peer, sent: Sent) -> int:
+        """The next run of a request's packets; how many, none where its memory cannot be read."""
+        request, done = sent.request, sent.emitted
+        kind = KINDS[request.operation]
+        offset = done * peer.mtu_bytes
+        message_psn = (sent.psn + done) & PSN_MASK
+        if request.operation in FETCHES:
+            sent.emitted = sent.packets
+            length = ATOMIC_BYTES if request.operation in ATOMICS else request.length - offset
+            self._emit(
+                pair, peer, kind, message_psn, remote_key=request.remote_key, length=length,
+                remote_address=request.remote_address + offset, compare_add=request.compare_add, swap=request.swap,
+            )  # fmt: skip
+            return sent.packets - done
+        packets = sent.packets if pair.hands_up else min(RUN_PACKETS, sent.packets - done)
+        last = done + packets == sent.packets
+        length = request.length - offset if last else packets * peer.mtu_bytes
+        payload = gather(pair.domain, request, offset, length)
+        if payload is None:
+            sent.fault = Status.LOCAL_PROTECTION
+            return 0
+        sent.emitted += packets
         self._emit(
             pair,
+            peer,
             kind,
-            sent.psn,
+            message_psn,
             packets=packets,
             payload=payload,
-            remote_key=work.remote_key,
-            remote_offset=work.remote_offset,
-            length=sent.length,
-            offload=work.offload,
+            remote_key=request.remote_key,
+            remote_address=request.remote_address + offset if kind is Kind.WRITE else 0,
+            length=request.length,
+            offload=request.offload,
+            first=not done,
+            last=last,
+            immediate=request.immediate if last else b"",
+            solicited=request.solicited and last,
         )
+        return packets
 
     def _emit(
         self,
         pair: ReliablePair,
+        peer: Peer,
         kind: Kind,
         psn: int,
         *,
         packets: int = 1,
         payload: bytes = b"",
         remote_key: int = 0,
-        remote_offset: int = 0,
+        remote_address: int = 0,
         length: int = 0,
         syndrome: int = 0,
         offload: bytes = b"",
+        first: bool = True,
+        last: bool = True,
+        immediate: bytes = b"",
+        solicited: bool = False,
+        compare_add: int = 0,
+        swap: int = 0,
+        mtu_bytes: int = 0,
     ) -> None:
-        peer = pair.peer
-        assert peer is not None, "only connected queue pairs speak"
         message = ReliableMessage(
             pair.port.lid,
+            pair.qpn,
             peer.lid,
             peer.pkey,
             peer.qpn,
             kind,
             psn,
             packets,
-            peer.mtu_bytes,
+            mtu_bytes or peer.mtu_bytes,
             payload,
             remote_key,
-            remote_offset,
+            remote_address,
             length,
             syndrome,
             peer.service_level,
             offload,
+            first,
+            last,
+            immediate,
+            solicited,
+            compare_add,
+            swap,
+            pair.sequence,
         )
-        self._send_packet(pair.port, message_packet(message))
+        self._transit.send(pair.port, message_packet(message))
 
     def _arm(self, pair: ReliablePair, peer: Peer) -> None:
         """The time until an acknowledgment is missed begins now. One entry in the schedule per queue pair."""
+        if not peer.timeout:
+            pair.expires_at = None
+            return
         pair.expires_at = self._schedule.now + (4096 << peer.timeout)
         if not pair.timer_set:
             pair.timer_set = True
@@ -296,15 +401,14 @@ class Reliable:
         self._repeat(pair)
 
     def _repeat(self, pair: ReliablePair) -> None:
-        """Everything that is under way goes again, from the oldest on."""
+        """Everything that is under way goes again, from the first packet on that is not acknowledged."""
         peer = pair.peer
         if peer is None or pair.state is not PairState.READY or not pair.under_way:
             return
         for sent in pair.under_way:
-            self._transmit(pair, sent)
-            if sent.barred:
-                break
-        if not self._barred(pair):
+            sent.emitted = sent.done
+        self._emit_begun(pair, peer)
+        if not self._faulty(pair):
             self._arm(pair, peer)
 
     def _resume(self, pair: ReliablePair) -> None:
@@ -318,103 +422,45 @@ class Reliable:
     def arrived(self, port: Port, message: ReliableMessage) -> None:
         """A message has reached the port; one for nobody is dropped, as hardware does."""
         pair = self.get(port, message.destination_qpn)
-        if pair is None or pair.peer is None or pair.port is not port or pair.state is not PairState.READY:
+        if pair is None or pair.peer is None or pair.port is not port or not pair.speaks:
             return
-        if message.source_lid != pair.peer.lid or not port.admits(message.pkey):
+        if (message.source_lid, message.source_qpn) != (pair.peer.lid, pair.peer.qpn) or not port.admits(message.pkey):
             return
-        match message.kind:
-            case Kind.ACK:
-                self._acknowledged(pair, message.psn)
-            case Kind.RESPONSE:
-                self._responded(pair, message)
-            case Kind.NAK:
-                self._refused(pair, message)
-            case Kind.SEND | Kind.WRITE | Kind.READ:
-                self._requested(pair, message)
-
-    def _requested(self, pair: ReliablePair, message: ReliableMessage) -> None:
-        """A request of the peer: in order it is done, a duplicate is answered again, after a gap the sender is told."""
-        ahead = (message.psn - pair.receive_psn) & PSN_MASK
-        if ahead >= HALF:
-            if message.kind is Kind.READ:
-                self._answer_read(pair, message)
-            else:
-                self._emit(pair, Kind.ACK, (pair.receive_psn - 1) & PSN_MASK)
-            return
-        if ahead:
-            if not pair.complained:
-                pair.complained = True
-                self._emit(pair, Kind.NAK, pair.receive_psn, syndrome=Nak.SEQUENCE)
-            return
-        pair.complained = False
-        if message.kind is Kind.READ:
-            pair.receive_psn = (pair.receive_psn + self._answer_read(pair, message)) & PSN_MASK
-        elif self._take(pair, message):
-            pair.receive_psn = (pair.receive_psn + message.packets) & PSN_MASK
-            self._emit(pair, Kind.ACK, (pair.receive_psn - 1) & PSN_MASK)
-
-    def _take(self, pair: ReliablePair, message: ReliableMessage) -> bool:
-        """Put the bytes where they belong; whether that was possible."""
-        if message.kind is Kind.WRITE:
-            memory = pair.domain.find(message.remote_key, message.remote_offset, len(message.payload), remote=True)
-            if memory is None:
-                self._deny(pair, message, Nak.REMOTE_ACCESS)
-                return False
-            memory[:] = message.payload
-            return True
-        if pair.hands_up:
-            self._handed_up(pair.port, pair.qpn, message.payload, message.offload)
-            return True
-        if not pair.receives:
-            pair.complained = True  # what follows is dropped in silence until this one comes again (9.7.5.2.8)
-            self._emit(pair, Kind.NAK, message.psn, syndrome=Nak.RECEIVER_NOT_READY)
-            return False
-        room = pair.receives.popleft()
-        memory = pair.domain.find(room.key, room.offset, min(room.length, len(message.payload)), remote=False)
-        if memory is None or len(message.payload) > room.length:
-            too_long = len(message.payload) > room.length
-            self._done(pair, room, Status.LOCAL_LENGTH if too_long else Status.LOCAL_PROTECTION)
-            self._deny(pair, message, Nak.INVALID_REQUEST if too_long else Nak.REMOTE_OPERATION)
-            return False
-        memory[:] = message.payload
-        self._completed(
-            pair.port, pair.qpn, Completion(room.number, Operation.RECEIVE, Status.SUCCESS, len(message.payload))
-        )
-        return True
-
-    def _answer_read(self, pair: ReliablePair, message: ReliableMessage) -> int:
-        """Of how many packets the response is; none where it is denied."""
-        memory = pair.domain.find(message.remote_key, message.remote_offset, message.length, remote=True)
-        if memory is None:
-            self._deny(pair, message, Nak.REMOTE_ACCESS)
-            return 0
-        packets = max(1, -(-message.length // message.mtu_bytes))
-        self._emit(pair, Kind.RESPONSE, message.psn, packets=packets, payload=bytes(memory))
-        return packets
-
-    def _deny(self, pair: ReliablePair, message: ReliableMessage, why: Nak) -> None:
-        """A request that must not be: both ends of the connection fail."""
-        self._emit(pair, Kind.NAK, message.psn, syndrome=why)
-        self._error(pair, Status.FLUSHED)
+        if message.kind in REQUESTS:
+            self._responder.requested(pair, pair.peer, message)
+        elif pair.state is PairState.READY:
+            match message.kind:
+                case Kind.ACK:
+                    self._acknowledged(pair, message.psn)
+                case Kind.RESPONSE | Kind.ATOMIC_RESPONSE:
+                    self._responded(pair, message)
+                case Kind.NAK:
+                    self._refused(pair, message)
 
     def _acknowledged(self, pair: ReliablePair, psn: int) -> None:
-        """All up to this number has arrived; what was read ends by its response alone."""
+        """All up to this number has arrived; what was fetched ends by its response alone."""
         progress = False
         while pair.under_way:
             sent = pair.under_way[0]
-            last = sent.psn + sent.packets - 1
-            if ((psn - last) & PSN_MASK) >= HALF or sent.work.operation is Operation.READ or sent.barred:
+            behind = (psn - sent.psn) & PSN_MASK
+            if behind >= HALF or sent.request.operation in FETCHES or sent.fault is not None:
+                break
+            done = min(behind + 1, sent.packets)
+            progress = progress or done > sent.done
+            sent.done = max(sent.done, done)
+            sent.emitted = max(sent.emitted, sent.done)
+            if sent.done < sent.packets:
                 break
             pair.under_way.popleft()
-            if sent.work.signaled:
-                self._done(pair, sent.work, Status.SUCCESS, sent.length)
-            progress = True
+            pair.queues.sent(sent.request, Status.SUCCESS)
+            if pair.state is not PairState.READY:
+                return
         if progress:
             self._progress(pair)
 
     def _progress(self, pair: ReliablePair) -> None:
         peer = pair.peer
-        if peer is None or pair.state is not PairState.READY or self._barred(pair):
+        if peer is None or pair.state is not PairState.READY or self._faulty(pair):
             return
         pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
         pair.expires_at = None
@@ -424,58 +470,80 @@ class Reliable:
 
     def _responded(self, pair: ReliablePair, message: ReliableMessage) -> None:
         self._acknowledged(pair, (message.psn - 1) & PSN_MASK)
-        if not pair.under_way or pair.under_way[0].psn != message.psn:
+        sent = pair.under_way[0] if pair.under_way else None
+        peer = pair.peer
+        if sent is None or peer is None or sent.request.operation not in FETCHES or sent.fault is not None:
             return
-        sent = pair.under_way[0]
-        work = sent.work
-        if work.operation is not Operation.READ or len(message.payload) != work.length:
+        request, done = sent.request, (message.psn - sent.psn) & PSN_MASK
+        if done != sent.done or done + message.packets > sent.packets:
+            if sent.done < done < HALF and not pair.asked_again:  # a run before it was lost (9.7.5.1.2)
+                pair.asked_again = True
+                self._repeat(pair)
             return
-        memory = pair.domain.find(work.key, work.offset, work.length, remote=False)
-        if memory is None:
+        pair.asked_again = False
+        if not scatter(pair.domain, request.pieces, done * peer.mtu_bytes, message.payload):
             self._error(pair, Status.LOCAL_PROTECTION, sent)
             return
-        memory[:] = message.payload
-        pair.under_way.popleft()
-        self._done(pair, work, Status.SUCCESS, work.length)
+        sent.done += message.packets
+        if sent.done == sent.packets:
+            pair.under_way.popleft()
+            pair.queues.sent(request, Status.SUCCESS)
         self._progress(pair)
 
     def _refused(self, pair: ReliablePair, message: ReliableMessage) -> None:
         self._acknowledged(pair, (message.psn - 1) & PSN_MASK)
-        if not pair.under_way:
+        if not pair.under_way or pair.state is not PairState.READY:
             return
         about = pair.under_way[0]
-        if pair.paused and message.syndrome in (Nak.SEQUENCE, Nak.RECEIVER_NOT_READY):
+        not_ready = Nak.RECEIVER_NOT_READY <= message.syndrome < Nak.RECEIVER_NOT_READY + 0x20
+        if pair.paused and (not_ready or message.syndrome == Nak.SEQUENCE):
             return  # all of it goes again after the pause anyway
         if message.syndrome == Nak.SEQUENCE:
             self._repeat(pair)
-        elif message.syndrome == Nak.RECEIVER_NOT_READY:
+        elif not_ready:
             if pair.rnr_left == 0:
                 self._error(pair, Status.RNR_RETRY_EXCEEDED, about)
                 return
             if pair.rnr_left != FOR_EVER:
                 pair.rnr_left -= 1
             pair.paused, pair.expires_at = True, None
-            self._schedule.call_after(RNR_DELAY, self._resume, pair)
-        elif about.psn == message.psn:
+            self._schedule.call_after(RNR_DELAYS_10US[message.syndrome & 0x1F] * 10_000, self._resume, pair)
+        elif (message.psn - about.psn) & PSN_MASK < about.packets:
             self._error(pair, DENIALS.get(message.syndrome, Status.REMOTE_INVALID_REQUEST), about)
 
     # ---- the end
 
-    def _error(self, pair: ReliablePair, status: Status, culprit: _Sent | None = None) -> None:
+    def _error(self, pair: ReliablePair, status: Status, culprit: Sent | None = None) -> None:
         """To the error state: the culprit completes with its status, everything else is flushed."""
         if pair.state is PairState.ERROR:
             return
         pair.state, pair.expires_at = PairState.ERROR, None
-        under_way, waiting, receives = tuple(pair.under_way), tuple(pair.waiting), tuple(pair.receives)
+        self._forget_flow(pair)
+        under_way, receiving = tuple(pair.under_way), pair.receiving
         pair.under_way.clear()
-        pair.waiting.clear()
-        pair.receives.clear()
+        pair.receiving = None
         for sent in under_way:
-            self._done(pair, sent.work, status if sent is culprit else Status.FLUSHED)
-        rest: list[Work | Receive] = [*waiting, *receives]
-        for request in rest:
-            self._done(pair, request, Status.FLUSHED)
+            pair.queues.sent(sent.request, status if sent is culprit else Status.FLUSHED)
+        held, pair.held = pair.held, None
+        if held is not None:
+            pair.queues.sent(held, Status.FLUSHED)
+        if receiving is not None:
+            pair.queues.received(receiving.request, Status.FLUSHED, Arrival())
+        self._flush(pair)
 
-    def _done(self, pair: ReliablePair, request: Work | Receive, status: Status, length: int = 0) -> None:
-        operation = Operation.RECEIVE if isinstance(request, Receive) else request.operation
-        self._completed(pair.port, pair.qpn, Completion(request.number, operation, status, length))
+    def _flush(self, pair: ReliablePair) -> None:
+        """What waits in the queues, as much as there can be in them: programs may go on posting."""
+        for _ in range(MAX_FLUSHED):
+            request = pair.queues.next_send()
+            if request is None:
+                break
+            pair.queues.sent(request, Status.FLUSHED)
+        room, pair.room = pair.room, None
+        if room is not None:
+            pair.queues.received(room, Status.FLUSHED, Arrival())
+        for room in pair.queues.left_receives():
+            pair.queues.received(room, Status.FLUSHED, Arrival())
+
+
+def _waiting(pair: ReliablePair) -> int:
+    return len(pair.queues.waiting) if isinstance(pair.queues, PostedQueues) else 0

@@ -7,8 +7,9 @@ over the ticks that `deadline` asks for. Left out: routers between subnets.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
+import functools
+import random as randomness
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from ibbond.errors import Refused
@@ -48,7 +49,8 @@ from ibbond.fabric.managers import set_is_sm
 from ibbond.fabric.node import Node
 from ibbond.fabric.packet import Packet, datagram_packet
 from ibbond.fabric.port import Port, PortCounters
-from ibbond.fabric.reliable import ProtectionDomain, Reliable
+from ibbond.fabric.reliable import Reliable
+from ibbond.fabric.reliable_verbs import ReliableVerbs
 from ibbond.fabric.switch import Switch
 from ibbond.fabric.transit import Transit, Walk
 from ibbond.machine import EventQueue, earliest
@@ -56,7 +58,8 @@ from ibbond.manager.partitions import Partition
 from ibbond.manager.subnet_config import SubnetConfig
 from ibbond.manager.subnet_manager import SubnetManager
 from ibbond.verbs.generation import Generation
-from ibbond.verbs.reliable_verbs import Completion, Peer, ReliableMessage
+from ibbond.verbs.memory import ProtectionDomain
+from ibbond.verbs.reliable_verbs import Completion, Peer, Queues, ReliableMessage
 from ibbond.verbs.timing import Timing
 from ibbond.verbs.verbs import Datagram, PortEventKind, SubnetLog
 
@@ -72,19 +75,22 @@ class Subnet:
         self,
         *,
         generation: Generation,
-        random: random.Random,
+        random: randomness.Random,
         timing: Timing | None = None,
         built_in_manager: bool = True,
+        draw_key: Callable[[], int] | None = None,
     ) -> None:
+        """`draw_key` gives 32 random bits for each key of registered memory; without it they follow from nothing."""
         self.timing = timing if timing is not None else Timing()
         self._generation = generation
+        self._draw_key = draw_key or functools.partial(randomness.Random(0).getrandbits, 32)
         self._built_in = built_in_manager
         self._effects: list[SubnetEffect] = []
         self._schedule = EventQueue()
         self._inventory = Inventory()
         self._links = Links(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
-        self._reliable = Reliable(self._schedule, self._transit.send, self._work_done, self._handed_up)
+        self._reliable = Reliable(self._schedule, self._transit, generation, self._work_done, self._handed_up)
         self._management = ManagementInterfaces(
             self._schedule, self.timing, self._transit, self._inventory, self, self._effect
         )
@@ -242,6 +248,7 @@ class Subnet:
 
     def counters(self, port: str) -> PortCounters:
         """A copy of what the port has counted."""
+        self.settle()
         return replace(self.port(port).counters)
 
     # ---- verbs of a host
@@ -267,18 +274,41 @@ class Subnet:
         del self._inventory.hca(pair.port).queue_pairs[qpn]
         self._generation.bump()
 
-    def create_reliable(self, port: str, domain: ProtectionDomain | None) -> int:
+    def new_domain(self) -> ProtectionDomain:
+        """A protection domain, of any adapter."""
+        return ProtectionDomain(self._draw_key)
+
+    def create_reliable(self, port: str, domain: ProtectionDomain | None, queues: Queues | None = None) -> int:
         """A reliable queue pair that may touch the memory of the domain; not connected.
 
-        Without a domain it is a driver's, whose messages come as `MessageArrived` and which posts `SEND`s only.
+        Without `queues` its work is posted by `Post`, and comes back as `WorkDone`. Without a domain it is a driver's,
+        whose messages come as `MessageArrived` and which posts `SEND`s only.
         """
         qpn = self.create_queue_pair(port, kind="RC")
-        self._reliable.add(self.port(port), qpn, domain)
+        self._reliable.add(self.port(port), qpn, domain, queues)
         return qpn
 
     def connect_reliable(self, port: str, qpn: int, peer: Peer) -> None:
         """INIT to RTS; what was posted goes with the next event or tick."""
         self._reliable.connect(self.port(port), qpn, peer)
+
+    def verbs(self, hca: Hca) -> ReliableVerbs:
+        """The reliable queue pairs of an adapter for who makes them by himself, state by state."""
+        return ReliableVerbs(self, hca, self._reliable, self._schedule)
+
+    def advance(self, now: int) -> None:
+        """Do what is due, before verbs are called; what follows is taken by the next event or tick."""
+        self._schedule.run(now)
+
+    @property
+    def restless(self) -> bool:
+        """Whether something is to be done before time goes on: effects to be taken, or a schedule that is due."""
+        due = self._schedule.deadline()
+        return bool(self._effects) or (due is not None and due <= self._schedule.now)
+
+    def settle(self) -> None:
+        """Bring counters of ports up to date with what queue pairs carried by the short way."""
+        self._reliable.settle()
 
     def has_room(self, port: str, qpn: int) -> bool:
         """Whether a driver may post one message more to its reliable queue pair."""

@@ -193,6 +193,19 @@ class LiveLoop:
         self._moved = True
         self._execute(self.network.carry_on(self.now()))
 
+    def ring(self, doorbell: Callable[[int], object]) -> None:
+        """Make a call that may give the subnet work, and execute what follows. Only on the loop's thread."""
+        doorbell(self.now())
+        self.carry_on_if_restless()
+
+    def carry_on_if_restless(self) -> None:
+        """Execute what follows from calls to the subnet, if anything does; time may go on to another deadline."""
+        if self.network.subnet.restless:
+            self.carry_on()
+        else:
+            self.network.report_subnet()
+            self._moved = True
+
     def ask(self, call: Callable[[], Result], timeout: float = 10.0) -> Result:
         """Make this call between two of the loop's, and wait for its result (seconds; TimeoutError); not on its thread.
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from ibbond.verbs.memory import Memory
+
 SMALL = 4096  # up to here /proc/PID/mem is quicker
 PAGE = 4096
 CHUNK = 256 * 1024  # of a copy: stays in the processor's cache
@@ -109,8 +111,11 @@ class ProgramMemory:
             out += part
         return out
 
-    def copy(self, address: int, target: ProgramMemory, target_address: int, length: int) -> bool:
+    def copy(self, address: int, target: Memory, target_address: int, length: int) -> bool:
         """From here to another program; whether there was memory at both ends."""
+        if not isinstance(target, ProgramMemory):
+            data = self.read(address, length)
+            return data is not None and target.write(target_address, data)
         if length <= SMALL:
             try:
                 found = os.pread(self.descriptor, length, address)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
+import secrets
 import signal
 import sys
 import time
@@ -170,6 +172,7 @@ class Lab:
             profile=self.wish.profile,
             without=self.wish.without,
             built_in_manager=built_in,
+            draw_key=functools.partial(secrets.randbits, 32),
         )
         if not built_in:
             attach_manager(self.network.subnet, self.topology)

@@ -8,7 +8,7 @@ kernel's (live) or the simulated host's business, and come back as events.
 from __future__ import annotations
 
 import random as randomness
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ibbond.bonding.events import AddMember, SetOption
 from ibbond.bonding.registry import Registry
@@ -34,15 +34,22 @@ def build(
     without: Collection[str] = (),
     overrides: Mapping[str, str] | None = None,
     built_in_manager: bool = True,
+    draw_key: Callable[[], int] | None = None,
 ) -> Network:
     """A network with nothing started. `overrides` are bond options that win over the topology's.
 
     Raises `Refused` for a bond option that does not exist or does not take its value.
     `profile` and `without` choose rows of `bonding/quirks`; unknown ones are refused. With `built_in_manager` off the
-    subnet waits for a manager from outside.
+    subnet waits for a manager from outside. `draw_key` as in `Subnet`.
     """
     generation = Generation()
-    subnet = Subnet(generation=generation, random=random, timing=timing or Timing(), built_in_manager=built_in_manager)
+    subnet = Subnet(
+        generation=generation,
+        random=random,
+        timing=timing or Timing(),
+        built_in_manager=built_in_manager,
+        draw_key=draw_key,
+    )
     _build_subnet(subnet, topology)
     network = Network(subnet, generation)
     number = 1

@@ -89,7 +89,7 @@ class Network:
                 return self._run(now, effects, [name])
             case OnSubnet(change):
                 if isinstance(change, KillSwitch | KillAdapter):
-                    self._flows.settle()  # what dies forgets what it has counted, and that is not all yet
+                    self._settle_flows()  # what dies forgets what it has counted, and that is not all yet
                 try:
                     work = self.subnet.handle(now, change)
                 except Exception:
@@ -118,6 +118,10 @@ class Network:
         """What follows from what was told to the subnet alone (`Subnet.answer`)."""
         return self._run(now, self.subnet.tick(now), [_SUBNET])
 
+    def report_subnet(self) -> None:
+        """The subnet was told something by another way than events: its deadline may be another one."""
+        self._agenda.report(_SUBNET, self.subnet.deadline())
+
     def deadline(self) -> int | None:
         return self._now if self._late or self._left else self._agenda.earliest()
 
@@ -143,9 +147,13 @@ class Network:
         """
         for host in self.hosts.values():
             host.now = max(host.now, now)
-        self._flows.settle()
+        self._settle_flows()
         for host in self.hosts.values():
             host.settle_statistics()
+
+    def _settle_flows(self) -> None:
+        self._flows.settle()
+        self.subnet.settle()
 
     def _run(self, now: int, effects: Iterable[_Work], touched: list[str]) -> list[NetworkEffect]:
         """Carry effects between hosts and subnet until it is quiet; what is left is for the world outside."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import FailQueuePair
-from ibbond.fabric.reliable import ProtectionDomain
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.stack.rdma_events import ARRIVED_IDS, Connect, RdmaEvent, RdmaKind, RdmaNews
+from ibbond.verbs.memory import ProtectionDomain
 from ibbond.wire.cm import Req
 from ibbond.wire.sa_records import PathRecord
 
@@ -165,7 +165,9 @@ class RdmaIds:
         return ended or (one.qpn is not None and self._subnet.peer_of(one.port, one.qpn) is not None)
 
     def domain(self, user: int) -> ProtectionDomain:
-        return self._domains.setdefault(user, ProtectionDomain())
+        if user not in self._domains:
+            self._domains[user] = self._subnet.new_domain()
+        return self._domains[user]
 
     def forget_domain(self, user: int) -> None:
         self._domains.pop(user, None)

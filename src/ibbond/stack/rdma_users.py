@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, assert_never
 
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import Post
-from ibbond.fabric.reliable import Buffer
 from ibbond.fabric.subnet import Subnet
 from ibbond.machine import earliest
 from ibbond.netdev.device import Device
@@ -35,6 +34,7 @@ from ibbond.stack.rdma_events import (
 )
 from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds, need, refused
 from ibbond.stack.rdma_resolving import Resolving
+from ibbond.verbs.memory import ALL_ACCESS, BufferMemory, Region
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.wire.cm import CmMad
 from ibbond.wire.mad import MadHeader, ManagementClass
@@ -53,9 +53,10 @@ class RdmaUsers:
         self._resolving = Resolving(host, subnet, self._ids)
         self._connecting = Connecting(host, subnet, self._ids)
 
-    def register(self, user: int, memory: Buffer) -> int:
+    def register(self, user: int, memory: memoryview) -> int:
         """Memory of a program that its connections and their peers may use; the key. On every adapter of the host."""
-        return self._ids.domain(user).register(memory, remote=True)
+        region = Region(BufferMemory(memory), 0, 0, len(memory), ALL_ACCESS)
+        return self._ids.domain(user).register(region)
 
     def ids(self) -> Iterator[RdmaId]:
         return iter(self._ids)

@@ -28,13 +28,16 @@ from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.host.notification import HIGH, LOW, NOTIFICATION_BYTES, Call, Listener
 from ibbond.host.queue_file import CloseWatch
+from ibbond.machine import MS
+from ibbond.stack.events import Happened, NetworkEffect
 from ibbond.tools.netlink_file import NetlinkFile
 from ibbond.tools.program_call import Caller
 from ibbond.tools.rdma_hosts import RdmaHosts
 from ibbond.tools.uverbs_file import UverbsFile
+from ibbond.verbs.verbs import PortEventKind
 
 DEVICE = re.compile(rb"/dev/infiniband/(uverbs|rdma_cm|umad|issm)(\d*)\Z")
-AT_EMPTY_PATH = 0x1000
+FLUSH_EVERY = 10 * MS
 _STAT = struct.Struct("=QQQIIIIQqqq72x")
 _STATX = struct.Struct("=IIQIIIH2xQQQQ64xIIII112x")
 
@@ -89,7 +92,9 @@ class RdmaPrograms:
         self._families: set[Family] = set()
         self._entering: set[socket.socket] = set()
         self._closes = CloseWatch()
+        self._flushing = False
         loop.add_reader(self._closes.fileno(), self._closes.ready, Entry.RDMA)
+        loop.listeners.append(self._on_effect)
 
     def enter(self, host: str) -> int | None:
         """A program will enter the host: a socket on which its launcher hands its listener over, else None.
@@ -116,6 +121,7 @@ class RdmaPrograms:
             self._stop_waiting(sock)
         for family in tuple(self._families):
             self._end(family)
+        self._loop.listeners.remove(self._on_effect)
         self._loop.remove_reader(self._closes.fileno())
         self._closes.close()
         self._hosts.close()
@@ -163,6 +169,28 @@ class RdmaPrograms:
         entry = family.files.pop(number, None)
         if entry is not None:
             entry[0].close()
+
+    # ---- what happens to adapters
+
+    def _on_effect(self, _now: int, effect: NetworkEffect) -> None:
+        if isinstance(effect, Happened) and effect.what == "port":
+            port = self._loop.network.subnet.port(effect.where)
+            kind = PortEventKind[effect.detail.upper()]
+            for file in self._opened():
+                file.port_event(port, kind)
+
+    def _opened(self) -> list[UverbsFile]:
+        files = [file for family in self._families for file, _ in family.files.values()]
+        return [file for file in files if isinstance(file, UverbsFile)]
+
+    def _flush_failed(self) -> None:
+        """Receives that are posted to queue pairs in error ring no bell."""
+        files = self._opened()
+        for file in files:
+            file.flush_failed()
+        self._flushing = bool(files)
+        if files:
+            self._loop.call_at(self._loop.now() + FLUSH_EVERY, self._flush_failed)
 
     # ---- calls
 
@@ -212,7 +240,9 @@ class RdmaPrograms:
         device = host.device(number)
         if device is None:
             raise OSError(errno.ENXIO, "the adapter is not plugged in")
-        self._put(family, caller, lambda: UverbsFile(host, device))
+        self._put(family, caller, lambda: UverbsFile(self._loop, device))
+        if not self._flushing:
+            self._flush_failed()
 
     def _open_netlink(self, family: Family, caller: Caller) -> None:
         host = self._hosts.of_thread(caller.thread)

@@ -1,7 +1,7 @@
-"""/dev/infiniband/uverbsN of a program: commands in, answers out, events by pipes.
+"""/dev/infiniband/uverbsN of a program: commands in, answers out, doorbells, events by pipes.
 
-Read first: `wire.uverbs`; `verbs_objects.context`, which decides. Left out: queues of events that are not read: a pipe
-that is full drops what comes, and the program is told by a CQ that is in error.
+Read first: `wire.uverbs`; `verbs_objects.context`, which decides. A doorbell is answered before its work is done, so
+that the program goes on beside us. Left out: where calls come from (`rdma_programs`).
 """
 
 from __future__ import annotations
@@ -9,29 +9,43 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import select
+import struct
 from collections.abc import Callable
 
 from ibbond.abi.infiniband_text import RdmaDevice
 from ibbond.errors import Malformed
+from ibbond.fabric.port import Port
+from ibbond.host.guard import Entry
+from ibbond.host.loop import LiveLoop
 from ibbond.host.notification import Call
+from ibbond.host.program_memory import ProgramMemory, covers
 from ibbond.host.queue_file import CloseWatch, QueueFile
+from ibbond.tools.event_pipes import EventPipe, EventPipes
 from ibbond.tools.program_call import Caller
-from ibbond.tools.rdma_hosts import RdmaHost
-from ibbond.verbs_objects.context import Context, refuse
+from ibbond.verbs.memory import Memory
+from ibbond.verbs.verbs import PortEventKind
+from ibbond.verbs_objects.context import Context
+from ibbond.verbs_objects.refusal import refuse
 from ibbond.wire import uverbs
-from ibbond.wire.uverbs import GetContext
+from ibbond.wire.uverbs import CreateCompChannel, CreateCq, GetContext
 
 COMPLETION_VECTORS = 1
+MAX_CHANNELS = 1024
+DOORBELL = struct.Struct("=IHHQI")  # header, response address, handle
+POST_SEND = 28
 
 
 class UverbsFile:
     """One open device."""
 
-    def __init__(self, host: RdmaHost, device: RdmaDevice) -> None:
-        self._device = device
+    def __init__(self, loop: LiveLoop, device: RdmaDevice) -> None:
+        self._loop = loop
+        self.device = device
         self._queues = QueueFile()
-        self._context = Context(device.hca)
-        self._events = -1  # our end of the pipe of asynchronous events
+        self._pipes = EventPipes()
+        self._context = Context(loop.network.subnet.verbs(device.hca), self._queues, self._pipes)
+        self._memories: dict[int, ProgramMemory] = {}  # registered from, by process
         self._unwatch: Callable[[], None] = lambda: None
 
     @property
@@ -40,7 +54,7 @@ class UverbsFile:
 
     @property
     def device_number(self) -> tuple[int, int]:
-        return self._device.uverbs_dev
+        return self.device.uverbs_dev
 
     def watch(self, closes: CloseWatch, closed: Callable[[], None]) -> None:
         watch = closes.add(self._queues.path, closed)
@@ -58,32 +72,111 @@ class UverbsFile:
         address, length = caller.arguments[1:3]
         if length > uverbs.MAX_COMMAND_BYTES:
             refuse()
+        raw = caller.read(address, length)
+        if length == uverbs.POST_SEND_BYTES and self._is_doorbell(caller, raw):
+            return
         try:
-            envelope, request = uverbs.parse(caller.read(address, length))
+            envelope, request = uverbs.parse(raw)
         except Malformed:
             refuse()
         match request:
             case GetContext():
                 answer = envelope.fit(self._get_context(caller))
+            case CreateCompChannel():
+                answer = envelope.fit(self._create_channel(caller))
             case _:
-                answer = self._context.execute(envelope, request)
+                if (
+                    isinstance(request, CreateCq)
+                    and request.channel >= 0
+                    and request.channel not in self._pipes.channels
+                ):
+                    refuse(errno.EBADF)
+                answer = self._context.execute(_Process(self, caller), envelope, request)
         if answer:
             caller.write(envelope.address, answer)
         caller.answer(length)
+        self._loop.carry_on_if_restless()
+
+    def _is_doorbell(self, caller: Caller, raw: bytes) -> bool:
+        command, _, _, _, handle = DOORBELL.unpack_from(raw)
+        if command != POST_SEND:
+            return False
+        pair = self._context.pair(handle)
+        if self._context.gone:
+            refuse(errno.EIO)
+        caller.answer(len(raw))
+        self._loop.ring(pair.ring)
+        return True
+
+    def _advance(self) -> None:
+        """Bring the subnet's time up to now, before it is told of what happens now."""
+        self._loop.network.subnet.advance(self._loop.now())
+
+    def port_event(self, port: Port, kind: PortEventKind) -> None:
+        if port.node is self.device.hca:
+            self._context.port_event(port, kind)
+
+    def flush_failed(self) -> None:
+        self._context.flush_failed(self._loop.now())
 
     def close(self) -> None:
         self._unwatch()
-        if self._events >= 0:
-            os.close(self._events)
+        for pipe in self._pipes.channels.values():
+            self._loop.remove_reader(pipe.descriptor)
+        self._advance()
+        self._context.close()
+        self._pipes.close()
         self._queues.close()
+        for memory in self._memories.values():
+            memory.close()
+        self._memories.clear()
+        self._loop.carry_on_if_restless()
+
+    def memory_of(self, process: int) -> ProgramMemory:
+        """Kept as long as the device is open: regions are read and written through it."""
+        memory = self._memories.get(process)
+        if memory is None or not memory.alive():
+            memory = self._memories[process] = ProgramMemory(process)
+        return memory
 
     def _get_context(self, caller: Caller) -> bytes:
-        if self._events >= 0:
+        if self._pipes.asynchronous_pipe is not None:
             refuse()
-        theirs, self._events = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._events, False)
-        try:
-            number = caller.give(theirs)
-        finally:
-            os.close(theirs)
-        return uverbs.pack_words(number, COMPLETION_VECTORS)
+        pipe = self._pipes.asynchronous_pipe = EventPipe(caller, caller.process())
+        return uverbs.pack_words(pipe.number, COMPLETION_VECTORS)
+
+    def _create_channel(self, caller: Caller) -> bytes:
+        if len(self._pipes.channels) >= MAX_CHANNELS:
+            refuse(errno.EMFILE)
+        pipe = EventPipe(caller, caller.process())
+        known = self._pipes.channels.pop(pipe.number, None)
+        if known is not None:  # closed, and not yet told
+            self._end_channel(known)
+        self._pipes.channels[pipe.number] = pipe
+        self._loop.add_watcher(pipe.descriptor, select.EPOLLERR, lambda _: self._channel_closed(pipe), Entry.RDMA)
+        return uverbs.pack_words(pipe.number)
+
+    def _channel_closed(self, pipe: EventPipe) -> None:
+        """No process has the other end any more."""
+        if self._pipes.channels.get(pipe.number) is pipe:
+            del self._pipes.channels[pipe.number]
+            self._end_channel(pipe)
+
+    def _end_channel(self, pipe: EventPipe) -> None:
+        self._loop.remove_reader(pipe.descriptor)
+        pipe.close()
+
+
+class _Process:
+    """`verbs_objects.context.Caller`: who registers memory."""
+
+    def __init__(self, file: UverbsFile, caller: Caller) -> None:
+        self._file = file
+        self._caller = caller
+
+    def registered(self, start: int, length: int, *, write: bool) -> Memory:
+        process = self._caller.process()
+        memory = self._file.memory_of(process)
+        if not covers(process, start, length, write=write):
+            refuse(errno.EFAULT)
+        return memory

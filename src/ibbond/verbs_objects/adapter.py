@@ -18,7 +18,8 @@ MAX_PIECES = 32
 MAX_INLINE_BYTES = 1024
 MAX_COMPLETIONS = 1 << 20
 MAX_READS = 16  # under way at once, at either end
-MAX_OBJECTS = 1 << 16  # of each kind, of one open device
+MAX_OBJECTS = 8192  # of one open device, all kinds together
+MAX_REGION_BYTES = 1 << 40
 LOCAL_ACK_DELAY = 15
 RC_RNR_NAK_GENERATION, PORT_ACTIVE_EVENT, SYSTEM_IMAGE_GUID = 1 << 12, 1 << 10, 1 << 11
 ATOMIC_HCA = 1
@@ -26,7 +27,7 @@ ATOMIC_HCA = 1
 
 def limits(hca: Hca) -> DeviceLimits:
     return DeviceLimits(
-        max_mr_bytes=1 << 40,
+        max_mr_bytes=MAX_REGION_BYTES,
         vendor_id=VENDOR_ID,
         vendor_part_id=DEVICE_ID,
         max_qp=MAX_OBJECTS,
@@ -41,6 +42,10 @@ def limits(hca: Hca) -> DeviceLimits:
         max_qp_rd_atomic=MAX_READS,
         max_res_rd_atomic=MAX_READS * MAX_OBJECTS,
         max_qp_init_rd_atomic=MAX_READS,
+        atomic_cap=ATOMIC_HCA,
+        max_srq=MAX_OBJECTS,
+        max_srq_wr=MAX_WORK_REQUESTS,
+        max_srq_sge=MAX_PIECES,
         max_pkeys=PKEYS_PER_PORT,
         local_ack_delay=LOCAL_ACK_DELAY,
         ports=len(hca.ports),

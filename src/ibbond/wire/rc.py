@@ -18,17 +18,24 @@ class RcOpcode(enum.IntEnum):
     SEND_FIRST = 0x00
     SEND_MIDDLE = 0x01
     SEND_LAST = 0x02
+    SEND_LAST_IMMEDIATE = 0x03
     SEND_ONLY = 0x04
+    SEND_ONLY_IMMEDIATE = 0x05
     WRITE_FIRST = 0x06
     WRITE_MIDDLE = 0x07
     WRITE_LAST = 0x08
+    WRITE_LAST_IMMEDIATE = 0x09
     WRITE_ONLY = 0x0A
+    WRITE_ONLY_IMMEDIATE = 0x0B
     READ_REQUEST = 0x0C
     READ_RESPONSE_FIRST = 0x0D
     READ_RESPONSE_MIDDLE = 0x0E
     READ_RESPONSE_LAST = 0x0F
     READ_RESPONSE_ONLY = 0x10
     ACKNOWLEDGE = 0x11
+    ATOMIC_ACKNOWLEDGE = 0x12
+    COMPARE_SWAP = 0x13
+    FETCH_ADD = 0x14
 
 
 # (first, middle, last, only) of what may need several packets
@@ -43,8 +50,19 @@ RESPONSES = (
 ICRC_BYTES, VCRC_BYTES = 4, 2
 RETH = struct.Struct("!QII")  # address, key, length
 AETH = struct.Struct("!I")  # syndrome:8 msn:24
-RDMA_HEADED = {RcOpcode.WRITE_FIRST, RcOpcode.WRITE_ONLY, RcOpcode.READ_REQUEST}
-ACK_HEADED = {*RESPONSES, RcOpcode.ACKNOWLEDGE} - {RcOpcode.READ_RESPONSE_MIDDLE}
+ATOMIC_ETH = struct.Struct("!QIQQ")  # address, key, what is swapped in or added, what is compared
+ATOMIC_ACK_ETH = struct.Struct("!Q")  # what was there
+IMMEDIATE = struct.Struct("4s")
+RDMA_HEADED = {RcOpcode.WRITE_FIRST, RcOpcode.WRITE_ONLY, RcOpcode.WRITE_ONLY_IMMEDIATE, RcOpcode.READ_REQUEST}
+ATOMIC_HEADED = {RcOpcode.COMPARE_SWAP, RcOpcode.FETCH_ADD}
+ACK_HEADED = {*RESPONSES, RcOpcode.ACKNOWLEDGE, RcOpcode.ATOMIC_ACKNOWLEDGE} - {RcOpcode.READ_RESPONSE_MIDDLE}
+WITH_IMMEDIATE = {
+    RcOpcode.SEND_LAST: RcOpcode.SEND_LAST_IMMEDIATE,
+    RcOpcode.SEND_ONLY: RcOpcode.SEND_ONLY_IMMEDIATE,
+    RcOpcode.WRITE_LAST: RcOpcode.WRITE_LAST_IMMEDIATE,
+    RcOpcode.WRITE_ONLY: RcOpcode.WRITE_ONLY_IMMEDIATE,
+}
+IMMEDIATE_HEADED = set(WITH_IMMEDIATE.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,10 @@ class RcPacket:
     length: int = 0
     syndrome: int = 0
     sequence: int = 0  # message sequence number of an AETH
+    immediate: bytes = b""
+    swap_add: int = 0
+    compare: int = 0
+    original: int = 0  # of an atomic acknowledgment
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -78,16 +100,16 @@ class RcPacket:
             opcode = RcOpcode(bth.opcode)
         except ValueError:
             raise Malformed(f"opcode 0x{bth.opcode:02x} is none of reliable connections here") from None
-        address = key = length = syndrome = sequence = 0
+        found: dict[str, int | bytes] = {}
         end = len(raw) - ICRC_BYTES - VCRC_BYTES - bth.pad
-        extended = RETH.size if opcode in RDMA_HEADED else AETH.size if opcode in ACK_HEADED else 0
-        if end < at + extended:
+        for layout, names in _extended(opcode):
+            if end < at + layout.size:
+                raise Malformed("RC packet is cut short")
+            found.update(zip(names, layout.unpack_from(raw, at), strict=True))
+            at += layout.size
+        if end < at:
             raise Malformed("RC packet is cut short")
-        if opcode in RDMA_HEADED:
-            address, key, length = RETH.unpack_from(raw, at)
-        elif opcode in ACK_HEADED:
-            (word,) = AETH.unpack_from(raw, at)
-            syndrome, sequence = word >> 24, word & 0xFFFFFF
+        word = int(found.pop("word", 0))
         return cls(
             lrh.source_lid,
             lrh.destination_lid,
@@ -95,13 +117,11 @@ class RcPacket:
             bth.destination_qpn,
             bth.psn,
             opcode,
-            raw[at + extended : end],
+            raw[at:end],
             service_level=lrh.service_level,
-            remote_address=address,
-            remote_key=key,
-            length=length,
-            syndrome=syndrome,
-            sequence=sequence,
+            syndrome=word >> 24,
+            sequence=word & 0xFFFFFF,
+            **found,  # type: ignore[arg-type]
         )
 
     def pack(self) -> bytes:
@@ -110,15 +130,31 @@ class RcPacket:
         bth = BaseTransportHeader(
             self.pkey, self.destination_qpn, self.psn, opcode=self.opcode, pad=pad, acknowledge=asks
         )
-        extended = b""
-        if self.opcode in RDMA_HEADED:
-            extended = RETH.pack(self.remote_address, self.remote_key, self.length)
-        elif self.opcode in ACK_HEADED:
-            extended = AETH.pack(self.syndrome << 24 | self.sequence & 0xFFFFFF)
+        values = {"word": self.syndrome << 24 | self.sequence & 0xFFFFFF}
+        extended = b"".join(
+            layout.pack(*(values.get(name, getattr(self, name, 0)) for name in names))
+            for layout, names in _extended(self.opcode)
+        )
         transport = bth.pack() + extended + self.payload + bytes(pad)
         words = (LocalRouteHeader.LAYOUT.size + len(transport) + 4) // 4
         lrh = LocalRouteHeader(self.destination_lid, self.source_lid, words, service_level=self.service_level)
         return with_crcs(lrh.pack() + transport, has_grh=False)
+
+
+def _extended(opcode: RcOpcode) -> list[tuple[struct.Struct, tuple[str, ...]]]:
+    """The extended headers of an opcode, in their order: layout, and the fields that it has."""
+    headers: list[tuple[struct.Struct, tuple[str, ...]]] = []
+    if opcode in RDMA_HEADED:
+        headers.append((RETH, ("remote_address", "remote_key", "length")))
+    if opcode in ATOMIC_HEADED:
+        headers.append((ATOMIC_ETH, ("remote_address", "remote_key", "swap_add", "compare")))
+    if opcode in ACK_HEADED:
+        headers.append((AETH, ("word",)))
+    if opcode is RcOpcode.ATOMIC_ACKNOWLEDGE:
+        headers.append((ATOMIC_ACK_ETH, ("original",)))
+    if opcode in IMMEDIATE_HEADED:
+        headers.append((IMMEDIATE, ("immediate",)))
+    return headers
 
 
 class SentMessages:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import json
 import os
 import selectors
@@ -20,7 +21,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ibbond.errors import Refused
 from ibbond.host import credentials
@@ -58,6 +59,15 @@ class Feed:
 
 
 Handler = Callable[..., object]
+MAX_REASON = 300  # characters
+ARGUMENTS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("host", "path", "text", "device", "address", "bond", "port", "table", "file", "cable"), str),
+    **dict.fromkeys(("cables", "nodes", "pkeys"), list),
+    **dict.fromkeys(("up", "past"), bool),
+    "lid": int,
+    "percent": (int, float),
+}
+LISTS = {"cables": str, "nodes": str, "pkeys": int}
 TOO_MANY = {
     "refused": {
         "what": "the lab takes no more connections",
@@ -172,15 +182,8 @@ class ControlServer:
         if client.gone:
             return
         try:
-            request = json.loads(line)
-            handler = self._handlers.get(request["do"])
-            if handler is None:
-                raise Refused(
-                    f"the lab does not know the request {request['do']}",
-                    why="it may be of another version",
-                    fix="Take the lab down and up again",
-                )
-            result = handler(**request.get("with", {}))
+            handler, words = self._understood(line)
+            result = handler(**words)
             if isinstance(result, WithDescriptors):
                 result, descriptors, owned = result
             if isinstance(result, Lease):
@@ -203,6 +206,28 @@ class ControlServer:
         finally:
             for descriptor in owned:
                 os.close(descriptor)
+
+    def _understood(self, line: bytes) -> tuple[Handler, dict[str, Any]]:
+        """The handler of a request and what to call it with; `Refused` where it does not fit."""
+        try:
+            request = json.loads(line)
+            do, words = str(request["do"]), request.get("with", {})
+            handler = self._handlers.get(do)
+            if handler is not None:
+                inspect.signature(handler).bind(**words)
+                for name, value in words.items():
+                    check_argument(name, value)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self._faults.malformed[Entry.CONTROL] += 1
+            fix = "See backend/control_socket.py for what a request looks like"
+            raise Refused("cannot read this request", why=str(error)[:MAX_REASON], fix=fix) from None
+        if handler is None:
+            raise Refused(
+                f"the lab does not know the request {do[:MAX_REASON]}",
+                why="it may be of another version",
+                fix="Take the lab down and up again",
+            )
+        return handler, words
 
     def _hand_out(self) -> None:
         while self._published:
@@ -274,6 +299,17 @@ class Client:
         with contextlib.suppress(BlockingIOError):
             while self.waiting:
                 del self.waiting[: self.socket.send(self.waiting)]
+
+
+def check_argument(name: str, value: object) -> None:
+    """TypeError where an argument of this name is never of this type."""
+    kind = ARGUMENTS.get(name)
+    if kind is None:
+        return
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} is a {type(value).__name__}")
+    if isinstance(value, list) and not all(type(each) is LISTS[name] for each in value):
+        raise TypeError(f"{name} has something in it that is not {LISTS[name].__name__}")
 
 
 def namespace_of(process: int) -> int:

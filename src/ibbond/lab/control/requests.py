@@ -183,6 +183,8 @@ class Requests:
 
     def subnet(self, table: str) -> list[Row]:
         """A table of `lab.control.subnet_tables`."""
+        if table not in TABLES:
+            raise unknown(f"no table {table} of the subnet", table, TABLES)
         self._lab.loop.settle()
         return TABLES[table](self._lab.network.subnet, self._lab.topology.end_for_people)
 

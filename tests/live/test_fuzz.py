@@ -1,0 +1,68 @@
+"""A running lab under everything that a hostile program in a host may send: it answers, forwards, and does not grow.
+
+`IBBOND_FUZZ_SECONDS` is the time for all ways in together (`./test --soak`: 600); `IBBOND_FUZZ_SEED` repeats a run.
+"""
+
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ibbond.backend.control_socket import Control
+from tests.live import fuzzers
+from tests.live.test_soak import occupied
+from tests.live.view_lab import ViewLab, ibbond, unique
+
+SECONDS = float(os.environ.get("IBBOND_FUZZ_SECONDS", "12")) / len(fuzzers.ENTRIES)
+SEED = int(os.environ.get("IBBOND_FUZZ_SEED", random.SystemRandom().randrange(1 << 32)))
+GROWTH_KB = 12_288  # of resident memory: queues and caches that have a bound
+CALM_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[ViewLab]:
+    name = unique("fuzz")
+    ibbond("lab", "up", "--name", name)
+    try:
+        yield ViewLab(name)
+    finally:
+        ibbond("lab", "down", "--name", name, check=False)
+
+
+def facts(lab: ViewLab) -> dict[str, Any]:
+    with Control.of(lab.name) as control:
+        status = control.ask("status")
+    assert isinstance(status, dict)
+    return status
+
+
+def fuzz(lab: ViewLab, entry: str, seed: int, seconds: float) -> int:
+    done = lab.run(sys.executable, fuzzers.__file__, entry, str(seed), str(seconds), timeout=seconds + 60)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("entry", fuzzers.ENTRIES)
+def test_the_lab_goes_on(lab: ViewLab, entry: str) -> None:
+    print(f"again: IBBOND_FUZZ_SEED={SEED} IBBOND_FUZZ_SECONDS={SECONDS * len(fuzzers.ENTRIES):g}")
+    pid = facts(lab)["pid"]
+    fuzz(lab, entry, SEED + 1, min(1.0, SECONDS))  # what is allocated once is there now
+    before = occupied(pid)
+    sent = fuzz(lab, entry, SEED, SECONDS)
+    assert sent > 20
+    began = time.monotonic()
+    status = facts(lab)
+    assert time.monotonic() - began < 5
+    assert status["faults"] == {}, lab.log[-5000:]
+    assert lab.run("ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.2").returncode == 0
+    until = time.monotonic() + CALM_S
+    while (after := occupied(pid))[1:] != before[1:] and time.monotonic() < until:
+        time.sleep(0.1)
+    print(f"{entry}: {sent} sent; kB, descriptors, threads: {before}, then {after}")
+    assert after[1:] == before[1:], sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+    assert after[0] - before[0] < GROWTH_KB

@@ -1,6 +1,7 @@
 """`ibbond check` on hosts of the real driver: a good one is clean, and each way of breaking it is found by its rule."""
 
 import json
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,7 @@ BREAK = {
     " echo none > bond0/bonding/fail_over_mac",
     "mtu-left-over": "ip link set bond0 mtu 1500",
     "no-updelay": "echo ib0 > bond0/bonding/primary",
+    "long-updelay": "echo 3600000 > bond0/bonding/updelay",
     "slow-detection": "echo 1000 > bond0/bonding/miimon",
     "downdelay-drops-carrier": "echo 200 > bond0/bonding/downdelay",
     "no-group-reports": "echo 0 > bond0/bonding/resend_igmp",
@@ -44,6 +46,23 @@ BREAK = {
     "member-has-address": "ip addr add 10.5.0.1/24 dev ib1",
     "identity-left-over": "echo -ib0 > bond0/bonding/slaves; echo -ib1 > bond0/bonding/slaves",
     "moves-without-primary": "echo ib1 > bond0/bonding/active_slave",
+    "arp-off": "ip link set bond0 arp off",
+    "arp-ignored": "sysctl -qw net.ipv4.conf.bond0.arp_ignore=8 net.ipv4.conf.all.arp_ignore=8",
+    "route-through-member": "ip route add 10.77.0.0/16 via 10.0.0.9 dev ib0 onlink; "
+    "ip route add default via 10.0.0.8 dev ib1 onlink table 77 metric 5; "
+    "ip -6 route add 2001:db8:7::/48 dev ib1 metric 9",
+    "member-route-first": "ip addr del 10.0.0.1/24 dev bond0; ip addr add 10.0.0.7/24 dev ib0; "
+    "ip addr add 10.0.0.1/24 dev bond0",
+    "shared-subnet": "ip link add d0 type dummy; ip link set d0 arp on up; ip addr add 10.0.0.9/24 dev d0",
+}
+BY_A_PERSON = {  # a cable, or a device that is not there
+    "no-active-member",
+    "member-down",
+    "member-flaps",
+}
+LEAVES = {  # what a cure that is not the last word leaves
+    "pkey-differs": {"one-member"},
+    "fail-over-mac": {"one-member", "identity-left-over"},
 }
 
 
@@ -88,6 +107,83 @@ def test_each_way_of_breaking_it_is_found(good: Host, rule: str) -> None:
     good.sh(f"cd /sys/class/net; {BREAK[rule]}")
     found = rules(good)
     assert rule in found, found
+
+
+def commands(host: Host, rule: str) -> list[str]:
+    """The commands in the fix of the findings of one rule."""
+    report = json.loads(host.ibbond("check", "--json").out)
+    return [command for finding in report["findings"] if finding["rule"] == rule for command in finding["commands"]]
+
+
+def type_in(host: Host, command: str) -> None:
+    """As a shell would: `ibbond` in the warm interpreter, anything else as it stands."""
+    words = shlex.split(command)
+    if words[0] == "ibbond":
+        host.ok(*words[1:])
+    else:
+        host.sh(command)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in BREAK if rule not in BY_A_PERSON])
+def test_the_commands_of_each_fix_clear_the_finding_and_make_no_other(good: Host, rule: str) -> None:
+    good.sh(f"cd /sys/class/net; {BREAK[rule]}")
+    typed = commands(good, rule)
+    assert typed
+    for command in typed:
+        type_in(good, command)
+    report = json.loads(good.ibbond("check", "--json").out)
+    left = {finding["rule"] for finding in report["findings"] if finding["severity"] != "note"}
+    assert left <= LEAVES.get(rule, set()), (typed, report["findings"])
+    assert rule not in {finding["rule"] for finding in report["findings"]}, typed
+
+
+@pytest.mark.parametrize("rule", sorted(BY_A_PERSON))
+def test_where_no_command_helps_a_person_is_told_what_to_do(good: Host, rule: str) -> None:
+    good.sh(f"cd /sys/class/net; {BREAK[rule]}")
+    report = json.loads(good.ibbond("check", "--json").out)
+    for finding in report["findings"]:
+        if finding["rule"] == rule:
+            assert finding["commands"] == []
+            assert finding["advice"]
+
+
+def test_a_duplicate_address_is_found_and_its_cure_works_once_the_other_host_is_gone(good: Host) -> None:
+    """A second device on the hub stands for the other host; accept_dad 2 makes the kernel turn IPv6 off."""
+    good.sh(
+        "ip netns add other; ip link add ib9 address 80:00:02:0f:fe:80:00:00:00:00:00:00:00:02:c9:03:00:10:03:01"
+        f" group {good.group} type lookib; ip link set ib9 netns other;"
+        "ip -n other link set ib9 up; ip -n other addr add 2001:db8::1/64 dev ib9 nodad; sleep 0.3;"
+        "ip addr add 2001:db8::1/64 dev bond0;"
+        "for i in $(seq 100); do ip -6 addr show dev bond0 | grep -q dadfailed && break; sleep 0.1; done"
+    )
+    assert rules(good)["dad-failed"] == ["2001:db8::1/64 of bond0 is not used: another host has it (dadfailed)"]
+    good.ok("collect", "-o", "/tmp/duplicate")
+    assert "dad-failed" in rules(good, "--root", "/tmp/duplicate")
+    report = json.loads(good.ibbond("check", "--json").out)
+    (advice,) = (finding["advice"] for finding in report["findings"] if finding["rule"] == "dad-failed")
+    good.sh(f"rm -r /tmp/duplicate; ip -n other addr flush dev ib9; {advice.partition(': ')[2]}")
+    assert "dad-failed" not in rules(good)
+    good.sh(
+        "local=$(ip -6 -o addr show dev bond0 scope link | awk '{print $4}');"
+        "ip -n other addr add $local dev ib9 nodad; sysctl -qw net.ipv6.conf.bond0.accept_dad=2;"
+        "ip link set bond0 down; ip link set bond0 up;"
+        "for i in $(seq 100); do [ $(cat /proc/sys/net/ipv6/conf/bond0/disable_ipv6) = 1 ] && break; sleep 0.1; done"
+    )
+    assert "ipv6-off" in rules(good)
+    typed = commands(good, "ipv6-off")
+    good.sh("ip netns del other")
+    for command in typed:
+        type_in(good, command)
+    assert "ipv6-off" not in rules(good)
+
+
+def test_two_interfaces_of_one_port(good: Host) -> None:
+    address = "80:00:02:77:fe:80:00:00:00:00:00:00:00:02:c9:03:00:10:00:01"
+    good.run("ip", "link", "add", "ib0.1", "address", address, "group", str(good.group), "type", "lookib")
+    good.sh("ip link set ib1 nomaster; ip link set ib0.1 master bond0; sleep 0.2")
+    found = rules(good)
+    assert "same-port" in found
+    assert "one-adapter" not in found
 
 
 def test_members_on_one_adapter(host: Host) -> None:

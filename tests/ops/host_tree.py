@@ -90,6 +90,7 @@ class HostTree:
             put(self.root, f"{base}/{key}", str(value))
         infiniband = first["type"] == "32"
         values = {**GOOD, "fail_over_mac": int(infiniband), **options}
+        values["num_unsol_na"] = values["num_grat_arp"]
         texts = {
             "slaves": " ".join(members),
             "active_slave": active,

@@ -11,8 +11,9 @@ from ibbond.abi.ip_text import HopText, RouteText
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.quirks import PATCHES, QUIRKS
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
+from ibbond.config.desired import Desired, Match, Problem, Setting, Source
 from ibbond.ops.check import RULES, check, is_clean
-from ibbond.ops.facts import BondFacts, DeviceFacts, HostFacts, MemberFacts, PortFacts
+from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, MemberFacts, PortFacts
 from ibbond.ops.rule import Severity
 from ibbond.ops.rules_kernel import UNSEEN
 from ibbond.ops.rules_options import announcements_sent
@@ -139,6 +140,20 @@ def one_port(**changes: object) -> tuple[MemberFacts, MemberFacts]:
     )
 
 
+def expected(*names: str) -> tuple[Expected, ...]:
+    return tuple(Expected(Match((name,)), "/etc/network/interfaces:7") for name in names)
+
+
+def files(*problems: str, name: str = "bond0", **options: str) -> Desired:
+    """What /etc/network/interfaces asks for: a bond with these options, and what is wrong with it."""
+    source = Source("/etc/network/interfaces", 7)
+    desired = Desired(problems=[Problem(kind, source, "it is wrong", "Write it right", name) for kind in problems])
+    own = desired.bond(name, "ifupdown", source)
+    own.is_defined = True
+    own.options |= {option: Setting(text, source) for option, text in options.items()}
+    return desired
+
+
 OTHER_SUBNET = bytes.fromhex("80000209fec0000000000001") + address(2)[12:]
 OTHER_DEVICE = DeviceFacts("eno1", 1, True, True, 1500, addresses=("10.0.0.9/24",), flags=0x1043)
 THROUGH = RouteText(4, "10.77.0.0/16", (HopText("ib0", "10.0.0.2", onlink=True),))
@@ -160,7 +175,11 @@ BROKEN: dict[str, Callable[[], BondFacts | HostFacts]] = {
     "no-effect": lambda: bond(options={"arp_missed_max": 5}),
     "ipv6-link-local": lambda: bond(own_addresses=("fe80::1/64",)),
     "one-member": lambda: bond(member(0)),
-    "missing-member": lambda: bond(expected=("ib0", "ib1", "ib2"), expected_from="/etc/network/interfaces"),
+    "missing-member": lambda: bond(expected=expected("ib0", "ib1", "ib2")),
+    "option-differs": lambda: replace(host(bond()), desired=files(miimon="50")),
+    "option-misplaced": lambda: replace(host(bond()), desired=files("option-misplaced")),
+    "option-unknown": lambda: replace(host(bond()), desired=files("option-unknown")),
+    "missing-bond": lambda: replace(host(bond()), desired=files(name="bond9")),
     "bond-down": lambda: bond(up=False),
     "no-active-member": lambda: bond(active=None),
     "member-down": lambda: bond(member(0), member(1, link="down", carrier=False)),
@@ -323,8 +342,8 @@ def test_an_option_that_cannot_be_set_back_in_this_mode_is_left_alone() -> None:
 
 
 def test_members_that_cannot_be_added_are_not_offered() -> None:
-    expected = bond(member(0), expected=("ib0", "ib7"), expected_from="/etc/network/interfaces")
-    (missing,) = (f for f in check(host(expected)) if f.rule.id == "missing-member")
+    wanted = bond(member(0), expected=expected("ib0", "ib7"))
+    (missing,) = (f for f in check(host(wanted)) if f.rule.id == "missing-member")
     assert (missing.found.run, "no device ib7" in missing.found.fix) == ((), True)
     free = replace(member(1).device, name="ib5")
     (one,) = (f for f in check(host(bond(member(0)), free)) if f.rule.id == "one-member")

@@ -96,6 +96,8 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     from dataclasses import replace
 
     from ibbond.backend.kernel.bonds import KernelBackend
+    from ibbond.config.desired import Match
+    from ibbond.ops.facts import Expected
     from ibbond.ops.read_facts import kernel_facts, lab_facts
     from ibbond.ops.saved import opened
 
@@ -103,7 +105,8 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     if root is not None:
         with opened(root) as copy:
             kernel = KernelBackend(copy)
-            facts = kernel_facts(kernel, chosen(kernel, names, str(root)), failures_allowed=max_failures)
+            facts = kernel_facts(kernel, chosen(kernel, names), failures_allowed=max_failures)
+            facts = of_these(facts, names, str(root))
     elif host:
         from ibbond.cli.addr import backend_of
 
@@ -112,11 +115,15 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
         facts = lab_facts(backend, names, cables_of(host, lab), lab=lab, failures_allowed=max_failures)
     else:
         kernel = KernelBackend()
-        facts = kernel_facts(kernel, chosen(kernel, names, "this host"), failures_allowed=max_failures)
+        facts = kernel_facts(kernel, chosen(kernel, names), failures_allowed=max_failures)
+        facts = of_these(facts, names, "this host")
     if expect:
         facts = replace(
             facts,
-            bonds=tuple(replace(bond, expected=tuple(expect), expected_from="--expect") for bond in facts.bonds),
+            bonds=tuple(
+                replace(bond, expected=tuple(Expected(Match((name,)), "--expect") for name in expect))
+                for bond in facts.bonds
+            ),
         )
     return facts
 
@@ -152,22 +159,31 @@ def where(bonds: Sequence[str], lab: str) -> tuple[str, list[str]]:
     return hosts.pop(), [name.device for name in names]
 
 
-def chosen(kernel: KernelBackend, names: list[str], place: str) -> list[str]:
-    """The named bonds, which must exist, or all. Refused where there is none to check."""
-    if kernel.files.live:
-        kernel.read("bonding_masters")
+def chosen(kernel: KernelBackend, names: list[str]) -> list[str]:
+    """The named bonds that exist, or all."""
     found = kernel.bonds()
+    return [name for name in names if name in found] if names else found
+
+
+def of_these(facts: HostFacts, names: list[str], place: str) -> HostFacts:
+    """Of the files, too, what concerns the named bonds. Refused for a name that neither the host nor its files have."""
+    from dataclasses import replace
+
+    desired = facts.desired
+    known = sorted({*facts.bond_names, *(bond.name for bond in desired.bonds if bond.is_defined)})
     for name in names:
-        if name not in found:
+        if name not in known:
             raise Refused(
                 f"cannot check {name}",
                 why=f"{place} has no bond of that name",
-                fix=f"Its bonds are {', '.join(found) or 'none'}",
+                fix=f"Its bonds are {', '.join(known) or 'none'}",
             )
-    if not found:
-        fix = "Make one: ibbond bond create bond0" if kernel.files.live else "Name a copy of a host that has bonds"
+    if not known:
+        fix = "Make one: ibbond bond create bond0" if place == "this host" else "Name a copy of a host that has bonds"
         raise Refused(f"cannot check the bonds of {place}", why="it has none", fix=fix)
-    return names or found
+    if not names:
+        return facts
+    return replace(facts, desired=replace(desired, bonds=[bond for bond in desired.bonds if bond.name in names]))
 
 
 def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]) -> str:
@@ -175,16 +191,17 @@ def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]
     from ibbond.ops.rule import Severity
 
     lines: list[str] = []
-    for bond in facts.bonds:
-        own = [finding for finding in findings if finding.bond == bond.name]
+    names = dict.fromkeys([*(bond.name for bond in facts.bonds), *(finding.bond for finding in findings)])
+    for name in names:
+        own = [finding for finding in findings if finding.bond == name]
         counts = {each: sum(f.severity is each for f in own) for each in Severity}
         words = [f"{n} {each.value}{'' if n == 1 else 's'}" for each, n in counts.items() if n]
-        lines.append(f"{bond.name}: {', '.join(words) if words else 'clean'}")
+        lines.append(f"{name}: {', '.join(words) if words else 'clean'}")
         for finding in own:
             lines.append(f"  {finding.severity.value}: {finding.found.what} [{finding.rule.id}]")
             lines.append(f"    why: {finding.why}.")
             lines.append(f"    fix: {finding.found.fix}")
-        if (each := untold[bond.name]).facts:
+        if (each := untold.get(name)) is not None and each.facts:
             lines.append(f"  not told: {told_of(each.facts)}; without it {len(each.rules)} of the rules see less")
     lines += [f"{sentence}; nothing of it was judged" for sentence in facts.unreadable.values()]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from ibbond.ops import needs
 from ibbond.ops.facts import BondFacts, HostFacts
 from ibbond.ops.needs import Unknown
 from ibbond.ops.rule import Finding, Rule, Severity
+from ibbond.ops.rules_files import FILE_RULES, missing_bonds
 from ibbond.ops.rules_kernel import KERNEL_RULES
 from ibbond.ops.rules_members import MEMBER_RULES
 from ibbond.ops.rules_network import NETWORK_RULES
@@ -20,7 +21,7 @@ from ibbond.ops.rules_options import OPTION_RULES
 from ibbond.ops.rules_ports import PORT_RULES
 
 RULES: dict[str, Rule] = {
-    rule.id: rule for rule in (*OPTION_RULES, *MEMBER_RULES, *PORT_RULES, *NETWORK_RULES, *KERNEL_RULES)
+    rule.id: rule for rule in (*OPTION_RULES, *MEMBER_RULES, *PORT_RULES, *NETWORK_RULES, *FILE_RULES, *KERNEL_RULES)
 }
 ORDER = list(Severity)
 
@@ -36,6 +37,8 @@ def check(host: HostFacts, *, ignore: Collection[str] = ()) -> list[Finding]:
             for each in rule.look(host, bond)
         ]
         findings.extend(sorted(found, key=lambda finding: ORDER.index(finding.severity)))
+    if "missing-bond" not in ignore:
+        findings.extend(Finding(RULES["missing-bond"], name, found) for name, found in missing_bonds(host))
     return findings
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from ibbond.abi.ip_text import render_addresses, render_routes
 from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, SAVED_LOG, KernelBackend
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
-from ibbond.config.members import PATTERNS
+from ibbond.config.files import PATTERNS
 from ibbond.errors import Refused
 from ibbond.ops import read_network
 from ibbond.ops.read_facts import NEIGHBORS, ask_neighbors

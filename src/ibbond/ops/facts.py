@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ibbond.abi.ip_text import RouteText
 from ibbond.bonding.option import Mode, Version
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
+from ibbond.config.desired import Desired, Match
 from ibbond.wire.hardware_type import INFINIBAND
 
 IFF_NOARP = 0x80
@@ -99,14 +100,21 @@ class MemberFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """A member that a bond should have, and what says so: a place in a file, or `--expect`."""
+
+    match: Match
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class BondFacts:
-    """A bond. `expected` are the members that the host's configuration gives it, where one was found."""
+    """A bond. `expected` are the members that the host's configuration, or the person who asks, gives it."""
 
     snapshot: BondSnapshot
     device: DeviceFacts
     members: tuple[MemberFacts, ...]
-    expected: tuple[str, ...] | None = None
-    expected_from: str = ""
+    expected: tuple[Expected, ...] = ()
     generated_link_local: bool = True  # made from the hardware address, as addr_gen_mode eui64 does
 
     @property
@@ -151,7 +159,7 @@ class HostFacts:
     `where` and `lab` name it, the lab only where commands must (a lab host that is looked at from outside).
     `bonds` are those to judge, `bond_names` all that there are.
     `sysctls` maps `ipv4/conf/bond0/arp_ignore` to its value; `devices` has every device, members and bonds too.
-    `unreadable` has a sentence for each bond that could not be judged at all.
+    `unreadable` has a sentence for each bond that could not be judged at all. `desired` is what its files want.
     """
 
     bonds: tuple[BondFacts, ...]
@@ -166,6 +174,7 @@ class HostFacts:
     routes: tuple[RouteText, ...] | None = None
     sysctls: Mapping[str, int] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    desired: Desired = field(default_factory=Desired)
 
     def conf(self, family: str, device: str, name: str) -> int | None:
         """What holds for a device: the greater of its own value and that of `all`, as the kernel reads arp_ignore."""

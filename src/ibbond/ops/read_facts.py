@@ -20,10 +20,10 @@ from ibbond.backend.contract import Backend
 from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.bonding.snapshot import BondSnapshot
-from ibbond.config.members import configured_members
+from ibbond.config.files import configured
 from ibbond.errors import Malformed, Refused
 from ibbond.ops import read_network
-from ibbond.ops.facts import BondFacts, DeviceFacts, HostFacts, MemberFacts, PortFacts
+from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, MemberFacts, PortFacts
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 NEIGHBORS = "ibbond/neighbors"  # in a saved copy: one file per adapter and port, as smpquery printed it
@@ -43,16 +43,18 @@ def kernel_facts(host: KernelBackend, bonds: list[str], *, failures_allowed: int
     """Facts of these bonds of this host, or of a saved copy; a bond that cannot be read is named with the reason."""
     snapshots, unreadable = _snapshots(host, bonds)
     devices = _devices(host, snapshots)
-    configured = configured_members(host.files.root)
+    desired = configured(host.files.root)
 
     def facts(snapshot: BondSnapshot) -> BondFacts:
-        given = configured.get(snapshot.name)
         return BondFacts(
             snapshot=snapshot,
             device=devices[snapshot.name],
             members=tuple(MemberFacts(member, devices[member.name]) for member in snapshot.members),
-            expected=tuple(given.members) if given else None,
-            expected_from=given.file if given else "",
+            expected=tuple(
+                Expected(member.match, str(member.source))
+                for bond in desired.of(snapshot.name)
+                for member in bond.members
+            ),
             generated_link_local=sysctls.get(f"ipv6/conf/{snapshot.name}/addr_gen_mode", 0) == 0,
         )
 
@@ -66,7 +68,8 @@ def kernel_facts(host: KernelBackend, bonds: list[str], *, failures_allowed: int
         devices=devices,
         routes=None if routes is None else tuple(routes),
         sysctls=sysctls,
-        unreadable=unreadable,
+        unreadable=unreadable | {p.source.file: p.what for p in desired.problems if p.kind == "config-unreadable"},
+        desired=desired,
         bond_names=frozenset(host.bonds()),
     )
 

@@ -39,7 +39,7 @@ class Found:
     def fix(self) -> str:
         """Commands and advice in one line."""
         commands = " && ".join(self.run)
-        return f"{commands} ({self.do})" if commands and self.do else commands or self.do
+        return f"{commands} ({self.do[:1].lower()}{self.do[1:]})" if commands and self.do else commands or self.do
 
 
 Look = Callable[[HostFacts, BondFacts], Iterator[Found]]

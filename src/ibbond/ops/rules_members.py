@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ibbond.bonding.option import Mode
-from ibbond.ops.facts import BondFacts, DeviceFacts, HostFacts, MemberFacts
+from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, MemberFacts
 from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command, system_command, write_command
 from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.ipoib import CONNECTED_MTU
@@ -28,7 +28,7 @@ def one_member(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     if count >= 2:
         return
     what = f"{bond.name} has {count} member{'' if count == 1 else 's'} ({bond.members[0].name if count else 'none'})"
-    absent = [name for name in bond.expected or () if bond.member(name) is None]
+    absent = absent_members(host, bond)
     if any(name in host.devices for name in absent):
         return  # missing-member says which one, and how
     free = free_devices(host, bond)[: 2 - count]
@@ -66,15 +66,26 @@ def free_devices(host: HostFacts, bond: BondFacts) -> list[DeviceFacts]:
     return chosen
 
 
-def missing_member(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    for name in bond.expected or ():
-        if bond.member(name) is not None:
+def absent_members(host: HostFacts, bond: BondFacts) -> dict[str, Expected]:
+    """Members that the bond should have and has not, by name. A pattern that some member fits is content."""
+    absent: dict[str, Expected] = {}
+    for expected in bond.expected:
+        match = expected.match
+        if not match.is_known or any(match.fits(member.name, member.address) for member in bond.members):
             continue
+        fitting = [name for name, device in host.devices.items() if match.fits(name, device.hardware_address)]
+        for name in fitting[:1] or match.names[:1]:
+            absent.setdefault(name, expected)
+    return absent
+
+
+def missing_member(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    for name, expected in absent_members(host, bond).items():
         device = host.devices.get(name)
         run: tuple[str, ...] = ()
         do = ""
         if host.devices and device is None:
-            do = f"There is no device {name} on this host: load its driver, or correct {bond.expected_from}"
+            do = f"There is no device {name} on this host: load its driver, or correct {expected.source}"
         elif device is not None and device.master in host.bond_names:
             run = (bond_command(host, "remove", device.master or "", name), _add(host, bond, name))
         elif device is not None and device.master is not None:
@@ -82,7 +93,7 @@ def missing_member(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         else:
             run = (_add(host, bond, name),)
         yield Found(
-            f"{name} is not a member of {bond.name}", run, do, name, f"{bond.expected_from} says that it should be"
+            f"{name} is not a member of {bond.name}", run, do, name, f"{expected.source} says that it should be"
         )
 
 

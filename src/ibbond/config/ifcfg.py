@@ -1,0 +1,164 @@
+"""ifcfg files as a desired state: initscripts and NetworkManager's plugin (RHEL), wicked (SUSE).
+
+Read first: sysconfig.txt of initscripts, nm-settings-ifcfg-rh(5); ifcfg(5), ifcfg-bonding(5), ifcfg-ipoib(5) of wicked.
+On RHEL a member names its bond (MASTER, MASTER_UUID), on SUSE a bond its members (BONDING_SLAVE_n). Left out: aliases,
+rules, what /etc/sysconfig/network says for all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ibbond.config.desired import (
+    Desired,
+    DesiredBond,
+    DesiredMember,
+    DesiredRoute,
+    Match,
+    Setting,
+    Source,
+    hardware_address,
+    pkey_names,
+    set_option,
+)
+from ibbond.config.ifupdown import with_prefix
+from ibbond.config.lines import Entry, assignments
+
+RHEL, SUSE = "initscripts", "wicked"
+PATTERNS = (
+    "etc/sysconfig/network-scripts/ifcfg-*",
+    "etc/sysconfig/network-scripts/route-*",
+    "etc/sysconfig/network/ifcfg-*",
+    "etc/sysconfig/network/ifroute-*",
+)
+YES = ("yes", "true", "1", "y", "t")
+STARTS = ("auto", "boot", "onboot", "on", "hotplug", "nfsroot")
+
+Values = dict[str, Entry]
+
+
+def read(files: Mapping[str, str]) -> Desired:
+    """The bonds of these files."""
+    desired = Desired()
+    uuids: dict[str, str] = {}
+    whole = {path: assignments(text, path) for path, text in sorted(files.items()) if "/ifcfg-" in f"/{path}"}
+    for path, values in whole.items():
+        if _is_bond(values):
+            _bond(desired, path, values, files)
+            if uuid := _text(values, "UUID"):
+                uuids[uuid] = device_of(path, values)
+    for path, values in whole.items():
+        _member(desired, path, values, uuids)
+    return desired
+
+
+def device_of(path: str, values: Values) -> str:
+    return _text(values, "DEVICE") or path.rpartition("/")[2].removeprefix("ifcfg-")
+
+
+def _text(values: Values, *keys: str) -> str:
+    return next((values[key].value for key in keys if key in values and values[key].value), "")
+
+
+def _is_bond(values: Values) -> bool:
+    return _text(values, "TYPE").lower() == "bond" or _text(values, "BONDING_MASTER").lower() in YES
+
+
+def _tool(path: str, values: Values) -> str:
+    return SUSE if "sysconfig/network/" in path or "STARTMODE" in values else RHEL
+
+
+def _bond(desired: Desired, path: str, values: Values, files: Mapping[str, str]) -> None:
+    name, tool = device_of(path, values), _tool(path, values)
+    bond = desired.bond(name, tool, Source(path))
+    bond.is_defined = True
+    if tool == SUSE:
+        bond.starts = _text(values, "STARTMODE").lower() in STARTS
+    else:
+        bond.starts = _text(values, "ONBOOT").lower() not in ("no", "false", "0", "n", "f")
+    for key in ("BONDING_OPTS", "BONDING_MODULE_OPTS"):
+        if key in values:
+            options(desired, bond, values[key])
+    slaves = [key for key in values if re.fullmatch(r"BONDING_SLAVE_?\d+", key) and values[key].value]
+    for key in sorted(slaves, key=lambda key: int(re.sub(r"\D", "", key))):
+        bond.members.append(DesiredMember(_suse_member(values[key].value), values[key].source))
+    _layer_3(bond, values)
+    _routes(bond, path, name, files)
+
+
+def _suse_member(text: str) -> Match:
+    """A name, or older SUSE's `bus-pci-...` and `id-00:11:...`, of which only the address says which device it is."""
+    if text.startswith(("bus-", "eth-bus-")):
+        return Match()
+    if text.startswith(("id-", "eth-id-")):
+        return Match(address=hardware_address(text.rpartition("id-")[2]))
+    return Match((text,))
+
+
+def options(desired: Desired, bond: DesiredBond, entry: Entry) -> None:
+    """`mode=active-backup miimon=100 arp_ip_target=+10.0.0.1,+10.0.0.2`, as the module takes them."""
+    for word in entry.value.split():
+        option, equals, text = word.partition("=")
+        if equals:
+            set_option(desired, bond, option, text, entry.source)
+
+
+def _layer_3(bond: DesiredBond, values: Values) -> None:
+    for key, entry in values.items():
+        if match := re.fullmatch(r"IPADDR(_?\w*)", key):
+            prefix = _text(values, f"PREFIX{match[1]}", f"PREFIXLEN{match[1]}", f"NETMASK{match[1]}")
+            bond.addresses.append(Setting(with_prefix(entry.value, prefix), entry.source))
+        elif key in ("IPV6ADDR", "IPV6ADDR_SECONDARIES"):
+            bond.addresses += [Setting(word, entry.source) for word in entry.value.split()]
+        elif key in ("GATEWAY", "IPV6_DEFAULTGW"):
+            bond.routes.append(DesiredRoute("default", entry.value, entry.source))
+        elif re.fullmatch(r"DNS\d+", key):
+            bond.dns.append(Setting(entry.value, entry.source))
+        elif key == "DOMAIN":
+            bond.search += [Setting(word, entry.source) for word in entry.value.split()]
+        elif key == "MTU" and entry.value:
+            bond.mtu = Setting(entry.value, entry.source)
+        elif key == "BOOTPROTO" and entry.value.lower().startswith("dhcp"):
+            bond.dhcp |= {6} if entry.value.endswith("6") else {4}
+
+
+def _routes(bond: DesiredBond, path: str, name: str, files: Mapping[str, str]) -> None:
+    """route-bond0 and ifroute-bond0: `NETWORK via GATEWAY`, or wicked's columns NETWORK GATEWAY."""
+    folder = path.rpartition("/")[0]
+    for other in (f"{folder}/route-{name}", f"{folder}/route6-{name}", f"{folder}/ifroute-{name}"):
+        for number, line in enumerate(files.get(other, "").splitlines(), 1):
+            found = re.match(r"([0-9a-fA-F.:/]+|default)\s+(?:via\s+)?([0-9a-fA-F.:]+)(?:\s|$)", line)
+            if found:
+                bond.routes.append(DesiredRoute(found[1], found[2], Source(other, number)))
+
+
+def _member(desired: Desired, path: str, values: Values, uuids: Mapping[str, str]) -> None:
+    """A member of RHEL's kind, or a P_Key child that another file makes a member."""
+    name = device_of(path, values)
+    parent = _text(values, "PHYSDEV", "IPOIB_DEVICE")
+    key = _text(values, "PKEY_ID", "PKEY_ID_NM", "IPOIB_PKEY")
+    pkey = None
+    if re.fullmatch(r"(0[xX])?[0-9a-fA-F]+", key):
+        pkey = int(key, 0 if key[:2].lower() == "0x" or "IPOIB_PKEY" not in values else 16)
+    names = (name, *pkey_names(parent, pkey)) if parent and pkey is not None else (name,)
+    member = DesiredMember(Match(tuple(dict.fromkeys(names))), Source(path), pkey, parent)
+    if "CONNECTED_MODE" in values:
+        entry = values["CONNECTED_MODE"]
+        member.transport = Setting("connected" if entry.value.lower() in YES else "datagram", entry.source)
+    if "IPOIB_MODE" in values:
+        member.transport = Setting(values["IPOIB_MODE"].value, values["IPOIB_MODE"].source)
+    if "MTU" in values and values["MTU"].value:
+        member.mtu = Setting(values["MTU"].value, values["MTU"].source)
+    above = uuids.get(_text(values, "MASTER_UUID"), "") or _text(values, "MASTER")
+    above = uuids.get(above, above)
+    if above and _text(values, "SLAVE").lower() in ("", *YES):
+        entry = values.get("MASTER") or values["MASTER_UUID"]
+        member.source = entry.source
+        desired.bond(above, _tool(path, values), entry.source).members.append(member)
+    elif pkey is not None:
+        desired.children.append(member)
+    for bond in desired.bonds:  # of SUSE: what the member's own file says
+        for each in bond.members:
+            if each is not member and each.match.name == name:
+                each.transport, each.mtu = each.transport or member.transport, each.mtu or member.mtu

@@ -1,0 +1,155 @@
+"""Netplan's YAML as a desired state; cloud-init's network configuration version 2 is the same language.
+
+Read first: netplan's documentation of `bonds`, `ethernets`, `match`, `parameters`; bond_params_handlers in its parse.c.
+Files of /lib, /etc and /run are merged in the order of their base names, later ones win. Left out: what a renderer
+makes of it, devices that are neither bonds nor their members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ibbond.config.desired import (
+    Desired,
+    DesiredBond,
+    DesiredMember,
+    DesiredRoute,
+    Match,
+    Problem,
+    Setting,
+    Source,
+    hardware_address,
+    set_option,
+)
+from ibbond.config.yaml_file import Table, items, load, place, table, text_of
+from ibbond.errors import Malformed
+
+TOOL = "netplan"
+PATTERNS = ("lib/netplan/*.yaml", "etc/netplan/*.yaml", "run/netplan/*.yaml")
+PARAMETERS = {
+    "mode": "mode",
+    "lacp-rate": "lacp_rate",
+    "mii-monitor-interval": "miimon",
+    "min-links": "min_links",
+    "transmit-hash-policy": "xmit_hash_policy",
+    "ad-select": "ad_select",
+    "all-slaves-active": "all_slaves_active",
+    "all-members-active": "all_slaves_active",
+    "arp-interval": "arp_interval",
+    "arp-ip-targets": "arp_ip_target",
+    "arp-validate": "arp_validate",
+    "arp-all-targets": "arp_all_targets",
+    "up-delay": "updelay",
+    "down-delay": "downdelay",
+    "fail-over-mac-policy": "fail_over_mac",
+    "gratuitous-arp": "num_grat_arp",
+    "gratuitious-arp": "num_grat_arp",  # netplan's own first spelling
+    "packets-per-slave": "packets_per_slave",
+    "packets-per-member": "packets_per_slave",
+    "primary-reselect-policy": "primary_reselect",
+    "primary": "primary",
+    "resend-igmp": "resend_igmp",
+    "learn-packet-interval": "lp_interval",
+}
+MILLISECONDS = ("miimon", "arp_interval", "updelay", "downdelay")
+
+
+def read(files: Mapping[str, str], tool: str = TOOL) -> Desired:
+    """The bonds of these files; a file that cannot be read is a problem, and the others are read."""
+    desired = Desired()
+    ordered = sorted(files, key=lambda path: (path.rpartition("/")[2], path))
+    tables: list[tuple[str, Table]] = []
+    for path in ordered:
+        try:
+            tables.append((path, table(load(files[path], path).get("network"))))
+        except Malformed as malformed:
+            desired.problems.append(
+                Problem("config-unreadable", Source(path), str(malformed), "Correct the file; nothing in it counts")
+            )
+    for path, network in reversed(tables):  # an option that was set first stays
+        _bonds(desired, path, network, [each for _, each in tables], tool)
+    return desired
+
+
+def _bonds(desired: Desired, path: str, network: Table, all_of_them: list[Table], tool: str) -> None:
+    bonds = table(network.get("bonds"))
+    for name, value in bonds.items():
+        body = table(value)
+        bond = desired.bond(str(name), tool, place(bonds, name, path))
+        bond.is_defined = True
+        names = body.get("interfaces")
+        for index, each in enumerate(items(names)):
+            source = place(names, index, path) if isinstance(names, list) else place(body, "interfaces", path)
+            if text_of(each) and text_of(each) not in {str(member.match) for member in bond.members}:
+                bond.members.append(_member(text_of(each), source, path, all_of_them))
+        parameters = table(body.get("parameters"))
+        for key, parameter in parameters.items():
+            option = PARAMETERS.get(str(key), "")
+            text = " ".join(text_of(item) for item in items(parameter))
+            source = place(parameters, key, path)
+            if option in MILLISECONDS:
+                text = _milliseconds(text)
+            if option == "primary":
+                text = _device(text, all_of_them).name or text
+            set_option(desired, bond, option, text, source, known=PARAMETERS, word=str(key))
+        _layer_3(bond, body, path)
+
+
+def _milliseconds(text: str) -> str:
+    """netplan passes a bare number on as milliseconds, and lets units stand."""
+    from ibbond.config.networkd import span_ms
+
+    milliseconds = None if text.isdigit() else span_ms(text)
+    return text if milliseconds is None else str(int(milliseconds))
+
+
+def _member(name: str, source: Source, path: str, tables: list[Table]) -> DesiredMember:
+    member = DesiredMember(_device(name, tables), source)
+    for network in tables:
+        body = table(table(network.get("ethernets")).get(name))
+        for key, field in (("infiniband-mode", "transport"), ("mtu", "mtu")):
+            if key in body:
+                setattr(member, field, Setting(text_of(body[key]), place(body, key, path)))
+    return member
+
+
+def _device(name: str, tables: list[Table]) -> Match:
+    """What an id stands for: the name it is given, else what `match` says, else the id itself."""
+    match: Table = {}
+    given = ""
+    for network in tables:
+        body = table(table(network.get("ethernets")).get(name))
+        match = match or table(body.get("match"))
+        given = given or text_of(body.get("set-name"))
+    if given or not match:
+        return Match((given or name,))
+    pattern = text_of(match.get("name"))
+    if pattern and not any(character in pattern for character in "*?["):
+        return Match((pattern,))
+    return Match(glob=pattern, address=hardware_address(text_of(match.get("macaddress"))))
+
+
+def _layer_3(bond: DesiredBond, body: Table, path: str) -> None:
+    addresses = body.get("addresses")
+    for index, each in enumerate(items(addresses)):
+        text = text_of(next(iter(each)) if isinstance(each, dict) and each else each)
+        bond.addresses.append(Setting(text, place(addresses, index, path)))
+    for key, version in (("dhcp4", 4), ("dhcp6", 6)):
+        if body.get(key) is True:
+            bond.dhcp |= {version}
+    for key in ("gateway4", "gateway6"):
+        if key in body:
+            bond.routes.append(DesiredRoute("default", text_of(body[key]), place(body, key, path)))
+    for each in items(body.get("routes")):
+        route = table(each)
+        if "to" in route and "via" in route:
+            metric = route.get("metric")
+            number = metric if isinstance(metric, int) else 0
+            bond.routes.append(
+                DesiredRoute(text_of(route["to"]), text_of(route["via"]), place(route, "to", path), number)
+            )
+    servers = table(body.get("nameservers"))
+    for key, target in (("addresses", bond.dns), ("search", bond.search)):
+        target += [Setting(text_of(each), place(servers, key, path)) for each in items(servers.get(key))]
+    if "mtu" in body:
+        bond.mtu = bond.mtu or Setting(text_of(body["mtu"]), place(body, "mtu", path))

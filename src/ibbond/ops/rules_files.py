@@ -1,0 +1,219 @@
+"""Rules about what a host's files ask for and what its kernel holds: bonds, options, words that no tool understands.
+
+Read first: ops/rule.py, config/desired.py. Where several tools have the same bond, a setting arrived if one of them
+asks for what is there. Left out: members (missing-member), addresses, which others may add and remove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ibbond.bonding.option import Kind, Mode
+from ibbond.bonding.options import OPTIONS
+from ibbond.config import ifcfg, ifupdown, netplan, networkd, networkmanager, ofed
+from ibbond.config.desired import DesiredBond, Problem, Setting
+from ibbond.ops.facts import BondFacts, HostFacts
+from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command, system_command
+
+BRINGS_UP = {
+    networkd.TOOL: "networkctl reload",
+    netplan.TOOL: "netplan apply",
+    networkmanager.TOOL: "nmcli connection up {bond}",
+    ifupdown.TOOL: "ifup {bond}",
+    ifcfg.RHEL: "ifup {bond}",
+    ifcfg.SUSE: "wicked ifup {bond}",
+    ofed.TOOL: "/etc/init.d/openibd restart",
+}
+NOT_COMPARED = ("slaves", "active_slave", "num_unsol_na", "queue_id")
+
+
+def missing_bonds(host: HostFacts) -> Iterator[tuple[str, Found]]:
+    """Bonds that the files make at boot and that the host does not have: the name, and what is found."""
+    seen: set[str] = set()
+    for wanted in host.desired.bonds:
+        if not wanted.is_defined or not wanted.starts or wanted.name in host.bond_names or wanted.name in seen:
+            continue
+        seen.add(wanted.name)
+        names = [name for member in wanted.members if (name := member.match.name)]
+        present = [name for name in names if name in host.devices]
+        gone = [name for name in names if name not in host.devices]
+        by_tool = BRINGS_UP[wanted.tool].format(bond=wanted.name)
+        if names and not present:
+            run: tuple[str, ...] = ()
+            do = f"None of its members ({', '.join(names)}) is a device of this host: load their driver, then {by_tool}"
+        else:
+            run, do = (_create(host, wanted, present),), f"or let {wanted.tool} do it: {by_tool}"
+        yield (
+            wanted.name,
+            Found(
+                f"there is no bond {wanted.name}, although {wanted.source} asks for it"
+                + (f" (members {', '.join(names)})" if names else ""),
+                run,
+                do + (f"; {', '.join(gone)} must be added when there" if run and gone else ""),
+                why="A restart of the InfiniBand driver takes a bond along with its last member, see"
+                " quirk-last-member-takes-bond; or it was not made at boot",
+            ),
+        )
+
+
+def _create(host: HostFacts, wanted: DesiredBond, members: list[str]) -> str:
+    """The bond as the files have it, as far as `bond create` can make it."""
+    words = list(members)
+    for name, setting in wanted.options.items():
+        if name not in NOT_COMPARED and (name != "primary" or setting.text in members):
+            words += ["--set", f"{name}={setting.text}"]
+    for address in wanted.addresses:
+        words += ["--address", address.text] if "/" in address.text else []
+    if wanted.mtu and wanted.mtu.text.isdigit():
+        words += ["--mtu", wanted.mtu.text]
+    return bond_command(host, "create", wanted.name, *words)
+
+
+def options_differ(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    wanted: dict[str, list[Setting]] = {}
+    for desired in host.desired.of(bond.name):
+        for name, setting in (*desired.options.items(), *((("mtu", desired.mtu),) if desired.mtu else ())):
+            wanted.setdefault(name, []).append(setting)
+    misplaced = {problem.source for problem in host.desired.problems}
+    lost = {
+        name: settings[0]
+        for name, settings in wanted.items()
+        if settings[0].source not in misplaced and not any(_holds(bond, name, each.text) for each in settings)
+    }
+    if not lost:
+        return
+    pairs = [f"{name} is {_live(bond, name) or 'not set'}, not {setting.text}" for name, setting in lost.items()]
+    files = sorted({setting.source.file for setting in lost.values()})
+    untouched = "mode" in lost and _is_untouched(bond)
+    tool = host.desired.of(bond.name)[0].tool
+    yield Found(
+        f"{bond.name} is not as {' and '.join(files)} asks for: {'; '.join(pairs)}",
+        tuple(command for name, setting in lost.items() for command in _commands(host, bond, name, setting.text)),
+        f"at the next boot it will be so again: let {tool} make it, delete it before"
+        f" ({bond_command(host, 'delete', bond.name)}) and load the driver with max_bonds=0"
+        if untouched
+        else "",
+        why="It has the driver's defaults: it was there before its manager was, as when the module was loaded, which"
+        f" makes a bond0 of its own, and {tool} kept it"
+        if untouched
+        else "",
+    )
+
+
+def _holds(bond: BondFacts, name: str, text: str) -> bool:
+    """The kernel has what is wanted, cannot have it, or does not say."""
+    if name == "mtu":
+        return bond.device.mtu is None or not text.isdigit() or bond.device.mtu == int(text)
+    if name == "primary":
+        return "primary" in bond.snapshot.unknown or not text or bond.snapshot.primary in text.split()
+    option = OPTIONS[name]
+    if name in NOT_COMPARED or name not in bond.snapshot.options or bond.mode not in (*option.modes, None):
+        return True
+    if name == "fail_over_mac" and bond.is_infiniband:
+        return True  # the driver forces active
+    live = _live(bond, name)
+    if option.kind in (Kind.TARGETS, Kind.TARGETS6):
+        return set(live.split()) == set(text.split())
+    if option.counted_in_runs and text.isdigit() and live.isdigit() and (run := bond.number("miimon")):
+        return int(live) == int(text) // run * run
+    return live == text
+
+
+def _live(bond: BondFacts, name: str) -> str:
+    """What is in force, in the words in which the files' settings are kept."""
+    import ipaddress
+
+    if name == "mtu":
+        return str(bond.device.mtu)
+    if name == "primary":
+        return bond.snapshot.primary or ""
+    value = bond.snapshot.options.get(name)
+    if isinstance(value, tuple):
+        return " ".join(str(ipaddress.ip_address(each)) for each in value)
+    if isinstance(value, bytes):
+        return value.hex(":")
+    option = OPTIONS[name]
+    return option.word_of(value) if isinstance(value, int) and option.shows_word else str(value)
+
+
+def _is_untouched(bond: BondFacts) -> bool:
+    """The options are those of a bond that nothing was set of."""
+    values = bond.snapshot.options
+    return bond.mode == Mode.BALANCE_RR and all(
+        values.get(option.name, option.default) in (option.default, ())
+        for option in OPTIONS.values()
+        if option.kind in (Kind.VALUE, Kind.TARGETS) and option.has_file and option.name != "fail_over_mac"
+    )
+
+
+def _commands(host: HostFacts, bond: BondFacts, name: str, text: str) -> Iterator[str]:
+    if name == "mtu":
+        yield system_command(host, "ip", "link", "set", bond.name, "mtu", text)
+    elif name == "primary":
+        yield from (set_command(host, bond, name, word) for word in text.split()[:1])
+    else:
+        option = OPTIONS[name]
+        interrupts = ("--interrupt",) if option.no_members or option.bond_down else ()
+        yield set_command(host, bond, name, text, *interrupts)
+
+
+def _problems(kind: str, host: HostFacts, bond: BondFacts) -> Iterator[Problem]:
+    return (problem for problem in host.desired.problems if problem.kind == kind and problem.bond == bond.name)
+
+
+def unknown_options(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    for problem in _problems("option-unknown", host, bond):
+        yield Found(f"{problem.source}: {problem.what}", do=problem.fix)
+
+
+def misplaced_options(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    for problem in _problems("option-misplaced", host, bond):
+        meant = {
+            name: setting.text
+            for desired in host.desired.of(bond.name)
+            for name, setting in desired.options.items()
+            if setting.source == problem.source and not _holds(bond, name, setting.text)
+        }
+        run = tuple(command for name, text in meant.items() for command in _commands(host, bond, name, text))
+        without = "; ".join(f"{bond.name} has {_live(bond, name) or 'no'} {name}" for name in meant)
+        yield Found(f"{problem.source}: {problem.what}" + (f"; {without}" if without else ""), run, problem.fix)
+
+
+def nothing(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    """Of a bond that is there: missing-bond is about those that are not (`missing_bonds`)."""
+    return iter(())
+
+
+E, W = Severity.ERROR, Severity.WARNING
+
+FILE_RULES = (
+    Rule(
+        "missing-bond",
+        E,
+        "A configured bond does not exist",
+        "Its addresses are gone, and nothing comes back by itself",
+        nothing,
+        "last_member_takes_bond",
+    ),
+    Rule(
+        "option-differs",
+        W,
+        "A configured option is not in force",
+        "What was meant to protect the bond does not, and after the next boot it may be another way again",
+        options_differ,
+    ),
+    Rule(
+        "option-misplaced",
+        W,
+        "A configured option stands where it is not read",
+        "The tool passes it over without an error",
+        misplaced_options,
+    ),
+    Rule(
+        "option-unknown",
+        W,
+        "An option that does not exist, or a value that it does not take",
+        "The tool or the driver passes it over, or refuses the whole bond at the next boot",
+        unknown_options,
+    ),
+)

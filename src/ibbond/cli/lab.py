@@ -244,8 +244,15 @@ def describe(facts: dict[str, object]) -> str:
     if not as_dict(facts["manager"])["alive"]:
         lines += ["", "the subnet manager is dead; bring it back with: ibbond lab revive sm"]
     lines += describe_faults(facts)
+    late = as_dict(facts.get("late") or {})
+    if late.get("worst_ms"):
+        lines += ["", f"the machine was busy: {describe_late(late['worst_ms'], late['why'])}"]
     lines += ["", table((describe_cable(as_dict(cable)) for cable in cables_of(facts)), ("CABLE", "", "STATE"))]
     return "\n".join(lines)
+
+
+def describe_late(worst_ms: object, why: object) -> str:
+    return f"the lab ran up to {worst_ms:g} ms late" + (f", because {why}" if why else "")
 
 
 def describe_faults(facts: dict[str, object]) -> list[str]:

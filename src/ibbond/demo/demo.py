@@ -158,6 +158,7 @@ def play(stage: Stage, rounds: int, patience: float) -> Recording:
     ended_at = time.monotonic_ns()
     stage.cast.end()
     streams = stage.cast.streams(started_at, ended_at)
+    spans, busy = lateness(stage.control, started_at)
     return Recording(
         mode="live",
         rounds=rounds,
@@ -165,11 +166,23 @@ def play(stage: Stage, rounds: int, patience: float) -> Recording:
         ended_at=ended_at,
         happenings=tuple(stage.happenings),
         streams=streams,
-        notes=(*stage.notes, *too_slow(streams, ended_at - started_at)),
+        notes=(*stage.notes, *busy, *too_slow(streams, ended_at - started_at)),
+        late=spans,
         session=None
         if stage.cast.rdma is None
         else session_facts(stage.happenings, started_at, ended_at, stage.cast.rdma.facts),
     )
+
+
+def lateness(control: Control, since: int) -> tuple[tuple[tuple[int, int], ...], list[str]]:
+    """The times since then in which the lab was behind, and a sentence about it where there were any."""
+    late = control.ask("late")
+    assert isinstance(late, dict)
+    spans = tuple((begin, end) for begin, end in late["spans"] if end > since)
+    if not spans:
+        return (), []
+    because = f", because {late['why']}" if late["why"] else ""
+    return spans, [f"The machine was busy: the lab ran up to {late['worst_ms']:g} ms late{because}."]
 
 
 def too_slow(streams: tuple[Stream, ...], length: int) -> Iterator[str]:

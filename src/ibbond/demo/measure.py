@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -129,6 +129,7 @@ class Recording:
     streams: tuple[Stream, ...]
     notes: tuple[str, ...] = field(default=())
     session: Mapping[str, object] | None = None  # of the RDMA session: settings, each recovery, writes
+    late: tuple[tuple[int, int], ...] = ()  # times in which the lab was behind (`host.lateness`)
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -245,8 +246,31 @@ class Summary:
         return {RDMA: {**row.as_json(), **session}}
 
 
+def judged(recording: Recording) -> Recording:
+    """The recording without the probes that were lost while the lab was behind: they waited for it in vain.
+
+    No other probe is left out, and those of such a time that arrived stay.
+    """
+    streams, left_out = [], 0
+    for stream in recording.streams:
+        if isinstance(stream, ProbeStream) and recording.late:
+            kept = [
+                (sent, arrived)
+                for sent, arrived in zip(stream.sent, stream.arrived, strict=True)
+                if arrived or not any(since <= sent <= until for since, until in recording.late)
+            ]
+            left_out += len(stream.sent) - len(kept)
+            stream = replace(stream, sent=[sent for sent, _ in kept], arrived=[arrived for _, arrived in kept])
+        streams.append(stream)
+    if not left_out:
+        return recording
+    note = f"{left_out} probes were lost while the lab was late; they are not counted as lost."
+    return replace(recording, streams=tuple(streams), notes=(*recording.notes, note))
+
+
 def summarize(recording: Recording) -> Summary:
     """The table: per protocol what each failover and each fail-back cost."""
+    recording = judged(recording)
     rows = [
         _row(protocol, [stream for stream in recording.streams if stream.protocol == protocol], recording)
         for protocol in recording.protocols
@@ -277,7 +301,10 @@ def _row(protocol: str, streams: Sequence[Stream], recording: Recording) -> Prot
         outage[move.what].append(max((stream.outage_ns(start, end) for stream in streams), default=end - start) / MS)
         soon = min(end, move.at_ns + ALIVE_NS)
         silence[move.what].append(max((stream.silence_ns(start, soon) for stream in streams), default=0) / MS)
-        survived &= all(stream.lives(max(move.at_ns, end - ALIVE_NS), end) for stream in streams)
+        last = max(move.at_ns, end - ALIVE_NS)
+        if any(since < end and until > last for since, until in recording.late):
+            last = move.at_ns  # the lab was late then: alive is what was so at any time since the move
+        survived &= all(stream.lives(last, end) for stream in streams)
     sent = sum(_count(stream)[0] for stream in streams)
     received = sum(_count(stream)[1] for stream in streams)
     broken = any(isinstance(stream, ByteStream) and not stream.intact for stream in streams)

@@ -22,6 +22,7 @@ from typing import TypeVar, assert_never
 from ibbond.errors import Refused
 from ibbond.fabric.events import MadArrived
 from ibbond.host.guard import PAUSE_NS, Entry, Faults
+from ibbond.host.lateness import Lateness
 from ibbond.host.live_host import LiveHost
 from ibbond.host.looks import Looks
 from ibbond.host.namespace import Space
@@ -75,6 +76,8 @@ class LiveLoop:
     def __init__(self, network: Network, spaces: Mapping[str, Space], *, persist: bool = False) -> None:
         self.network = network
         self.faults = Faults()
+        self.lateness = Lateness()
+        self._due: int | None = None  # when the timer was to ring
         self.listeners: list[Listener] = []
         self.before_rest: list[Callable[[], object]] = []
         self.hosts: dict[str, LiveHost] = {}
@@ -128,13 +131,15 @@ class LiveLoop:
         avoid_pauses()
         handlers, watchers, wait = self._handlers, self._watchers, self._waiter.wait
         turn = self._turn
-        self._running = True
+        self._running, late = True, self.lateness
         while not self._stopping:
             if self._moved:
                 self._rest()
             turn.release()
             ready = wait()
             turn.acquire()
+            if late.since is not None:
+                late.waited(self._waiter.took, self.now())
             for fd, events in ready:
                 handler = handlers.get(fd)
                 try:
@@ -331,7 +336,8 @@ class LiveLoop:
         for call in self.before_rest:
             self.faults.guard(Entry.LISTENER, call)
         try:
-            self._timer.set(earliest(self.network.deadline(), self._agenda.deadline()))
+            self._due = earliest(self.network.deadline(), self._agenda.deadline())
+            self._timer.set(self._due)
         except Exception as error:  # nobody would wake us any more
             self.fail(error)
 
@@ -342,6 +348,9 @@ class LiveLoop:
     def _tick(self) -> None:
         self._moved = True
         now = self.now()
+        if self._due is not None:
+            self.lateness.ran(self._due, now)
+            self._due = None
         calls = functools.partial(self._agenda.run, now)
         while not self.faults.guard(Entry.TIMER, calls):
             pass  # the one that failed is out, the others are still due

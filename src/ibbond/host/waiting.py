@@ -62,18 +62,18 @@ class Waiter:
         self._pressure = pressure
         self.looking = False
         self._poll = epoll.poll
-        self._took = PAUSE_NS
+        self.took = PAUSE_NS
         self._sum = self._count = 0
         self._left = 0  # trials before the other way has its turn
         self._asleep = 0.0  # mean wait when asleep, nanoseconds
 
     def wait(self) -> Ready:
         """What is ready, at least one. What the last wait teaches is learnt now, when no work waits for us."""
-        if self._took < PAUSE_NS or self.looking:
+        if self.took < PAUSE_NS or self.looking:
             self._learn()
         began = time.monotonic_ns()
         ready = self._look(began + WINDOW_NS) if self.looking else self._poll(-1, EVENTS)
-        self._took = time.monotonic_ns() - began
+        self.took = time.monotonic_ns() - began
         return ready
 
     def _look(self, until: int) -> Ready:
@@ -85,7 +85,7 @@ class Waiter:
         return poll(-1, EVENTS)
 
     def _learn(self) -> None:
-        self._sum += min(self._took, PAUSE_NS)  # a pause while looking counts: the looking was in vain
+        self._sum += min(self.took, PAUSE_NS)  # a pause while looking counts: the looking was in vain
         self._count += 1
         if self._count < TRIAL:
             return

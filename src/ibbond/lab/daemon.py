@@ -217,7 +217,7 @@ class Lab:
         for host in self.topology.hosts:
             self.loop.hosts[host.name].configure(host)
         self.server.start()
-        raise_priority()
+        self.priority = raise_priority()
 
     def _open_tools(self) -> None:
         """InfiniBand tools are answered in every host; OpenSM is one of them."""
@@ -264,6 +264,7 @@ class Lab:
         if (waiting or self.views.opening) and now - self.began < patience:
             self.loop.call_at(now + LOOKING_EVERY, lambda: self._look(ready))
             return
+        self.loop.lateness.clear()  # the start has kept it busy itself
         self.ready_ms = round((now - self.began) / MS, 1)
         self._activate_again()
         self.remember_soon()

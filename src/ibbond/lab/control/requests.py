@@ -97,6 +97,7 @@ class Requests:
             "capture_end": self.capture_end,
             "events": self.events,
             "past_events": lambda: self.run(lambda: list(self._lab.journal.items)),
+            "late": lambda: self.run(self.late),
             "lease": self.lease,
             "down": self.down,
             "read": lambda host, path: self.backend(host).read(path),
@@ -177,8 +178,19 @@ class Requests:
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
             "rdma": {"served": lab.rdma.missing is None, "why_not": lab.rdma.missing},
             **lab.loop.faults.facts(),
+            "late": self.late(),
             "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
             "cables": [self._cable_facts(*ends) for ends in self._cables()],
+        }
+
+    def late(self) -> dict[str, object]:
+        """How late the loop has run since the lab was ready, and in which times ([since, until], monotonic ns)."""
+        lateness = self._lab.loop.lateness
+        why = None if self._lab.priority else "it may not raise its priority"
+        return {
+            "worst_ms": round(lateness.worst_ns / MS, 1),
+            "why": why,
+            "spans": [list(span) for span in lateness.spans],
         }
 
     def subnet(self, table: str) -> list[Row]:

@@ -23,3 +23,21 @@ def test_the_default_lab_is_clean_until_a_cable_is_out(tmp_path: Path) -> None:
         lab.ibbond("lab", "cut", "h1/ib1")
         done = lab.ibbond("check", "h1/bond0", "--json", check=False)
         assert [each["rule"] for each in json.loads(done.stdout)["findings"]] == ["member-down"]
+
+
+def test_a_limited_member_beside_a_full_one(tmp_path: Path) -> None:
+    """The port's table tells, for IPoIB shows the full-member key. Full members are still reached after a switch."""
+    with view_lab(unique("limited"), TWO_HOSTS, tmp_path) as lab:
+        lab.ibbond("lab", "set-pkeys", "h1/ib1", "0x7fff")
+        done = lab.ibbond("check", "h1/bond0", "--json", check=False)
+        assert [each["rule"] for each in json.loads(done.stdout)["findings"]] == ["pkey-differs"]
+        lab.ibbond("bond", "switch", "h1/bond0", "ib1")
+        assert lab.run("ping", "-c", "3", "-i", "0.2", "-q", "10.0.0.2").returncode == 0
+
+
+def test_a_lab_with_a_kernels_profile_has_that_kernels_defects(tmp_path: Path) -> None:
+    monitored = 'miimon = 0, arp_interval = 100, arp_ip_target = ["10.0.0.2"]'
+    text = TWO_HOSTS.replace("miimon = 100", monitored, 1)
+    with view_lab(unique("kernels"), text, tmp_path, "--profile", "kernel-6.1") as lab:
+        done = lab.ibbond("check", "h1/bond0", "--json", check=False)
+        assert "arp-monitor-on-infiniband" in [each["rule"] for each in json.loads(done.stdout)["findings"]]

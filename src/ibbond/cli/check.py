@@ -112,7 +112,16 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
 
         backend = backend_of(host, lab)
         names = names or backend.read("bonding_masters").split()
-        facts = lab_facts(backend, names, cables_of(host, lab), lab=lab, failures_allowed=max_failures)
+        status = status_of(lab)
+        facts = lab_facts(
+            backend,
+            names,
+            cables_of(host, status),
+            pkeys=pkeys_of(host, status),
+            profile=str(status["profile"]),
+            lab=lab,
+            failures_allowed=max_failures,
+        )
     else:
         kernel = KernelBackend()
         facts = kernel_facts(kernel, chosen(kernel, names), failures_allowed=max_failures)
@@ -128,13 +137,26 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     return facts
 
 
-def cables_of(host: str, lab: str) -> dict[str, tuple[str, str]]:
-    """The switch and the port's state of each of a lab host's cables, by device."""
+def status_of(lab: str) -> dict[str, object]:
+    """What `ibbond lab status --json` prints."""
     from ibbond.backend.control_socket import Control
     from ibbond.cli.output import as_dict
 
     with Control.of(lab) as control:
-        status = as_dict(control.ask("status"))
+        return as_dict(control.ask("status"))
+
+
+def pkeys_of(host: str, status: dict[str, object]) -> dict[str, tuple[int, ...]]:
+    """The P_Key table of the port below each device of a lab host; IPoIB itself shows full members only."""
+    from ibbond.cli.output import as_dict
+
+    devices = as_dict(as_dict(as_dict(status["hosts"])[host])["devices"])
+    tables = {name: as_dict(device).get("pkeys") for name, device in devices.items()}
+    return {name: tuple(int(key, 0) for key in table) for name, table in tables.items() if isinstance(table, list)}
+
+
+def cables_of(host: str, status: dict[str, object]) -> dict[str, tuple[str, str]]:
+    """The switch and the port's state of each of a lab host's cables, by device."""
     cables = status["cables"]
     assert isinstance(cables, list)
     found: dict[str, tuple[str, str]] = {}

@@ -19,6 +19,7 @@ from ibbond.abi.ip_text import AddressText, LinkText
 from ibbond.backend.contract import Backend
 from ibbond.backend.kernel.bonds import KernelBackend
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
+from ibbond.bonding.quirks import PROFILES
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.config.files import configured
 from ibbond.errors import Malformed, Refused
@@ -119,11 +120,19 @@ def _devices(host: KernelBackend, snapshots: list[BondSnapshot]) -> dict[str, De
 
 
 def lab_facts(
-    host: Backend, bonds: list[str], cables: Mapping[str, tuple[str, str]], *, lab: str = "", failures_allowed: int = 2
+    host: Backend,
+    bonds: list[str],
+    cables: Mapping[str, tuple[str, str]],
+    *,
+    pkeys: Mapping[str, tuple[int, ...]],
+    profile: str = "default",
+    lab: str = "",
+    failures_allowed: int = 2,
 ) -> HostFacts:
-    """Facts of a lab host, whose bonds are ours: no kernel version, no adapters.
+    """Facts of a lab host: no adapters; a kernel version where its bonds have the profile of that kernel.
 
-    `cables` has for each device the switch at the other end and the state of its port (`ACTIVE`, `INIT`, `DOWN`).
+    `cables` has for each device the switch at the other end and the state of its port (`ACTIVE`, `INIT`, `DOWN`),
+    `pkeys` the port's P_Key table.
     """
 
     def text(path: str) -> str | None:
@@ -133,7 +142,11 @@ def lab_facts(
 
     def facts(name: str) -> DeviceFacts:
         switch, state = cables.get(name, (None, None))
-        port = PortFacts(None, None, 0, state, None, switch, "InfiniBand") if switch is not None else None
+        port = (
+            PortFacts(None, None, 0, state, None, switch, "InfiniBand", pkeys=pkeys.get(name))
+            if switch is not None
+            else None
+        )
         own = [AddressText(name, address, frozenset()) for address in host.addresses(name)]
         device = device_facts(text, own, name, port=port)
         return replace(device, flags=None)  # those of a TUN: it does no ARP, the lab does
@@ -151,8 +164,12 @@ def lab_facts(
             )
             for snapshot in snapshots
         ),
+        version=PROFILES[profile].kernel if profile != "default" else None,
+        release=f"{'.'.join(map(str, PROFILES[profile].kernel))} (lab profile {profile})"
+        if profile != "default"
+        else "",
         failures_allowed=failures_allowed,
-        is_ours=True,
+        is_ours=profile == "default",
         where=host.where,
         lab=lab,
         devices=devices,

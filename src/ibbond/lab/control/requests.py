@@ -263,6 +263,7 @@ class Requests:
         interface = host.links.get(device.name)
         if interface is not None:
             facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}
+            facts["pkeys"] = [f"{key:#06x}" for key in interface.port.pkeys]
         return facts
 
     def _cables(self) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import time
 from ipaddress import ip_address
 
 from ibbond.rdma.client import Context
-from ibbond.stack import rdma_events as cm
+from ibbond.rdma_cm import events as cm
 from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 
 PORT, SIZE, ROUNDS = 7174, 4096, 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import get_args
 
@@ -11,14 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibbond.errors import Refused
-from ibbond.ipoib.connected import IDLE_NS, REJECTED_NS, REPEAT_NS, WAITING_PACKETS
+from ibbond.cm.connection_manager import ConnectionManager
+from ibbond.cm.events import CmEffect, CmEvent, Notify
+from ibbond.errors import Malformed, Refused
+from ibbond.fabric.events import SendMad
+from ibbond.ipoib.connected import IDLE_NS, REJECTED_NS, REPEAT_NS, WAITING_PACKETS, ConnectedMode
 from ibbond.ipoib.driver import ipoib_device
 from ibbond.ipoib.events import (
     AdminDown,
     AdminUp,
     CarrierIs,
     CloseQueuePair,
+    ConnectionEvent,
     ConnectQueuePair,
     Dropped,
     EmitDatagram,
@@ -34,7 +39,7 @@ from ibbond.ipoib.events import (
 )
 from ibbond.ipoib.interface import Interface
 from ibbond.machine import MS
-from ibbond.verbs.verbs import PortEventKind, PortState
+from ibbond.verbs.verbs import ManagementDatagram, PortEventKind, PortState
 from ibbond.wire import nd
 from ibbond.wire.cm import CmAttribute, CmMad, Dreq, Rej, RejectReason, Rep, Req, Rtu
 from ibbond.wire.group_address import broadcast_address
@@ -59,9 +64,11 @@ class Wire:
         self.now = 0
         self.sa = Administrator(lids={gid(name): lid for name, lid in LIDS.items()})
         self.numbers: Iterator[int] = count(0x100)
+        self.managers: dict[str, ConnectionManager] = {}
         self.interfaces: dict[str, Interface] = {}
         self.pairs: dict[str, dict[int, ConnectQueuePair]] = {"a": {}, "b": {}}
         self.messages: list[CmMad] = []
+        self.stray: list[CmMad] = []  # to a LID that is not the other side's
         self.lost: set[int] = set()  # attributes of CM messages that the wire eats
         self.heard: dict[str, list[tuple[int, bytes]]] = {"a": [], "b": []}
         self.datagrams: list[str] = []
@@ -70,9 +77,9 @@ class Wire:
         for name in ("a", "b"):
             port = Port(name=name, lid=LIDS[name], gid=gid(name))
             device = ipoib_device(f"ib{name}", port, QPNS[name])
-            self.interfaces[name] = Interface(
-                device, port, qpn=QPNS[name], ca_guid=GUIDS[name], new_reliable=lambda: next(self.numbers)
-            )
+            manager = self.managers[name] = ConnectionManager()
+            mode = ConnectedMode(manager, partial(self.report, name), GUIDS[name], lambda: next(self.numbers))
+            self.interfaces[name] = Interface(device, port, qpn=QPNS[name], connected_mode=mode)
             device.open()
             self.run(name, self.interfaces[name].handle(self.now, AdminUp()))
             if name in connected:
@@ -83,11 +90,7 @@ class Wire:
         for effect in effects:
             match effect:
                 case EmitMad(mad) if mad.mad[1] == ManagementClass.COMMUNICATION:
-                    message = CmMad.parse(mad.mad)
-                    self.messages.append(message)
-                    if message.message.ATTRIBUTE not in self.lost:
-                        assert mad.destination_lid == LIDS[other]
-                        self.run(other, self.interfaces[other].handle(self.now, MadReceived(mad.mad)))
+                    self.carry(name, mad)
                 case EmitMad(mad):
                     answer = self.sa.answer(mad.mad)
                     if answer is not None:
@@ -118,6 +121,30 @@ class Wire:
                 case Dropped(reason, packets):
                     self.drops += [reason] * packets
 
+    def carry(self, name: str, mad: ManagementDatagram) -> None:
+        """A message of this side's connection manager to the other's."""
+        other = "b" if name == "a" else "a"
+        message = CmMad.parse(mad.mad)
+        self.messages.append(message)
+        if mad.destination_lid != LIDS[other]:
+            self.stray.append(message)
+        elif message.message.ATTRIBUTE not in self.lost:
+            self.arrive(other, message)
+
+    def arrive(self, name: str, message: CmMad) -> None:
+        self.run_manager(name, self.managers[name].handle(self.now, name, message))
+
+    def run_manager(self, name: str, effects: list[CmEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendMad(_, mad):
+                    self.carry(name, mad)
+                case Notify(user, event):
+                    user(self.now, event)
+
+    def report(self, name: str, now: int, event: CmEvent) -> None:
+        self.run(name, self.interfaces[name].handle(now, ConnectionEvent(event)))
+
     def tell(self, name: str, event: SetMode | SendFailed | PortRaised | AdminDown | MadReceived) -> None:
         self.run(name, self.interfaces[name].handle(self.now, event))
 
@@ -128,12 +155,16 @@ class Wire:
     def wait(self, ns: int) -> None:
         end = self.now + ns
         while True:
-            due = [(at, name) for name, each in self.interfaces.items() if (at := each.deadline()) is not None]
+            due = [(at, name, 0) for name, each in self.managers.items() if (at := each.deadline()) is not None]
+            due += [(at, name, 1) for name, each in self.interfaces.items() if (at := each.deadline()) is not None]
             if not due or min(due)[0] > end:
                 break
-            at, name = min(due)
+            at, name, kind = min(due)
             self.now = max(self.now, at)
-            self.run(name, self.interfaces[name].tick(self.now))
+            if kind:
+                self.run(name, self.interfaces[name].tick(self.now))
+            else:
+                self.run_manager(name, self.managers[name].tick(self.now))
         self.now = end
 
     def said(self, kind: type) -> int:
@@ -157,7 +188,7 @@ def test_a_connection_is_made_and_carries_what_no_datagram_does() -> None:
         15,
     )
     assert request.primary.remote_gid == gid("b")
-    assert wire.datagrams == []
+    assert wire.datagrams == wire.stray == []
     statistics = wire.interfaces["b"].device.statistics
     assert (statistics.rx_packets, statistics.rx_bytes) == (1, 65520)
     path = wire.interfaces["a"].path_to(wire.interfaces["b"].device.address)
@@ -242,7 +273,7 @@ def test_a_repeated_reply_gets_its_rtu_again() -> None:
     wire.lost = {CmAttribute.RTU}
     wire.send("a")
     reply = next(each for each in wire.messages if isinstance(each.message, Rep))
-    wire.tell("a", MadReceived(reply.pack()))
+    wire.arrive("a", reply)
     assert wire.said(Rtu) == 2
     assert len(wire.pairs["a"]) == 1
 
@@ -304,7 +335,7 @@ def test_a_peer_that_rejects_gets_datagrams_for_a_while() -> None:
     request = wire.messages[-1]
     assert isinstance(request.message, Req)
     reject = Rej(0, request.message.local_id, 0, RejectReason.CONSUMER)
-    wire.tell("a", MadReceived(replace(request, message=reject).pack()))
+    wire.arrive("a", replace(request, message=reject))
     assert wire.drops == ["the peer refused the connection"]
     wire.lost = set()
     wire.send("a")
@@ -314,22 +345,24 @@ def test_a_peer_that_rejects_gets_datagrams_for_a_while() -> None:
     assert wire.said(Req) == 2
 
 
-def test_a_request_for_another_gid_is_rejected_and_one_for_another_service_left_alone() -> None:
+def test_a_request_for_another_gid_is_rejected_and_one_for_another_service_too() -> None:
     wire = Wire("a", "b")
     wire.send("a")
     request = wire.messages[0]
     assert isinstance(request.message, Req)
     path = replace(request.message.primary, remote_gid=bytes(16))
-    wire.tell("b", MadReceived(replace(request, message=replace(request.message, local_id=9, primary=path)).pack()))
+    wire.arrive("b", replace(request, message=replace(request.message, local_id=9, qpn=9, primary=path)))
     answer = wire.messages[-1].message
     assert isinstance(answer, Rej)
     assert answer.reason == RejectReason.PRIMARY_GID
     before = len(wire.messages)
-    iser = replace(request.message, local_id=10, service_id=0x0000000001060CBC)
-    wire.tell("b", MadReceived(replace(request, message=iser).pack()))
-    assert len(wire.messages) == before
-    standard = replace(request.message, local_id=11, service_id=connected_mode_standard(QPNS["b"]))
-    wire.tell("b", MadReceived(replace(request, message=standard).pack()))
+    iser = replace(request.message, local_id=10, qpn=10, service_id=0x0000000001060CBC)
+    wire.arrive("b", replace(request, message=iser))
+    answer = wire.messages[before].message
+    assert isinstance(answer, Rej)
+    assert answer.reason == RejectReason.INVALID_SERVICE_ID
+    standard = replace(request.message, local_id=11, qpn=11, service_id=connected_mode_standard(QPNS["b"]))
+    wire.arrive("b", replace(request, message=standard))
     assert isinstance(wire.messages[-1].message, Rep), "the RFC's form is understood too"
 
 
@@ -347,7 +380,9 @@ def test_an_idle_passive_connection_is_closed() -> None:
     wire.lost = {CmAttribute.DREQ}
     wire.wait(IDLE_NS + 60_000 * MS)
     assert wire.pairs == {"a": {}, "b": {}}
-    assert wire.said(Dreq) == 2, "both ends said so, each at its own time"
+    ended = {each.message.remote_qpn for each in wire.messages if isinstance(each.message, Dreq)}
+    assert len(ended) == 2, "both ends said so, each at its own time"
+    assert wire.said(Dreq) == 2 * 16, "and repeated it"
 
 
 def test_a_dead_port_and_back() -> None:
@@ -393,7 +428,7 @@ def test_no_connected_mode_without_reliable_queue_pairs() -> None:
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_any_cm_message_is_understood_or_counted(data: st.DataObject) -> None:
+def test_any_cm_message_is_understood_or_malformed(data: st.DataObject) -> None:
     """Bent copies of every message of a whole conversation, to both sides, at any time of it."""
     wire = Wire("a", "b")
     wire.lost = data.draw(st.sampled_from([set(), {CmAttribute.REP}, {CmAttribute.RTU}]))
@@ -404,7 +439,12 @@ def test_any_cm_message_is_understood_or_counted(data: st.DataObject) -> None:
         for _ in range(data.draw(st.integers(0, 3))):
             raw[data.draw(st.integers(0, 120))] = data.draw(st.integers(0, 255))
         name = data.draw(st.sampled_from(["a", "b"]))
-        effects = wire.interfaces[name].handle(wire.now, MadReceived(bytes(raw)))
-        assert all(isinstance(effect, get_args(InterfaceEffect)) for effect in effects)
+        try:
+            effects = wire.managers[name].handle(wire.now, name, CmMad.parse(bytes(raw)))
+        except Malformed:
+            continue
+        events = [ConnectionEvent(effect.event) for effect in effects if isinstance(effect, Notify)]
+        answers = [effect for event in events for effect in wire.interfaces[name].handle(wire.now, event)]
+        assert all(isinstance(effect, get_args(InterfaceEffect)) for effect in answers)
     for interface in wire.interfaces.values():
         interface.tick(wire.now + 1000 * REPEAT_NS)

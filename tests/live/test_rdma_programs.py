@@ -17,7 +17,7 @@ from ibbond.errors import Refused
 from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.rdma.client import Context
 from ibbond.rdma.messages import SOCKET_NAME, pack
-from ibbond.stack.rdma_events import *
+from ibbond.rdma_cm.events import *
 
 def refused(do, *words):
     try:

@@ -9,10 +9,7 @@ import pytest
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, KillAdapter, Mend, ReviveAdapter, SubnetEvent
 from ibbond.machine import MS
-from ibbond.sim.story import Story
-from ibbond.sim.world import World
-from ibbond.stack.events import OnHost, OnSubnet
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     ARRIVED_IDS,
     Accept,
     Connect,
@@ -28,7 +25,10 @@ from ibbond.stack.rdma_events import (
     ResolveAddress,
     ResolveRoute,
 )
-from ibbond.stack.rdma_ids import IdState, RdmaId
+from ibbond.rdma_cm.ids import IdState, RdmaId
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
+from ibbond.stack.events import OnHost, OnSubnet
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 from ibbond.verbs.reliable_verbs import Operation, Receive, Work

@@ -11,11 +11,11 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
 from ibbond.machine import MS
 from ibbond.rdma.datagram import LARGEST, MEMORY_BYTES, PEERS, QUEUED, Endpoint
+from ibbond.rdma_cm.events import RdmaGone, RdmaNews, RdmaRequest, WorkOver
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet
-from ibbond.stack.rdma_events import RdmaGone, RdmaNews, RdmaRequest, WorkOver
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 

@@ -11,10 +11,7 @@ from ibbond.fabric.events import KillAdapter, ReviveAdapter
 from ibbond.machine import MS
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.target import Target
-from ibbond.sim.story import Story
-from ibbond.sim.world import World
-from ibbond.stack.events import OnHost, OnSubnet
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     Accept,
     Destroy,
     Disconnect,
@@ -25,7 +22,10 @@ from ibbond.stack.rdma_events import (
     RdmaNews,
     WorkOver,
 )
-from ibbond.stack.rdma_ids import IdState
+from ibbond.rdma_cm.ids import IdState
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
+from ibbond.stack.events import OnHost, OnSubnet
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 

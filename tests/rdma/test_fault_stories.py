@@ -10,11 +10,11 @@ from ibbond.rdma import initiator as initiating
 from ibbond.rdma import session
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.target import Target
+from ibbond.rdma_cm.events import RdmaKind, RdmaNews, WorkOver
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnSubnet
-from ibbond.stack.rdma_events import RdmaKind, RdmaNews, WorkOver
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 from ibbond.verbs.reliable_verbs import Completion, Operation, Status

@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from ibbond.cm.events import CmEffect
 from ibbond.demo.rdma_session import SimulatedProgram
 from ibbond.errors import Refused
-from ibbond.fabric.connection_manager import CmEffect
 from ibbond.fabric.events import Cut, KillAdapter, ReviveAdapter
 from ibbond.machine import MS
-from ibbond.sim.story import Story
-from ibbond.sim.world import World
-from ibbond.stack.events import OnHost, OnSubnet
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     ARRIVED_IDS,
     Accept,
     Connect,
@@ -32,6 +29,9 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
+from ibbond.stack.events import OnHost, OnSubnet
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
@@ -136,6 +136,25 @@ def test_what_both_ends_hear() -> None:
     assert pair.told("h2") == [RdmaKind.DISCONNECTED]
 
 
+def test_programs_that_move_their_queue_pairs_themselves() -> None:
+    """As of the kernel's user-space RDMA CM: CONNECT_RESPONSE, the RTU with the program's ACCEPT, TIMEWAIT_EXIT."""
+    pair = Pair()
+    for request in (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), Connect(ONE, b"hello", qpn=0x701)):
+        pair.do("h1", request)
+    assert pair.told("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
+    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
+    pair.do("h2", Accept(TAKEN, b"welcome", qpn=0x702))
+    assert pair.told("h1") == [RdmaKind.CONNECT_RESPONSE]
+    assert pair.told("h2") == [], "the peer's queue pair is not ready yet"
+    ends = {(one.program_qpn, one.qpn) for host in ("h1", "h2") for one in pair.world.network.hosts[host].rdma.ids()}
+    assert ends == {(None, None), (0x701, None), (0x702, None)}
+    pair.do("h1", Accept(ONE))
+    assert pair.told("h2") == [RdmaKind.ESTABLISHED]
+    pair.do("h2", Disconnect(TAKEN))
+    pair.world.run_until(pair.world.now + 1100 * MS)
+    assert pair.told("h1") == pair.told("h2") == [RdmaKind.DISCONNECTED, RdmaKind.TIMEWAIT_EXIT]
+
+
 def test_a_request_that_is_rejected() -> None:
     pair = Pair()
     pair.ask()
@@ -181,7 +200,7 @@ def test_a_disconnect_that_nobody_answers_says_so() -> None:
 def test_an_answer_to_a_disconnect_that_is_lost_costs_one_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair()
     pair.connect()
-    manager = pair.world.network.hosts["h1"].rdma._connecting._manager
+    manager = pair.world.network.hosts["h1"].connections
     hear, lost = manager.handle, []
 
     def lossy(now: int, port: str, mad: CmMad) -> list[CmEffect]:
@@ -451,7 +470,7 @@ def test_nothing_is_said_any_more_through_an_adapter_that_has_gone() -> None:
     """A DREQ under way is not repeated when the adapter is back: its state went with it."""
     pair = Pair()
     pair.connect()
-    manager = pair.world.network.hosts["h1"].rdma._connecting._manager
+    manager = pair.world.network.hosts["h1"].connections
     pair.world.network.handle(pair.world.now, OnSubnet(KillAdapter("h2")))  # nobody answers
     pair.do("h1", Disconnect(ONE))
     assert manager.deadline() is not None

@@ -9,10 +9,10 @@ from ibbond.rdma import session
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.session import BLOCK, BLOCKS, DISK, ENTRY, LEDGER, MEMORY_BYTES, due_entry, entry_at
 from ibbond.rdma.target import Target
+from ibbond.rdma_cm.events import RdmaGone
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet
-from ibbond.stack.rdma_events import RdmaGone
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ibbond.errors import Malformed, Refused
 from ibbond.rdma.messages import KINDS, NotDone, Register, Registered, Settle, Settled, admitted, pack, parse
-from ibbond.stack import rdma_events as cm
+from ibbond.rdma_cm import events as cm
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
 number, text, octets = st.integers(0, 2**32), st.text(max_size=20), st.binary(max_size=64)

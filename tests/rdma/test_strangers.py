@@ -13,9 +13,7 @@ from ibbond.rdma.datagram import DEFAULT_PORT, Endpoint
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.session import SERVICE_PORT
 from ibbond.rdma.target import Target
-from ibbond.sim.story import Story
-from ibbond.sim.world import World
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     ARRIVED_IDS,
     Accept,
     Connect,
@@ -31,6 +29,8 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
+from ibbond.sim.story import Story
+from ibbond.sim.world import World
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 

@@ -16,7 +16,7 @@ from ibbond.rdma.client import Context
 from ibbond.rdma.messages import Settled, pack
 from ibbond.rdma.session import MEMORY_BYTES
 from ibbond.rdma.target import Target
-from ibbond.stack.rdma_events import Listen, RdmaKind, RdmaNews, RdmaRequest
+from ibbond.rdma_cm.events import Listen, RdmaKind, RdmaNews, RdmaRequest
 
 NEWS = RdmaNews(0, RdmaKind.ADDR_CHANGE)
 EXAMPLES = Path(__file__).parents[2] / "examples"

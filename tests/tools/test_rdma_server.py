@@ -9,8 +9,8 @@ import pytest
 from ibbond.errors import Refused
 from ibbond.host.guard import Entry, Faults
 from ibbond.rdma.messages import NotDone, Settle, Settled, pack, parse
+from ibbond.rdma_cm.events import Destroy, PostWork, RdmaCall, RdmaGone
 from ibbond.stack.events import OnHost
-from ibbond.stack.rdma_events import Destroy, PostWork, RdmaCall, RdmaGone
 from ibbond.tools.rdma_server import QUEUE_DEPTH, RdmaServer
 from ibbond.verbs.reliable_verbs import Receive
 

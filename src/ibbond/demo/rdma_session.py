@@ -20,10 +20,10 @@ from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.program import facts
 from ibbond.rdma.session import MEMORY_BYTES
 from ibbond.rdma.target import Target
+from ibbond.rdma_cm.events import RdmaCall, RdmaEvent, RdmaNews, RdmaRequest, WorkOver
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import NetworkEffect, NetworkEvent, OnHost, OnSubnet
-from ibbond.stack.rdma_events import RdmaCall, RdmaEvent, RdmaNews, RdmaRequest, WorkOver
 from ibbond.topology.load import parse
 
 STARTING_MS = 1000

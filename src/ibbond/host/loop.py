@@ -33,6 +33,7 @@ from ibbond.host.tun import NO_OFFLOAD
 from ibbond.host.waiting import Pressure, Waiter
 from ibbond.machine import MS, SECOND, EventQueue, earliest
 from ibbond.netdev.device import Device
+from ibbond.rdma_cm.events import RdmaEvent
 from ibbond.stack.events import (
     AddressChange,
     AttributeChanged,
@@ -54,7 +55,6 @@ from ibbond.stack.events import (
 )
 from ibbond.stack.flows import Flow, Tap
 from ibbond.stack.network import Network
-from ibbond.stack.rdma_events import RdmaEvent
 from ibbond.wire.group_reports import is_report
 
 Result = TypeVar("Result")

@@ -4,15 +4,28 @@ Read first: RFC 4755 and Linux' `ipoib_cm.c`, whose service ids and one-way use 
 discovery and groups stay datagrams. Better than Linux: a peer that rejects us is sent datagrams for a while; a request
 is repeated soon, more than three packets wait for its answer, and a lost message is repeated before it ends the
 connection, so that a failover costs no seconds. Queue pairs are numbers that the host makes; `ConnectQueuePair` says
-between which of them a connection exists.
+between which of them a connection exists; messages and their repetition are the connection manager's (`cm`).
 Left out: unreliable connections (UC), path migration, shared receive queues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from ibbond.cm.connection_manager import ConnectionManager
+from ibbond.cm.events import (
+    CmEvent,
+    CmUser,
+    Disconnected,
+    NoReply,
+    RejReceived,
+    RepReceived,
+    ReqReceived,
+    RtuReceived,
+    TimewaitExit,
+)
+from ibbond.fabric.events import SendMad
 from ibbond.ipoib.events import (
     CloseQueuePair,
     ConnectQueuePair,
@@ -24,14 +37,13 @@ from ibbond.ipoib.events import (
 )
 from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.machine import SECOND
-from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.wire import nd
-from ibbond.wire.cm import CmMad, CmPath, Drep, Dreq, Message, Mra, Rej, Rejected, RejectReason, Rep, Req, Rtu
+from ibbond.wire.cm import CmPath, RejectReason, Rep, Req
 from ibbond.wire.hwaddr import RC_SUPPORTED
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES, ETHERTYPE_IPV6, ConnectedModeData
 from ibbond.wire.offload import largest_segment, segment_count
 from ibbond.wire.sa_records import PathRecord
-from ibbond.wire.service_id import connected_mode, connected_mode_qpn
+from ibbond.wire.service_id import connected_mode, connected_mode_standard
 
 TIMEOUT_CODE = 20  # the response time that we grant by our REQ, 4.3 s, as Linux does
 CM_RETRIES = 15
@@ -39,22 +51,21 @@ REPEAT_NS = SECOND // 2  # but nothing forbids asking again before
 WAITING_PACKETS = 64  # Linux has 3
 ACK_TIMEOUT, RETRIES = 12, 3  # 16.8 ms, four times; Linux takes the path's lifetime (seconds), and no retries
 IDLE_NS = 512 * SECOND  # passive connections
-REJECTED_NS = 30 * SECOND  # datagrams only, to a peer that said no
-TRANSACTIONS = 0x8000 << 48
+REJECTED_NS = 30 * SECOND  # datagrams only, to a peer that rejected
+REJECTED_BRIEFLY: dict[int, int] = {  # reasons that pass by themselves
+    RejectReason.INVALID_SERVICE_ID: SECOND,  # the peer's interface is not running at the moment
+    RejectReason.STALE_CONNECTION: 0,  # the peer still had an earlier connection of this queue pair
+}
 
 
 @dataclass(eq=False, slots=True)
 class Active:
-    """A connection that we asked for, to send to one address."""
+    """A connection that this side asked for, to send to one address."""
 
     address: bytes
     qpn: int
     local_id: int
     record: PathRecord
-    request: bytes
-    due_at: int | None  # of the next repetition; None once connected
-    tries: int = 1
-    peer_id: int = 0
     peer_qpn: int = 0
     greatest: int = 0  # of an IP packet; 0 until connected
     waiting: list[Packet] = field(default_factory=list)
@@ -62,31 +73,47 @@ class Active:
 
 @dataclass(eq=False, slots=True)
 class Passive:
-    """A connection that a peer asked for, to send to us."""
+    """A connection that a peer asked for, to send to this side."""
 
     qpn: int
     local_id: int
-    peer_id: int
-    peer_guid: int
     peer_qpn: int
-    lid: int
-    reply: bytes
-    due_at: int | None  # of the next repetition; None once the peer is known to send
     used_at: int
-    tries: int = 1
+    established: bool = False  # the peer is known to be ready, by its RTU or its first message
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedMode:
+    """What an interface needs of its host for connected mode. `new_queue_pair` makes one of kind RC; its number."""
+
+    manager: ConnectionManager
+    user: CmUser  # takes the manager's events to this interface
+    ca_guid: int
+    new_queue_pair: Callable[[], int]
 
 
 class Connections:
-    """The reliable connections of one interface. `new_queue_pair` makes one of kind RC and gives its number."""
+    """The reliable connections of one interface."""
 
-    def __init__(self, outlet: Outlet, ca_guid: int, new_queue_pair: Callable[[], int]) -> None:
+    def __init__(self, outlet: Outlet, mode: ConnectedMode) -> None:
         self._outlet = outlet
-        self._ca_guid = ca_guid
-        self._new_queue_pair = new_queue_pair
-        self._next_id = 0
+        self._mode = mode
+        self._manager = mode.manager
+        self._listening = False
         self._active: dict[bytes, Active] = {}
         self._passive: dict[int, Passive] = {}  # by queue pair
         self._rejected: dict[bytes, int] = {}  # address -> until
+
+    def listen(self, on: bool) -> None:
+        """Take requests of peers (or not), in both forms of the service id."""
+        if on == self._listening:
+            return
+        self._listening = on
+        if not on:
+            self._manager.stop_listening(self._mode.user)
+            return
+        for service_id in (connected_mode(self._outlet.qpn), connected_mode_standard(self._outlet.qpn)):
+            self._manager.listen(self._mode.user, service_id, port=self._outlet.port.name)
 
     def carries(self, now: int, address: bytes, packet: Packet) -> bool:
         """Whether this packet goes by connection: the peer says that it takes them, and it is no discovery."""
@@ -100,8 +127,7 @@ class Connections:
         connection = self._active.get(address)
         effects: list[InterfaceEffect] = []
         if connection is None:
-            connection = self._connect(now, address, record)
-            effects += self._emit(record.dlid, connection.request)
+            connection, effects = self._connect(now, address, record)
         if connection.greatest:
             return effects + self._transmit(connection, packet)
         if len(connection.waiting) >= WAITING_PACKETS:
@@ -109,29 +135,25 @@ class Connections:
         connection.waiting.append(packet)
         return effects
 
-    def handle(self, now: int, mad: CmMad) -> list[InterfaceEffect]:
-        """A message of the communication manager; those of other software at the port are left alone."""
-        message = mad.message
-        match message:
-            case Req():
-                return self._requested(now, mad.transaction_id, message)
-            case Rep():
-                return self._accepted(mad.transaction_id, message)
-            case Rtu():
-                passive = self._passive_by_id(message.remote_id)
+    def handle(self, now: int, event: CmEvent) -> list[InterfaceEffect]:
+        """An event of the connection manager about a connection of this interface."""
+        match event:
+            case ReqReceived():
+                return self._requested(now, event)
+            case RepReceived():
+                return self._accepted(now, event)
+            case RtuReceived(local_id):
+                passive = self._passive_by_id(local_id)
                 if passive is not None:
-                    passive.due_at = None
+                    passive.established = True
                 return []
-            case Mra():
-                waiting = self._active_by_id(message.remote_id)
-                if waiting is not None and waiting.due_at is not None:
-                    waiting.due_at = now + REPEAT_NS + (4096 << message.service_timeout)
-                return []
-            case Rej():
-                return self._refused(now, message)
-            case Dreq():
-                return self._released(mad.transaction_id, message)
-            case _:
+            case RejReceived():
+                return self._refused(now, event)
+            case NoReply(local_id):
+                return self._ended(local_id, "the peer does not answer")
+            case Disconnected(local_id):
+                return self._ended(local_id, "the peer ended the connection")
+            case TimewaitExit():
                 return []
 
     def peer_of(self, now: int, qpn: int) -> int | None:
@@ -140,18 +162,18 @@ class Connections:
         if passive is None:
             return None
         passive.used_at = now
-        passive.due_at = None  # the first data say as much as an RTU
+        if not passive.established:
+            passive.established = True
+            self._manager.data_arrived(now, passive.local_id)  # its event says what is known here already
         return passive.peer_qpn
 
-    def failed(self, qpn: int) -> tuple[bytes | None, list[InterfaceEffect]]:
-        """A queue pair gave up: its connection is gone. The address that it led to, for an active one."""
+    def failed(self, now: int, qpn: int) -> tuple[bytes | None, list[InterfaceEffect]]:
+        """A queue pair is in error. The address that it led to, for an active one; the peer learns that it ended."""
         for connection in self._active.values():
             if connection.qpn == qpn:
-                return connection.address, self._part(connection) + self._end(connection, "the connection broke")
-        if qpn in self._passive:
-            del self._passive[qpn]
-            return None, [CloseQueuePair(qpn)]
-        return None, []
+                return connection.address, self._end(now, connection, "the connection broke")
+        passive = self._passive.get(qpn)
+        return None, self._end_passive(now, passive) if passive is not None else []
 
     def path_to(self, address: bytes) -> Path | None:
         """The connection to this address, while it is there."""
@@ -173,69 +195,43 @@ class Connections:
         if connection is None:
             return []
         waiting, connection.waiting = connection.waiting, []
-        connection.record = record  # by which the peer learns that the old one ends
-        effects = self._part(connection) + self._end(connection, "another path leads to the neighbour")
+        self._manager.reroute(connection.local_id, self._outlet.port.lid, record.dlid)
+        effects = self._end(now, connection, "another path leads to the neighbour")
         for packet in waiting:
             effects += self.send(now, address, record, packet)
         return [*effects, PathsChanged()]
 
-    def forget(self, address: bytes) -> list[InterfaceEffect]:
+    def forget(self, now: int, address: bytes) -> list[InterfaceEffect]:
         """Nothing is sent to this address any more."""
         connection = self._active.get(address)
-        if connection is None:
-            return []
-        return self._part(connection) + self._end(connection, "the neighbour went")
+        return self._end(now, connection, "the neighbour went") if connection is not None else []
 
-    def close(self, *, passive: bool) -> list[InterfaceEffect]:
-        """End all that we asked for, and (when the interface stops) all that peers asked for."""
+    def close(self, now: int, *, passive: bool) -> list[InterfaceEffect]:
+        """End all connections that this side asked for, and (when the interface stops) those that peers asked for."""
         effects: list[InterfaceEffect] = []
         for connection in tuple(self._active.values()):
-            effects += self._part(connection) + self._end(connection, "connections were closed")
+            effects += self._end(now, connection, "connections were closed")
         self._rejected.clear()
-        if passive:
-            for one in self._passive.values():
-                effects += [*self._say(one.lid, Dreq(one.local_id, one.peer_id, one.peer_qpn)), CloseQueuePair(one.qpn)]
-            self._passive.clear()
+        for each in tuple(self._passive.values()) if passive else ():
+            effects += self._end_passive(now, each)
         return effects
 
     def tick(self, now: int) -> list[InterfaceEffect]:
-        """Repeat what was not answered, end what nobody uses."""
-        effects: list[InterfaceEffect] = []
-        for connection in [each for each in self._active.values() if each.due_at is not None and each.due_at <= now]:
-            if connection.tries > CM_RETRIES:
-                effects += self._end(connection, "the peer does not answer")
-                continue
-            connection.tries += 1
-            connection.due_at = now + REPEAT_NS
-            effects += self._emit(connection.record.dlid, connection.request)
-        for one in [each for each in self._passive.values() if each.due_at is not None and each.due_at <= now]:
-            if one.tries > CM_RETRIES:
-                del self._passive[one.qpn]
-                effects.append(CloseQueuePair(one.qpn))
-                continue
-            one.tries += 1
-            one.due_at = now + REPEAT_NS
-            effects += self._emit(one.lid, one.reply)
-        for one in [each for each in self._passive.values() if each.used_at + IDLE_NS <= now]:
-            del self._passive[one.qpn]
-            effects += [*self._say(one.lid, Dreq(one.local_id, one.peer_id, one.peer_qpn)), CloseQueuePair(one.qpn)]
-        return effects
+        """End connections of peers that are idle."""
+        idle = [each for each in self._passive.values() if each.used_at + IDLE_NS <= now]
+        return [effect for each in idle for effect in self._end_passive(now, each)]
 
     def deadline(self) -> int | None:
-        waits = [each.due_at for each in self._active.values()]
-        waits += [each.due_at for each in self._passive.values()]
-        waits += [each.used_at + IDLE_NS for each in self._passive.values()]
-        return min((at for at in waits if at is not None), default=None)
+        return min((each.used_at + IDLE_NS for each in self._passive.values()), default=None)
 
     # Asking
 
-    def _connect(self, now: int, address: bytes, record: PathRecord) -> Active:
-        port, qpn = self._outlet.port, self._new_queue_pair()
-        local_id = self._new_id()
+    def _connect(self, now: int, address: bytes, record: PathRecord) -> tuple[Active, list[InterfaceEffect]]:
+        port, qpn = self._outlet.port, self._mode.new_queue_pair()
         request = Req(
-            local_id=local_id,
+            local_id=0,
             service_id=connected_mode(int.from_bytes(address[1:4])),
-            ca_guid=self._ca_guid,
+            ca_guid=self._mode.ca_guid,
             qpn=qpn,
             psn=_first_psn(qpn),
             primary=CmPath(
@@ -259,25 +255,19 @@ class Connections:
             max_cm_retries=CM_RETRIES,
             private=self._private_data(Req.PRIVATE_BYTES),
         )
-        raw = CmMad(TRANSACTIONS | local_id, request).pack()
-        connection = Active(address, qpn, local_id, record, raw, due_at=now + REPEAT_NS)
-        self._active[address] = connection
-        return connection
+        local_id, mads = self._manager.connect(now, self._mode.user, port.name, request, repeat_ns=REPEAT_NS)
+        connection = self._active[address] = Active(address, qpn, local_id, record)
+        return connection, _emit(mads)
 
-    def _accepted(self, transaction: int, message: Rep) -> list[InterfaceEffect]:
-        connection = self._active_by_id(message.remote_id)
+    def _accepted(self, now: int, event: RepReceived) -> list[InterfaceEffect]:
+        message = event.reply
+        connection = self._active_by_id(event.local_id)
         if connection is None:
-            return []
-        ready = self._emit(
-            connection.record.dlid, CmMad(transaction, Rtu(connection.local_id, message.local_id)).pack()
-        )
-        if connection.greatest:
-            return ready if message.local_id == connection.peer_id else []  # our RTU was lost
+            return _emit(self._manager.disconnect(now, event.local_id))
         greatest = ConnectedModeData.parse(message.private).receive_bytes - ENCAPSULATION_BYTES
         if greatest <= 0:
-            return self._end(connection, "the peer takes no packets")
-        connection.peer_id, connection.peer_qpn = message.local_id, message.qpn
-        connection.greatest, connection.due_at = greatest, None
+            return self._end(now, connection, "the peer takes no packets")
+        connection.peer_qpn, connection.greatest = message.qpn, greatest
         effects: list[InterfaceEffect] = [
             ConnectQueuePair(
                 connection.qpn,
@@ -291,7 +281,7 @@ class Connections:
                 ack_timeout=ACK_TIMEOUT,
                 retries=RETRIES,
             ),
-            *ready,
+            *_emit(self._manager.ready(connection.local_id)),
         ]
         for packet in connection.waiting:
             effects += self._transmit(connection, packet)
@@ -311,37 +301,21 @@ class Connections:
 
     # Being asked
 
-    def _requested(self, now: int, transaction: int, message: Req) -> list[InterfaceEffect]:
-        if connected_mode_qpn(message.service_id) != self._outlet.qpn:
-            return []
-        known = next(
-            (
-                one
-                for one in self._passive.values()
-                if (one.peer_id, one.peer_guid) == (message.local_id, message.ca_guid)
-            ),
-            None,
-        )
-        if known is not None:
-            return self._emit(known.lid, known.reply)
-        lid, sl = message.primary.local_lid, message.primary.sl
+    def _requested(self, now: int, event: ReqReceived) -> list[InterfaceEffect]:
+        message, local_id = event.request, event.local_id
         if message.primary.remote_gid != self._outlet.port.gid:
-            reject = Rej(0, message.local_id, Rejected.REQ, RejectReason.PRIMARY_GID)
-            return self._emit(lid, CmMad(transaction, reject).pack())
-        qpn, local_id = self._new_queue_pair(), self._new_id()
+            return _emit(self._manager.reject(now, local_id, RejectReason.PRIMARY_GID))
+        lid, sl, qpn = message.primary.local_lid, message.primary.sl, self._mode.new_queue_pair()
         reply = Rep(
-            local_id=local_id,
-            remote_id=message.local_id,
+            local_id=0,
+            remote_id=0,
             qpn=qpn,
             psn=_first_psn(qpn),
-            ca_guid=self._ca_guid,
+            ca_guid=self._mode.ca_guid,
             responder_resources=4,
             private=self._private_data(Rep.PRIVATE_BYTES),
         )
-        raw = CmMad(transaction, reply).pack()
-        self._passive[qpn] = Passive(
-            qpn, local_id, message.local_id, message.ca_guid, message.qpn, lid, raw, now + REPEAT_NS, used_at=now
-        )
+        self._passive[qpn] = Passive(qpn, local_id, message.qpn, used_at=now)
         return [
             ConnectQueuePair(
                 qpn,
@@ -355,74 +329,46 @@ class Connections:
                 ack_timeout=ACK_TIMEOUT,
                 retries=RETRIES,
             ),
-            *self._emit(lid, raw),
+            *_emit(self._manager.accept(now, local_id, reply, repeat_ns=REPEAT_NS)),
         ]
 
     # Parting
 
-    def _refused(self, now: int, message: Rej) -> list[InterfaceEffect]:
-        connection = self._active_by_id(message.remote_id)
+    def _refused(self, now: int, event: RejReceived) -> list[InterfaceEffect]:
+        connection = self._active_by_id(event.local_id)
+        if connection is not None and not connection.greatest:
+            self._rejected[connection.address] = now + REJECTED_BRIEFLY.get(event.reason, REJECTED_NS)
+        return self._ended(event.local_id, "the peer refused the connection")
+
+    def _ended(self, local_id: int, why: str) -> list[InterfaceEffect]:
+        """The connection manager has ended it already."""
+        connection = self._active_by_id(local_id)
         if connection is not None:
-            if not connection.greatest:  # an old connection that the peer has lost is simply asked for again
-                self._rejected[connection.address] = now + REJECTED_NS
-            return self._end(connection, "the peer refused the connection")
-        passive = self._passive_by_id(message.remote_id)
+            return self._close(connection, why)
+        passive = self._passive_by_id(local_id)
         if passive is None:
             return []
         del self._passive[passive.qpn]
         return [CloseQueuePair(passive.qpn)]
 
-    def _released(self, transaction: int, message: Dreq) -> list[InterfaceEffect]:
-        """A repeated DREQ of a connection that is gone finds no one, and ends by its sender's timeout."""
-        connection = self._active_by_id(message.remote_id)
-        if connection is not None:
-            answer = CmMad(transaction, Drep(connection.local_id, message.local_id)).pack()
-            return self._emit(connection.record.dlid, answer) + self._end(connection, "the peer ended the connection")
-        passive = self._passive_by_id(message.remote_id)
-        if passive is None:
-            return []
+    def _end(self, now: int, connection: Active, why: str) -> list[InterfaceEffect]:
+        return _emit(self._manager.disconnect(now, connection.local_id)) + self._close(connection, why)
+
+    def _end_passive(self, now: int, passive: Passive) -> list[InterfaceEffect]:
         del self._passive[passive.qpn]
-        answer = CmMad(transaction, Drep(passive.local_id, message.local_id)).pack()
-        return [*self._emit(passive.lid, answer), CloseQueuePair(passive.qpn)]
+        return [*_emit(self._manager.disconnect(now, passive.local_id)), CloseQueuePair(passive.qpn)]
 
-    def _part(self, connection: Active) -> list[InterfaceEffect]:
-        """Tell the peer that an established connection ends; nobody waits for the answer."""
-        if not connection.greatest:
-            return []
-        return self._say(connection.record.dlid, Dreq(connection.local_id, connection.peer_id, connection.peer_qpn))
-
-    def _end(self, connection: Active, why: str) -> list[InterfaceEffect]:
+    def _close(self, connection: Active, why: str) -> list[InterfaceEffect]:
         del self._active[connection.address]
         return [CloseQueuePair(connection.qpn), *self._outlet.drop(why, len(connection.waiting))]
 
     # Small things
-
-    def _say(self, dlid: int, message: Message) -> list[InterfaceEffect]:
-        return self._emit(dlid, CmMad(TRANSACTIONS | self._new_id(), message).pack())
-
-    def _emit(self, dlid: int, mad: bytes) -> list[InterfaceEffect]:
-        port = self._outlet.port
-        if port.state != PortState.ACTIVE:
-            return []
-        return [EmitMad(ManagementDatagram(port.lid, dlid, GSI_QPN, GSI_QPN, mad))]
 
     def _active_by_id(self, local_id: int) -> Active | None:
         return next((each for each in self._active.values() if each.local_id == local_id), None)
 
     def _passive_by_id(self, local_id: int) -> Passive | None:
         return next((each for each in self._passive.values() if each.local_id == local_id), None)
-
-    def _new_id(self) -> int:
-        """Communication ids of this interface: the low bits of its queue pair's number, and a count.
-
-        Below those of RDMA users (`fabric.connection_manager`), who hear the same port.
-        """
-        used = {a.local_id for a in self._active.values()} | {p.local_id for p in self._passive.values()}
-        while True:
-            self._next_id = self._next_id + 1 & 0xFFFF
-            local_id = (self._outlet.qpn & 0x7FFF) << 16 | self._next_id
-            if local_id not in used:
-                return local_id
 
     def _private_data(self, size: int) -> bytes:
         return ConnectedModeData(self._outlet.qpn).pack().ljust(size, b"\0")
@@ -431,3 +377,7 @@ class Connections:
 def _first_psn(qpn: int) -> int:
     """Another first number for every queue pair, without drawing lots."""
     return qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
+
+
+def _emit(mads: Iterable[SendMad]) -> list[InterfaceEffect]:
+    return [EmitMad(each.mad) for each in mads]

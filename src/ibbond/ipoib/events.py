@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ibbond.cm.events import CmEvent
 from ibbond.verbs.verbs import Datagram, ManagementDatagram, PortEventKind, PortState
 
 
@@ -78,7 +79,16 @@ class SendFailed:
     qpn: int
 
 
-InterfaceEvent = AdminUp | AdminDown | PortRaised | MadReceived | GroupsChanged | MtuChanged | SetMode | SendFailed
+@dataclass(frozen=True, slots=True)
+class ConnectionEvent:
+    """The connection manager has something about a connection of the interface (connected mode)."""
+
+    event: CmEvent
+
+
+InterfaceEvent = (
+    AdminUp | AdminDown | PortRaised | MadReceived | GroupsChanged | MtuChanged | SetMode | SendFailed | ConnectionEvent
+)
 
 
 @dataclass(frozen=True, slots=True)

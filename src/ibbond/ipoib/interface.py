@@ -7,16 +7,17 @@ group. Left out: user-space multicast (`umcast`), alias GUIDs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ibbond.errors import Malformed, Refused
-from ibbond.ipoib.connected import Connections
+from ibbond.ipoib.connected import ConnectedMode, Connections
 from ibbond.ipoib.driver import CONNECTED, DATAGRAM, IpoibDriver
 from ibbond.ipoib.events import (
     AddressIs,
     AdminDown,
     AdminUp,
     CarrierIs,
+    ConnectionEvent,
     Frame,
     GroupsChanged,
     InterfaceEffect,
@@ -41,7 +42,6 @@ from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
 from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
-from ibbond.wire.cm import CmMad
 from ibbond.wire.group_address import LINK_LOCAL_SCOPE, broadcast_address, joinable
 from ibbond.wire.hwaddr import ADDRESS_BYTES, HardwareAddress
 from ibbond.wire.ipoib import (
@@ -52,7 +52,6 @@ from ibbond.wire.ipoib import (
     ETHERTYPE_RARP,
     ETHERTYPE_TIPC,
 )
-from ibbond.wire.mad import ManagementClass
 from ibbond.wire.port_info import MTU_BYTES
 
 IP_ETHERTYPES = frozenset((ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_TIPC))
@@ -85,8 +84,7 @@ class Interface:
         pkey: int | None = None,
         scope: int = LINK_LOCAL_SCOPE,
         old_neighbours: StackNeighbours | None = None,
-        ca_guid: int = 0,
-        new_reliable: Callable[[], int] | None = None,
+        connected_mode: ConnectedMode | None = None,
     ) -> None:
         self.device = device
         self.port = port
@@ -99,7 +97,7 @@ class Interface:
         self.groups = Membership(self._outlet, self._queries)
         self._paths = Paths(self._outlet, self._queries, self.groups, old_neighbours)
         self._inlet = Inlet(self._outlet, self.groups)
-        self._connections = Connections(self._outlet, ca_guid, new_reliable) if new_reliable is not None else None
+        self._connections = Connections(self._outlet, connected_mode) if connected_mode is not None else None
         self._up = False  # ADMIN_UP
         self._running = False  # OPER_UP
         self._qkey: int | None = None  # the queue pair's
@@ -153,9 +151,11 @@ class Interface:
                 self._mtu.was_set()
                 return self._mtu.fit()
             case SetMode(connected):
-                return self._set_mode(connected)
+                return self._set_mode(now, connected)
             case SendFailed(qpn):
-                return self._broken(qpn)
+                return self._broken(now, qpn)
+            case ConnectionEvent(inner):
+                return self._connections.handle(now, inner) if self._connections is not None else []
 
     def tick(self, now: int) -> list[InterfaceEffect]:
         sent, failed = self._queries.tick(now)
@@ -165,7 +165,7 @@ class Interface:
                 case Join(mgid):
                     effects += self.groups.refused(now, mgid, silent=True)
                 case AskPath(gid):
-                    effects += self._paths.unanswered(gid)
+                    effects += self._paths.unanswered(now, gid)
                 case Leave():
                     pass  # nobody listens; the subnet manager drops members that vanish
         effects += self._paths.tick(now)
@@ -302,16 +302,22 @@ class Interface:
         self._up = False
         self._preparation.clear()
         effects = self._halt(now)
-        self._running = False
-        return effects + (self._connections.close(passive=True) if self._connections is not None else [])
+        self._set_running(False)
+        return effects + (self._connections.close(now, passive=True) if self._connections is not None else [])
 
     def _start(self, now: int) -> list[InterfaceEffect]:
         """Ask for the broadcast group; on a port that is not Active that waits for its event."""
-        self._running = True
+        self._set_running(True)
         self._paths.collect_from(now)
         if self.port.state != PortState.ACTIVE:
             return []
         return self.groups.begin(now, self.device.broadcast[GROUP_OCTET:])
+
+    def _set_running(self, on: bool) -> None:
+        """OPER_UP: what arrives at the queue pair, and requests for connections, are taken."""
+        self._running = on
+        if self._connections is not None:
+            self._connections.listen(on)
 
     def _halt(self, now: int, pkey: int | None = None) -> list[InterfaceEffect]:
         """Carrier off, groups left (under `pkey`, when it was another one), paths forgotten."""
@@ -323,7 +329,7 @@ class Interface:
         effects += self.groups.stop(now, pkey)
         effects += self._paths.flush()
         if self._connections is not None:
-            effects += self._connections.close(passive=False)
+            effects += self._connections.close(now, passive=False)
         self._paths.collect_from(None)
         if self.port.state != PortState.ACTIVE:
             self._queries.forget_all()
@@ -344,7 +350,7 @@ class Interface:
             effects.append(CarrierIs(up=True))
         return effects + self._want_groups(now)
 
-    def _set_mode(self, connected: bool) -> list[InterfaceEffect]:
+    def _set_mode(self, now: int, connected: bool) -> list[InterfaceEffect]:
         """Another mode forgets all paths, and the MTU that was asked for in the old one."""
         if connected == self.connected:
             return []
@@ -356,18 +362,18 @@ class Interface:
             )
         effects = self._paths.flush()
         if self._connections is not None:
-            effects += self._connections.close(passive=False)
+            effects += self._connections.close(now, passive=False)
         self._paths.connections = self._connections if connected else None
         if isinstance(self.device.driver, IpoibDriver):
             self.device.driver.mode = CONNECTED if connected else DATAGRAM
         self._mtu.set_mode(connected)
         return [*effects, PathsChanged(), *self._mtu.fit()]
 
-    def _broken(self, qpn: int) -> list[InterfaceEffect]:
+    def _broken(self, now: int, qpn: int) -> list[InterfaceEffect]:
         if self._connections is None:
             return []
-        address, effects = self._connections.failed(qpn)
-        return effects + (self._paths.forget(address) if address is not None else [])
+        address, effects = self._connections.failed(now, qpn)
+        return effects + (self._paths.forget(now, address) if address is not None else [])
 
     def _want_groups(self, now: int) -> list[InterfaceEffect]:
         """Be in all groups of the device's list, and in those that were prepared.
@@ -398,13 +404,6 @@ class Interface:
     def _answer(self, now: int, mad: bytes) -> list[InterfaceEffect]:
         try:
             answer = self._queries.answered(mad)
-            if (
-                answer is None
-                and self._connections is not None
-                and self._running
-                and mad[1] == ManagementClass.COMMUNICATION
-            ):
-                return self._connections.handle(now, CmMad.parse(mad))
         except Malformed:
             self._malformed += 1
             return []
@@ -463,7 +462,7 @@ class Interface:
         if not self._read_key():
             return []
         effects = self._halt(now, old)
-        self._running = False
+        self._set_running(False)
         return effects + (self._start(now) if self._partition.present else [])
 
     def _read_key(self) -> bool:

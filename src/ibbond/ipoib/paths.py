@@ -158,7 +158,7 @@ class Paths:
             return []
         record = replace(PathRecord.parse(reply.data), dgid=gid)
         if reply.status != SaStatus.OK or not record.dlid:
-            return self.failed(gid)
+            return self.failed(now, gid)
         old = route.record
         route.record, route.valid = record, True
         effects: list[InterfaceEffect] = []
@@ -176,15 +176,15 @@ class Paths:
             neighbour.waiting.clear()
         return effects
 
-    def unanswered(self, gid: bytes) -> list[InterfaceEffect]:
+    def unanswered(self, now: int, gid: bytes) -> list[InterfaceEffect]:
         """The administrator is silent: a path that worked stays in use, and the next packet asks again.
 
         In Linux (`path_rec_completion`) every neighbour behind the GID goes.
         """
         route = self._routes.get(gid)
-        return self.failed(gid) if route is None or route.record is None else []
+        return self.failed(now, gid) if route is None or route.record is None else []
 
-    def failed(self, gid: bytes) -> list[InterfaceEffect]:
+    def failed(self, now: int, gid: bytes) -> list[InterfaceEffect]:
         """There is no path: every neighbour behind this GID goes, and what waited is dropped."""
         route = self._routes.pop(gid, None)
         if route is None:
@@ -195,13 +195,13 @@ class Paths:
             lost += len(neighbour.waiting)
             del self._neighbours[neighbour.address]
             if self.connections is not None:
-                effects += self.connections.forget(neighbour.address)
+                effects += self.connections.forget(now, neighbour.address)
         effects += self._outlet.drop("no path to the destination", lost)
         return [*effects, PathsChanged()] if route.record is not None else effects
 
-    def forget(self, address: bytes) -> list[InterfaceEffect]:
+    def forget(self, now: int, address: bytes) -> list[InterfaceEffect]:
         """The connection to this address broke: neighbour and path are made anew by the next packet."""
-        return self.failed(address[4:])
+        return self.failed(now, address[4:])
 
     def invalidate(self) -> None:
         """Light flush: what is known stays usable, and is asked for again on the next use."""
@@ -242,7 +242,7 @@ class Paths:
             if not neighbour.waiting:
                 del self._neighbours[neighbour.address], neighbour.route.neighbours[neighbour.address]
                 if self.connections is not None:
-                    effects += self.connections.forget(neighbour.address)
+                    effects += self.connections.forget(now, neighbour.address)
         self._gc_at = now + GC_INTERVAL_NS
         return effects + self._groups.collect(now, 2 * GC_INTERVAL_NS)
 

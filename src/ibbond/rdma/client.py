@@ -32,7 +32,7 @@ from ibbond.rdma.messages import (
     parse,
     too_large,
 )
-from ibbond.stack.rdma_events import RdmaNews, RdmaRequest, WorkOver
+from ibbond.rdma_cm.events import RdmaNews, RdmaRequest, WorkOver
 
 AT_ONCE = 64  # requests in one packet
 Answer = Registered | Settled | NotDone

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.rdma.session import ACK_TIMEOUT, CM_RETRIES, RESPONSE_TIMEOUT, RETRY_COUNT
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     Accept,
     Connect,
     Destroy,

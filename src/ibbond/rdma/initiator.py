@@ -41,7 +41,7 @@ from ibbond.rdma.session import (
     content,
     named,
 )
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     Connect,
     Destroy,
     Disconnect,

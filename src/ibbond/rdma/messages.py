@@ -1,9 +1,9 @@
 """Requests and news of RDMA CM as JSON: what a program and its host's adapter say to each other over a Unix socket.
 
-Read first: `stack.rdma_events`. Bytes are hexadecimal, enums their values, values carry their class's name. Memory is
+Read first: `rdma_cm.events`. Bytes are hexadecimal, enums their values, values carry their class's name. Memory is
 not in messages: it comes as a descriptor with `Register`. Requests are answered in their order; those that carry a
 `question` (a number of the program's) are answered by a message that carries it too. Left out: what a request needs
-besides values that fit their fields (`stack.rdma_users`).
+besides values that fit their fields (`rdma_cm.users`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, get_type_hints
 
 from ibbond.errors import Malformed, Refused
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     ARRIVED_IDS,
     Accept,
     Connect,

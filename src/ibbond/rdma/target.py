@@ -30,7 +30,7 @@ from ibbond.rdma.session import (
     execute,
     named,
 )
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.events import (
     Accept,
     Destroy,
     Disconnect,

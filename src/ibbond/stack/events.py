@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ibbond.bonding.events import BondEvent
 from ibbond.fabric.events import MadArrived, SubnetEvent
-from ibbond.stack.rdma_events import RdmaCall, RdmaEvent, RdmaGone
+from ibbond.rdma_cm.events import RdmaCall, RdmaEvent, RdmaGone
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,18 @@ from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import BondEffect
 from ibbond.bonding.events import AddressesChanged, BondEvent, Close, MemberChanged, Open, Ready, SetMtu
 from ibbond.bonding.registry import Registry
-from ibbond.errors import Refused
+from ibbond.cm.connection_manager import ConnectionManager
+from ibbond.cm.events import CmEffect, Notify
+from ibbond.errors import Malformed, Refused
+from ibbond.fabric.events import SendMad
 from ibbond.fabric.subnet import Subnet
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.outlet import Path
 from ibbond.machine import Deadlines
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
+from ibbond.rdma_cm.events import RdmaCall, RdmaGone
+from ibbond.rdma_cm.users import RdmaUsers
 from ibbond.stack.bond_effects import BondEffects
 from ibbond.stack.device_notices import DeviceNotices
 from ibbond.stack.ethernet import ethernet_device
@@ -52,13 +57,14 @@ from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.links import Links
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outbox import HostEffect, Outbox
-from ibbond.stack.rdma_events import RdmaCall, RdmaGone
-from ibbond.stack.rdma_users import RdmaUsers
+from ibbond.stack.rdma_host import HostForRdma
 from ibbond.stack.standby import Standby
 from ibbond.topology.model import listed
 from ibbond.verbs.generation import Generation
 from ibbond.verbs.reliable_verbs import Completion
 from ibbond.verbs.verbs import Datagram, PortEventKind
+from ibbond.wire.cm import CmMad
+from ibbond.wire.mad import ManagementClass
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,6 +95,7 @@ class HostStack:
     ) -> None:
         self.name = name
         self.now = 0
+        self.malformed = 0  # connection MADs that could not be read
         self.namespace = Namespace()
         self.registry = Registry(self.namespace, profile=profile, without=without)
         self.next_hops = NextHops()
@@ -97,6 +104,7 @@ class HostStack:
         self.generation = generation
         self.outbox = Outbox()
         self._agenda: Deadlines[Hashable] = Deadlines()  # by interface, bond (_Bond) and IP side of a device (_Layer)
+        self.connections = ConnectionManager()
         rules = self.registry.rules
         self.links = Links(
             subnet,
@@ -104,11 +112,12 @@ class HostStack:
             generation,
             self.outbox,
             self._agenda,
+            self.connections,
             self._too_long,
             old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
         )
         self.frames = Frames(self)
-        self.rdma = RdmaUsers(self, subnet)
+        self.rdma = RdmaUsers(self._for_rdma(), subnet, self.connections)
         self.standby = None if rules.kernel("cold_standby") else Standby(self)
         self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
@@ -187,8 +196,11 @@ class HostStack:
 
     def mad_arrived(self, now: int, port: str, mad: bytes) -> list[HostEffect]:
         self.now = now
-        self.links.mad_arrived(now, port, mad)
-        self.rdma.mad_arrived(now, port, mad)
+        if mad[1] == ManagementClass.COMMUNICATION:
+            self._connection_mad(now, port, mad)
+        else:
+            self.links.mad_arrived(now, port, mad)
+            self.rdma.mad_arrived(mad)
         self._settle()
         return self.outbox.take()
 
@@ -221,6 +233,8 @@ class HostStack:
                     self._execute(bond, bond.tick(now))
                 case Standby() | RdmaUsers():
                     key.tick(now)
+                case ConnectionManager():
+                    self._run_connections(key.tick(now))
                 case _Layer(name) if name in self.ip:
                     layer = self.ip[name]
                     self.frames.send_all(now, layer, layer.tick(now))
@@ -333,6 +347,34 @@ class HostStack:
 
     # Inside
 
+    def _for_rdma(self) -> HostForRdma:
+        return HostForRdma(
+            self.name,
+            self.namespace,
+            self.next_hops,
+            self.ip,
+            self.links,
+            self.outbox,
+            self.device,
+            self.frames.send_all,
+        )
+
+    def _connection_mad(self, now: int, port: str, raw: bytes) -> None:
+        try:
+            mad = CmMad.parse(raw)
+        except Malformed:
+            self.malformed += 1
+            return
+        self._run_connections(self.connections.handle(now, port, mad))
+
+    def _run_connections(self, effects: Iterable[CmEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendMad():
+                    self.outbox.send(effect)
+                case Notify(user, event):
+                    user(self.now, event)
+
     def _dispatch(self, event: HostEvent) -> None:
         match event:
             case Transmit(name, packet, offload):
@@ -434,6 +476,7 @@ class HostStack:
         if self._touched_bonds or self._touched_layers:
             self._report_touched()
         self._agenda.report(self.rdma, self.rdma.deadline())
+        self._agenda.report(self.connections, self.connections.deadline())
         if self.standby is not None:
             self._agenda.report(self.standby, self.standby.deadline())
 

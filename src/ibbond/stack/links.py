@@ -11,9 +11,13 @@ import errno
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 
+from ibbond.cm.connection_manager import ConnectionManager
+from ibbond.cm.events import CmEvent
 from ibbond.errors import Refused
 from ibbond.fabric.events import Post, SendDatagram, SendMad
+from ibbond.fabric.port import Port
 from ibbond.fabric.subnet import Subnet
+from ibbond.ipoib.connected import ConnectedMode
 from ibbond.ipoib.driver import CONNECTED, DATAGRAM, ipoib_device
 from ibbond.ipoib.events import (
     AddressIs,
@@ -22,6 +26,7 @@ from ibbond.ipoib.events import (
     Attach,
     CarrierIs,
     CloseQueuePair,
+    ConnectionEvent,
     ConnectQueuePair,
     Detach,
     Dropped,
@@ -79,6 +84,7 @@ class Links:
         generation: Generation,
         outbox: Outbox,
         agenda: Deadlines[Hashable],
+        connection_manager: ConnectionManager,
         too_long: Callable[[Device, bytes, int], None],
         *,
         old_neighbours: StackNeighbours | None = None,
@@ -88,6 +94,7 @@ class Links:
         self._generation = generation
         self._outbox = outbox
         self._agenda = agenda
+        self._connection_manager = connection_manager
         self._too_long = too_long
         self._old_neighbours = old_neighbours
         self._interfaces: dict[str, Interface] = {}
@@ -127,14 +134,26 @@ class Links:
             qpn=qpn,
             pkey=pkey,
             old_neighbours=self._old_neighbours,
-            ca_guid=port.node.guid,
-            new_reliable=partial(self._subnet.create_reliable, port_name, None) if connected_mode else None,
+            connected_mode=self._connected_mode(name, port) if connected_mode else None,
         )
         self._interfaces[name] = interface
         self._by_port.setdefault(port_name, []).append(interface)
         self._by_queue_pair[port_name, qpn] = interface
         self._namespace.register(device)
         return device
+
+    def _connected_mode(self, name: str, port: Port) -> ConnectedMode:
+        return ConnectedMode(
+            self._connection_manager,
+            partial(self._connection_event, name),
+            port.node.guid,
+            partial(self._subnet.create_reliable, port.name, None),
+        )
+
+    def _connection_event(self, name: str, now: int, event: CmEvent) -> None:
+        interface = self._interfaces.get(name)
+        if interface is not None:
+            self._handle(now, interface, ConnectionEvent(event))
 
     def add_child(self, parent: str, pkey: int) -> Device:
         """`create_child`: a second interface on the parent's port, for another partition (spec/ipoib section 10)."""

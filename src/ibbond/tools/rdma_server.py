@@ -1,6 +1,6 @@
 """The adapters of lab hosts for the programs inside: a Unix socket in each host's network namespace.
 
-Read first: `rdma.messages`. A program is a user of `stack.rdma_users`; its memory is mapped here, so that RDMA of peers
+Read first: `rdma.messages`. A program is a user of `rdma_cm.users`; its memory is mapped here, so that RDMA of peers
 really touches it. Nothing waits: what a program does not read is queued; of one that leaves much of it nothing more is
 taken until it has read, and one that peers go on telling of more is dropped. What cannot be done is refused, and the
 lab goes on whatever a program sends. No program has the loop for longer than `TURN` at a time, and a host has at most
@@ -43,8 +43,8 @@ from ibbond.rdma.messages import (
     parse,
     too_large,
 )
+from ibbond.rdma_cm.events import Destroy, PostWork, RdmaCall, RdmaEvent, RdmaGone, RdmaRequest, WorkOver
 from ibbond.stack.events import NetworkEffect, OnHost
-from ibbond.stack.rdma_events import Destroy, PostWork, RdmaCall, RdmaEvent, RdmaGone, RdmaRequest, WorkOver
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
 PAUSE_AT = 1024  # messages that a program has not read: of what it asks no more is taken
@@ -270,7 +270,7 @@ class RdmaServer:
                 program.posted.pop(request.id, None)
         else:
             name = type(request).__name__
-            raise Refused("cannot do this", why=f"{name} is no request", fix="See stack/rdma_events.py for those")
+            raise Refused("cannot do this", why=f"{name} is no request", fix="See rdma_cm/events.py for those")
 
     def _post(self, program: _Program, request: PostWork) -> None:
         """Counted first: work can be over before `handle` returns."""

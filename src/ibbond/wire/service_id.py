@@ -7,6 +7,7 @@ disagree about the first byte of the former; we speak Linux's and understand bot
 CONNECTED_MODE_LINUX = 0x10 << 56
 CONNECTED_MODE_STANDARD = 0x01 << 56
 RDMA_CM_PREFIX = 0x0000_0000_0100_0000
+RDMA_CM_MASK = 0xFFFF_FFFF_FF00_0000
 RDMA_CM_TCP = 0x06  # RDMA_PS_TCP and the like: reliable connections
 
 

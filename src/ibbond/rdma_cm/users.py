@@ -1,22 +1,22 @@
 """RDMA CM of one host: what its programs ask for, and what the host tells them.
 
-Read first: of Linux `core/cma.c` and rdma_cm(7). Ids are in `rdma_ids`; finding addresses and paths is
-`rdma_resolving`, making connections `rdma_connecting`. Left out: datagram services, multicast, path migration.
+Read first: of Linux `core/cma.c` and rdma_cm(7). Ids are in `rdma_cm.ids`; finding addresses and paths is
+`rdma_cm.resolving`, making connections `rdma_cm.connecting`. Left out: datagram services, multicast, path migration.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
+from ibbond.cm.connection_manager import ConnectionManager
 from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import Post
 from ibbond.fabric.subnet import Subnet
-from ibbond.machine import earliest
 from ibbond.netdev.device import Device
-from ibbond.stack.rdma_connecting import Connecting
-from ibbond.stack.rdma_events import (
+from ibbond.rdma_cm.connecting import Connecting
+from ibbond.rdma_cm.events import (
     Accept,
     Connect,
     Destroy,
@@ -32,26 +32,23 @@ from ibbond.stack.rdma_events import (
     ResolveRoute,
     WorkOver,
 )
-from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds, need, refused
-from ibbond.stack.rdma_resolving import Resolving
+from ibbond.rdma_cm.host import RdmaHost
+from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, need, refused
+from ibbond.rdma_cm.resolving import Resolving
 from ibbond.verbs.memory import ALL_ACCESS, BufferMemory, Region
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
-from ibbond.wire.cm import CmMad
 from ibbond.wire.mad import MadHeader, ManagementClass
 from ibbond.wire.sa import SaMad
-
-if TYPE_CHECKING:
-    from ibbond.stack.host_stack import HostStack
 
 
 class RdmaUsers:
     """All programs of one host that use RDMA CM; `user` is a number of theirs."""
 
-    def __init__(self, host: HostStack, subnet: Subnet) -> None:
+    def __init__(self, host: RdmaHost, subnet: Subnet, manager: ConnectionManager) -> None:
         self._host = host
         self._ids = RdmaIds(host, subnet)
         self._resolving = Resolving(host, subnet, self._ids)
-        self._connecting = Connecting(host, subnet, self._ids)
+        self._connecting = Connecting(host, subnet, self._ids, manager)
 
     def register(self, user: int, memory: memoryview) -> int:
         """Memory of a program that its connections and their peers may use; the key. On every adapter of the host."""
@@ -88,8 +85,8 @@ class RdmaUsers:
                 ids.make_queue_pair(one)
             case Connect(number):
                 self._connecting.connect(now, need(ids.get(user, number), IdState.ROUTE_RESOLVED), request)
-            case Accept(number, private):
-                self._connecting.accept(now, need(ids.get(user, number), IdState.CONNECTING), private)
+            case Accept(number):
+                self._connecting.accept(now, need(ids.get(user, number), IdState.CONNECTING), request)
             case Reject(number, private):
                 self._connecting.reject(now, need(ids.get(user, number), IdState.CONNECTING), private)
             case Disconnect(number):
@@ -104,7 +101,7 @@ class RdmaUsers:
                     raise refused(one, "no adapter takes such work", errno.EINVAL)
                 if not isinstance(work, Receive) and not self._ids.may_send(one):
                     raise refused(one, "its queue pair is not connected", errno.EINVAL)
-                self._host.outbox.send(Post(one.port, one.qpn, work))
+                self._host.send(Post(one.port, one.qpn, work))
             case _:
                 assert_never(request)
 
@@ -123,7 +120,7 @@ class RdmaUsers:
             why = f"port {port} at {len(address)} bytes of address"
             raise Refused(what, why=why, fix="Ports are 1 to 65535, addresses 0, 4 or 16 bytes")
         address = address if any(address) else b""
-        device = self._device_with(address) if address else None
+        device = self._host.device_with(address) if address else None
         where = ids.port_of(device) if device is not None else None
         if address and where is None:
             why, code = ("no device of the host has the address", errno.EADDRNOTAVAIL)
@@ -138,31 +135,23 @@ class RdmaUsers:
         if device is not None and where is not None:
             one.device, one.source_address, one.port = device.name, device.address, where
 
-    def _device_with(self, address: bytes) -> Device | None:
-        host = self._host
-        name = next((name for name, layer in host.ip.items() if layer.owns(address)), None)
-        return host.namespace.get(name) if name is not None else None
-
     # ---- the host reports
 
-    def mad_arrived(self, now: int, port: str, raw: bytes) -> None:
-        """Ours are CM messages to RDMA services or about our ids, and answers to our path queries."""
+    def mad_arrived(self, raw: bytes) -> None:
+        """Answers to path queries of RDMA CM."""
         try:
-            header = MadHeader.parse(raw)
-            if header.management_class == ManagementClass.COMMUNICATION:
-                self._connecting.mad_arrived(now, port, CmMad.parse(raw))
-            elif header.management_class == ManagementClass.SUBNET_ADMINISTRATION:
+            if MadHeader.parse(raw).management_class == ManagementClass.SUBNET_ADMINISTRATION:
                 self._resolving.path_answered(SaMad.parse(raw))
         except Malformed:
-            return  # counted by whoever reads everything
+            return  # counted where everything is read
 
     def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> None:
         one = self._ids.of_pair(port, qpn)
         if one is None:
             return
         if completion.operation is Operation.RECEIVE and completion.status is Status.SUCCESS:
-            self._connecting.heard_data(now, port, qpn)
-        self._host.outbox.tell(RdmaEvent(self._host.name, one.user, WorkOver(one.number, completion)))
+            self._connecting.data_arrived(now, one)
+        self._host.notify(RdmaEvent(self._host.name, one.user, WorkOver(one.number, completion)))
 
     def failed_over(self, device: Device) -> None:
         """`cma_netdev_callback`: ids on this bond whose stored source address is not the bond's any more hear of it."""
@@ -176,9 +165,9 @@ class RdmaUsers:
         Their queue pairs fail first, as a driver flushes them. Listeners at every address are on no
         adapter and stay.
         """
-        self._connecting.device_removed(port)
         for one in self._ids:
             if one.port == port and one.state is not IdState.REMOVED:
+                self._connecting.device_removed(one)
                 one.state, one.source_address = IdState.REMOVED, b""  # of failovers it hears no more
                 one.due_at = one.ask_at = None
                 self._ids.fail_queue_pair(one)
@@ -190,10 +179,9 @@ class RdmaUsers:
 
     def tick(self, now: int) -> None:
         self._resolving.tick(now)
-        self._connecting.tick(now)
 
     def deadline(self) -> int | None:
-        return earliest(self._resolving.deadline(), self._connecting.deadline())
+        return self._resolving.deadline()
 
 
 def _listens(one: RdmaId, port: int) -> bool:

@@ -69,14 +69,19 @@ class Connect:
     ack_timeout: int | None = None
     response_timeout: int = 20
     cm_retries: int = 15
+    qpn: int | None = None  # of a queue pair that the program makes and moves itself; else the id's own is used
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Say yes to a CONNECT_REQUEST; the id needs a queue pair."""
+    """Say yes to a CONNECT_REQUEST; the id needs a queue pair, or the program has one (`qpn`).
+
+    After a CONNECT_RESPONSE it says that the program's queue pair is in RTS: the RTU goes to the peer.
+    """
 
     id: int
     private: bytes = b""  # at most 196 bytes
+    qpn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +123,12 @@ class RdmaKind(enum.Enum):
     ROUTE_RESOLVED = "route_resolved"
     ROUTE_ERROR = "route_error"
     CONNECT_REQUEST = "connect_request"
+    CONNECT_RESPONSE = "connect_response"  # instead of ESTABLISHED, to a program that moves its queue pair itself
     ESTABLISHED = "established"
     REJECTED = "rejected"
     UNREACHABLE = "unreachable"
     DISCONNECTED = "disconnected"
+    TIMEWAIT_EXIT = "timewait_exit"  # to the same programs: the queue pair may have another connection
     ADDR_CHANGE = "addr_change"
     DEVICE_REMOVAL = "device_removal"
 

@@ -8,20 +8,17 @@ the same IP again after a failover gets the new one. Left out: the kernel's own 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from ibbond.fabric.events import SendMad
 from ibbond.fabric.subnet import Subnet
 from ibbond.machine import MS
-from ibbond.stack.rdma_events import RdmaKind, ResolveAddress
-from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds
+from ibbond.rdma_cm.events import RdmaKind, ResolveAddress
+from ibbond.rdma_cm.host import RdmaHost
+from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds
 from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import PathMask, PathRecord
-
-if TYPE_CHECKING:
-    from ibbond.stack.host_stack import HostStack
 
 QUERIES = 0x8002 << 48  # transaction ids of our path queries
 ASK_AGAIN = 200 * MS
@@ -31,7 +28,7 @@ QUESTION = PathMask.DGID | PathMask.SGID | PathMask.REVERSIBLE | PathMask.NUMB_P
 class Resolving:
     """Looks for addresses and paths of a host's ids."""
 
-    def __init__(self, host: HostStack, subnet: Subnet, ids: RdmaIds) -> None:
+    def __init__(self, host: RdmaHost, subnet: Subnet, ids: RdmaIds) -> None:
         self._host = host
         self._subnet = subnet
         self._ids = ids
@@ -39,24 +36,21 @@ class Resolving:
 
     def address(self, now: int, one: RdmaId, wish: ResolveAddress) -> None:
         host, destination = self._host, wish.destination
-        name = host.next_hops.device_for(destination)
-        device = host.namespace.get(name) if name is not None else None
+        device = host.device_to(destination)
         one.service_port, one.destination, one.record = wish.port, destination, None
         if device is None or not device.usable or len(device.address) != 20:
             one.state = IdState.IDLE
             self._ids.tell(one, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
             return
-        layer = host.ip[device.name]
-        one.device, one.source = device.name, layer.source_for(destination)
+        one.device, one.source = device.name, host.source_for(device.name, destination)
         one.state = IdState.RESOLVING_ADDRESS
-        if layer.owns(destination):
+        if host.owns(device.name, destination):
             self._address_resolved(one, device.address)
             return
-        one.next_hop = layer.next_hop(destination)
-        entry = layer.neighbors.get(one.next_hop)
-        known = entry.hardware if entry is not None else b""
+        one.next_hop = host.next_hop(device.name, destination)
+        known = host.neighbor(device.name, one.next_hop)
         one.due_at = now + wish.timeout_ms * MS
-        host.frames.send_all(now, layer, layer.resolve(now, one.next_hop))
+        host.resolve(now, device.name, one.next_hop)
         if known:
             self._address_resolved(one, known)
 
@@ -82,12 +76,8 @@ class Resolving:
         Ids with a path hear nothing of a neighbor that moves: `cma_netevent_callback` knows only ids of RoCE.
         """
         for one in self._ids:
-            layer = self._host.ip.get(one.device)
-            if one.state is not IdState.RESOLVING_ADDRESS or layer is None:
-                continue
-            entry = layer.neighbors.get(one.next_hop)
-            if entry is not None and entry.hardware:
-                self._address_resolved(one, entry.hardware)
+            if one.state is IdState.RESOLVING_ADDRESS and (known := self._host.neighbor(one.device, one.next_hop)):
+                self._address_resolved(one, known)
 
     def tick(self, now: int) -> None:
         for one in self._ids:
@@ -138,6 +128,4 @@ class Resolving:
                 data=question.pack(),
                 transaction_id=one.query,
             )
-            self._host.outbox.send(
-                SendMad(one.port, ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, mad.pack()))
-            )
+            self._host.send(SendMad(one.port, ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, mad.pack())))

@@ -1,7 +1,7 @@
 """Connecting of RDMA CM: from a path to two queue pairs that are each other's peer, and apart again.
 
 Read first: of Linux `core/cma.c` (names of functions are given where they are followed), InfiniBand annex A11 for what
-a REQ says of IP addresses. The messages themselves are `fabric.connection_manager`'s. Left out: path migration, the
+a REQ says of IP addresses. The messages themselves are the connection manager's (`cm`). Left out: path migration, the
 check that the reverse route leads out of the device a request came by.
 """
 
@@ -11,66 +11,58 @@ import errno
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
-from ibbond.errors import Malformed
-from ibbond.fabric.connection_manager import (
-    Accepted,
-    CmEffect,
-    CmState,
-    ConnectionManager,
-    Established,
-    NoAnswer,
-    Parted,
-    Refusal,
-    Requested,
+from ibbond.cm.connection_manager import ConnectionManager
+from ibbond.cm.events import (
+    CmEvent,
+    Disconnected,
+    NoReply,
+    Notify,
+    RejReceived,
+    RepReceived,
+    ReqReceived,
+    RtuReceived,
+    TimewaitExit,
 )
+from ibbond.cm.states import CmState
+from ibbond.errors import Malformed
 from ibbond.fabric.events import SendMad
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
-from ibbond.stack.rdma_events import Connect, RdmaKind
-from ibbond.stack.rdma_ids import IdState, RdmaId, RdmaIds, refused
+from ibbond.rdma_cm.events import Accept, Connect, RdmaKind
+from ibbond.rdma_cm.host import RdmaHost
+from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, first_psn, refused
 from ibbond.verbs.reliable_verbs import Peer
-from ibbond.wire.cm import CmMad, CmPath, Rej, RejectReason, Rep, Req
+from ibbond.wire.cm import CmPath, Rej, RejectReason, Rep, Req
 from ibbond.wire.port_info import MTU_BYTES
 from ibbond.wire.rdma_ip import ROOM, RdmaIpHeader
-from ibbond.wire.service_id import rdma_cm, rdma_cm_port
-
-if TYPE_CHECKING:
-    from ibbond.stack.host_stack import HostStack
+from ibbond.wire.service_id import RDMA_CM_MASK, RDMA_CM_PREFIX, rdma_cm, rdma_cm_port
 
 
 class Connecting:
     """Connects a host's ids, through its one communication manager."""
 
-    def __init__(self, host: HostStack, subnet: Subnet, ids: RdmaIds) -> None:
+    def __init__(self, host: RdmaHost, subnet: Subnet, ids: RdmaIds, manager: ConnectionManager) -> None:
         self._host = host
         self._subnet = subnet
         self._ids = ids
-        self._manager = ConnectionManager()
+        self._manager = manager
+        manager.listen(self._handle, RDMA_CM_PREFIX, RDMA_CM_MASK)
 
-    def mad_arrived(self, now: int, port: str, mad: CmMad) -> None:
-        """A CM message at the port; requests for services of others are left to them."""
-        if isinstance(mad.message, Req) and rdma_cm_port(mad.message.service_id) is None:
-            return
-        self._run(now, self._manager.handle(now, port, mad))
+    def data_arrived(self, now: int, one: RdmaId) -> None:
+        """A message has come to the id's queue pair: as good as an RTU."""
+        for effect in self._manager.data_arrived(now, one.local_id) if one.local_id is not None else ():
+            if isinstance(effect, Notify):
+                effect.user(now, effect.event)
 
-    def heard_data(self, now: int, port: str, qpn: int) -> None:
-        self._run(now, self._manager.heard_data(port, qpn))
-
-    def device_removed(self, port: str) -> None:
-        self._manager.port_removed(port)
-
-    def tick(self, now: int) -> None:
-        self._run(now, self._manager.tick(now))
-
-    def deadline(self) -> int | None:
-        return self._manager.deadline()
+    def device_removed(self, one: RdmaId) -> None:
+        if one.local_id is not None:
+            self._manager.forget(one.local_id)
 
     def connect(self, now: int, one: RdmaId, wish: Connect) -> None:
-        record = one.record
-        if one.qpn is None or record is None:
-            raise refused(one, "it has no queue pair", errno.EINVAL)
+        record, qpn = one.record, _queue_pair(one, wish.qpn)
+        if record is None:
+            raise refused(one, "it has no route", errno.EINVAL)
         wish = _checked(one, wish)
         port = self._subnet.port(one.port)
         one.source_port = self._ids.free_port()
@@ -80,7 +72,7 @@ class Connecting:
             local_id=0,
             service_id=rdma_cm(one.service_port),
             ca_guid=port.node.guid,
-            qpn=one.qpn,
+            qpn=qpn,
             psn=one.psn,
             responder_resources=16,
             initiator_depth=16,
@@ -104,17 +96,40 @@ class Connecting:
             ),
             private=(header.pack() + wish.private).ljust(92, b"\0"),
         )
-        local_id, effects = self._manager.connect(now, one.port, request)
+        local_id, mads = self._manager.connect(now, self._handle, one.port, request)
         self._ids.has_local(one, local_id)
-        self._run(now, effects)
+        self._send(mads)
 
-    def accept(self, now: int, one: RdmaId, private: bytes) -> None:
-        request = one.request
-        if one.qpn is None or request is None or one.local_id is None:
-            raise refused(one, "it has no queue pair, or nobody asked", errno.EINVAL)
-        if self._manager.state(one.local_id) is not CmState.REQ_RECEIVED:
+    def accept(self, now: int, one: RdmaId, wish: Accept) -> None:
+        request, private = one.request, wish.private
+        if one.local_id is None:
+            raise refused(one, "no peer has requested a connection", errno.EINVAL)
+        if request is None and self._manager.state(one.local_id) is CmState.REP_RCVD:  # after CONNECT_RESPONSE
+            self._send(self._manager.ready(one.local_id))
+            one.state = IdState.CONNECTED
+            return
+        if request is None or self._manager.state(one.local_id) is not CmState.REQ_RCVD:
             raise refused(one, "it has answered already", errno.EINVAL)
+        qpn = _queue_pair(one, wish.qpn)
         check_private(one, private, Rep.PRIVATE_BYTES)
+        if one.qpn is not None:
+            self._connect_pair(one, request)
+        reply = Rep(
+            local_id=0,
+            remote_id=0,
+            qpn=qpn,
+            psn=one.psn,
+            ca_guid=self._subnet.port(one.port).node.guid,
+            responder_resources=request.initiator_depth,
+            initiator_depth=request.responder_resources,
+            rnr_retry_count=request.rnr_retry_count,
+            private=private.ljust(Rep.PRIVATE_BYTES, b"\0"),
+        )
+        self._send(self._manager.accept(now, one.local_id, reply))
+
+    def _connect_pair(self, one: RdmaId, request: Req) -> None:
+        """Move the queue pair of an id to RTS, as the peer's REQ describes the connection."""
+        assert one.qpn is not None
         self._subnet.connect_reliable(
             one.port,
             one.qpn,
@@ -131,23 +146,11 @@ class Connecting:
                 service_level=request.primary.sl,
             ),
         )
-        reply = Rep(
-            local_id=0,
-            remote_id=0,
-            qpn=one.qpn,
-            psn=one.psn,
-            ca_guid=self._subnet.port(one.port).node.guid,
-            responder_resources=request.initiator_depth,
-            initiator_depth=request.responder_resources,
-            rnr_retry_count=request.rnr_retry_count,
-            private=private.ljust(Rep.PRIVATE_BYTES, b"\0"),
-        )
-        self._run(now, self._manager.accept(now, one.local_id, reply))
 
     def reject(self, now: int, one: RdmaId, private: bytes) -> None:
         check_private(one, private, Rej.PRIVATE_BYTES)
         if one.local_id is not None:
-            self._run(now, self._manager.reject(now, one.local_id, RejectReason.CONSUMER, private))
+            self._send(self._manager.reject(now, one.local_id, RejectReason.CONSUMER, private))
         self._over(one)
 
     def disconnect(self, now: int, one: RdmaId) -> None:
@@ -157,41 +160,49 @@ class Connecting:
         if one.state is IdState.CONNECTING:
             one.state = IdState.DISCONNECTED
         self._ids.fail_queue_pair(one)
-        self._run(now, self._manager.disconnect(now, one.local_id))
+        self._send(self._manager.disconnect(now, one.local_id))
 
     def leave(self, now: int, one: RdmaId) -> None:
         """The id is no more: nothing is heard of its connection, and its queue pair is destroyed."""
         if one.local_id is not None:
-            self._run(now, self._manager.disconnect(now, one.local_id))
+            self._send(self._manager.disconnect(now, one.local_id))
         self._ids.forget(one)
         if one.qpn is not None:
             self._subnet.destroy_queue_pair(one.port, one.qpn)
 
     # ---- what the communication manager says
 
-    def _run(self, now: int, effects: Iterable[CmEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case SendMad():
-                    self._host.outbox.send(effect)
-                case Requested(local_id, port, request):
-                    self._requested(now, local_id, port, request)
-                case Accepted(local_id, reply):
-                    self._accepted(now, local_id, reply)
-                case Established(local_id):
-                    self._established(local_id)
-                case Refusal(local_id, reason, private):
-                    self._ended(local_id, RdmaKind.REJECTED, reason, private)
-                case NoAnswer(local_id):
-                    self._ended(local_id, RdmaKind.UNREACHABLE, errno.ETIMEDOUT)
-                case Parted(local_id, answered):
-                    self._ended(local_id, RdmaKind.DISCONNECTED, 0 if answered else errno.ETIMEDOUT)
+    def _handle(self, now: int, event: CmEvent) -> None:
+        match event:
+            case ReqReceived(local_id, port, request):
+                self._requested(now, local_id, port, request)
+            case RepReceived(local_id, reply):
+                self._accepted(now, local_id, reply)
+            case RtuReceived(local_id):
+                self._established(local_id)
+            case RejReceived(local_id, reason, private):
+                self._ended(local_id, RdmaKind.REJECTED, reason, private)
+            case NoReply(local_id):
+                self._ended(local_id, RdmaKind.UNREACHABLE, errno.ETIMEDOUT)
+            case Disconnected(local_id, answered):
+                self._ended(local_id, RdmaKind.DISCONNECTED, 0 if answered else errno.ETIMEDOUT)
+            case TimewaitExit(local_id):
+                self._timewait_exit(local_id)
+
+    def _send(self, mads: Iterable[SendMad]) -> None:
+        for mad in mads:
+            self._host.send(mad)
 
     def _established(self, local_id: int) -> None:
         one = self._ids.of_local(local_id)
         if one is not None:
             one.state = IdState.CONNECTED
             self._ids.tell(one, RdmaKind.ESTABLISHED)
+
+    def _timewait_exit(self, local_id: int) -> None:
+        one = self._ids.of_local(local_id)
+        if one is not None and one.program_qpn is not None:
+            self._ids.tell(one, RdmaKind.TIMEWAIT_EXIT)
 
     def _ended(self, local_id: int, kind: RdmaKind, status: int, private: bytes = b"") -> None:
         one = self._ids.of_local(local_id)
@@ -209,7 +220,7 @@ class Connecting:
         found = self._destination(port, request)
         if found is None or request.path_mtu not in MTU_BYTES:
             reason = RejectReason.INVALID_SERVICE_ID if found is None else RejectReason.PATH_MTU
-            self._run(now, self._manager.reject(now, local_id, reason))
+            self._send(self._manager.reject(now, local_id, reason))
             return
         listener, device, header = found
         one = self._ids.arrived(listener.user)
@@ -227,14 +238,11 @@ class Connecting:
             header = RdmaIpHeader.parse(request.private)
         except Malformed:
             return None
-        host = self._host
-        for interface in host.links:
-            if interface.port.name != port:
+        for lower in self._host.devices_at(port):
+            if int.from_bytes(lower.broadcast[8:10]) & 0x7FFF != request.pkey & 0x7FFF:
                 continue
-            if int.from_bytes(interface.device.broadcast[8:10]) & 0x7FFF != request.pkey & 0x7FFF:
-                continue
-            device = interface.device.master or interface.device
-            if device.name not in host.ip or not host.ip[device.name].owns(header.destination):
+            device = lower.master or lower
+            if not self._host.owns(device.name, header.destination):
                 continue
             for one in self._ids:
                 wanted = service is not None and one.service_port == service[1]
@@ -250,8 +258,12 @@ class Connecting:
 
     def _accepted(self, now: int, local_id: int, reply: Rep) -> None:
         one = self._ids.of_local(local_id)
-        if one is None or one.qpn is None or one.record is None or one.settings is None:
-            self._run(now, self._manager.reject(now, local_id, RejectReason.CONSUMER))
+        if one is None or one.record is None or one.settings is None:
+            self._send(self._manager.reject(now, local_id, RejectReason.CONSUMER))
+            return
+        one.reply = reply
+        if one.qpn is None:
+            self._ids.tell(one, RdmaKind.CONNECT_RESPONSE, private=reply.private)
             return
         self._subnet.connect_reliable(
             one.port,
@@ -269,7 +281,7 @@ class Connecting:
                 service_level=one.record.sl,
             ),
         )
-        self._run(now, self._manager.ready(local_id))
+        self._send(self._manager.ready(local_id))
         one.state = IdState.CONNECTED
         self._ids.tell(one, RdmaKind.ESTABLISHED, private=reply.private)
 
@@ -278,6 +290,16 @@ class Connecting:
         wish = one.settings.ack_timeout if one.settings is not None else None
         lifetime = one.record.lifetime if one.record is not None else 18
         return min(31, lifetime + 1) if wish is None else wish
+
+
+def _queue_pair(one: RdmaId, program_qpn: int | None) -> int:
+    """The number that the peer is told: of the id's own queue pair, or of one that the program moves itself."""
+    if program_qpn is not None and one.qpn is None:
+        one.program_qpn, one.psn = program_qpn, first_psn(program_qpn)
+        return program_qpn
+    if one.qpn is None:
+        raise refused(one, "it has no queue pair", errno.EINVAL)
+    return one.qpn
 
 
 def check_private(one: RdmaId, private: bytes, room: int) -> None:

@@ -1,7 +1,7 @@
 """The RDMA CM ids of one host: what each is about, how it is found, and how its program hears of it.
 
-Read first: of Linux `core/cma.c`, `struct rdma_id_private`. What is done with them is in `rdma_resolving` and
-`rdma_connecting`; who asks for it in `rdma_users`.
+Read first: of Linux `core/cma.c`, `struct rdma_id_private`. What is done with them is in `rdma_cm.resolving` and
+`rdma_cm.connecting`; who asks for it in `rdma_cm.users`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,16 @@ import enum
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import FailQueuePair
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
-from ibbond.stack.rdma_events import ARRIVED_IDS, Connect, RdmaEvent, RdmaKind, RdmaNews
+from ibbond.rdma_cm.events import ARRIVED_IDS, Connect, RdmaEvent, RdmaKind, RdmaNews
+from ibbond.rdma_cm.host import RdmaHost
 from ibbond.verbs.memory import ProtectionDomain
-from ibbond.wire.cm import Req
+from ibbond.wire.cm import Rep, Req
 from ibbond.wire.sa_records import PathRecord
-
-if TYPE_CHECKING:
-    from ibbond.stack.host_stack import HostStack
-
 
 EPHEMERAL_PORTS = range(32768, 61000)  # `ip_local_port_range` as it is by default
 
@@ -60,9 +56,11 @@ class RdmaId:
     pkey: int = 0xFFFF
     record: PathRecord | None = None
     qpn: int | None = None
+    program_qpn: int | None = None  # of a queue pair that the program makes and moves itself, instead of `qpn`
     psn: int = 0
     local_id: int | None = None
     request: Req | None = None  # of a peer
+    reply: Rep | None = None  # of a peer
     settings: Connect | None = None
     due_at: int | None = None  # of giving up resolving
     ask_at: int | None = None  # of the next path query
@@ -72,7 +70,7 @@ class RdmaId:
 class RdmaIds:
     """By program and number, by queue pair, by the communication manager's number."""
 
-    def __init__(self, host: HostStack, subnet: Subnet) -> None:
+    def __init__(self, host: RdmaHost, subnet: Subnet) -> None:
         self._host = host
         self._subnet = subnet
         self._all: dict[tuple[int, int], RdmaId] = {}
@@ -144,7 +142,7 @@ class RdmaIds:
         if not one.port or one.qpn is not None:
             raise refused(one, "it has no port yet" if not one.port else "it has one already", errno.EINVAL)
         one.qpn = self._subnet.create_reliable(one.port, self.domain(one.user))
-        one.psn = one.qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
+        one.psn = first_psn(one.qpn)
         self._by_pair[self.adapter(one.port), one.qpn] = one
         if one.state is IdState.DISCONNECTED:
             self.fail_queue_pair(one)
@@ -152,7 +150,7 @@ class RdmaIds:
     def fail_queue_pair(self, one: RdmaId) -> None:
         """Everything that is posted to it is flushed, now and later (`cma_modify_qp_err`)."""
         if one.qpn is not None:
-            self._host.outbox.send(FailQueuePair(one.port, one.qpn))
+            self._host.send(FailQueuePair(one.port, one.qpn))
 
     def port_of(self, device: Device) -> str | None:
         """`cma_acquire_dev_by_src_ip`: the device's address of now says which port."""
@@ -187,7 +185,12 @@ class RdmaIds:
     ) -> None:
         """The id's program hears this."""
         news = RdmaNews(one.number, kind, status, private, listener, detail)
-        self._host.outbox.tell(RdmaEvent(self._host.name, one.user, news))
+        self._host.notify(RdmaEvent(self._host.name, one.user, news))
+
+
+def first_psn(qpn: int) -> int:
+    """The first packet number of a queue pair: different for each, without a random number."""
+    return qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
 
 
 def need(one: RdmaId, *states: IdState) -> RdmaId:

@@ -25,7 +25,7 @@ from types import FrameType, TracebackType
 from ibbond.backend.control_server import ControlServer, encode
 from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
-from ibbond.host import capabilities, namespace
+from ibbond.host import capabilities, descriptors, namespace
 from ibbond.host.capture import Captures
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
@@ -160,6 +160,7 @@ class Lab:
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
         self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)
+        self._limit = descriptors.raise_limit(len(self.topology.hosts))
         self._hosts_file = hosts_file(self.topology)
         self.memory = (self.files.read_memory() if self.wish.resume else None) or Memory()
         if self.memory.hosts:
@@ -240,7 +241,7 @@ class Lab:
             description = partitions(self.topology, self.network.subnet, {})
             home = self.files.tools / "opensm"
             self.opensm = OpenSm(
-                self.loop, self.tools, self.spaces[manager_host], home, description, self._manager_ended
+                self.loop, self.tools, self.spaces[manager_host], home, description, self._manager_ended, self._limit
             )
             self._closing.callback(self.opensm.close)
 

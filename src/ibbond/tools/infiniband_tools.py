@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,7 @@ class OpenSm:
         home: Path,
         partition_file: str,
         ended: Callable[[int], None],
+        limit: tuple[int, int],
     ) -> None:
         if shutil.which("opensm", path=":".join(SYSTEM_FOLDERS)) is None:
             raise Refused(
@@ -142,6 +144,7 @@ class OpenSm:
         self._space = space
         self._home = home
         self._ended = ended
+        self._limit = limit  # of open files, soft and hard
         self._watched = -1  # descriptor of the process
         self._process: subprocess.Popen[bytes] | None = None
         self._configuration = home / "opensm.conf"
@@ -170,10 +173,11 @@ class OpenSm:
             "/usr/sbin/opensm", "-F", str(self._configuration), "-P", str(self._home / "partitions.conf"),
             "-f", str(self.log), "-p", "1",
         )  # fmt: skip
-        system, parent, space = ctypes.CDLL(None), os.getpid(), self._space
+        system, parent, space, limit = ctypes.CDLL(None), os.getpid(), self._space, self._limit
 
         def enter_host() -> None:
             enter(space.namespaces)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
             capabilities.drop(())
             system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it was killed before it could be heard of

@@ -213,9 +213,10 @@ def test_a_capture_of_a_bond_shows_ipoib_frames(lab: str, tmp_path: Path) -> Non
     capture = subprocess.Popen(
         [IBBOND, "lab", "capture", "--name", lab, "h1/bond0", str(file), "--seconds", "2"],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
-    time.sleep(0.8)
+    assert capture.stderr is not None
+    capture.stderr.readline()  # it has begun
     run_in("h1", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
     assert capture.wait(30) == 0
     assert len([row for row in decode(file, "icmp.type") if row[0] in ("0", "8")]) == 4
@@ -243,7 +244,7 @@ def test_a_capture_to_what_is_written_already_or_is_not_ours_is_refused(lab: str
         capture.send_signal(signal.SIGINT)
     assert capture.returncode == 0
     done = ibbond("lab", "capture", "--name", lab, "h1/ib0", "/dev/stdout", check=False)
-    assert (done.returncode, "whose descriptors are others" in done.stderr) == (2, True)
+    assert (done.returncode, "prints its result there" in done.stderr) == (2, True)
 
 
 def test_a_pipe_that_nobody_reads_does_not_hold_up_the_lab(lab: str, tmp_path: Path) -> None:
@@ -378,3 +379,18 @@ def test_a_refused_change_of_bonds_changes_nothing(lab: str, words: tuple[str, .
     assert refused.returncode == 2
     assert why in refused.stderr
     assert facts() == before
+
+
+def test_a_capture_follows_no_link_that_another_user_laid_out(lab: str, tmp_path: Path) -> None:
+    shared, victim = tmp_path / "shared", tmp_path / "victim"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    victim.write_text("precious")
+    trap = shared / "x.pcap"
+    trap.symlink_to(victim)
+    if os.geteuid():
+        pytest.skip("giving a link away needs root")
+    os.chown(trap, 65534, 65534, follow_symlinks=False)
+    done = ibbond("lab", "capture", "--name", lab, "h1/ib0", str(trap), "--seconds", "1", check=False)
+    assert (done.returncode, "link of another user" in done.stderr) == (2, True)
+    assert victim.read_text() == "precious"

@@ -33,6 +33,7 @@ FULL_REST_S = 0.05  # when no descriptor is free
 MOST_WAITING = 8 << 20  # bytes that a client has not read; beyond that it is dropped
 LARGEST_REQUEST = 1 << 20
 ITEMS_WAITING = 10_000
+MAX_DESCRIPTORS = 4  # that may come with requests at once
 
 
 class WithDescriptors(NamedTuple):
@@ -41,6 +42,14 @@ class WithDescriptors(NamedTuple):
     result: object
     descriptors: Sequence[int]
     owned: Sequence[int] = ()
+
+
+class TakesDescriptor(NamedTuple):
+    """A handler of requests that bring an open file along: the argument `descriptor` of `call`, which is the handler's
+    to close; -1 where none came.
+    """
+
+    call: Callable[..., object]
 
 
 class Lease:
@@ -58,10 +67,12 @@ class Feed:
         self.items = items
 
 
-Handler = Callable[..., object]
+Handler = Callable[..., object] | TakesDescriptor
 MAX_REASON = 300  # characters
 ARGUMENTS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("host", "path", "text", "device", "address", "bond", "port", "table", "file", "cable"), str),
+    **dict.fromkeys(
+        ("host", "path", "text", "device", "address", "bond", "port", "table", "file", "cable", "capture"), str
+    ),
     **dict.fromkeys(("cables", "nodes", "pkeys"), list),
     **dict.fromkeys(("up", "past"), bool),
     "lid": int,
@@ -182,7 +193,7 @@ class ControlServer:
         if client.gone:
             return
         try:
-            handler, words = self._understood(line)
+            handler, words = self._understood(client, line)
             result = handler(**words)
             if isinstance(result, WithDescriptors):
                 result, descriptors, owned = result
@@ -201,33 +212,38 @@ class ControlServer:
         except Exception as error:
             answer = encode({"failed": f"{type(error).__name__}: {error}"})
             self._faults.note(Entry.CONTROL, error)
+        client.close_descriptors()
         try:
             client.send(answer, descriptors)
         finally:
             for descriptor in owned:
                 os.close(descriptor)
 
-    def _understood(self, line: bytes) -> tuple[Handler, dict[str, Any]]:
+    def _understood(self, client: Client, line: bytes) -> tuple[Callable[..., object], dict[str, Any]]:
         """The handler of a request and what to call it with; `Refused` where it does not fit."""
         try:
             request = json.loads(line)
             do, words = str(request["do"]), request.get("with", {})
             handler = self._handlers.get(do)
-            if handler is not None:
-                inspect.signature(handler).bind(**words)
+            call = handler.call if isinstance(handler, TakesDescriptor) else handler
+            if call is not None:
+                extra = {"descriptor": -1} if isinstance(handler, TakesDescriptor) else {}
+                inspect.signature(call).bind(**words, **extra)
                 for name, value in words.items():
                     check_argument(name, value)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._faults.malformed[Entry.CONTROL] += 1
             fix = "See backend/control_socket.py for what a request looks like"
             raise Refused("cannot read this request", why=str(error)[:MAX_REASON], fix=fix) from None
-        if handler is None:
+        if call is None:
             raise Refused(
                 f"the lab does not know the request {do[:MAX_REASON]}",
                 why="it may be of another version",
                 fix="Take the lab down and up again",
             )
-        return handler, words
+        if isinstance(handler, TakesDescriptor):
+            words = {**words, "descriptor": client.descriptors.pop(0) if client.descriptors else -1}
+        return call, words
 
     def _hand_out(self) -> None:
         while self._published:
@@ -248,6 +264,7 @@ class ControlServer:
         if client.gone:
             return
         client.gone = True
+        client.close_descriptors()
         self._selector.unregister(client.socket)
         del self._clients[client.socket.fileno()]
         self._places[client.place] -= 1
@@ -271,12 +288,14 @@ class Client:
         self.gone = False
         self.ended: Callable[[], object] | None = None
         self.waiting = bytearray()
+        self.descriptors: list[int] = []  # that came with what was read; a request that wants them takes them
         self._read = bytearray()
 
     def lines(self) -> list[bytes]:
         """The whole lines that have come; OSError when the client has gone or talks without end."""
-        piece = self.socket.recv(1 << 16)
-        if not piece:
+        piece, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, MAX_DESCRIPTORS)
+        self.descriptors += descriptors
+        if not piece or len(self.descriptors) > MAX_DESCRIPTORS:
             raise ConnectionResetError
         self._read += piece
         *lines, rest = bytes(self._read).split(b"\n")
@@ -284,6 +303,11 @@ class Client:
         if len(rest) > LARGEST_REQUEST:
             raise ConnectionResetError
         return [line for line in lines if line.strip()]
+
+    def close_descriptors(self) -> None:
+        """Those that no request took."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
     def send(self, line: bytes, descriptors: Sequence[int] = ()) -> None:
         """Write or queue a line. Descriptors go with the line's first byte, so nothing may wait before them."""

@@ -17,7 +17,7 @@ import stat
 import struct
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ibbond.bonding.snapshot import BondSnapshot
@@ -86,6 +86,12 @@ class Control:
         """Send a request, give back its result; what the lab refuses is raised as `Refused` here too."""
         return self.ask_for_descriptors(do, **words)[0]
 
+    def ask_with_descriptor(self, descriptor: int, do: str, **words: object) -> object:
+        """The same with an open file, of which the lab gets a copy."""
+        self._send(do, words, [descriptor])
+        line, _ = self._line()
+        return result_of(line)
+
     def ask_for_descriptors(self, do: str, **words: object) -> tuple[object, list[int]]:
         """The same, with the descriptors that came beside the answer (close-on-exec)."""
         self._send(do, words)
@@ -117,9 +123,12 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, do: str, words: dict[str, object]) -> None:
+    def _send(self, do: str, words: dict[str, object], descriptors: Sequence[int] = ()) -> None:
+        request = json.dumps({"do": do, "with": words}).encode() + b"\n"
         try:
-            self._socket.sendall(json.dumps({"do": do, "with": words}).encode() + b"\n")
+            if descriptors:
+                request = request[socket.send_fds(self._socket, [request], descriptors) :]
+            self._socket.sendall(request)
         except OSError as error:
             raise no_lab(self.path, error) from None
 

@@ -74,11 +74,9 @@ def absolute(file: Path) -> Path:
 
 def try_to_write(file: Path) -> None:
     """`Refused` where the file could not be written; it is left as it was."""
+    from ibbond.host.output_file import open_output
+
     is_new = not os.path.lexists(file)
-    try:
-        file.open("ab").close()
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise Refused(f"cannot write {file}", why=why, fix="Name another file", code=error.errno or 0) from None
+    os.close(open_output(file, flags=os.O_APPEND))
     if is_new:
         file.unlink()

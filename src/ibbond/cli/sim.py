@@ -129,9 +129,10 @@ def sweep(
             step(f"{file.stem}: {len(cells)} of {len(order)} settings")
     cells.sort(key=lambda cell: order.index(cell.settings))
     if picture is not None:
+        from ibbond.host.output_file import write_output
         from ibbond.sim.sweep_picture import render
 
-        picture.write_text(render(f"{story.title}: outage over {seeds} seeds ({profile})", wanted, cells))
+        write_output(picture, render(f"{story.title}: outage over {seeds} seeds ({profile})", wanted, cells).encode())
     if as_json:
         rows = [{**dict(c.settings), "outages_ms": list(c.outages_ms)} for c in cells]
         click.echo(json.dumps({"story": str(file), "profile": profile, "seeds": seeds, "cells": rows}))

@@ -14,6 +14,7 @@ from ibbond.demo.measure import KINDS, STREAMS, Outages, ProtocolSummary, Summar
 from ibbond.demo.rdma_page import rdma_section
 from ibbond.demo.timeline import COLORS, lens, overview
 from ibbond.errors import Refused
+from ibbond.host.output_file import write_output
 from ibbond.machine import SECOND
 
 NAMES = {"icmp": "ICMP", "udp": "UDP", "tcp": "TCP", "multicast": "IP multicast", "rdma": "RDMA"}
@@ -79,7 +80,7 @@ def write(path: Path, text: str) -> None:
     directory = path.parent
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_output(path, text.encode())
     except OSError as error:
         raise Refused(
             f"cannot write a report to {directory}",

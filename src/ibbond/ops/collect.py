@@ -22,6 +22,7 @@ from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, SAVED_LOG, KernelBacken
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.config.files import PATTERNS
 from ibbond.errors import Refused
+from ibbond.host.output_file import open_output
 from ibbond.ops import read_network
 from ibbond.ops.read_facts import NEIGHBORS, ask_neighbors
 from ibbond.wire.hardware_type import INFINIBAND
@@ -122,7 +123,7 @@ def write_tar(bundle: Bundle, path: Path) -> None:
     """A .tar.gz, mode 0600: a bundle has addresses and names in it. Refused when it cannot be written."""
     now = int(time.time())
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = open_output(path, mode=0o600)
         with os.fdopen(descriptor, "wb") as out, tarfile.open(fileobj=out, mode="w:gz") as tar:
             for name, content in sorted(bundle.files.items()):
                 info = tarfile.TarInfo(name)

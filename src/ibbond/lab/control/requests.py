@@ -6,7 +6,6 @@ refused has changed nothing. Left out: the words on the wire.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from ipaddress import ip_address, ip_interface
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ibbond.backend.control_server import Feed, Handler, Lease, WithDescriptors
+from ibbond.backend.control_server import Feed, Handler, Lease, TakesDescriptor, WithDescriptors
 from ibbond.backend.own import OwnBackend
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MANAGER = "sm"
 COUNTERS = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
-OTHERS_DESCRIPTORS = ("/dev/std", "/dev/fd/", "/proc/")
 WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 VIEWS_EVERY = 0.002  # seconds
 
@@ -74,7 +72,7 @@ class Requests:
         self._lab = lab
         self.cut: dict[str, None] = {}
         self._pkeys: dict[str, tuple[int, ...]] = {}  # of ports whose tables OpenSM was asked to change
-        self._captures: dict[str, tuple[Capture, int]] = {}
+        self._captures: dict[str, tuple[Capture, int]] = {}  # by the file's device and inode
         self._backends: dict[str, OwnBackend] = {}
 
     def handlers(self) -> dict[str, Handler]:
@@ -93,7 +91,7 @@ class Requests:
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
             "neighbors": lambda host="": self.run(lambda: self.neighbors(host)),
             "subnet": lambda table: self.run(lambda: self.subnet(table)),
-            "capture": self.capture,
+            "capture": TakesDescriptor(self.capture),
             "capture_end": self.capture_end,
             "events": self.events,
             "past_events": lambda: self.run(lambda: list(self._lab.journal.items)),
@@ -390,28 +388,23 @@ class Requests:
         self._lab.loop.handle(OnSubnet(change(port, *values)))
         return {what: name}
 
-    def capture(self, device: str, file: str) -> Lease:
-        """Begin to write a capture; it ends by `capture_end`, or with the connection."""
-        if file.startswith(OTHERS_DESCRIPTORS):
-            why = "it is the lab that opens it, whose descriptors are others"
-            raise Refused(f"cannot capture to {file}", why=why, fix="Name a file, or a pipe made by mkfifo")
-        file = os.path.realpath(file)
-        if file in self._captures:
-            raise Refused(f"cannot capture to {file}", why="another capture writes it", fix="Name another file")
-        is_new = not os.path.lexists(file)
-        try:  # a pipe must not hold up the lab
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
-        except OSError as error:
-            why = "it is a pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror or str(error)
-            raise Refused(f"cannot capture to {file}", why=why, fix="Name another file") from None
+    def capture(self, descriptor: int, device: str, file: str) -> Lease:
+        """Begin to write a capture to the file that came along; it ends by `capture_end`, or with the connection.
+
+        Whoever asks has opened it, with rights of his own; `file` is its name for people.
+        """
         try:
-            self._captures[file] = self.run(lambda: self._start_capture(device, descriptor)), descriptor
+            facts = os.fstat(descriptor)
+            key = f"{facts.st_dev}:{facts.st_ino}"
+            if key in self._captures:
+                raise Refused(f"cannot capture to {file}", why="another capture writes it", fix="Name another file")
+            os.set_blocking(descriptor, False)  # a pipe must not hold up the lab
+            self._captures[key] = self.run(lambda: self._start_capture(device, descriptor)), descriptor
         except BaseException:
-            os.close(descriptor)
-            if is_new:
-                os.unlink(file)
+            if descriptor >= 0:
+                os.close(descriptor)
             raise
-        return Lease(lambda: self._stop_capture(file), {"device": device})
+        return Lease(lambda: self._stop_capture(key, file), {"device": device, "capture": key})
 
     def _start_capture(self, device: str, descriptor: int) -> Capture:
         """A bond is captured as its IPoIB frames; whatever has a port, as what passes that port."""
@@ -420,15 +413,15 @@ class Requests:
             return self._lab.captures.start_device(host, name, descriptor)
         return self._lab.captures.start_port(self._lab.topology.port_of(device), descriptor)
 
-    def capture_end(self, file: str) -> dict[str, object]:
-        capture = self._stop_capture(os.path.realpath(file))
-        if capture is None:
+    def capture_end(self, capture: str, file: str) -> dict[str, object]:
+        ended = self._stop_capture(capture, file)
+        if ended is None:
             raise Refused(f"no capture writes {file}", why="it has ended", fix="Start one")
-        return {"packets": capture.frames, "missed": capture.missed}
+        return {"packets": ended.frames, "missed": ended.missed}
 
-    def _stop_capture(self, file: str) -> Capture | None:
+    def _stop_capture(self, key: str, file: str) -> Capture | None:
         """End a capture; None when it has ended before. What waits for it is made into records bit by bit."""
-        found = self._captures.pop(file, None)
+        found = self._captures.pop(key, None)
         if found is None:
             return None
         capture, descriptor = found

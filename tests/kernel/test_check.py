@@ -63,6 +63,9 @@ BY_A_PERSON = {  # a cable, or a device that is not there
 LEAVES = {  # what a cure that is not the last word leaves
     "pkey-differs": {"one-member"},
     "fail-over-mac": {"one-member", "identity-left-over"},
+    "arp-validate-on-infiniband": {"member-flaps"},  # while the ARP monitor had no answer
+    "arp-monitor-on-infiniband": {"member-flaps"},
+    "ipv6-link-local": {"one-member"},  # it is broken by taking a member away
 }
 
 

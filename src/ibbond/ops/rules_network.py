@@ -122,11 +122,7 @@ def _through_bond(host: HostFacts, bond: BondFacts, route: RouteText, members: s
     )
     wanted = render_route(replace(route, hops=tuple(hops))).split()
     family = ("-6",) if route.family == 6 else ()
-    added = system_command(host, "ip", *family, "route", "replace", *wanted)
-    if route.family == 4:
-        return (added,)
-    old = render_route(route).split()  # IPv6 keeps both: a route over another device is another route
-    return (added, system_command(host, "ip", *family, "route", "del", *old))
+    return (system_command(host, "ip", *family, "route", "replace", *wanted),)
 
 
 def _is_near(bond: BondFacts, hop: HopText) -> bool:

@@ -67,7 +67,7 @@ def test_what_the_kernel_said_is_read_again(faulty: RunningLab, monkeypatch: pyt
 
     monkeypatch.setattr(host, "handle", fail_once)
     faulty.run("h1", "ip link set ib1 down")
-    assert faulty.until(lambda: bool(faulty.loop.faults.counts[Entry.NETLINK]))
+    assert faulty.until(lambda: bool(failed))
     assert faulty.until(lambda: not host.device("ib1").up)
 
 

@@ -478,6 +478,10 @@ class LiveLoop:
     def _look(self, host: str) -> None:
         """Tell the network what has changed in this host's kernel, and undo what users may not do."""
         live = self.hosts[host]
+        look, again = (functools.partial(call, live) for call in (self._look_at, self._read_again))
+        self.faults.guard(Entry.NETLINK, look, again)  # whatever led to it, a packet or a message
+
+    def _look_at(self, live: LiveHost) -> None:
         self._tell(live, live.changes())
         self._put_right(live)
 

@@ -11,8 +11,9 @@ from typing import Any
 import click
 import pytest
 
-from ibbond.cli.bond import option_and_value
+from ibbond.cli.bond import pairs
 from ibbond.cli.main import COMMANDS, ibbond, run
+from ibbond.errors import Refused
 from ibbond.topology.default import TWO_HOSTS
 
 HEAVY = ("rich", "pyroute2", "msgspec", "asyncio", "mfusepy", "ibbond.stack", "ibbond.fabric")
@@ -111,10 +112,12 @@ def runtime() -> Path:
     return runtime_directory()
 
 
-def test_an_option_and_its_value() -> None:
-    assert option_and_value("bond0", "miimon", "50") == option_and_value("bond0", "miimon=50", None) == ("miimon", "50")
-    assert option_and_value("bond0", "primary=", None) == option_and_value("bond0", "primary", "") == ("primary", "")
-    assert option_and_value("bond0", "arp_ip_target", "-10.0.0.1") == ("arp_ip_target", "-10.0.0.1")
+def test_options_and_their_values() -> None:
+    assert pairs("bond0", ["miimon", "50"]) == pairs("bond0", ["miimon=50"]) == {"miimon": "50"}
+    assert pairs("bond0", ["primary="]) == pairs("bond0", ["primary", ""]) == {"primary": ""}
+    assert pairs("bond0", ["arp_ip_target", "-10.0.0.1", "miimon=0"]) == {"arp_ip_target": "-10.0.0.1", "miimon": "0"}
+    with pytest.raises(Refused, match="no value for updelay"):
+        pairs("bond0", ["miimon", "50", "updelay"])
 
 
 def test_topology_prints_the_default_and_checks_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

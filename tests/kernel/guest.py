@@ -62,11 +62,10 @@ def warm_up() -> None:
     A test that has become another user (`os.setuid`) may not be able to read the checkout any more.
     """
     names = ["json", "ipaddress", "tarfile", "tempfile", "subprocess"]
-    names += [f"ibbond.cli.{name}" for name in ("main", "bond", "kernel_bond", "check", "watch", "ib_bond", "collect")]
+    names += [f"ibbond.cli.{name}" for name in ("main", "bond", "check", "watch", "ib_bond", "collect")]
     names += [f"ibbond.ops.{name}" for name in ("check", "collect", "read_facts")]
-    names += [
-        f"ibbond.backend.kernel.{name}" for name in ("apply", "log", "plan", "refusals", "requests", "state", "watch")
-    ]
+    names += [f"ibbond.backend.{name}" for name in ("apply", "requests", "kernel.bonds", "kernel.refusals")]
+    names += ["ibbond.backend.kernel.netlink_options", "ibbond.backend.kernel.watch"]
     names += ["ibbond.topology.model"]
     for name in names:
         try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 from ibbond.topology.default import TWO_HOSTS
-from tests.live.view_lab import ViewLab, unique, view_lab
+from tests.live.view_lab import IBBOND, ViewLab, unique, view_lab
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +37,84 @@ def refused(lab: ViewLab, *words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "said"),
     [
-        ("create", "h1/bond1", "eth0"),
-        ("delete", "h1/bond0"),
-        ("add", "h1/bond0", "eth0"),
-        ("remove", "h1/bond0", "ib1"),
-        ("set", "h1/bond0", "miimon", "50"),
-        ("switch", "h1/bond0"),
+        (("create", "h1/bond1", "eth0"), "write +eth0 to /sys/class/net/bond1/bonding/slaves"),
+        (("delete", "h1/bond0"), "lost: address 10.0.0.1/24 dev bond0"),
+        (("remove", "h1/bond0", "ib0"), "[interrupts: traffic leaves ib0]"),
+        (("set", "h1/bond0", "miimon", "50", "updelay=100"), "write 100 to /sys/class/net/bond0/bonding/updelay"),
+        (("set", "h1/bond0", "handover_ms", "20"), "set handover_ms of bond0 to 20"),
+        (("switch", "h1/bond0"), "[interrupts: traffic moves from ib0 to ib1]"),
     ],
-    ids=lambda words: words[0],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_a_dry_run_of_a_labs_bond_is_refused(running: ViewLab, words: tuple[str, ...]) -> None:
-    assert "--dry-run is for this host's own bonds" in refused(running, "bond", *words, "--dry-run")
+def test_a_dry_run_prints_the_plan_and_changes_nothing(running: ViewLab, words: tuple[str, ...], said: str) -> None:
+    before = shown(running)
+    assert said in running.ibbond("bond", *words, "--dry-run").stdout
+    assert shown(running) == before
+    assert "bond1" not in running.ibbond("bond", "list", "h1").stdout
+
+
+def test_twice_is_nothing_to_do(running: ViewLab) -> None:
+    for words in (("create", "h1/bond0"), ("add", "h1/bond0", "ib1"), ("switch", "h1/bond0", "ib0")):
+        assert "nothing to do" in running.ibbond("bond", *words).stdout, words
+
+
+def test_what_members_have_moves_to_the_bond_and_back_when_it_fails(running: ViewLab) -> None:
+    """An Ethernet device with an address and a route, in a lab whose bonds are ibbond's own."""
+    ip = "ip -o -4 addr show; ip route; ip -6 route show table 51"
+    running.bash("ip addr add 10.3.0.1/24 dev eth0; ip link set eth0 up; ip route add 10.4.0.0/16 via 10.3.0.9")
+    running.bash("ip -6 route add 2001:db8::/64 dev eth0 table 51")
+    before = running.bash(ip).stdout
+    said = refused(running, "bond", "create", "h1/bond1", "eth0", "--set", "ns_ip6_target=fd00::1", "--mtu", "70000")
+    assert "Everything was put back as it was" in said
+    assert running.bash(ip).stdout == before
+    facts = json.loads(running.ibbond("bond", "create", "h1/bond1", "eth0", "--json").stdout)
+    assert (facts["changed"], facts["lost"]) == (True, [])
+    after = running.bash(ip).stdout
+    assert "eth0" not in after
+    for line in (
+        "inet 10.3.0.1/24 scope global bond1",
+        "10.4.0.0/16 via 10.3.0.9 dev bond1",
+        "2001:db8::/64",
+    ):
+        assert line in after, after
+    running.ibbond("bond", "delete", "h1/bond1")
+    running.bash("ip addr flush dev eth0")
+
+
+def test_kill_9_in_the_middle_is_undone(running: ViewLab) -> None:
+    """The process is killed once the bond is there, before its members are; a child of it puts back."""
+    script = (
+        "import os, signal\n"
+        "from ibbond.backend import requests\n"
+        "from ibbond.backend.apply import change\n"
+        "from ibbond.backend.control_socket import Control, LabBackend\n"
+        f"host = LabBackend(Control.of({running.name!r}), 'h1')\n"
+        "def kill(step):\n"
+        "    if '+eth0' in str(step):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "change(host, lambda host: requests.create(host, 'bond1', ['eth0'], {'mode': 'active-backup'}), watch=kill)\n"
+    )
+    before = running.ibbond("bond", "list", "h1", "--json").stdout
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done
+    assert "killed in the middle of: create h1/bond1. Everything was put back as it was" in done.stderr
+    assert running.ibbond("bond", "list", "h1", "--json").stdout == before
+
+
+def test_two_at_once_follow_each_other(running: ViewLab) -> None:
+    """What the second one asks is judged by what the first one has left."""
+    asked = (("switch", "h1/bond0", "ib1"), ("remove", "h1/bond0", "ib1"))
+    both = [
+        subprocess.Popen([IBBOND, "bond", *each, "--name", running.name], stderr=subprocess.PIPE, text=True)
+        for each in asked
+    ]
+    errors = [each.communicate(timeout=60)[1] for each in both]
+    assert both[1].returncode == 0, errors
+    assert (both[0].returncode, "ib1 is not a member" in errors[0]) in ((0, False), (2, True)), errors
+    assert [each["name"] for each in shown(running)["members"]] == ["ib0"]
+    running.ibbond("bond", "add", "h1/bond0", "ib1")
 
 
 def test_options_that_the_kernel_has_in_netlink_only(running: ViewLab) -> None:
@@ -57,9 +125,9 @@ def test_options_that_the_kernel_has_in_netlink_only(running: ViewLab) -> None:
     running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "-fd00::2")
     running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "fd00::4,fd00::3")  # the whole list
     assert shown(running)["options"]["ns_ip6_target"] == ["fd00::4", "fd00::3"]
-    assert "'fd00::zz' is no IPv6 address" in refused(running, "bond", "set", "h1/bond0", "ns_ip6_target=fd00::zz")
-    refused(running, "bond", "set", "h1/bond0", "ns_ip6_target", "fd00::5 ff02::1")  # no host: the rest is put back
-    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target=")
+    assert "'fd00::zz' is not an IPv6 address" in refused(running, "bond", "set", "h1/bond0", "ns_ip6_target=fd00::zz")
+    refused(running, "bond", "set", "h1/bond0", "ns_ip6_target", "fd00::5 ff02::1")
+    running.ibbond("bond", "set", "h1/bond0", "ns_ip6_target", "none")
     assert shown(running)["options"]["ns_ip6_target"] == []
 
 
@@ -72,7 +140,7 @@ def test_a_members_priority(running: ViewLab) -> None:
     assert shown(running)["options"]["prio"] == [["ib0", -1], ["ib1", 0]]
     for bad in ("ib1", "ib1:x", "5", "ib1:99999999999", ""):
         assert "is not MEMBER:NUMBER" in refused(running, "bond", "set", "h1/bond0", f"prio={bad}")
-    assert "eth0 is not its member" in refused(running, "bond", "set", "h1/bond0", "prio", "ib1:3 eth0:5")
+    assert "eth0 is not a member" in refused(running, "bond", "set", "h1/bond0", "prio", "ib1:3 eth0:5")
     running.ibbond("bond", "set", "h1/bond0", "prio", "ib0:0")
 
 
@@ -102,25 +170,36 @@ def test_they_are_no_files(running: ViewLab) -> None:
     assert running.bash("cat bond0/bonding/prio").returncode
 
 
-def test_what_is_said_is_what_is_in_force(running: ViewLab) -> None:
-    said = running.ibbond("bond", "set", "h1/bond0", "updelay", "150").stdout
-    assert said == "set updelay of h1/bond0 to 100 (150 was rounded: it is no multiple of miimon, 100)\n"
-    facts = json.loads(running.ibbond("bond", "set", "h1/bond0", "downdelay=250", "--json").stdout)
-    assert facts["options"]["downdelay"] == 200
-    assert facts["rounded"] == {"downdelay": "250 was rounded: it is no multiple of miimon, 100"}
-    facts = json.loads(running.ibbond("bond", "set", "h1/bond0", "downdelay=0", "--json").stdout)
-    assert facts["rounded"] == {}
-    assert running.ibbond("bond", "set", "h1/bond0", "updelay=0").stdout == "set updelay of h1/bond0 to 0\n"
-    for value, said in (("+10.0.0.2", "10.0.0.2"), ("+10.0.0.3", "10.0.0.2 10.0.0.3")):
-        assert running.ibbond("bond", "set", "h1/bond0", "arp_ip_target", value).stdout.endswith(f" to {said}\n")
-    assert "arp_ip_target  10.0.0.2 10.0.0.3\n" in running.ibbond("bond", "show", "h1/bond0").stdout
-    for value in ("-10.0.0.2", "-10.0.0.3"):
-        running.ibbond("bond", "set", "h1/bond0", "arp_ip_target", value)
-    assert running.ibbond("bond", "set", "h1/bond0", "primary=ib0").stdout == "set primary of h1/bond0 to ib0\n"
-    assert running.ibbond("bond", "set", "h1/bond0", "primary=").stdout == "set primary of h1/bond0 to (nothing)\n"
-    created = running.ibbond("bond", "create", "h1/bond1", "--set", "updelay=150").stdout
-    assert created == "created h1/bond1\nupdelay is 100: 150 was rounded: it is no multiple of miimon, 100\n"
-    running.ibbond("bond", "delete", "h1/bond1")
+def test_what_would_not_hold_is_refused_before(running: ViewLab) -> None:
+    for words, said in (
+        (("updelay", "150"), "the driver would make it 100. Set updelay to 100 or 200."),
+        (("miimon=0", "updelay=100"), "counts runs of the MII monitor, which is off"),
+        (("primary", "ib7"), "ib7 is not a member. Its members are ib0, ib1"),
+        (("active_slave", "eth0"), "eth0 is not a member"),
+        (("fail_over_mac", "none", "--interrupt"), "none cannot hold"),
+        (("queue_id", "ib0:1 ib1:1"), "two members would have one queue"),
+        (("queue_id", "ib0:17"), "a number of 0 to 16"),
+        (("arp_ip_target", "224.0.0.1"), "not the address of a host"),
+        (("mtu", "2044"), "Use ip link set"),
+    ):
+        assert said in refused(running, "bond", "set", "h1/bond0", *words), words
+    assert "ib2 is not a member" in refused(running, "bond", "create", "h1/bond1", "eth0", "--set", "primary=ib2")
+
+
+def test_options_that_depend_on_each_other(running: ViewLab) -> None:
+    def options() -> dict[str, Any]:
+        found: dict[str, Any] = shown(running)["options"]
+        return found
+
+    running.ibbond("bond", "set", "h1/bond0", "updelay", "200", "primary", "ib0")
+    running.ibbond("bond", "set", "h1/bond0", "miimon", "50")  # the delay stays, though the driver counts it in runs
+    assert (options()["miimon"], options()["updelay"]) == (50, 200)
+    assert "Set both" in refused(running, "bond", "set", "h1/bond0", "miimon", "70")
+    running.ibbond("bond", "set", "h1/bond0", "arp_ip_target=+10.0.0.2", "arp_interval", "100")
+    assert [options()[name] for name in ("miimon", "updelay", "arp_interval")] == [0, 0, 100]
+    running.ibbond("bond", "set", "h1/bond0", "miimon=100", "arp_ip_target=none", "primary=none")
+    assert [options()[name] for name in ("miimon", "arp_interval", "arp_ip_target")] == [100, 0, []]
+    assert shown(running)["primary"] is None
 
 
 @pytest.mark.parametrize(
@@ -128,21 +207,26 @@ def test_what_is_said_is_what_is_in_force(running: ViewLab) -> None:
     [
         (
             ("bond", "create", "h1/bond1", "ib7"),
-            "cannot add ib7 to h1/bond1: there is no such device: known are",
+            "cannot create h1/bond1: there is no device ib7 on h1: known are",
         ),
-        (("bond", "add", "h1/bond0", "ib7"), "cannot add ib7 to h1/bond0: there is no such device: known are bond0,"),
+        (
+            ("bond", "add", "h1/bond0", "ib7"),
+            "cannot add ib7 to h1/bond0: there is no device ib7 on h1: known are bond0,",
+        ),
         (("bond", "create", "h1/bond1", "--set", "=5"), "no option is named: nothing stands before the =."),
         (("bond", "create", "h1/bond1", "--set", "mimon=5"), "Did you mean miimon?"),
         (("bond", "set", "h1/bond0", "=5"), "no option is named"),
-        (("bond", "create", "h1/a:b"), "cannot create h1/a:b: 'a:b' can be no device's name"),
+        (("bond", "create", "h1/a:b"), "cannot create h1/a:b: 'a:b' cannot be a device's name"),
         (("bond", "create", "h1/sixteen_letters_"), "1 to 15 characters"),
-        (("bond", "show", "h1"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
-        (("bond", "show", "bond0"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
+        (("bond", "show", "h1"), "with --name or IBBOND_LAB a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
+        (
+            ("bond", "show", "bond0"),
+            "with --name or IBBOND_LAB a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0.",
+        ),
         (("bond", "delete", "bond0"), "'bond0' does not name a bond of lab"),
-        (("bond", "list"), "Name a host: h1 and h2."),
-        (("check", "h1"), "with --name a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
-        (("check",), "Name a host: h1 and h2."),
-        (("watch",), "Name a host: h1 and h2."),
+        (("check", "h1"), "with --name or IBBOND_LAB a bond is HOST/BOND. Name one of h1/bond0 and h2/bond0."),
+        (("check",), "Choose one of h1 and h2."),
+        (("watch",), "Choose one of h1 and h2."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -68,12 +68,19 @@ def masters_request(text: str) -> tuple[str, str]:
 
 def read_bond(bond: BondSnapshot, name: str) -> str:
     """The text of bonding/NAME. Refused (ENOENT) where there is no such file."""
-    option = _file(name)
+    return render_option(bond, _file(name))
+
+
+def render_option(bond: BondSnapshot, option: Option) -> str:
+    """The text of an option, as its file has it; one that has no file reads as if it had."""
+    name = option.name
     mode = bond.options["mode"]
     assert isinstance(mode, int)
     if Mode(mode) not in option.readable_in:
         return ""
     match option.kind:
+        case Kind.VALUE if option.of_member:
+            return _words(f"{member.name}:{member.priority}" for member in bond.members)
         case Kind.VALUE:
             value = bond.options[name]
             assert isinstance(value, int), f"{name} is {value!r}"

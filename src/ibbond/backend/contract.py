@@ -1,19 +1,28 @@
-"""What a set of bonds can do, whoever drives them: the sysfs store, read and written as text.
+"""What a set of bonds can do, whichever driver has them: the sysfs store as text, and the IP settings beside it.
 
-The request language is the kernel's own: a path below /sys/class/net and a text. `backend.own` answers it from our
-driver in a lab host, `backend.kernel` from this host's files; the CLI, `check` and the view speak only this.
+The request language is the kernel's own: a path below /sys/class/net and a text. Options without a file (the kernel has
+them in netlink only, ibbond's driver has some of its own) are read and written as if they had one. `backend.own`
+answers from ibbond's driver in a lab host, `backend.kernel` from this host's files and rtnetlink; the commands, `check`
+and the sysfs view speak only this.
 """
 
+from __future__ import annotations
+
+import contextlib
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
+from ibbond.bonding.option import Version
 from ibbond.bonding.snapshot import BondSnapshot
+from ibbond.errors import Refused
+
+if TYPE_CHECKING:  # values of rtnetlink, which only changes and `ip_settings` need
+    from ibbond.host.ip_settings import IpSetting
 
 
-class Backend(Protocol):
-    """A host's bonds. Every method may raise `Refused`, whose `code` is the errno of the refused system call."""
-
-    where: str  # "h1" in a lab, "" for this host: what stands before DEV in names
+class Files(Protocol):
+    """Texts below /sys/class/net. Every method may raise `Refused`, whose `code` is the refused call's errno."""
 
     def read(self, path: str) -> str:
         """The text of one file below /sys/class/net, e.g. `bond0/bonding/mode`."""
@@ -27,6 +36,42 @@ class Backend(Protocol):
         """The names in one directory below /sys/class/net, sorted."""
         ...
 
+    def proc(self, bond: str) -> str:
+        """The text of /proc/net/bonding/BOND."""
+        ...
+
+
+class Backend(Files, Protocol):
+    """A host's bonds, read and changed. Every method may raise `Refused`."""
+
+    where: str  # "h1" in a lab, "" for this host: what stands before DEV in names
+
+    @property
+    def version(self) -> Version:
+        """The kernel whose options and words the driver has; (0, 0) where that is not known."""
+        ...
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the driver is there."""
+        ...
+
+    def load_driver(self) -> None: ...
+
+    def bonds(self) -> list[str]:
+        """The names of the bonds; none where the driver is not loaded."""
+        ...
+
+    def options(self, bond: str) -> dict[str, str]:
+        """The text of every option that can be read now, those without a file too; no newlines."""
+        ...
+
+    def master(self, device: str) -> str | None:
+        """The bond (or bridge, or team) that a device is a member of."""
+        ...
+
+    def snapshot(self, bond: str) -> BondSnapshot: ...
+
     def set_admin(self, device: str, up: bool) -> None:
         """`ip link set DEVICE up|down`."""
         ...
@@ -35,18 +80,48 @@ class Backend(Protocol):
         """The IP addresses with prefix length, `10.0.0.1/24`."""
         ...
 
-    def add_address(self, device: str, address: str) -> None: ...
+    def ip_settings(self) -> tuple[IpSetting, ...]:
+        """What users have set on devices: addresses, routes, permanent neighbors, rules."""
+        ...
 
-    def snapshot(self, bond: str) -> BondSnapshot: ...
+    def add_ip(self, setting: IpSetting) -> None:
+        """Make a setting; one that is there already is fine."""
+        ...
 
-    def proc(self, bond: str) -> str:
-        """The text of /proc/net/bonding/BOND."""
+    def delete_ip(self, setting: IpSetting) -> None:
+        """Remove a setting; one that is not there is fine."""
         ...
 
     def log(self) -> list[str]:
         """The driver's last log lines, oldest first; empty where they cannot be read."""
         ...
 
+    def new_log_lines(self) -> list[str]:
+        """The driver's log lines since the last call; none at the first."""
+        ...
+
     def watch(self) -> Iterator[dict[str, object]]:
         """Changes as they happen: `{"t_ms", "what", "where", ...}`."""
         ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While it lasts no other ibbond changes these bonds. Refused (EBUSY) when another one does not finish."""
+        ...
+
+    def reconnect(self) -> Backend:
+        """The same bonds over connections of its own, for another process."""
+        ...
+
+
+def text(host: Backend, path: str) -> str | None:
+    """The text of a file without its newline; None for one that is not there or cannot be read now."""
+    with contextlib.suppress(Refused):
+        return host.read(path).rstrip("\n")
+    return None
+
+
+def number(host: Backend, path: str) -> int | None:
+    """A decimal or 0x number in a file; None where there is none."""
+    with contextlib.suppress(TypeError, ValueError):
+        return int(text(host, path) or "", 0)
+    return None

@@ -18,10 +18,18 @@ import struct
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ibbond.backend.lock import alone
+from ibbond.bonding.option import Version
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.host.ip_settings import IpSetting
 
 DEFAULT_LAB = "lab"
 CONTROL = "IBBOND_CONTROL"  # the socket of the lab that this process runs in
@@ -230,6 +238,7 @@ class LabBackend:
     def __init__(self, control: Control, host: str) -> None:
         self.where = host
         self._control = control
+        self._seen_log: list[str] | None = None
 
     def read(self, path: str) -> str:
         return str(self._ask("read", path=path))
@@ -246,8 +255,47 @@ class LabBackend:
     def addresses(self, device: str) -> list[str]:
         return texts(self._ask("addresses", device=device))
 
-    def add_address(self, device: str, address: str) -> None:
-        self._ask("add_address", device=device, address=address)
+    @cached_property
+    def version(self) -> Version:
+        found = self._ask("version")
+        return tuple(int(part) for part in found) if isinstance(found, list) else (0, 0)
+
+    @property
+    def loaded(self) -> bool:
+        return True
+
+    def load_driver(self) -> None:
+        """A lab's driver is always there."""
+
+    def bonds(self) -> list[str]:
+        return texts(self._ask("bonds"))
+
+    def options(self, bond: str) -> dict[str, str]:
+        found = self._ask("options", bond=bond)
+        return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+    def master(self, device: str) -> str | None:
+        found = self._ask("master", device=device)
+        return None if found is None else str(found)
+
+    def ip_settings(self) -> tuple[IpSetting, ...]:
+        import msgspec
+
+        from ibbond.host.ip_settings import KINDS
+
+        found = self._ask("ip_settings")
+        return tuple(msgspec.convert(value, KINDS[kind]) for kind, value in found) if isinstance(found, list) else ()
+
+    def add_ip(self, setting: IpSetting) -> None:
+        self._set_ip("add_ip", setting)
+
+    def delete_ip(self, setting: IpSetting) -> None:
+        self._set_ip("delete_ip", setting)
+
+    def _set_ip(self, do: str, setting: IpSetting) -> None:
+        import msgspec
+
+        self._ask(do, kind=type(setting).__name__, setting=msgspec.to_builtins(setting))
 
     def snapshot(self, bond: str) -> BondSnapshot:
         import msgspec
@@ -259,6 +307,20 @@ class LabBackend:
 
     def log(self) -> list[str]:
         return texts(self._ask("log"))
+
+    def new_log_lines(self) -> list[str]:
+        lines, seen = self.log(), self._seen_log
+        self._seen_log = lines
+        if seen is None:
+            return []
+        kept = next(count for count in range(len(lines), -1, -1) if lines[:count] == seen[len(seen) - count :])
+        return lines[kept:]
+
+    def alone(self) -> AbstractContextManager[None]:
+        return alone(str(self._control.path.with_suffix(".lock")), "the bonds of this lab")
+
+    def reconnect(self) -> LabBackend:
+        return LabBackend(Control(self._control.path), self.where)
 
     def watch(self) -> Iterator[dict[str, object]]:
         for item in self._control.follow("events", past=False):

@@ -9,18 +9,22 @@ not name them. Left out: the file system (`sysfs`).
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
-from ipaddress import ip_interface
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 from ibbond.abi import device_text, procfs_text, sysfs_text
 from ibbond.backend.own_requests import requests
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.events import BondEvent
-from ibbond.bonding.option import Mode
+from ibbond.bonding.option import Mode, Version
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
+from ibbond.host import ip_settings
+from ibbond.host.ip_settings import IpSetting
+from ibbond.host.rtnetlink import RouteSocket
 from ibbond.ipoib.interface import Interface
 from ibbond.netdev.device import Device, Flags
 from ibbond.stack.events import (
@@ -63,7 +67,9 @@ class World(Protocol):
 
     def addresses(self, host: str, device: str) -> list[str]: ...
 
-    def add_address(self, host: str, device: str, address: bytes, prefix: int) -> None: ...
+    def route_socket(self, host: str) -> RouteSocket:
+        """A new socket to the host's kernel, for one thread."""
+        ...
 
     def log(self, host: str) -> list[str]: ...
 
@@ -95,20 +101,45 @@ class OwnBackend:
     def addresses(self, device: str) -> list[str]:
         return self._world.run(lambda: self._world.addresses(self.where, self._host.device(device).name))
 
-    def add_address(self, device: str, address: str) -> None:
+    @property
+    def version(self) -> Version:
+        return self._host.registry.rules.profile.kernel
+
+    def bonds(self) -> list[str]:
+        return self._world.run(lambda: sorted(self._host.registry.bonds))
+
+    def options(self, bond: str) -> dict[str, str]:
+        snapshot = self.snapshot(bond)
+        return {
+            option.name: sysfs_text.render_option(snapshot, option).rstrip("\n")
+            for option in OPTIONS.values()
+            if option.since <= self.version or option.ours
+        }
+
+    def master(self, device: str) -> str | None:
+        above = self._ask(lambda: self._host.device(device).master)
+        return above.name if above is not None else None
+
+    def ip_settings(self) -> tuple[IpSetting, ...]:
+        return ip_settings.read(self._kernel)
+
+    def add_ip(self, setting: IpSetting) -> None:
+        self._set_ip(f"add {setting}", lambda: ip_settings.add(self._kernel, setting))
+
+    def delete_ip(self, setting: IpSetting) -> None:
+        self._set_ip(f"delete {setting}", lambda: ip_settings.delete(self._kernel, setting))
+
+    @cached_property
+    def _kernel(self) -> RouteSocket:
+        return self._world.route_socket(self.where)
+
+    def _set_ip(self, what: str, request: Callable[[], None]) -> None:
         try:
-            parsed = ip_interface(address)
-        except ValueError as error:
-            raise Refused(
-                f"cannot add {address} to {self.where}/{device}",
-                why=str(error),
-                fix="Write an address with its prefix length, for example 10.0.0.1/24",
-            ) from None
-        self._world.run(
-            lambda: self._world.add_address(
-                self.where, self._host.device(device).name, parsed.packed, parsed.network.prefixlen
-            )
-        )
+            request()
+        except OSError as error:
+            why = f"the kernel answered {os.strerror(error.errno or 0)}"
+            fix = "See ip address and ip route in the host"
+            raise Refused(f"cannot {what} in {self.where}", why=why, fix=fix, code=error.errno or errno.EIO) from None
 
     def snapshot(self, bond: str) -> BondSnapshot:
         return self._ask(lambda: self._host.bond(bond).snapshot())
@@ -142,7 +173,10 @@ class OwnBackend:
         device = self._device(name, path)
         directory, _, file = rest.rpartition("/")
         if directory == "bonding" and (bond := self._host.registry.bonds.get(name)) is not None:
-            return read_bond(bond.snapshot(), file)
+            option = OPTIONS.get(file)
+            if option is not None and not option.has_file:
+                return sysfs_text.render_option(bond.snapshot(), option)
+            return sysfs_text.read_bond(bond.snapshot(), file)
         if directory == "bonding_slave" and (bond := self._host.bond_above(device)) is not None:
             snapshot = bond.snapshot()
             member = next(member for member in snapshot.members if member.name == name)
@@ -278,12 +312,6 @@ class OwnBackend:
 
     def _handle(self, event: HostEvent) -> None:
         self._world.handle(self.where, event)
-
-
-def read_bond(snapshot: BondSnapshot, file: str) -> str:
-    """A file of a bond, or a setting of ours."""
-    option = OPTIONS.get(file)
-    return f"{snapshot.options[file]}\n" if option is not None and option.ours else sysfs_text.read_bond(snapshot, file)
 
 
 def parse_pkey(text: str) -> int:

@@ -95,11 +95,15 @@ def _options(_ctx: click.Context) -> Iterable[str]:
     return [name for name, option in OPTIONS.items() if not option.read_only]
 
 
-def _values(ctx: click.Context) -> Iterable[str]:
+def _settings(ctx: click.Context) -> Iterable[str]:
+    """Names of options, and after a name its values."""
     from ibbond.bonding.option import Kind
     from ibbond.bonding.options import OPTIONS
 
-    option = OPTIONS[ctx.params["option"]]
+    words = [word for word in ctx.params.get("settings") or () if "=" not in word]
+    if len(words) % 2 == 0:
+        return _options(ctx)
+    option = OPTIONS[words[-1]]
     return _members(ctx) if option.kind is Kind.NAME else [word.text for word in option.words]
 
 
@@ -112,4 +116,4 @@ devices = _completer(_of_hosts("bonds", "devices"))
 ports = _completer(_of_hosts("devices"))
 members = _completer(_members)
 options = _completer(_options)
-values = _completer(_values)
+settings = _completer(_settings)

@@ -1,18 +1,19 @@
 """`ibbond ib-bond`: the tool of the 2007 package (OFED's ib-bond), with its options and defaults, on today's driver.
 
 Read first: OFED's ib-bonding.txt for the options. One call does the whole job: driver, bond, members, monitor, MTU,
-address. On this host's kernel a failure puts back what was there. Left out: what `ibbond bond` does better (options,
+address. A failure puts back what was there. Left out: what `ibbond bond` does better (options,
 plans); the old tool's boot configuration.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 
 import click
 
 from ibbond.cli.addr import backend_of, inside_host, parse_device
-from ibbond.cli.bond import join, own_host
+from ibbond.cli.bond import target
 from ibbond.cli.bond_text import describe, facts_of
 from ibbond.cli.output import done, json_option, print_json
 from ibbond.errors import Refused
@@ -66,55 +67,33 @@ def start(bond: str, address: str, members: list[str], miimon: int, as_json: boo
     if len(members) < 1:
         raise Refused("ib-bond", why="--slaves names no device", fix="Name them: --slaves ib0,ib1")
     options = {"mode": "active-backup", "miimon": str(miimon), "num_grat_arp": "3"}
-    kernel = own_host(bond)
-    if kernel is not None:
-        from ibbond.backend.kernel import requests as ask
+    from ibbond.backend import requests
+    from ibbond.backend.apply import change
 
-        mtu = ask.members_mtu(kernel, members)
-        plan = ask.create(kernel, bond, members, options, addresses=[address] if address else [], mtu=mtu)
-        changed = bool(plan.steps) and bool(kernel.apply(plan).steps)
-        done(as_json, f"{bond} {'is set up' if changed else 'was so already'}", facts_of(kernel, bond))
-        return
-    name = parse_device(bond)
-    backend = backend_of(name.host)
-    if name.device not in backend.read("bonding_masters").split():
-        backend.write("bonding_masters", f"+{name.device}\n")
-        for option, value in options.items():
-            backend.write(f"{name.device}/bonding/{option}", f"{value}\n")
-    present = backend.read(f"{name.device}/bonding/slaves").split()
-    mtus = [int(backend.read(f"{member}/mtu")) for member in members]
-    join(backend, name, tuple(member for member in members if member not in present))
-    backend.write(f"{name.device}/mtu", f"{min(mtus)}\n")
-    backend.set_admin(name.device, True)
-    if address and address not in backend.addresses(name.device):
-        backend.add_address(name.device, address)
-    done(as_json, f"{name} is set up", facts_of(backend, name.device))
+    name, backend = target(bond, "")
+    addresses = [address] if address else []
+    request = partial(requests.create, name=name.device, members=members, options=options, addresses=addresses)
+    _, outcome = change(backend, request)
+    done(as_json, f"{name} {'is set up' if outcome.steps else 'was so already'}", facts_of(backend, name.device))
 
 
 def stop_bonds(bonds: list[str], as_json: bool) -> None:
-    for bond in bonds:
-        kernel = own_host(bond)
-        if kernel is not None:
-            from ibbond.backend.kernel import requests as ask
+    from ibbond.backend import requests
+    from ibbond.backend.apply import change
 
-            if bond not in kernel.bonds():
-                raise no_bond(bond, kernel.bonds())
-            kernel.apply(ask.delete(kernel, bond))
-        else:
-            name = parse_device(bond)
-            backend = backend_of(name.host)
-            if name.device not in (there := backend.read("bonding_masters").split()):
-                raise no_bond(bond, there)
-            backend.write("bonding_masters", f"-{name.device}\n")
+    for bond in bonds:
+        name, backend = target(bond, "")
+        if name.device not in (there := backend.bonds()):
+            raise no_bond(bond, there)
+        change(backend, partial(requests.delete, name=name.device))
     done(as_json, f"stopped {', '.join(bonds) or 'nothing: there are no bonds'}", {"stopped": bonds})
 
 
 def show_bonds(bonds: list[str], as_json: bool) -> None:
     facts = []
     for bond in bonds:
-        name = parse_device(bond)
-        backend = backend_of(name.host)
-        if name.device not in (there := backend.read("bonding_masters").split()):
+        name, backend = target(bond, "")
+        if name.device not in (there := backend.bonds()):
             raise no_bond(bond, there)
         facts.append(facts_of(backend, name.device))
     if as_json:
@@ -126,7 +105,7 @@ def show_bonds(bonds: list[str], as_json: bool) -> None:
 def all_bonds(bond: str) -> list[str]:
     """Every bond of the host that `--bond-name` is on."""
     host = parse_device(bond).host
-    names = backend_of(host).read("bonding_masters").split()
+    names = backend_of(host).bonds()
     return [f"{host}/{name}" if host and host != inside_host() else name for name in names]
 
 

@@ -106,9 +106,13 @@ def run(words: list[str]) -> int:
     except click.ClickException as error:
         usage_error = refusal(error)
         return refuse(str(usage_error), usage_error, words)
-    except (KeyboardInterrupt, click.Abort):
-        print("ibbond: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, click.Abort) as end:
+        print(". ".join(["ibbond: interrupted", *getattr(end, "__notes__", ())]), file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as end:
+        if notes := getattr(end, "__notes__", ()):
+            print(". ".join(["ibbond: ended by a signal", *notes]), file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing more to say to anybody
         return 0

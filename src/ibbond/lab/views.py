@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from ibbond.backend.contract import Backend
+from ibbond.backend.contract import Files
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.stack.events import AttributeChanged, NetworkEffect
@@ -27,7 +27,7 @@ class Views:
         self._opening: threading.Thread | None = None
 
     def open(
-        self, spaces: Mapping[str, Space], backend: Callable[[str], Backend], adapters: Mapping[str, Mapping[str, str]]
+        self, spaces: Mapping[str, Space], backend: Callable[[str], Files], adapters: Mapping[str, Mapping[str, str]]
     ) -> None:
         """Begin to mount the view of every host; `adapters` as in `HostFacts`, by host."""
         backends = {name: backend(name) for name in spaces}
@@ -39,7 +39,7 @@ class Views:
         return self._opening is not None and self._opening.is_alive()
 
     def _open(
-        self, spaces: Mapping[str, Space], backends: Mapping[str, Backend], adapters: Mapping[str, Mapping[str, str]]
+        self, spaces: Mapping[str, Space], backends: Mapping[str, Files], adapters: Mapping[str, Mapping[str, str]]
     ) -> None:
         """All of them or none."""
         self.missing = why_not()

@@ -23,7 +23,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import mfusepy
 
-from ibbond.backend.contract import Backend
+from ibbond.backend.contract import Files
 from ibbond.errors import Refused
 from ibbond.host.guard import Entry, Faults
 from ibbond.sysfs.kernel_tree import KernelTree
@@ -77,7 +77,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
     use_ns = True
 
-    def __init__(self, tree: Tree, backend: Backend, kernel: KernelTree | None, faults: Faults | None = None) -> None:
+    def __init__(self, tree: Tree, backend: Files, kernel: KernelTree | None, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self._tree = tree
         self._backend = backend

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ibbond.backend.contract import Backend
+from ibbond.backend.contract import Files
 from ibbond.host.guard import Faults
 from ibbond.host.mounts import own_directory
 from ibbond.host.namespace import Space
@@ -62,7 +62,7 @@ class Mounted:
     """The view over one host's /sys/class/net; `close` takes it away."""
 
     def __init__(
-        self, space: Space, tree: Tree, backend: Backend, devices: Iterable[str], faults: Faults | None = None
+        self, space: Space, tree: Tree, backend: Files, devices: Iterable[str], faults: Faults | None = None
     ) -> None:
         """`devices` are the names that the host's kernel must know, or else /sys is another namespace's.
 

@@ -1,8 +1,8 @@
 """This host's own bonds: the kernel's bonding driver, through its files and rtnetlink, behind the one contract.
 
 Read first: backend/contract.py, Documentation/networking/bonding.rst. Everything is read from below one root, so a
-saved copy of a host answers as the host did; only a live one can be changed. Requests of people become plans
-(requests.py), which `apply` carries out. Left out: making plans, the meaning of options.
+saved copy of a host answers as the host did; only a live one can be changed. Options that have no file go by rtnetlink
+(netlink_options.py). Left out: making plans and carrying them out, the meaning of options.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ibbond.abi.sysfs_text import parse_masters
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.backend.kernel.log import KernelLog, about
 from ibbond.backend.kernel.reading import PROC_BONDS, BondReader
+from ibbond.backend.lock import alone
 from ibbond.bonding.option import Version
+from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there: reading must be quick
     from ibbond.abi.netlink_attributes import LinkNews
-    from ibbond.backend.kernel.apply import Done, Executor
-    from ibbond.backend.kernel.plan import Plan, Step
-    from ibbond.backend.kernel.state import HostState
+    from ibbond.host.ip_settings import IpSetting
     from ibbond.host.rtnetlink import RouteSocket
 
 MASTERS = "bonding_masters"
@@ -53,17 +54,30 @@ class KernelBackend:
                 fix="Load it: modprobe bonding max_bonds=0",
                 code=errno.ENOENT,
             )
+        bond, option = _netlink_option(path)
+        if option and self.files.live:
+            from ibbond.backend.kernel.netlink_options import read_option
+
+            return read_option(self.routes, self.files, bond, option) + "\n"
         return self.files.read(f"{CLASS_NET}/{path}")
 
     def write(self, path: str, text: str) -> None:
-        from ibbond.backend.kernel.refusals import explain
-
         self._must_be_live()
+        bond, option = _netlink_option(path)
+        if option:
+            from ibbond.backend.kernel.netlink_options import write_option
+
+            self._ask(
+                f"set {option} of {bond} to {text.strip()}", lambda: write_option(self.routes, bond, option, text)
+            )
+            return
         log = KernelLog()
         try:
             self.files.write(f"{CLASS_NET}/{path}", text)
         except OSError as error:
-            lines = about(log.fresh(), [path.split("/")[0], text.strip().lstrip("+-")])
+            from ibbond.backend.kernel.refusals import explain
+
+            lines = about(log.fresh(), [path.split("/")[0], text.strip().lstrip("+-").split(":")[0]])
             raise explain(self.files.name(f"{CLASS_NET}/{path}"), text, error.errno or errno.EIO, lines) from None
         finally:
             log.close()
@@ -71,9 +85,24 @@ class KernelBackend:
     def entries(self, path: str) -> list[str]:
         return self.files.entries(f"{CLASS_NET}/{path}".rstrip("/"))
 
+    def options(self, bond: str) -> dict[str, str]:
+        from ibbond.backend.contract import text
+
+        netlink_only = [option.name for option in OPTIONS.values() if option.netlink_only]
+        names = (*self.entries(f"{bond}/bonding"), *netlink_only)
+        found = {name: text(self, f"{bond}/bonding/{name}") for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def master(self, device: str) -> str | None:
+        above = self.files.where(f"{CLASS_NET}/{device}/master")
+        return above.rpartition("/")[2] if above is not None else None
+
     def set_admin(self, device: str, up: bool) -> None:
         self._must_be_live()
-        self._executor.set_admin(device, up)
+        self._ask(
+            f"set {device} {'up' if up else 'down'}",
+            lambda: self.routes.set_up(self.routes.link(device).index, up),
+        )
 
     def addresses(self, device: str) -> list[str]:
         if not self.files.live:
@@ -87,9 +116,23 @@ class KernelBackend:
         found = (each for each in self.routes.addresses() if each.index == index)
         return [f"{ipaddress.ip_address(each.address)}/{each.prefix}" for each in found]
 
-    def add_address(self, device: str, address: str) -> None:
+    def ip_settings(self) -> tuple[IpSetting, ...]:
+        from ibbond.host import ip_settings
+
         self._must_be_live()
-        self._executor.set_address(device, address, True)
+        return ip_settings.read(self.routes)
+
+    def add_ip(self, setting: IpSetting) -> None:
+        from ibbond.host import ip_settings
+
+        self._must_be_live()
+        self._ask(f"add {setting}", lambda: ip_settings.add(self.routes, setting))
+
+    def delete_ip(self, setting: IpSetting) -> None:
+        from ibbond.host import ip_settings
+
+        self._must_be_live()
+        self._ask(f"delete {setting}", lambda: ip_settings.delete(self.routes, setting))
 
     def snapshot(self, bond: str) -> BondSnapshot:
         """Everything that the driver says of one bond; what it does not say is named in `unknown`.
@@ -112,13 +155,21 @@ class KernelBackend:
         finally:
             log.close()
 
+    def new_log_lines(self) -> list[str]:
+        return about(self._following_log.fresh(), self.bonds())
+
     def watch(self) -> Iterator[dict[str, object]]:
         from ibbond.backend.kernel.watch import watch
 
         self._must_be_live()
         return watch()
 
-    # -- what only a kernel's host has ---------------------------------------------------------------------------------
+    def alone(self) -> AbstractContextManager[None]:
+        self._must_be_live()
+        return alone(self.files.name(CLASS_NET), "the bonds of this host")
+
+    def reconnect(self) -> Self:
+        return type(self)(self.files.root)
 
     def bonds(self) -> list[str]:
         """The names of the bonds; none where the driver is not loaded. A copy may have them in one place only."""
@@ -132,6 +183,23 @@ class KernelBackend:
     def loaded(self) -> bool:
         """Whether the bonding driver is there, or was where a copy was made."""
         return self.files.exists(f"{CLASS_NET}/bonding_masters") or bool(self.bonds())
+
+    def load_driver(self) -> None:
+        import subprocess
+
+        self._must_be_live()
+        command = ["modprobe", "bonding", "max_bonds=0"]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            problem = result.stderr.strip() if result.returncode else ""
+        except (OSError, subprocess.TimeoutExpired) as error:
+            problem = str(error)
+        if problem or not self.loaded:
+            raise Refused(
+                "cannot load the bonding driver",
+                why=problem or "modprobe succeeded, but /sys/class/net/bonding_masters is not there",
+                fix="Install the modules of the running kernel, or use a kernel that has CONFIG_BONDING",
+            )
 
     @cached_property
     def release(self) -> str:
@@ -157,31 +225,34 @@ class KernelBackend:
 
         return RouteSocket()
 
-    def capture(self, bonds: list[str], devices: list[str]) -> HostState:
-        """What a change of these bonds and devices may touch, as it is now."""
-        from ibbond.backend.kernel.state import capture
-
-        self._must_be_live()
-        return capture(self.files, self.routes, bonds, devices)
-
-    def apply(self, plan: Plan, watch: Callable[[Step], None] = lambda step: None) -> Done:
-        """Carry out a plan; when a step fails, what was there is put back and the failure is Refused."""
-        self._must_be_live()
-        return self._executor.apply(plan, watch)
-
     def link(self, device: str) -> LinkNews | None:
         """What rtnetlink says of a device; None on a saved copy or when it is gone."""
         if not self.files.live:
             return None
-        from ibbond.backend.kernel.state import link_news
+        from ibbond.backend.kernel.netlink_options import link_news
 
-        return link_news(self.files, self.routes, device)
+        return link_news(self.routes, device)
 
     @cached_property
-    def _executor(self) -> Executor:
-        from ibbond.backend.kernel.apply import Executor
+    def _following_log(self) -> KernelLog:
+        return KernelLog()
 
-        return Executor(self.files, self.routes)
+    def _ask(self, what: str, request: Callable[[], object]) -> None:
+        """A request to rtnetlink. Refused, with the driver's log line, when the kernel refuses it."""
+        log = KernelLog()
+        try:
+            request()
+        except OSError as error:
+            lines = about(log.fresh(), ())
+            logged = f"; the kernel logged: {lines[-1]}" if lines else ""
+            raise Refused(
+                f"cannot {what}",
+                why=f"the kernel answered {os.strerror(error.errno or 0)}{logged}",
+                fix="See ip link, ip address and ip route" if os.geteuid() == 0 else "Run as root",
+                code=error.errno or errno.EIO,
+            ) from None
+        finally:
+            log.close()
 
     def _must_exist(self, bond: str) -> None:
         if bond not in self.bonds():
@@ -201,3 +272,10 @@ class KernelBackend:
                 fix="Leave out --root",
                 code=errno.EROFS,
             )
+
+
+def _netlink_option(path: str) -> tuple[str, str]:
+    """The bond and the option of a path that stands for an option without a file, else nothing."""
+    bond, _, name = path.partition("/bonding/")
+    option = OPTIONS.get(name)
+    return (bond, name) if option is not None and option.netlink_only else ("", "")

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import time
-from collections.abc import Iterator
 
 from ibbond.errors import Refused
 
 CLASS_NET = "sys/class/net"
 LARGEST = 1 << 20
 IFF_UP = 0x1
-OTHER_WRITER_SECONDS = 10.0
 
 
 class HostFiles:
@@ -35,33 +31,6 @@ class HostFiles:
     def name(self, path: str) -> str:
         """The full name, for people and for open(2)."""
         return self.root + path
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """While it lasts no other ibbond changes this host's bonds. Refused when another one does not come to its end.
-
-        The lock is on the directory itself: it needs no file of ours, ends with the process, and is the same for
-        whoever sees the same devices. Programs that do not ask for it are not kept out.
-        """
-        descriptor = os.open(self.name(CLASS_NET), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        until = time.monotonic() + OTHER_WRITER_SECONDS
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise Refused(
-                            "cannot change the bonds of this host",
-                            why="another ibbond is changing them",
-                            fix=f"Wait for it; see who it is with: fuser -v {self.name(CLASS_NET)}",
-                            code=errno.EBUSY,
-                        ) from None
-                    time.sleep(0.05)
-            yield
-        finally:
-            os.close(descriptor)
 
     def read(self, path: str) -> str:
         """The text of one file; Refused, with the errno, when it cannot be read."""

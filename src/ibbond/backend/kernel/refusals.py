@@ -74,19 +74,6 @@ def explain(name: str, text: str, code: int, log: list[str]) -> Refused:
     return Refused(f"cannot write {text!r} to {name}", why=why, fix=reason.fix, code=code)
 
 
-def differs(name: str, text: str, wanted: str, found: str, log: list[str]) -> Refused:
-    """A write that succeeded, yet the file says something else than was wanted."""
-    why = f"it should read {wanted!r} and reads {found!r}"
-    if log:
-        why += f"; the kernel logged: {log[-1]}"
-    return Refused(
-        f"wrote {text!r} to {name}, but it did not hold",
-        why=why,
-        fix="Ask for a value that the driver keeps: ibbond options",
-        code=errno.EIO,
-    )
-
-
 def errno_name(code: int) -> str:
     """The kernel's word: 95 has two in C, of which it is EOPNOTSUPP that strace and the kernel's sources show."""
     return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))

@@ -33,6 +33,8 @@ from ibbond.fabric.events import (
 )
 from ibbond.fabric.managers import check_table
 from ibbond.host.capture import Capture
+from ibbond.host.ip_settings import KINDS, IpSetting
+from ibbond.host.rtnetlink import RouteSocket
 from ibbond.lab.control.subnet_tables import TABLES, Row
 from ibbond.lab.journal import Item
 from ibbond.machine import MS, SECOND
@@ -103,7 +105,13 @@ class Requests:
             "entries": lambda host, path: self.backend(host).entries(path),
             "set_admin": lambda host, device, up: self.backend(host).set_admin(device, up),
             "addresses": lambda host, device: self.backend(host).addresses(device),
-            "add_address": lambda host, device, address: self.backend(host).add_address(device, address),
+            "version": lambda host: self.backend(host).version,
+            "bonds": lambda host: self.backend(host).bonds(),
+            "options": lambda host, bond: self.backend(host).options(bond),
+            "master": lambda host, device: self.backend(host).master(device),
+            "ip_settings": lambda host: [(type(each).__name__, each) for each in self.backend(host).ip_settings()],
+            "add_ip": lambda host, kind, setting: self.backend(host).add_ip(ip_setting(kind, setting)),
+            "delete_ip": lambda host, kind, setting: self.backend(host).delete_ip(ip_setting(kind, setting)),
             "snapshot": lambda host, bond: self.backend(host).snapshot(bond),
             "proc": lambda host, bond: self.backend(host).proc(bond),
             "log": lambda host: self.backend(host).log(),
@@ -134,16 +142,8 @@ class Requests:
         layer = self._lab.network.hosts[host].ip.get(device)
         return address_texts(layer.addresses) if layer is not None else []
 
-    def add_address(self, host: str, device: str, address: bytes, prefix: int) -> None:
-        try:
-            self._lab.loop.hosts[host].add_address(device, address, prefix)
-        except OSError as error:
-            raise Refused(
-                f"cannot add {address_texts(((address, prefix),))[0]} to {host}/{device}",
-                why=error.strerror or str(error),
-                fix="See the addresses with: ibbond lab status",
-                code=error.errno or 0,
-            ) from None
+    def route_socket(self, host: str) -> RouteSocket:
+        return self._lab.spaces[host].within(RouteSocket)
 
     def log(self, host: str) -> list[str]:
         return self.run(lambda: list(self._lab.journal.logs.get(host, ())))
@@ -461,3 +461,13 @@ class Requests:
 def address_texts(addresses: tuple[tuple[bytes, int], ...]) -> list[str]:
     """`10.0.0.1/24` from bytes and prefix length."""
     return [str(ip_interface((address, prefix))) for address, prefix in addresses]
+
+
+def ip_setting(kind: str, setting: object) -> IpSetting:
+    """A setting as it comes over the socket."""
+    import msgspec
+
+    try:
+        return msgspec.convert(setting, KINDS[kind])
+    except (KeyError, msgspec.ValidationError) as error:
+        raise Refused("cannot read an IP setting", why=str(error), fix="Use an ibbond of the lab's version") from None

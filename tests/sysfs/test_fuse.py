@@ -8,6 +8,7 @@ import stat
 
 import pytest
 
+from ibbond.abi.device_tree import DeviceTree
 from ibbond.errors import Refused
 from ibbond.sysfs.mount import library
 
@@ -16,8 +17,7 @@ if library() is None:
 os.environ.setdefault("FUSE_LIBRARY_PATH", str(library()))
 
 from ibbond.sysfs.fuse import View
-from ibbond.sysfs.tree import Tree
-from tests.sysfs.test_tree import Made
+from tests.abi.test_device_tree import Made
 
 MIIMON = "/bond0/bonding/miimon"
 
@@ -50,7 +50,7 @@ def store() -> Store:
 
 @pytest.fixture
 def view(store: Store) -> View:
-    return View(Tree(Made()), store, None)  # type: ignore[arg-type]
+    return View(DeviceTree(Made()), store, None)  # type: ignore[arg-type]
 
 
 def polled(view: View, handle: int) -> int:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from ibbond.bonding.option import Version
+from ibbond.bonding.option import Option, Version
+from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
 
@@ -111,6 +112,13 @@ class Backend(Files, Protocol):
     def reconnect(self) -> Backend:
         """The same bonds over connections of its own, for another process."""
         ...
+
+
+def option_without_file(path: str) -> tuple[str, Option] | None:
+    """The bond and the option that a path such as `bond0/bonding/prio` stands for, where no driver has that file."""
+    bond, _, name = path.partition("/bonding/")
+    option = OPTIONS.get(name)
+    return (bond, option) if option is not None and not option.has_file else None
 
 
 def text(host: Backend, path: str) -> str | None:

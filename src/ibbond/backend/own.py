@@ -1,20 +1,23 @@
 """Our driver's bonds in one lab host, behind the contract: paths below /sys/class/net, and texts as the kernel has.
 
-Read first: `backend.contract`, `abi.sysfs_text`, `abi.device_text`; Documentation/infiniband/ipoib.rst for IPoIB's own
-files. Requests come from other threads and are made on the loop's. Settings of ours (`link_events`, `handover_ms`) and
-what the kernel has in netlink only (`prio`, `ns_ip6_target`) are written like options, but are no files: `entries` does
-not name them. Left out: the file system (`sysfs`).
+Read first: `backend.contract`, `abi.device_tree` for paths, `abi.sysfs_text`; Documentation/infiniband/ipoib.rst for
+IPoIB's own files. Requests come from other threads and are made on the loop's, those for IP settings excepted. Settings
+of ibbond (`link_events`, `handover_ms`) and what the kernel has in netlink only (`prio`, `ns_ip6_target`) are read and
+written like options, but are not files: `entries` does not name them. Left out: the file system (`sysfs`).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from ibbond.abi import device_text, procfs_text, sysfs_text
+from ibbond.abi.device_tree import DeviceTree, Directory, File, Kind, ModelFacts, no_file
+from ibbond.backend.contract import option_without_file
 from ibbond.backend.own_requests import requests
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.events import BondEvent
@@ -25,7 +28,6 @@ from ibbond.errors import Refused
 from ibbond.host import ip_settings
 from ibbond.host.ip_settings import IpSetting
 from ibbond.host.rtnetlink import RouteSocket
-from ibbond.ipoib.interface import Interface
 from ibbond.netdev.device import Device, Flags
 from ibbond.stack.events import (
     CreateBond,
@@ -41,9 +43,6 @@ from ibbond.stack.events import (
 from ibbond.stack.host_stack import HostStack
 
 T = TypeVar("T")
-MASTERS = "bonding_masters"
-IPOIB_FILES: dict[str, int] = {"mode": 0o644, "pkey": 0o444, "umcast": 0o644, "parent": 0o444}
-PARENT_FILES: dict[str, int] = {"create_child": 0o200, "delete_child": 0o200}
 
 
 class World(Protocol):
@@ -83,10 +82,10 @@ class OwnBackend:
         self.where = host.name
         self._host = host
         self._world = world
+        self._facts = facts_of(host)
+        self._tree = DeviceTree(self._facts)
 
     def read(self, path: str) -> str:
-        if "/statistics/" in path:
-            return self._ask(lambda: self._read_statistic(path))
         return self._ask(lambda: self._read(path))
 
     def write(self, path: str, text: str) -> None:
@@ -167,63 +166,46 @@ class OwnBackend:
     # Reading
 
     def _read(self, path: str) -> str:
-        if path == MASTERS:
-            return sysfs_text.render_masters(self._host.registry.masters())
-        name, _, rest = path.partition("/")
-        device = self._device(name, path)
-        directory, _, file = rest.rpartition("/")
-        if directory == "bonding" and (bond := self._host.registry.bonds.get(name)) is not None:
-            option = OPTIONS.get(file)
-            if option is not None and not option.has_file:
-                return sysfs_text.render_option(bond.snapshot(), option)
-            return sysfs_text.read_bond(bond.snapshot(), file)
-        if directory == "bonding_slave" and (bond := self._host.bond_above(device)) is not None:
-            snapshot = bond.snapshot()
-            member = next(member for member in snapshot.members if member.name == name)
-            return sysfs_text.read_member(snapshot, member, file)
-        if directory == "statistics":
-            return device_text.read_statistic(device, file)
-        if directory == "" and (interface := self._host.links.get(name)) is not None and file in IPOIB_FILES:
-            return self._read_ipoib(interface, file)
-        if directory:
-            raise no_file(path)
-        return device_text.read_device(device, file)
+        if (found := option_without_file(path)) and (bond := self._host.registry.bonds.get(found[0])) is not None:
+            return sysfs_text.render_option(bond.snapshot(), found[1])
+        file = self._file(path)
+        if file.kind is Kind.STATISTIC:
+            self._world.settle()
+        return self._read_ipoib(file) if file.kind is Kind.IPOIB else self._facts.text(file)
 
-    def _read_statistic(self, path: str) -> str:
-        self._world.settle()
-        return self._read(path)
-
-    def _read_ipoib(self, interface: Interface, file: str) -> str:
-        name = interface.device.name
-        match file:
+    def _read_ipoib(self, file: File) -> str:
+        interface = self._host.links.get(file.device)
+        assert interface is not None
+        match file.name:
             case "mode":
-                return f"{self._host.links.mode(name)}\n"
+                return f"{self._host.links.mode(file.device)}\n"
             case "pkey":
                 return f"{interface.pkey:#06x}\n"
             case "umcast":
                 return "0\n"
-            case _:
-                parent = self._host.links.parent(name)
-                if parent is None:
-                    raise no_file(f"{name}/{file}")
-                return f"{parent}\n"
+            case "parent":
+                return f"{self._host.links.parent(file.device)}\n"
+        raise Refused(
+            f"cannot read {file.device}/{file.name}", why="it is write-only", fix="Write it", code=errno.EACCES
+        )
 
     # Changing, on the loop's thread
 
     def _write(self, path: str, text: str) -> None:
-        if path == MASTERS:
-            sign, name = sysfs_text.masters_request(text)
-            self._handle(CreateBond(name) if sign == "+" else DeleteBond(self._host.bond(name).name))
+        if (found := option_without_file(path)) and (bond := self._host.registry.bonds.get(found[0])) is not None:
+            self._write_option(bond, found[1].name, text)
             return
-        name, _, rest = path.partition("/")
-        device = self._device(name, path)
-        directory, _, file = rest.rpartition("/")
-        if directory == "bonding" and name in self._host.registry.bonds:
-            self._write_option(self._host.registry.bonds[name], file, text)
-        elif directory:
-            raise no_file(path)
-        else:
-            self._write_device(device, file, text)
+        file = self._file(path)
+        match file.kind:
+            case Kind.MASTERS:
+                sign, name = sysfs_text.masters_request(text)
+                self._handle(CreateBond(name) if sign == "+" else DeleteBond(self._host.bond(name).name))
+            case Kind.BOND:
+                self._write_option(self._host.bond(file.device), file.name, text)
+            case Kind.DEVICE | Kind.IPOIB:
+                self._write_device(self._host.device(file.device), file.name, text)
+            case _:
+                raise read_only(file)
 
     def _write_option(self, bond: Bond, option: str, text: str) -> None:
         """All that one write asks for, or nothing of it: what was done is undone when a later part is refused."""
@@ -246,14 +228,14 @@ class OwnBackend:
                 self._set_admin(name, bool(device_text.parse_number(text) & Flags.UP))
             case "tx_queue_len":
                 device.tx_queue_len = device_text.parse_number(text)
-            case "create_child" if self._is_parent(name):
+            case "create_child":
                 self._handle(CreateChild(name, parse_pkey(text)))
-            case "delete_child" if self._is_parent(name):
+            case "delete_child":
                 self._handle(DeleteChild(name, parse_pkey(text)))
-            case "mode" if self._host.links.get(name) is not None:
+            case "mode":
                 self._handle(SetDeviceMode(name, device_text.parse_transport_mode(text)))
-            case "umcast" if self._host.links.get(name) is not None:
-                if device_text.scan_number(text):  # `simple_strtoul`: what is no number is 0
+            case "umcast":
+                if device_text.scan_number(text):  # `simple_strtoul`: what does not begin with a number is 0
                     raise Refused(
                         f"cannot switch umcast of {name} on",
                         why="groups of user programs are joined by IP multicast only",
@@ -268,47 +250,21 @@ class OwnBackend:
                     code=errno.EOPNOTSUPP if device.up else errno.EINVAL,
                 )
             case _:
-                device_text.read_device(device, file)  # ENOENT for what does not exist at all
-                raise Refused(f"cannot write {name}/{file}", why="it is read-only", fix="Read it", code=errno.EACCES)
+                raise read_only(File(Kind.DEVICE, name, file, 0o444))
 
-    def _entries(self, path: str) -> list[str]:
-        if path == "":
-            return [*(device.name for device in self._host.namespace), MASTERS]
-        name, _, directory = path.partition("/")
-        device = self._device(name, path)
-        bond = self._host.registry.bonds.get(name)
-        above = self._host.bond_above(device)
-        match directory:
-            case "":
-                found = [*device_text.DEVICE_FILES, "statistics"]
-                if bond is not None:
-                    found += ["bonding", *(f"lower_{member}" for member in bond.members)]
-                if above is not None:
-                    found += ["bonding_slave", "master", f"upper_{above.name}"]
-                if self._host.links.get(name) is not None:
-                    parent = self._host.links.parent(name)
-                    found += [file for file in IPOIB_FILES if file != "parent" or parent is not None]
-                    found += PARENT_FILES if parent is None else ()
-                return found
-            case "bonding" if bond is not None:
-                return list(sysfs_text.BOND_FILES)
-            case "bonding_slave" if above is not None:
-                return list(sysfs_text.MEMBER_FILES)
-            case "statistics":
-                return list(device_text.STATISTICS)
-        raise no_file(path)
+    def _entries(self, path: str) -> tuple[str, ...]:
+        if not isinstance(self._tree.find(path), Directory):
+            raise no_file(path)
+        return self._tree.names(path)
+
+    def _file(self, path: str) -> File:
+        place = self._tree.find(path)
+        if not isinstance(place, File):
+            raise no_file(path)
+        return place
 
     def _set_admin(self, name: str, up: bool) -> None:
         self._handle(SetAdmin(self._host.device(name).name, up))
-
-    def _is_parent(self, name: str) -> bool:
-        return self._host.links.get(name) is not None and self._host.links.parent(name) is None
-
-    def _device(self, name: str, path: str) -> Device:
-        device = self._host.namespace.get(name)
-        if device is None:
-            raise no_file(path)
-        return device
 
     def _handle(self, event: HostEvent) -> None:
         self._world.handle(self.where, event)
@@ -323,10 +279,19 @@ def parse_pkey(text: str) -> int:
     return number
 
 
-def no_file(path: str) -> Refused:
-    return Refused(
-        f"cannot open {path}",
-        why="there is no such file",
-        fix="List the directory to see what it has",
-        code=errno.ENOENT,
-    )
+def read_only(file: File) -> Refused:
+    what = f"cannot write {file.device}/{file.name}"
+    return Refused(what, why="it is read-only", fix="Read it", code=errno.EACCES)
+
+
+def facts_of(host: HostStack, adapters: Mapping[str, str] = MappingProxyType({})) -> ModelFacts:
+    """What exists in a host of a running lab; `adapters` are the names of RDMA devices by node name of the subnet."""
+
+    def parent(device: str) -> str | None:
+        return (host.links.parent(device) or "") if host.links.get(device) is not None else None
+
+    def adapter(device: str) -> str | None:
+        interface = host.links.get(device)
+        return adapters.get(interface.port.name.partition("/")[0]) if interface is not None else None
+
+    return ModelFacts(host.namespace, host.registry, parent, adapter)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from ibbond.backend.contract import option_without_file
 from ibbond.backend.state import BondState, DeviceState, HostState, Settings
 from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
@@ -46,9 +47,8 @@ class Write:
 
     def __str__(self) -> str:
         value = self.text.rstrip()
-        option = OPTIONS.get(self.option)
-        if option is not None and not option.has_file:
-            return f"set {option.name} of {self.path.partition('/')[0]} to {value or '(nothing)'}"
+        if found := option_without_file(self.path):
+            return f"set {found[1].name} of {found[0]} to {value or '(nothing)'}"
         return f"write {value or '(an empty line)'} to /sys/class/net/{self.path}"
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+from ibbond.abi.device_tree import DeviceTree
 from ibbond.backend.contract import Files
+from ibbond.backend.own import facts_of
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.stack.events import AttributeChanged, NetworkEffect
 from ibbond.sysfs.mount import Mounted, why_not
-from ibbond.sysfs.tree import HostFacts, Tree
 
 
 class Views:
@@ -29,7 +30,7 @@ class Views:
     def open(
         self, spaces: Mapping[str, Space], backend: Callable[[str], Files], adapters: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """Begin to mount the view of every host; `adapters` as in `HostFacts`, by host."""
+        """Begin to mount the view of every host; `adapters` as in `backend.own.facts_of`, by host."""
         backends = {name: backend(name) for name in spaces}
         self._opening = threading.Thread(target=lambda: self._open(spaces, backends, adapters), name="sysfs views")
         self._opening.start()
@@ -47,7 +48,7 @@ class Views:
             return
         try:
             for name, space in spaces.items():
-                tree = Tree(HostFacts(self._loop.network.hosts[name], adapters.get(name, {})))
+                tree = DeviceTree(facts_of(self._loop.network.hosts[name], adapters.get(name, {})))
                 devices = tuple(self._loop.hosts[name].tuns)
                 self._mounted[name] = Mounted(space, tree, backends[name], devices, self._loop.faults)
         except OSError as error:

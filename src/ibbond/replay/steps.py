@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ibbond.abi import procfs_text, sysfs_text
-from ibbond.abi.device_text import parse_number, read_device
+from ibbond.abi.device_text import parse_number
+from ibbond.abi.device_tree import File, Kind
 from ibbond.abi.recording import Step
 from ibbond.errors import Refused
 from ibbond.machine import MS
@@ -112,25 +113,16 @@ class Steps:
         return Answer(expect=" ".join(sorted(self._world.registry.masters())))
 
     def _write(self, step: Step) -> Answer:
-        device = self._world.device(self._world.case.device(step))
-        folder, _, name = step.path.rpartition("/")
+        file = self._world.file(self._world.case.device(step), step.path)
         value = step.value or ""
-        if folder == "bonding":
-            bond = self._world.bond(device.name)
-            if not value:
-                sysfs_text.read_bond(bond.snapshot(), name)
-                if sysfs_text.BOND_FILES[name] == sysfs_text.READ_ONLY:
-                    sysfs_text.bond_request(name, value)
-                return Answer()
-            self._world.ask(bond, sysfs_text.bond_request(name, value))
-        elif folder == "bonding_slave":
-            self._world.member_text(device, name)
-            raise refused(step.path, errno.EACCES)
-        elif step.path in ("mtu", "tx_queue_len"):
+        if file.kind is Kind.BOND:
+            bond = self._world.bond(file.device)
+            if value or file.mode == sysfs_text.READ_ONLY:
+                self._world.ask(bond, sysfs_text.bond_request(file.name, value))
+        elif file.name in ("mtu", "tx_queue_len"):
             if value:
-                set_number(self._world, device, step.path, parse_number(value))
+                set_number(self._world, self._world.device(file.device), file.name, parse_number(value))
         else:
-            read_device(device, step.path)
             raise refused(step.path, errno.EACCES)
         return Answer()
 
@@ -138,14 +130,9 @@ class Steps:
         return Answer(expect=self._world.text(self._world.case.device(step), step.path))
 
     def _ls(self, step: Step) -> Answer:
-        name = self._world.case.device(step)
-        device = self._world.namespace.get(name)
-        files = None
-        if step.path == "bonding" and name in self._world.registry.bonds:
-            files = sysfs_text.BOND_FILES
-        elif step.path == "bonding_slave" and device is not None and self._world.bond_of(device) is not None:
-            files = sysfs_text.MEMBER_FILES
-        return Answer(expect={file: oct(mode) for file, mode in sorted(files.items())} if files else None)
+        path = f"{self._world.case.device(step)}/{step.path}"
+        files = [self._world.tree.find(f"{path}/{name}") for name in sorted(self._world.tree.names(path))]
+        return Answer(expect={file.name: oct(file.mode) for file in files if isinstance(file, File)} or None)
 
     def _enslave(self, step: Step) -> Answer:
         sign = "+" if step.op == "enslave" else "-"

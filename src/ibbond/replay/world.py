@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 
-from ibbond.abi import kernel_log, sysfs_text
-from ibbond.abi.device_text import read_device
+from ibbond.abi import kernel_log
+from ibbond.abi.device_tree import DeviceTree, File, ModelFacts
 from ibbond.abi.recording import Recording
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import (
@@ -68,6 +68,8 @@ class RecordedWorld:
         self.namespace.subscribe(self._hear)
         self.ip = KernelIp(self.namespace, self.clock, self._send, ipv6=case.ipv6)
         self.registry = Registry(self.namespace, profile=profile, log=lambda _bond, _line: self.look())
+        self.facts = ModelFacts(self.namespace, self.registry)
+        self.tree = DeviceTree(self.facts)
         self._sending: set[Device] = set()  # bonds whose queues the link watch has started
         self.segments = {
             kind: Segment(parse_address_text(address), self._deliver) for kind, address in PEER_ADDRESSES.items()
@@ -100,18 +102,15 @@ class RecordedWorld:
 
     # -- what is read ------------------------------------------------------------------------------------------------
 
-    def text(self, name: str, path: str) -> str:
-        device = self.device(name)
-        folder, _, file = path.rpartition("/")
-        if folder == "bonding":
-            return sysfs_text.read_bond(self.bond(name).snapshot(), file)
-        if folder == "bonding_slave":
-            return self.member_text(device, file)
-        return read_device(device, path)
+    def file(self, name: str, path: str) -> File:
+        """A file of a device; Refused (ENOENT) when there is none."""
+        place = self.tree.find(f"{name}/{path}")
+        if not isinstance(place, File):
+            raise refused(f"{name}/{path}", errno.ENOENT)
+        return place
 
-    def member_text(self, device: Device, file: str) -> str:
-        bond, member = self.membership(device)
-        return sysfs_text.read_member(bond, member, file)
+    def text(self, name: str, path: str) -> str:
+        return self.facts.text(self.file(name, path))
 
     def membership(self, device: Device) -> tuple[BondSnapshot, MemberSnapshot]:
         bond = self.bond_of(device)

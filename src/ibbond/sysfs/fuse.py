@@ -23,11 +23,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import mfusepy
 
+from ibbond.abi.device_tree import HIDDEN, DeviceTree, Directory, File, Foreign, Kind, Link, Place
 from ibbond.backend.contract import Files
 from ibbond.errors import Refused
 from ibbond.host.guard import Entry, Faults
 from ibbond.sysfs.kernel_tree import KernelTree
-from ibbond.sysfs.tree import HIDDEN, Directory, File, Link, Node, Passed, ProcFile, Tree
 
 T = TypeVar("T")
 Words = ParamSpec("Words")
@@ -36,6 +36,7 @@ POLLRDNORM, POLLWRNORM = 0x40, 0x100
 READY = select.POLLIN | select.POLLOUT | POLLRDNORM | POLLWRNORM
 CHANGED = READY | select.POLLERR | select.POLLPRI
 ATOMIC_O_TRUNC = 1 << 3  # FUSE_CAP_ATOMIC_O_TRUNC: `>` opens and truncates in one request
+NUMBERS = frozenset(("ifindex", "iflink"))  # the kernel's where it has some: those of `ip link`
 NAMES_STAY = 1.0  # seconds that the kernel need not ask again for a file which is there as long as its directory
 
 _libfuse = mfusepy._libfuse
@@ -77,7 +78,9 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
     use_ns = True
 
-    def __init__(self, tree: Tree, backend: Files, kernel: KernelTree | None, faults: Faults | None = None) -> None:
+    def __init__(
+        self, tree: DeviceTree, backend: Files, kernel: KernelTree | None, faults: Faults | None = None
+    ) -> None:
         self.faults = faults or Faults()
         self._tree = tree
         self._backend = backend
@@ -117,11 +120,11 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         match node:
             case Directory():
                 return self._attributes(stat.S_IFDIR | 0o755, 0)
-            case File(mode) | ProcFile(mode=mode):
+            case File(mode=mode):
                 return self._attributes(stat.S_IFREG | mode, PAGE)
             case Link(target):
                 return self._attributes(stat.S_IFLNK | 0o777, len(target))
-            case Passed():
+            case Foreign():
                 found = self._passed(lambda kernel: kernel.stat(path[1:]))
                 return self._attributes(found.st_mode, found.st_size)
 
@@ -136,7 +139,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
     def readdir(self, path: str, fh: int) -> list[str]:
         node, place = self._find(path), path[1:]
         names = dict.fromkeys(self._tree.names(place))
-        if self._kernel is not None and (isinstance(node, Passed) or (isinstance(node, Directory) and node.passed)):
+        if self._kernel is not None and (isinstance(node, Foreign) or (isinstance(node, Directory) and node.shared)):
             found = self._kernel.names(place) if place else self._kernel.devices()
             names |= dict.fromkeys(name for name in found if name not in HIDDEN)
         return [".", "..", *names]
@@ -144,7 +147,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
     @guarded
     def open(self, path: str, flags: int) -> int:
         node = self._find(path)
-        mode = node.mode if isinstance(node, File | ProcFile) else self.getattr(path)["st_mode"]
+        mode = node.mode if isinstance(node, File) else self.getattr(path)["st_mode"]
         wanted = {os.O_RDONLY: 0o444, os.O_WRONLY: 0o222, os.O_RDWR: 0o666}[flags & os.O_ACCMODE]
         if (wanted & 0o444 and not mode & 0o444) or (wanted & 0o222 and not mode & 0o222):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))  # root, too: see kernfs_fop_open
@@ -208,18 +211,19 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
     # Answers
 
-    def _find(self, path: str) -> Node:
+    def _find(self, path: str) -> Place:
         node = self._tree.find(path[1:])
         if node is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return node
 
-    def _opened(self, path: str, node: Node) -> OpenFile:
+    def _opened(self, path: str, node: Place) -> OpenFile:
         match node:
-            case File(passed=passed):
-                return OpenFile(path, lambda: self._text(path, passed), lambda data: self._request(path, data))
-            case ProcFile(bond):
+            case File(Kind.PROC, bond):
                 return OpenFile(path, lambda: asked(lambda: self._backend.proc(bond)).encode(), self._never)
+            case File():
+                numbered = node.kind is Kind.DEVICE and node.name in NUMBERS
+                return OpenFile(path, lambda: self._text(path, numbered), lambda data: self._request(path, data))
             case _:
                 return OpenFile(
                     path,
@@ -227,8 +231,8 @@ class View(mfusepy.Operations):  # type: ignore[misc]
                     lambda data: self._passed(lambda kernel: kernel.write(path, data)),
                 )
 
-    def _text(self, path: str, passed: bool) -> bytes:
-        if passed and self._kernel is not None:
+    def _text(self, path: str, numbered: bool) -> bytes:
+        if numbered and self._kernel is not None:
             with contextlib.suppress(OSError):
                 return self._kernel.read(path)
         return asked(lambda: self._backend.read(path)).encode()

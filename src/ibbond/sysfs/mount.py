@@ -3,7 +3,7 @@
 Read first: mount_namespaces(7), fuse(4), fuse(8). The lab opens /dev/fuse and mounts it from a thread that visits the
 host's mount namespace; the thread that serves stays outside, for a server below its own mount waits for itself. When
 the lab is killed its descriptor closes, the kernel ends the connection, and programs get ENOTCONN instead of hanging;
-the next lab to take the host over unmounts what is dead. Left out: what is in the view (`tree`, `fuse`).
+the next lab to take the host over unmounts what is dead. Left out: what is in the view (`abi.device_tree`, `fuse`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ibbond.abi.device_tree import DeviceTree
 from ibbond.backend.contract import Files
 from ibbond.host.guard import Faults
 from ibbond.host.mounts import own_directory
 from ibbond.host.namespace import Space
 from ibbond.host.syscalls import MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from ibbond.sysfs.kernel_tree import CLASS, KernelTree
-from ibbond.sysfs.tree import Tree
 
 if TYPE_CHECKING:
     from ibbond.sysfs.fuse import View
@@ -62,7 +62,7 @@ class Mounted:
     """The view over one host's /sys/class/net; `close` takes it away."""
 
     def __init__(
-        self, space: Space, tree: Tree, backend: Files, devices: Iterable[str], faults: Faults | None = None
+        self, space: Space, tree: DeviceTree, backend: Files, devices: Iterable[str], faults: Faults | None = None
     ) -> None:
         """`devices` are the names that the host's kernel must know, or else /sys is another namespace's.
 

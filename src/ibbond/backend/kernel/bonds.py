@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from ibbond.abi.sysfs_text import parse_masters
+from ibbond.backend.contract import option_without_file
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.backend.kernel.log import KernelLog, about
 from ibbond.backend.kernel.reading import PROC_BONDS, BondReader
@@ -54,22 +55,21 @@ class KernelBackend:
                 fix="Load it: modprobe bonding max_bonds=0",
                 code=errno.ENOENT,
             )
-        bond, option = _netlink_option(path)
-        if option and self.files.live:
+        found = option_without_file(path)
+        if found and self.files.live:
             from ibbond.backend.kernel.netlink_options import read_option
 
-            return read_option(self.routes, self.files, bond, option) + "\n"
+            return read_option(self.routes, self.files, *found) + "\n"
         return self.files.read(f"{CLASS_NET}/{path}")
 
     def write(self, path: str, text: str) -> None:
         self._must_be_live()
-        bond, option = _netlink_option(path)
-        if option:
+        if found := option_without_file(path):
             from ibbond.backend.kernel.netlink_options import write_option
 
-            self._ask(
-                f"set {option} of {bond} to {text.strip()}", lambda: write_option(self.routes, bond, option, text)
-            )
+            bond, option = found
+            what = f"set {option.name} of {bond} to {text.strip()}"
+            self._ask(what, lambda: write_option(self.routes, bond, option, text))
             return
         log = KernelLog()
         try:
@@ -272,10 +272,3 @@ class KernelBackend:
                 fix="Leave out --root",
                 code=errno.EROFS,
             )
-
-
-def _netlink_option(path: str) -> tuple[str, str]:
-    """The bond and the option of a path that stands for an option without a file, else nothing."""
-    bond, _, name = path.partition("/bonding/")
-    option = OPTIONS.get(name)
-    return (bond, name) if option is not None and option.netlink_only else ("", "")

@@ -13,8 +13,7 @@ import os
 from ibbond.abi.bond_attributes import change_bond, change_member, read_bond
 from ibbond.abi.netlink_attributes import LINK, LinkNews
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
-from ibbond.bonding.option import Kind
-from ibbond.bonding.options import OPTIONS
+from ibbond.bonding.option import Kind, Option
 from ibbond.errors import Malformed, Refused
 from ibbond.host.rtnetlink import GETLINK, NEWLINK, RouteSocket
 
@@ -28,29 +27,28 @@ def link_news(routes: RouteSocket, device: str) -> LinkNews | None:
         return None
 
 
-def read_option(routes: RouteSocket, files: HostFiles, bond: str, option: str) -> str:
+def read_option(routes: RouteSocket, files: HostFiles, bond: str, option: Option) -> str:
     """The text of one option. Refused (ENOENT) where this kernel does not have it."""
-    if OPTIONS[option].of_member:
+    if option.of_member:
         members = (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
         pairs = [(member, link_news(routes, member)) for member in members]
         return " ".join(f"{member}:{news.member.priority}" for member, news in pairs if news and news.member)
     link = link_news(routes, bond)
-    value = read_bond(link.bond).get(option) if link is not None else None
+    value = read_bond(link.bond).get(option.name) if link is not None else None
     if value is None:
         why = os.strerror(errno.ENOENT)
-        raise Refused(f"cannot read {option} of {bond}", why=why, fix="See ibbond options", code=errno.ENOENT)
+        raise Refused(f"cannot read {option.name} of {bond}", why=why, fix="See ibbond options", code=errno.ENOENT)
     return " ".join(str(ipaddress.ip_address(each)) for each in value) if isinstance(value, tuple) else str(value)
 
 
-def write_option(routes: RouteSocket, bond: str, option: str, text: str) -> None:
+def write_option(routes: RouteSocket, bond: str, option: Option, text: str) -> None:
     """Set one option. OSError of the kernel."""
-    row = OPTIONS[option]
-    if row.of_member:
+    if option.of_member:
         member, _, number = text.strip().rpartition(":")
-        body = change_member(routes.link(member).index, {option: int(number)})
-    elif row.kind is Kind.TARGETS6:
+        body = change_member(routes.link(member).index, {option.name: int(number)})
+    elif option.kind is Kind.TARGETS6:
         targets = tuple(ipaddress.IPv6Address(word).packed for word in text.split())
-        body = change_bond(routes.link(bond).index, {option: targets})
+        body = change_bond(routes.link(bond).index, {option.name: targets})
     else:
-        body = change_bond(routes.link(bond).index, {option: int(text)})
+        body = change_bond(routes.link(bond).index, {option.name: int(text)})
     routes.request(NEWLINK, 0, body)

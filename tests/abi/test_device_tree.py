@@ -1,13 +1,13 @@
-"""Paths of the view and what is at them, for a host made up here."""
+"""Paths below /sys/class/net and what is at them, for a host made up here."""
 
 import pytest
 
+from ibbond.abi.device_tree import FOREIGN, PROC, DeviceTree, Directory, File, Kind, Link, Place
 from ibbond.abi.sysfs_text import BOND_FILES, MEMBER_FILES
-from ibbond.sysfs.tree import PASSED, PROC, Directory, File, Link, Node, ProcFile, Tree
 
 
 class Made:
-    """bond0 with ib0 and ib1; ib0 has a child; eth0 is no InfiniBand device; bond1 is empty."""
+    """bond0 with ib0 and ib1; ib0 has a child; eth0 is not an InfiniBand device; bond1 is empty."""
 
     bonds = {"bond0": ("ib0", "ib1"), "bond1": ()}
     parents = {"ib0": "", "ib1": "", "ib0.8001": "ib0"}
@@ -31,56 +31,56 @@ class Made:
         return "mlx4_0" if device in self.parents else None
 
 
-TREE = Tree(Made())
+TREE = DeviceTree(Made())
 
 
 @pytest.mark.parametrize(
     ("path", "node"),
     [
-        ("", Directory(passed=True)),
-        ("bonding_masters", File(0o644)),
-        ("bond0", Directory(passed=True)),
+        ("", Directory(shared=True)),
+        ("bonding_masters", File(Kind.MASTERS, "", "bonding_masters", 0o644)),
+        ("bond0", Directory(shared=True)),
         ("bond0/bonding", Directory()),
-        ("bond0/bonding/slaves", File(0o644)),
-        ("bond0/bonding/mii_status", File(0o444)),
+        ("bond0/bonding/slaves", File(Kind.BOND, "bond0", "slaves", 0o644)),
+        ("bond0/bonding/mii_status", File(Kind.BOND, "bond0", "mii_status", 0o444)),
         ("bond0/bonding/link_events", None),
         ("bond0/bonding/none", None),
-        ("bond0/proc_net_bonding", ProcFile("bond0")),
+        ("bond0/proc_net_bonding", File(Kind.PROC, "bond0", PROC, 0o444)),
         ("ib0/proc_net_bonding", None),
         ("bond0/lower_ib1", Link("../ib1")),
         ("bond1/lower_ib1", None),
-        ("bond0/lower_", PASSED),
+        ("bond0/lower_", FOREIGN),
         ("bond0/master", None),
         ("ib0/master", Link("../bond0")),
         ("ib0/upper_bond0", Link("../bond0")),
         ("ib0/upper_bond1", None),
         ("ib0/bonding", None),
         ("ib0/bonding_slave", Directory()),
-        ("ib0/bonding_slave/state", File(0o444)),
+        ("ib0/bonding_slave/state", File(Kind.MEMBER, "ib0", "state", 0o444)),
         ("bond0/bonding_slave", None),
         ("eth0/bonding_slave/state", None),
-        ("ib0/create_child", File(0o200)),
+        ("ib0/create_child", File(Kind.IPOIB, "ib0", "create_child", 0o200)),
         ("ib0/device", Link("../../infiniband/mlx4_0/device")),
-        ("eth0/device", PASSED),
+        ("eth0/device", FOREIGN),
         ("ib0/parent", None),
-        ("ib0.8001/parent", File(0o444)),
+        ("ib0.8001/parent", File(Kind.IPOIB, "ib0.8001", "parent", 0o444)),
         ("ib0.8001/create_child", None),
         ("eth0/pkey", None),
-        ("eth0/mtu", File(0o644)),
-        ("bond0/ifindex", File(0o444, passed=True)),
+        ("eth0/mtu", File(Kind.DEVICE, "eth0", "mtu", 0o644)),
+        ("bond0/ifindex", File(Kind.DEVICE, "bond0", "ifindex", 0o444)),
         ("bond0/statistics", Directory()),
-        ("bond0/statistics/tx_packets", File(0o444)),
+        ("bond0/statistics/tx_packets", File(Kind.STATISTIC, "bond0", "tx_packets", 0o444)),
         ("bond0/statistics/nothing", None),
         ("bond0/subsystem", Link("../../net")),
         ("bond0/tun_flags", None),
-        ("bond0/queues", PASSED),
-        ("bond0/queues/rx-0/rps_cpus", PASSED),
-        ("lo", PASSED),
+        ("bond0/queues", FOREIGN),
+        ("bond0/queues/rx-0/rps_cpus", FOREIGN),
+        ("lo", FOREIGN),
         ("lo/mtu", None),
         ("bonding_masters/x", None),
     ],
 )
-def test_what_is_at_a_path(path: str, node: Node | None) -> None:
+def test_what_is_at_a_path(path: str, node: Place | None) -> None:
     assert TREE.find(path) == node
 
 
@@ -91,7 +91,7 @@ def test_every_name_of_a_directory_is_found_in_it(path: str) -> None:
     names = TREE.names(path)
     assert len(set(names)) == len(names) > 0
     for name in names:
-        assert TREE.find(f"{path}/{name}".lstrip("/")) not in (None, PASSED), name
+        assert TREE.find(f"{path}/{name}".lstrip("/")) not in (None, FOREIGN), name
 
 
 def test_names_of_directories() -> None:

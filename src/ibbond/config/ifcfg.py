@@ -33,6 +33,7 @@ PATTERNS = (
     "etc/sysconfig/network/ifroute-*",
 )
 YES = ("yes", "true", "1", "y", "t")
+ROUTE = re.compile(r"([0-9a-fA-F.:/]+|default)\s+(?:via\s+)?([0-9a-fA-F.:]+)(?:\s|$)")
 STARTS = ("auto", "boot", "onboot", "on", "hotplug", "nfsroot")
 
 Values = dict[str, Entry]
@@ -128,8 +129,7 @@ def _routes(bond: DesiredBond, path: str, name: str, files: Mapping[str, str]) -
     folder = path.rpartition("/")[0]
     for other in (f"{folder}/route-{name}", f"{folder}/route6-{name}", f"{folder}/ifroute-{name}"):
         for number, line in enumerate(files.get(other, "").splitlines(), 1):
-            found = re.match(r"([0-9a-fA-F.:/]+|default)\s+(?:via\s+)?([0-9a-fA-F.:]+)(?:\s|$)", line)
-            if found:
+            if found := ROUTE.match(line):
                 bond.routes.append(DesiredRoute(found[1], found[2], Source(other, number)))
 
 

@@ -26,6 +26,7 @@ from ibbond.config.desired import (
     pkey_names,
     set_option,
 )
+from ibbond.config.lines import joined_lines
 
 TOOL = "ifupdown"
 PATTERNS = ("etc/network/interfaces", "etc/network/interfaces.d/*")
@@ -41,6 +42,7 @@ NOT_OPTIONS = (  # of ifenslave and ifupdown2, besides the options of the driver
 )
 AUTO = ("auto", "allow-auto", "allow-hotplug", "allow-boot")
 CHILD = re.compile(r"echo\s+(0x[0-9a-fA-F]+)\s*>\s*/sys/class/net/([^/\s]+)/create_child")
+ROUTE = re.compile(r"ip (?:-6 )?route add (\S+) via (\S+)")
 MODE = re.compile(r"echo\s+(connected|datagram)\s*>\s*/sys/class/net/([^/\s]+)/mode")
 
 
@@ -79,7 +81,7 @@ def read(files: Mapping[str, str]) -> Desired:
 
 def _stanzas(path: str, text: str, auto: set[str]) -> Iterator[_Stanza]:
     current: _Stanza | None = None
-    for number, line in _lines(text):
+    for number, line, _ in joined_lines(text, continues=True):
         words = re.sub(r"\s#.*", "", line).split()
         if not words or words[0].startswith("#"):
             continue
@@ -99,20 +101,6 @@ def _stanzas(path: str, text: str, auto: set[str]) -> Iterator[_Stanza]:
             current.options.append((key, " ".join(words[1:]), Source(path, number)))
     if current is not None:
         yield current
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, those that end with a backslash joined."""
-    joined, start = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        start = start or number
-        if line.endswith("\\"):
-            joined += line[:-1] + " "
-            continue
-        yield start, joined + line
-        joined, start = "", 0
-    if joined:
-        yield start, joined
 
 
 def _bond(desired: Desired, stanza: _Stanza, auto: set[str]) -> None:
@@ -192,7 +180,7 @@ def _layer_3(bond: DesiredBond, key: str, value: str, source: Source, netmask: s
         bond.dns += [Setting(word, source) for word in words]
     elif key == "dns-search":
         bond.search += [Setting(word, source) for word in words]
-    elif key in ("up", "post-up") and (route := re.search(r"ip (?:-6 )?route add (\S+) via (\S+)", value)):
+    elif key in ("up", "post-up") and (route := ROUTE.search(value)):
         bond.routes.append(DesiredRoute(route[1], route[2], source))
 
 

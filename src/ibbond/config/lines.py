@@ -29,7 +29,7 @@ def sections(text: str, file: str, *, continues: bool = False) -> list[list[Entr
     """One list for each occurrence of a section, in order; `continues`: a backslash at its end joins the next line."""
     found: list[list[Entry]] = []
     name = ""
-    for number, line in _lines(text, continues):
+    for number, line, _ in joined_lines(text, continues):
         stripped = line.strip()
         if stripped.startswith("[") and stripped.endswith("]"):
             name = stripped[1:-1]
@@ -52,14 +52,14 @@ def assignments(text: str, file: str) -> dict[str, Entry]:
     return found
 
 
-def _lines(text: str, continues: bool) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers; joined ones have the number of the first."""
-    joined, start = "", 0
+def joined_lines(text: str, continues: bool) -> Iterator[tuple[int, str, int]]:
+    """Lines with the numbers of their first and last one; `continues`: a backslash at the end joins the next."""
+    joined, start, number = "", 0, 0
     for number, line in enumerate(text.splitlines(), 1):
         if continues and line.endswith("\\") and not line.lstrip().startswith(("#", ";")):
             joined, start = joined + line[:-1] + " ", start or number
             continue
-        yield (start or number), joined + line
+        yield (start or number), joined + line, number
         joined, start = "", 0
     if joined:
-        yield start, joined
+        yield start, joined, number

@@ -3,7 +3,7 @@
 Read first: ops/read_facts.py, which reads it back (`check --root`). Files keep their places below the root and symbolic
 links in /sys stay links, so whatever reads a live host reads the copy. What no file tells (addresses with their flags,
 routes, policy rules, neighbors, the driver's log, the switch ports) goes to `ibbond/`. Left out on purpose: logs of
-others, anything secret in configuration files (lines that name a key or password are dropped).
+others, and of configuration files all that check does not read (config/without_secrets.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import tarfile
 import time
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ibbond.abi.ip_text import render_addresses, render_routes
 from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, SAVED_LOG, KernelBackend
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.config.files import PATTERNS
+from ibbond.config.without_secrets import without_secrets
 from ibbond.errors import Refused
 from ibbond.host.output_file import open_output
 from ibbond.ops import read_network
@@ -67,7 +67,6 @@ DEVICE_FILES = [
 DEVICE_DIRECTORIES = ("bonding", "bonding_slave", "statistics")
 ADAPTER_FILES = ("board_id", "fw_ver", "hca_type", "node_desc", "node_guid", "node_type", "sys_image_guid")
 PORT_FILES = ("state", "phys_state", "lid", "sm_lid", "sm_sl", "rate", "link_layer", "gids/0")
-SECRET = re.compile(rb"(?im)^.*(psk|password|passwd|secret|private-key|wep-key).*$")
 LARGEST = 1 << 20
 PATIENCE_SECONDS = 5.0
 COMMANDS = {
@@ -203,13 +202,15 @@ def _follow(files: HostFiles, bundle: Bundle, path: str) -> str | None:
 
 
 def _take(files: HostFiles, bundle: Bundle, path: str) -> None:
-    """One file, as far as it can be read; binary and large ones are cut, secrets are dropped."""
+    """One file, as far as it can be read; large ones are cut, of configuration only what check reads is kept."""
     try:
         with open(files.name(path), "rb") as file:
             content = file.read(LARGEST)
     except OSError:
         return
-    bundle.files[path] = SECRET.sub(b"# (left out by ibbond collect)", content) if path.startswith("etc/") else content
+    if not path.startswith(("sys/", "proc/")) and path != "etc/os-release":
+        content = without_secrets(path, content.decode("utf-8", "replace")).encode()
+    bundle.files[path] = content
 
 
 def _output(command: tuple[str, ...]) -> str:

@@ -167,10 +167,10 @@ class Listener:
         identity, thread, _, call, _, _, *arguments = _NOTIFICATION.unpack_from(self._buffer)
         return Notification(identity, thread, call, tuple(arguments))
 
-    def last(self) -> int:
-        """The id of the call that was received last, 0 for none; also after another process received it."""
-        identity: int = _NOTIFICATION.unpack_from(self._buffer)[0]
-        return identity
+    def unanswered(self) -> Notification | None:
+        """The call that the last process of this lab received and did not answer, from the shared buffer."""
+        identity, thread, _, call, _, _, *arguments = _NOTIFICATION.unpack_from(self._buffer)
+        return Notification(identity, thread, call, tuple(arguments)) if identity and self.valid(identity) else None
 
     def answer(self, identity: int, value: int = 0, error: int = 0) -> None:
         """End the call: it returns `value`, or fails with the errno `error`."""

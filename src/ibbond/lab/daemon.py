@@ -27,6 +27,7 @@ from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.host import capabilities, descriptors, namespace
 from ibbond.host.capture import Captures
+from ibbond.host.listener_keeper import Keeper
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.host.pins import pin_name, pinned
@@ -217,6 +218,8 @@ class Lab:
         self._open_views()
         for host in self.topology.hosts:
             self.loop.hosts[host.name].configure(host)
+        if self.wish.resume:
+            self.rdma.take_over()
         self.server.start()
         self.priority = raise_priority()
 
@@ -235,7 +238,7 @@ class Lab:
         adapters = {
             host.name: [self.network.subnet.adapter(hca.name) for hca in host.hcas] for host in self.topology.hosts
         }
-        self.rdma = RdmaPrograms(self.loop, self.spaces, adapters, self.files.rdma)
+        self.rdma = RdmaPrograms(self.loop, self.spaces, adapters, self.files.rdma, Keeper(self.files.keeper))
         self._closing.callback(self.rdma.close)
         if manager_host is not None:
             description = partitions(self.topology, self.network.subnet, {})

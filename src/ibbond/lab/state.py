@@ -76,6 +76,7 @@ class Files:
         self.note = self.directory / f"{name}.json"
         self.memory = self.directory / f"{name}.memory"
         self.rdma = self.directory / f"{name}.rdma"  # a folder: what sysfs says of RDMA devices, host by host
+        self.keeper = self.directory / f"{name}.keeper"  # a socket: see host.listener_keeper
         self.tools = self.directory / f"{name}.tools"  # a folder: what InfiniBand tools write
 
     def hold(self) -> int:
@@ -164,7 +165,7 @@ class Files:
             return
         for folder in (self.tools, self.rdma):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.socket, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
+        for path in (self.socket, self.keeper, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()

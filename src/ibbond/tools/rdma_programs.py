@@ -8,7 +8,9 @@ wait is kept. Left out: the files themselves (`uverbs_file`, `netlink_file`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import functools
 import os
 import re
@@ -24,10 +26,12 @@ from ibbond.fabric.hca import Hca
 from ibbond.host import notification
 from ibbond.host.descriptors import is_scarce
 from ibbond.host.guard import Entry
+from ibbond.host.listener_keeper import Keeper
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
-from ibbond.host.notification import HIGH, LOW, NOTIFICATION_BYTES, Call, Listener
+from ibbond.host.notification import HIGH, LOW, Call, Listener
 from ibbond.host.queue_file import CloseWatch
+from ibbond.host.shared_memory import map_memfd
 from ibbond.machine import MS
 from ibbond.stack.events import Happened, NetworkEffect
 from ibbond.tools.netlink_file import NetlinkFile
@@ -38,6 +42,7 @@ from ibbond.verbs.verbs import PortEventKind
 
 DEVICE = re.compile(rb"/dev/infiniband/(uverbs|rdma_cm|umad|issm)(\d*)\Z")
 FLUSH_EVERY = 10 * MS
+PAGE = 4096
 _STAT = struct.Struct("=QQQIIIIQqqq72x")
 _STATX = struct.Struct("=IIQIIIH2xQQQQ64xIIII112x")
 
@@ -73,8 +78,9 @@ class ProgramFile(Protocol):
 class Family:
     """A program and its children: those that share a listener."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, *, resumed: bool) -> None:
         self.listener = listener
+        self.resumed = resumed  # it may have files of the lab that was killed
         self.files: dict[
             int, tuple[ProgramFile, int]
         ] = {}  # by number in the programs, with the process that opened it
@@ -84,9 +90,15 @@ class RdmaPrograms:
     """Serves the programs of all hosts; `missing` is the reason why there are no RDMA devices."""
 
     def __init__(
-        self, loop: LiveLoop, spaces: Mapping[str, Space], adapters: Mapping[str, Sequence[Hca]], folder: Path
+        self,
+        loop: LiveLoop,
+        spaces: Mapping[str, Space],
+        adapters: Mapping[str, Sequence[Hca]],
+        folder: Path,
+        keeper: Keeper,
     ) -> None:
         self.missing = notification.why_not()
+        self._keeper = keeper
         self._loop = loop
         self._hosts = RdmaHosts(loop, spaces, adapters, folder)
         self._families: set[Family] = set()
@@ -116,7 +128,16 @@ class RdmaPrograms:
         """The names of RDMA devices by the node names of their adapters, host by host; nothing where there are none."""
         return {} if self.missing is not None else self._hosts.names()
 
+    def take_over(self) -> None:
+        """Serve the programs that a killed lab has left, the call first that it had received and not answered."""
+        for descriptor, memory in self._keeper.take_over():
+            family = self._serve_family(descriptor, memory, resumed=True)
+            os.close(memory)
+            if (received := family.listener.unanswered()) is not None:
+                self._handle(family, Caller(family.listener, received))
+
     def close(self) -> None:
+        self._keeper.end()
         for sock in tuple(self._entering):
             self._stop_waiting(sock)
         for family in tuple(self._families):
@@ -152,10 +173,22 @@ class RdmaPrograms:
 
     def _begin(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
-        family = Family(Listener(descriptor, memoryview(bytearray(NOTIFICATION_BYTES))))
+        memory = os.memfd_create("ibbond-notifications", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(memory, PAGE)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            self._serve_family(descriptor, memory, resumed=False)
+            with contextlib.suppress(OSError):  # without a keeper the programs do not outlive a kill of the lab
+                self._keeper.keep(descriptor, memory)
+        finally:
+            os.close(memory)
+
+    def _serve_family(self, descriptor: int, memory: int, *, resumed: bool) -> Family:
+        family = Family(Listener(descriptor, map_memfd(memory, PAGE)), resumed=resumed)
         self._families.add(family)
         ready, end = functools.partial(self._ready, family), functools.partial(self._end, family)
         self._loop.add_watcher(descriptor, select.EPOLLIN, ready, Entry.RDMA, end)
+        return family
 
     def _end(self, family: Family) -> None:
         """No program has the filter any more."""
@@ -201,7 +234,9 @@ class RdmaPrograms:
         received = family.listener.receive()
         if received is None:
             return
-        caller = Caller(family.listener, received)
+        self._handle(family, Caller(family.listener, received))
+
+    def _handle(self, family: Family, caller: Caller) -> None:
         try:
             self._serve(family, caller)
         except OSError as problem:
@@ -220,7 +255,9 @@ class RdmaPrograms:
                 self._open_netlink(family, caller)
             case _:
                 entry = family.files.get(caller.arguments[0] & 0xFFFF_FFFF)
-                if entry is None:
+                if entry is None and family.resumed and is_lost_file(caller):
+                    caller.fail(errno.EIO)
+                elif entry is None:
                     caller.go_on()
                 elif caller.call in (Call.FSTAT, Call.NEWFSTATAT, Call.STATX):
                     self._stat(entry[0], caller)
@@ -293,3 +330,12 @@ class RdmaPrograms:
             found = _STAT.pack(6, 1, 1, mode, 0, 0, 0, os.makedev(*device), 0, 4096, 0)
             caller.write(arguments[1 if caller.call == Call.FSTAT else 2], found)
         caller.answer()
+
+
+def is_lost_file(caller: Caller) -> bool:
+    """Whether a call is about an RDMA device that a killed lab had put into the program: its queues are a memfd."""
+    try:
+        target = os.readlink(f"/proc/{caller.thread}/fd/{caller.arguments[0] & 0xFFFF_FFFF}")
+    except OSError:
+        return False
+    return target.startswith("/memfd:infiniband")

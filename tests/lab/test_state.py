@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ibbond.backend import control_socket
 from ibbond.backend.control_socket import no_lab
 from ibbond.errors import Refused
 from ibbond.lab import state
+from ibbond.lab.launch import take_down
 from ibbond.lab.state import Files, Note, Wish, is_dying
 
 
@@ -128,3 +130,17 @@ def test_a_start_waits_for_a_process_that_is_dying(tmp_path: Path) -> None:
     files.wait_for_dying_process(5.0)
     assert not files.held
     stopped.wait()
+
+
+def test_down_removes_the_log_of_a_lab_that_was_killed_before_it_had_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (state, control_socket):
+        monkeypatch.setattr(module, "runtime_directory", lambda: tmp_path / "labs")
+    left = Files("rl1")
+    left.directory.mkdir()
+    left.log.touch()
+    assert "removed what it left" in take_down("rl1")
+    assert not left.directory.exists()
+    with pytest.raises(Refused, match="no lab rl1 runs"):
+        take_down("rl1")

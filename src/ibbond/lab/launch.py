@@ -78,7 +78,7 @@ def start(wish: Wish) -> Running:
         return Running(process, wait_until_ready(told, files))
     except BaseException as reason:
         stop(process)
-        if not isinstance(reason, DidNotStart):  # whose log is worth reading
+        if not (isinstance(reason, DidNotStart) and files.log.stat().st_size):  # then the log is worth reading
             remove_log(files)
         raise
     finally:
@@ -108,7 +108,7 @@ def wait_until_ready(told: int, files: Files) -> dict[str, object]:
             raise DidNotStart(
                 f"lab {files.name} did not start",
                 why=last[0] if last else ("it ended without a word" if readable else "it was not ready in time"),
-                fix=f"Read its log: {files.log}",
+                fix=f"Read its log: {files.log}" if last else "Start it again",
             )
         told_text += piece
     answer = json.loads(told_text)
@@ -166,7 +166,7 @@ def take_down(name: str = DEFAULT_LAB) -> str:
             pid = end_running(files)
             if pid is not None and not killed(name):
                 return f"lab {name} is down (process {pid} has ended)"
-        elif killed(name) or files.lock.exists():
+        elif killed(name) or files.lock.exists() or (not ran and files.log.exists()):
             try:
                 lock = files.hold()
             except Refused as refusal:

@@ -25,6 +25,12 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
+@pytest.mark.parametrize("command", ["status", "neighbors"])
+def test_an_empty_name_is_not_the_default_lab(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lab", command, "--name", ""]) == 2
+    assert "--name is empty" in capsys.readouterr().err
+
+
 def test_every_row_of_the_table_is_a_command_with_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         command = ibbond.get_command(click.Context(ibbond), name)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ibbond.cli.completers import labs
+from ibbond.errors import Refused
 
 LAB = "IBBOND_LAB"  # names a lab for all commands of a shell
 F = TypeVar("F", bound=Callable[..., object])
@@ -22,6 +24,13 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def not_empty(context: click.Context, parameter: click.Parameter, lab: str) -> str:
+    """Refuse `--name ""`, such as an unset variable of a script: it must not lead to the default lab."""
+    if not lab and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+        raise Refused("--name is empty", why="a lab has a name", fix="Write --name LAB, or leave --name out")
+    return lab
+
+
 def name_option(command: F) -> F:
     """`--name`, which lab is meant."""
     return click.option(
@@ -30,6 +39,7 @@ def name_option(command: F) -> F:
         default="",
         metavar="LAB",
         envvar=LAB,
+        callback=not_empty,
         shell_complete=labs,
         help=f"Which lab, when several run (default: ${LAB}, else lab; inside `lab exec` its own).",
     )(command)

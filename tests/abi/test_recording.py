@@ -44,7 +44,7 @@ def test_a_case_that_does_not_keep_the_format(change: dict[str, object], says: s
         parse_case(json.dumps({**CASE, **change}))
 
 
-@pytest.mark.parametrize("text", [b"", b"\n\n", b"{", b"\xff\xfe", b"[]", b'{"name": "a"}'])
+@pytest.mark.parametrize("text", [b"", b"\n\n", b"{", b"\xff\xfe", b"[]", b'{"name": "a"}', b'{"a": ' + b"[" * 3000])
 def test_a_file_that_is_none(text: bytes) -> None:
     with pytest.raises(Malformed):
         parse_recording(text)

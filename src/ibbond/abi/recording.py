@@ -151,9 +151,7 @@ def parse_case(line: bytes | str) -> Recording:
     """One line of a recording. Raises `Malformed` where it does not keep the format."""
     try:
         case = msgspec.json.decode(line, type=Recording)
-    except msgspec.MsgspecError as error:
-        raise Malformed(f"not a case of a recording: {error}") from None
-    except UnicodeDecodeError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"not a case of a recording: {error}") from None
     _check(case)
     return case

@@ -1,7 +1,10 @@
 """What a topology file may say, what it means, and what is refused with which words."""
 
+from pathlib import Path
+
 import pytest
 
+from ibbond.cli.main import run
 from ibbond.errors import Refused
 from ibbond.topology.load import default, parse
 from ibbond.topology.model import LAB_BOND_OPTIONS, Cable
@@ -219,6 +222,60 @@ REFUSED = {
     ),
     "bad host name": (PAIR.replace("hosts.h2", 'hosts."H 2"'), "lower-case"),
     "device name too long": (PAIR.replace("ib1", "infiniband-port-1"), "1 to 15"),
+    "a billion links": (PAIR + '\n[[links]]\nbetween = ["s1", "s1"]\ncount = 1000000000', "s1 has 36 ports"),
+    "a billion ports": (PAIR.replace("s1 = {}", "s1 = { ports = 1000000000 }"), "a node has 1 to 254"),
+    "adapter below 1": (PAIR.replace('ib1 = "s1"', 'ib1 = { to = "s1", hca = -3 }'), "1 to 64"),
+    "adapter above all": (PAIR.replace('ib1 = "s1"', 'ib1 = { to = "s1", hca = 1000000000 }'), "1 to 64"),
+    "adapter port below 1": (PAIR.replace('ib1 = "s1"', 'ib1 = { to = "s1", port = -1 }'), "1 to 254"),
+    "adapter port above all": (PAIR.replace('ib1 = "s1"', 'ib1 = { to = "s1", port = 1000000000 }'), "1 to 254"),
+    "switch port of many digits": (PAIR.replace('ib1 = "s1"', f'ib1 = "s1/{"9" * 5000}"'), "ports 1 to 36"),
+    "GUID of a port of many digits": (
+        PAIR.replace("s1 = {}", f's1 = {{ port_guids = {{ {"9" * 5000} = "0x1" }} }}'),
+        "1 to 254",
+    ),
+    "lists in lists": ("hosts = " + "[" * 3000 + "]" * 3000, "nested more than 32 deep"),
+    "lists in lists that tomllib reads": ("hosts = " + "[" * 100 + "]" * 100, "nested more than 32 deep"),
+    "tables in tables": ("hosts" + ".a" * 3000 + " = 1", "nested more than 32 deep"),
+    "decimal number of many digits": ("mtu = " + "9" * 5000 + PAIR, "not TOML"),
+    "number of many digits": ("mtu = 0x" + "f" * 5000 + PAIR, "more than 64 bits"),
+    "option of many digits": (
+        PAIR + "\n[hosts.h1.bonds.bond0.options]\nmiimon = 0x" + "f" * 5000,
+        "more than 64 bits",
+    ),
+    "chain of bonds": (
+        PAIR + "".join(f'\n[hosts.h2.bonds.b{i}]\nmembers = ["b{i + 1}", "c{i + 1}"]' for i in range(2000)),
+        "bonds do not nest",
+    ),
+    "bonds by many paths": (
+        PAIR
+        + "".join(
+            f'\n[hosts.h2.bonds.{x}{i}]\nmembers = ["b{i + 1}", "c{i + 1}"]' for i in range(40) for x in ("b", "c")
+        ),
+        "bonds do not nest",
+    ),
+    "multicast address": (PAIR.replace("10.0.0.1/24", "224.0.0.1/4"), "a multicast address"),
+    "unspecified address": (PAIR.replace("10.0.0.1/24", "0.0.0.0/0"), "the unspecified address"),
+    "broadcast address of all": (PAIR.replace("10.0.0.1/24", "255.255.255.255/32"), "the broadcast address"),
+    "loopback address": (PAIR.replace("10.0.0.1/24", "127.0.0.1/8"), "the loopback address"),
+    "network address": (PAIR.replace("10.0.0.1/24", "10.0.0.0/24"), "the network 10.0.0.0/24 itself"),
+    "broadcast address": (PAIR.replace("10.0.0.1/24", "10.0.0.255/24"), "the broadcast address of 10.0.0.0/24"),
+    "IPv6 multicast address": (PAIR.replace("10.0.0.1/24", "ff02::1/8"), "a multicast address"),
+    "IPv6 unspecified address": (PAIR.replace("10.0.0.1/24", "::/64"), "the unspecified address"),
+    "IPv6 loopback address": (PAIR.replace("10.0.0.1/24", "::1/128"), "the loopback address"),
+    "address of all routers": (PAIR.replace("10.0.0.1/24", "fd00::/64"), "all routers of fd00::/64"),
+    "address with an interface": (PAIR.replace("10.0.0.1/24", "fe80::1%ib0/64"), "names the interface ib0"),
+    "multicast address of a device": (
+        PAIR + '\n[hosts.h2.devices.ib0]\naddresses = ["239.1.2.3/24"]',
+        "a multicast address",
+    ),
+    "child of a long name": (
+        PAIR.replace("ib0", "ibp194s0f0d0").replace('"ibp194s0f0d0", "ib1"', '"ibp194s0f0d0.8001"') + BLUE,
+        "ibp194s0f0d0.8001 has 17 characters, Linux takes 15; the kernel cuts the parent's name to ten",
+    ),
+    "children that would have one name": (
+        PAIR.replace("ib0", "ibp194s0f0d0").replace("ib1", "ibp194s0f0d1").replace('d1"]', 'd1.8001"]') + BLUE,
+        "so the children of ibp194s0f0d0 and ibp194s0f0d1 would be ibp194s0f0.8001",
+    ),
     "fat tree beside hosts": (PAIR + "\n[fat_tree]\nhosts = 4", "Leave one out"),
     "fat tree too narrow": ("[fat_tree]\nhosts = 2000\nleaves = 2", "Use more leaves"),
 }
@@ -232,6 +289,38 @@ def test_refused(text: str, words: str) -> None:
     assert refusal.value.what
     assert refusal.value.why
     assert refusal.value.fix
+
+
+@pytest.mark.parametrize("address", ["10.0.0.0/31", "10.0.0.255/32", "fd00::/127", "fd00::/128", "240.0.0.1/24"])
+def test_addresses_at_the_edge_of_a_prefix(address: str) -> None:
+    """RFC 3021 and RFC 6164: prefixes of two addresses have neither network nor broadcast nor router address."""
+    assert parse(PAIR.replace("10.0.0.1/24", address)).host("h1").bonds
+
+
+def test_the_longest_name_with_a_child() -> None:
+    text = PAIR.replace("ib0", "ibp194s0f0").replace('"ibp194s0f0", "ib1"', '"ibp194s0f0.8001"') + BLUE
+    assert parse(text).host("h1").device("ibp194s0f0.8001")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "a billion links",
+        "lists in lists",
+        "tables in tables",
+        "number of many digits",
+        "adapter below 1",
+        "multicast address",
+        "children that would have one name",
+    ],
+)
+@pytest.mark.parametrize("command", [["lab", "topology"], ["lab", "up"], ["sim", "run"]], ids=" ".join)
+def test_commands_refuse_it(fault: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, words = REFUSED[fault]
+    file = tmp_path / "strange.toml"
+    file.write_text(text)
+    assert run([*command, str(file)]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_file_that_these_refusals_spoil_is_fine() -> None:

@@ -188,11 +188,8 @@ def read_range(text: str) -> range:
 
 
 def read_text(file: Path) -> str:
-    import tomllib
+    from ibbond.topology.reader import read_document
 
     text = files.read_text(file, "Name a story (docs/topology.md)")
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Refused(f"cannot read {file}", why=f"it is not TOML: {error}", fix="Correct that line") from None
+    read_document(text, str(file))
     return text

@@ -3,7 +3,6 @@
 The story travels to the workers as its file's text, so that a worker (or another machine) needs nothing else.
 """
 
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from ibbond.sim.story import Story, parse
 from ibbond.sim.workers import workers
 from ibbond.sim.world import Outcome, World
+from ibbond.topology.reader import read_document
 
 CHUNK = 32  # seeds of one job, at most
 
@@ -77,4 +77,4 @@ def _collect(pool: Executor, text: str, name: str, seeds: range, profile: str) -
 
 def read_story(text: str, name: str) -> Story:
     """The story of a file's text; `Refused` says what is wrong with it."""
-    return parse(tomllib.loads(text), name=name)
+    return parse(read_document(text, name), name=name)

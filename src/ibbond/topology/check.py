@@ -5,6 +5,7 @@ options are not known on this floor; whoever builds a world from the topology re
 """
 
 from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Interface
 
 from ibbond.errors import Refused
 from ibbond.topology.model import (
@@ -181,7 +182,7 @@ def check_bonds(topology: Topology, host: Host) -> None:
     taken: dict[str, str] = {}
     for bond in host.bonds:
         what = f"{host.name}/{bond.name}"
-        check_loop(host, bond, (bond.name,))
+        check_loop(host, bond)
         for member in bond.members:
             check_member(host, bond, member)
             if member in taken:
@@ -211,17 +212,25 @@ def check_bonds(topology: Topology, host: Host) -> None:
         check_mtu(what, bond.mtu, min((carried(topology, device) for device in members), default=topology.mtu))
 
 
-def check_loop(host: Host, bond: Bond, path: tuple[str, ...]) -> None:
-    for member in bond.members:
-        if member in path:
-            loop = " -> ".join((*path, member))
-            raise Refused(
-                f"{host.name}/{bond.name} has the member {member}",
-                why=f"that is a loop: {loop}",
-                fix="A bond's members are IPoIB devices such as ib0",
-            )
-        if (inner := host.bond(member)) is not None:
-            check_loop(host, inner, (*path, member))
+def check_loop(host: Host, bond: Bond) -> None:
+    """Each bond is looked into once: bonds that name each other may make any number of paths."""
+    paths: list[tuple[str, ...]] = [(bond.name,)]
+    seen: set[str] = set()
+    while paths:
+        path = paths.pop()
+        inner = host.bond(path[-1])
+        if inner is None or inner.name in seen:
+            continue
+        seen.add(inner.name)
+        for member in inner.members:
+            if member in path:
+                loop = " -> ".join((*path, member))
+                raise Refused(
+                    f"{host.name}/{inner.name} has the member {member}",
+                    why=f"that is a loop: {loop}",
+                    fix="A bond's members are IPoIB devices such as ib0",
+                )
+            paths.append((*path, member))
 
 
 def check_member(host: Host, bond: Bond, member: str) -> None:
@@ -265,6 +274,9 @@ def check_routes(host: Host) -> None:
 def check_addresses(topology: Topology) -> None:
     seen: dict[object, str] = {}
     for host, device, address in everyone(topology):
+        if (why := not_of_a_host(address)) is not None:
+            fix = "Use a unicast address such as 10.0.0.1/24 or fd00::1/64"
+            raise Refused(f"{host}/{device} has the address {address}", why=why, fix=fix)
         if address.ip in seen:
             raise Refused(
                 f"{host}/{device} has the address {address.ip}",
@@ -272,6 +284,24 @@ def check_addresses(topology: Topology) -> None:
                 fix="Change one of them",
             )
         seen[address.ip] = f"{host}/{device}"
+
+
+def not_of_a_host(address: Interface) -> str | None:
+    """Why an interface cannot have this address, or a neighbor could not use it (RFC 1122 3.2.1.3, RFC 4291 2.6.1)."""
+    ip, network = address.ip, address.network
+    if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
+        kind = "a multicast" if ip.is_multicast else "the loopback" if ip.is_loopback else "the unspecified"
+        return f"it is {kind} address"
+    if isinstance(address, IPv6Interface):
+        if address.scope_id is not None:
+            return f"it names the interface {address.scope_id}, and the device is known already"
+        anycast = network.prefixlen < 127 and ip == network.network_address
+        return f"it is the address of all routers of {network}" if anycast else None
+    if ip == IPv4Address("255.255.255.255") or (network.prefixlen < 31 and ip == network.broadcast_address):
+        return f"it is the broadcast address of {network}" if network.prefixlen < 32 else "it is the broadcast address"
+    if network.prefixlen < 31 and ip == network.network_address:
+        return f"it is the address of the network {network} itself"
+    return None
 
 
 def everyone(topology: Topology) -> Iterable[tuple[str, str, Interface]]:

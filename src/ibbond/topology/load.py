@@ -5,8 +5,7 @@ refused by `topology.check`. The file itself is read by whoever was given its na
 """
 
 import re
-import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ibbond.errors import Refused
@@ -31,11 +30,15 @@ from ibbond.topology.model import (
     Topology,
     listed,
 )
-from ibbond.topology.reader import Reader, unknown, wrong_kind
+from ibbond.topology.reader import Reader, read_document, unknown, wrong_kind
 from ibbond.wire.ipoib import CONNECTED_MTU
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
 PORTS_PER_HCA = 2
+MAX_HCAS = 64  # of one host
+MAX_PORTS = 254  # of a node; NumPorts has 8 bits (InfiniBand volume 1, 14.2.5.3)
+PORT_NUMBERS = {str(number): number for number in range(1, MAX_PORTS + 1)}
+MAX_CHILD_PARENT = 10  # characters of its parent's name in a child's (ipoib_vlan_add)
 DESCRIPTION_BYTES = 64
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}\Z")
 DEVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}\Z")
@@ -49,11 +52,7 @@ def default() -> Topology:
 
 def parse(text: str, *, name: str = "lab", others: Collection[str] = ()) -> Topology:
     """Read a topology; `others` are top-level keys that belong to another reader (the story of a scenario)."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Refused(f"cannot read {name}", why=f"it is not TOML: {error}", fix="Correct that line") from None
-    return from_document(document, name=name, others=others)
+    return from_document(read_document(text, name), name=name, others=others)
 
 
 def from_document(document: dict[str, object], *, name: str = "lab", others: Collection[str] = ()) -> Topology:
@@ -70,7 +69,7 @@ def from_document(document: dict[str, object], *, name: str = "lab", others: Col
     top.take("fat_tree", dict, {})
     top.done()
 
-    links = [wish for table in link_tables for wish in read_links(table)]
+    links = [wish for table in link_tables for wish in read_links(table, plugs)]
     hosts_ports = {host: read_ports(table) for host, table in host_tables.items()}
     for wish in (*(wish for ports in hosts_ports.values() for wish in ports), *links):
         plugs.reserve(wish)
@@ -93,8 +92,13 @@ def read_switch(name: str, table: Reader) -> Switch:
 
 
 def check_port_count(where: str, ports: int) -> None:
-    if not 1 <= ports <= 254:
-        raise Refused(f"{where} has {ports} ports", why="a node has 1 to 254", fix="Change ports")
+    if not 1 <= ports <= MAX_PORTS:
+        raise Refused(f"{where} has {ports} ports", why=f"a node has 1 to {MAX_PORTS}", fix="Change ports")
+
+
+def check_number(where: str, number: int, largest: int) -> None:
+    if not 1 <= number <= largest:
+        raise Refused(f"{where} is {number}", why=f"it must be 1 to {largest}", fix="Choose another number")
 
 
 def read_identity(table: Reader) -> Identity:
@@ -104,6 +108,7 @@ def read_identity(table: Reader) -> Identity:
     for port, text in table.take("port_guids", dict, {}).items():
         if not (port.isascii() and port.isdigit()) or not isinstance(text, str):
             raise wrong_kind(f"{table.path('port_guids')}.{port}", text, str)
+        check_number(f"a port in {table.path('port_guids')}", int(port[:4]), MAX_PORTS)
         guids[int(port)] = read_guid(table, f"port_guids.{port}", text) or 0
     description = table.take("description", str, "")
     if len(description.encode()) > DESCRIPTION_BYTES:
@@ -151,17 +156,20 @@ def read_ports(table: Reader) -> list[Wish]:
     for index, (device, value) in enumerate(table.take("ports", dict, {}).items()):
         where = f"{table.where}.ports.{device}"
         check_device_name(where, device)
-        to, hca, port = value, index // PORTS_PER_HCA + 1, 0
+        to, hca = value, index // PORTS_PER_HCA + 1
+        port = used.get(hca, 0) + 1
         if isinstance(value, dict):
             spec = Reader(value, where)
             to = spec.require("to", str, "a port is cabled to a switch")
             hca = spec.take("hca", int, hca)
-            port = spec.take("port", int, 0)
+            port = spec.take("port", int, used.get(hca, 0) + 1)
             spec.done()
+            check_number(f"{where}.port", port, MAX_PORTS)
         if not isinstance(to, str):
             raise wrong_kind(where, to, str)
+        check_number(f"{where}.hca", hca, MAX_HCAS)
         used[hca] = used.get(hca, 0) + 1
-        wishes.append(Wish(f"{hca_name(host, hca)}/{port or used[hca]}", to, where, device))
+        wishes.append(Wish(f"{hca_name(host, hca)}/{port}", to, where, device))
     return wishes
 
 
@@ -169,7 +177,7 @@ def hca_name(host: str, number: int) -> str:
     return host if number == 1 else f"{host}-{number}"
 
 
-def read_links(table: Reader) -> list[Wish]:
+def read_links(table: Reader, plugs: "Plugs") -> list[Wish]:
     """One `[[links]]` entry: `between = [a, b]`, `count` cables."""
     between = table.texts("between")
     count = table.take("count", int, 1)
@@ -186,6 +194,15 @@ def read_links(table: Reader) -> list[Wish]:
             why="it must be 1 or more, and 1 where a port number is named",
             fix="Name switches without port numbers, or write one entry for each link",
         )
+    for end in between:
+        plugs.check(end, table.where)
+        ports = plugs.ports[end.partition("/")[0]]
+        if count > ports:
+            raise Refused(
+                f"{table.where} has count = {count}",
+                why=f"{end} has {ports} ports",
+                fix="Write a smaller count, or give the switch more ports",
+            )
     return [Wish(*between, where=table.where)] * count
 
 
@@ -199,7 +216,7 @@ class Plugs:
     def reserve(self, wish: Wish) -> None:
         """Take the switch ports that a cable names by number."""
         for end in (wish.b,) if wish.device else (wish.a, wish.b):
-            self._check(end, wish.where)
+            self.check(end, wish.where)
             if "/" in end:
                 if end in self.used:
                     raise Refused(
@@ -224,11 +241,12 @@ class Plugs:
             fix="Give the switch more ports, or use another one",
         )
 
-    def _check(self, end: str, where: str) -> None:
+    def check(self, end: str, where: str) -> None:
+        """Refuse an end that is not a switch of the file or one of its ports."""
         switch, slash, number = end.partition("/")
         if switch not in self.ports:
             raise unknown(f"{where} names {end}, which is no switch", switch, self.ports)
-        if slash and not (number.isdecimal() and 1 <= int(number) <= self.ports[switch] and number == str(int(number))):
+        if slash and PORT_NUMBERS.get(number, MAX_PORTS + 1) > self.ports[switch]:
             raise Refused(
                 f"{where} names port {end}",
                 why=f"{switch} has the ports 1 to {self.ports[switch]}",
@@ -247,6 +265,7 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     for child in (*details, *(member for bond in bonds for member in bond.members)):
         if child not in devices and (parts := CHILD.match(child)) and parts["parent"] in devices:
             parent = devices[parts["parent"]]
+            check_child_name(table.where, child, devices)
             pkey = int(parts["pkey"], 16) | FULL_MEMBER
             devices[child] = IpoibDevice(child, parent.port, pkey, parent.name, mtu, mode=mode)
     ethernet = []
@@ -407,6 +426,21 @@ def check_name(where: str, name: str) -> None:
             why="a name is a lower-case letter, then at most 30 lower-case letters, digits, - and _",
             fix="Choose another name",
         )
+
+
+def check_child_name(where: str, child: str, devices: Mapping[str, IpoibDevice]) -> None:
+    """The kernel names a child `%.10s.%04x` (ipoib_vlan_add), so that children of long parents share one name."""
+    if DEVICE_NAME.match(child):
+        return
+    parent, _, pkey = child.rpartition(".")
+    cut = f"{parent[:MAX_CHILD_PARENT]}.{pkey}"
+    alike = [name for name, device in devices.items() if not device.parent and name[:MAX_CHILD_PARENT] == cut[:-5]]
+    raise Refused(
+        f"{where} has a child with a long name",
+        why=f"{child} has {len(child)} characters, Linux takes 15; the kernel cuts the parent's name to "
+        + (f"ten, so the children of {listed(alike)} would be {cut}" if len(alike) > 1 else f"ten: {cut}"),
+        fix=f"Rename the ports: a port with partition children has at most {MAX_CHILD_PARENT} characters",
+    )
 
 
 def check_device_name(where: str, name: str) -> None:

@@ -1,9 +1,10 @@
-"""One table of a document, read strictly: every key is known, every value has its type, every refusal says where.
+"""A TOML document and its tables, read strictly: keys are known, values have their types, refusals say where.
 
 Used by `topology.load`; knows nothing of topologies. `where` is the path in the file, `hosts.h1.ports`.
 """
 
 import difflib
+import tomllib
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TypeVar
@@ -13,6 +14,34 @@ from ibbond.topology.model import Address, Interface, Network, listed
 
 T = TypeVar("T")
 KIND_NAMES = {str: "a text in quotes", int: "a number", bool: "true or false", dict: "a table", list: "a list"}
+MAX_DEPTH = 32  # tables and lists in each other; dotted keys nest without a limit of tomllib's own
+INTEGERS = range(-(1 << 63), 1 << 63)  # TOML 1.0.0, section "Integer"
+
+
+def read_document(text: str, name: str) -> dict[str, object]:
+    """A TOML document of bounded depth and numbers, so that reading and printing its values cannot fail."""
+    try:
+        document = tomllib.loads(text)
+    except ValueError as error:  # also a decimal number of thousands of digits
+        raise Refused(f"cannot read {name}", why=f"it is not TOML: {error}", fix="Correct that line") from None
+    except RecursionError:
+        raise too_deep(name) from None
+    waiting: list[tuple[object, int]] = [(document, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise too_deep(name)
+        if isinstance(value, int) and value not in INTEGERS:
+            why = "it has a number of more than 64 bits"
+            raise Refused(f"cannot read {name}", why=why, fix="Use a smaller number")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(item, depth + 1) for item in inner]
+    return document
+
+
+def too_deep(name: str) -> Refused:
+    why = f"its tables and lists are nested more than {MAX_DEPTH} deep"
+    return Refused(f"cannot read {name}", why=why, fix="Nest them as docs/topology.md does")
 
 
 class Reader:

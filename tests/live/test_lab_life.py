@@ -222,6 +222,9 @@ def test_kill_at_any_moment_of_the_start_and_the_next_one_starts(named: str, see
             os.kill(pid, signal.SIGKILL)
     process.kill()
     process.wait(30)
+    if seed % 2:
+        ibbond("lab", "down", "--name", named, check=False)  # refused where the start had not begun
+        assert traces(named) == NOTHING, f"killed after {moment:.3f} s"
     ibbond("lab", "up", "--name", named)
     ibbond("lab", "exec", "--name", named, "h2", "--", "ping", "-c", "1", "-W", "2", "10.0.0.1")
     ibbond("lab", "down", "--name", named)

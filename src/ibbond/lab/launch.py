@@ -78,7 +78,8 @@ def start(wish: Wish) -> Running:
         return Running(process, wait_until_ready(told, files))
     except BaseException as reason:
         stop(process)
-        if not (isinstance(reason, DidNotStart) and files.log.stat().st_size):  # then the log is worth reading
+        said_why = isinstance(reason, DidNotStart) and files.log.exists() and files.log.stat().st_size
+        if not said_why:  # else the log is worth reading
             remove_log(files)
         raise
     finally:

@@ -286,9 +286,10 @@ def found(bond: str, lab_name: str, root: Path | None) -> Iterator[tuple[DeviceN
 def saved_host(root: Path) -> Iterator[KernelBackend]:
     """The bonds of a saved copy, while it is unpacked."""
     from ibbond.backend.kernel.bonds import KernelBackend
+    from ibbond.cli.signals import signals_end_it
     from ibbond.ops.saved import opened
 
-    with opened(root) as copy:
+    with signals_end_it("what it unpacked is deleted"), opened(root) as copy:
         yield KernelBackend(copy)
 
 

@@ -95,16 +95,14 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
     """The facts of the named bonds, or of all."""
     from dataclasses import replace
 
-    from ibbond.backend.kernel.bonds import KernelBackend
+    from ibbond.cli.bond import saved_host
     from ibbond.config.desired import Match
     from ibbond.ops.facts import Expected
     from ibbond.ops.read_facts import kernel_facts, lab_facts
-    from ibbond.ops.saved import opened
 
     host, names = ("", list(bonds)) if root is not None else where(bonds, lab)
     if root is not None:
-        with opened(root) as copy:
-            kernel = KernelBackend(copy)
+        with saved_host(root) as kernel:
             facts = kernel_facts(kernel, chosen(kernel, names), failures_allowed=max_failures)
             facts = of_these(facts, names, str(root))
     elif host:
@@ -123,6 +121,8 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
             failures_allowed=max_failures,
         )
     else:
+        from ibbond.backend.kernel.bonds import KernelBackend
+
         kernel = KernelBackend()
         facts = kernel_facts(kernel, chosen(kernel, names), failures_allowed=max_failures)
         facts = of_these(facts, names, "this host")

@@ -7,8 +7,10 @@ copy comes from elsewhere: nothing in it may reach outside, whatever its links s
 from __future__ import annotations
 
 import contextlib
+import lzma
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,11 @@ WANTED = frozenset(
     {"sys", "proc", "etc", "run", "usr", "lib", "ibbond", "sos_commands", "uname", "ip_addr", "ip_route"}
 )
 LARGEST_FILE = 1 << 20
+MAX_BYTES = 256 << 20  # of all files that are unpacked
 MOST_FILES = 200_000
+# What tarfile lets out of damaged or hostile archives: ValueError for a NUL in a name, RecursionError for headers that
+# announce headers.
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError, RecursionError)
 DEPTH = 2  # folders on top: sosreport-HOST-DATE/, or HOST/sosreport-HOST-DATE/
 
 
@@ -35,13 +41,16 @@ def opened(path: Path) -> Iterator[Path]:
         if (bond := _bond_of_text(path)) is not None:
             place = root / "proc/net/bonding" / bond
             place.parent.mkdir(parents=True)
-            place.write_bytes(path.read_bytes()[:LARGEST_FILE])
+            with path.open("rb") as file:
+                place.write_bytes(file.read(LARGEST_FILE))
             yield root
             return
         try:
             with tarfile.open(path) as tar:
                 _unpack(tar, root)
-        except (OSError, EOFError, tarfile.TarError) as error:
+                while tar.fileobj is not None and tar.fileobj.read(LARGEST_FILE):
+                    pass  # the checksum of what was unpacked stands at the end
+        except UNREADABLE as error:
             raise Refused(
                 f"cannot read {path}",
                 why=_reason(error),
@@ -83,7 +92,7 @@ def _bond_of_text(path: Path) -> str | None:
 
 def _unpack(tar: tarfile.TarFile, root: Path) -> None:
     """The members that a check may read; hostile, huge and special ones are passed over."""
-    count = 0
+    count = size = 0
     for member in tar:
         count += 1
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
@@ -92,6 +101,9 @@ def _unpack(tar: tarfile.TarFile, root: Path) -> None:
             continue
         if count > MOST_FILES:
             raise tarfile.TarError(f"it has more than {MOST_FILES} files")
+        size += member.size
+        if size > MAX_BYTES:
+            raise tarfile.TarError(f"its files have more than {MAX_BYTES >> 20} MiB")
         with contextlib.suppress(tarfile.FilterError, FileExistsError, NotADirectoryError, IsADirectoryError):
             tar.extract(member, root, filter="data")
 
@@ -102,4 +114,8 @@ def _reason(error: Exception) -> str:
         return error.strerror or str(error)
     if isinstance(error, EOFError):
         return "it ends too early"
-    return "it is not an archive" if type(error).__name__ == "ReadError" else str(error).splitlines()[0]
+    if isinstance(error, tarfile.ReadError):
+        return "it is not an archive"
+    if isinstance(error, tarfile.TarError):
+        return str(error).splitlines()[0]
+    return f"it is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"

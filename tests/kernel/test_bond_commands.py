@@ -18,7 +18,7 @@ def everything(host: Host) -> dict[str, str]:
         " if not p.endswith(('active_slave', 'mii_status'))}"
     )
     assert isinstance(files, dict)
-    texts = {"addresses": host.run("ip", "-o", "-4", "addr"), "routes": host.sh("ip route show table all; ip rule")}
+    texts = {"addresses": host.run("ip", "-o", "-4", "addr"), "routes": host.sh("ip -4 route show table all; ip rule")}
     # A device that was deleted and made again has another number.
     return files | {
         key: "\n".join(line.split(": ", 1)[-1] for line in text.splitlines()) for key, text in texts.items()

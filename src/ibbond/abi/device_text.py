@@ -16,6 +16,7 @@ from ibbond.wire.hwaddr import parse_address_text
 
 NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")
 
+MAX_DIGITS = 22  # of 64 bits in octal
 LEADING = re.compile(r"[ \t\n\v\f\r]*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 
 DEVICE_FILES: dict[str, int] = {
@@ -109,11 +110,13 @@ def operstate(device: Device) -> str:
 
 
 def parse_number(text: str) -> int:
-    """What is written to a file of a number (`kstrtoul`, any base): `1500`, `0x5dc`. Refused (EINVAL)."""
+    """What is written to a file of a number (`kstrtoul`, any base): `1500`, `0x5dc`. Refused (EINVAL, ERANGE)."""
     match = NUMBER.fullmatch(text)
     if match is None:
         raise Refused(f"cannot take {text!r}", why="it is no number", fix="Write a number", code=errno.EINVAL)
     digits = match[1]
+    if len(digits.lstrip("0xX")) > MAX_DIGITS:
+        raise Refused(f"cannot take {text!r}", why="it has more than 64 bits", fix="Write less", code=errno.ERANGE)
     return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
 
 

@@ -241,7 +241,8 @@ def _value(option: str, text: str) -> int | None:
 
 
 def _integer(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    """A number of at most 64 bits: int() refuses thousands of digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
 
 
 def _addresses(text: str) -> tuple[bytes, ...] | None:

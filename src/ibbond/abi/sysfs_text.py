@@ -114,7 +114,7 @@ def parse_bond(name: str, text: str) -> object:
     try:
         match option.kind:
             case Kind.VALUE:
-                return int(line.split()[-1]) if line else None
+                return int(line.split()[-1]) if line.strip() else None
             case Kind.MEMBERS:
                 return tuple(line.removesuffix(MORE).split())
             case Kind.NAME:

@@ -56,10 +56,13 @@ class Echo:
 
 
 def too_big(packet: bytes, mtu: int, source: bytes) -> bytes:
-    """What `source` tells the sender of a packet that does not fit `mtu`: a whole ICMP packet."""
+    """What `source` tells the sender of a packet that does not fit `mtu`: a whole ICMP packet.
+
+    The field has 16 bits (RFC 1191) or 32 (RFC 4443); a larger MTU is given as the largest that it can say.
+    """
     if len(source) == 4:
-        return _error(packet, source, UNREACHABLE, FRAGMENTATION_NEEDED, mtu)
-    return _error(packet, source, TOO_BIG_V6, 0, mtu)
+        return _error(packet, source, UNREACHABLE, FRAGMENTATION_NEEDED, min(mtu, 0xFFFF))
+    return _error(packet, source, TOO_BIG_V6, 0, min(mtu, 0xFFFF_FFFF))
 
 
 def host_unreachable(packet: bytes, source: bytes) -> bytes:

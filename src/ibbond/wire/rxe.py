@@ -135,6 +135,8 @@ class WorkCompletion(NamedTuple):
 
     @classmethod
     def parse(cls, raw: bytes | memoryview, at: int = 0) -> WorkCompletion:
+        if len(raw) < at + COMPLETION.size:
+            raise Malformed(f"a work completion has {COMPLETION.size} bytes, got {len(raw) - at}")
         return cls(*COMPLETION.unpack_from(raw, at))
 
     def pack(self) -> bytes:

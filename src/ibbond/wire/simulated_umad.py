@@ -69,6 +69,8 @@ class Connect:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
+        if len(data) < cls.LAYOUT.size:
+            raise Malformed(f"CONNECT has {cls.LAYOUT.size} bytes of data, got {len(data)}")
         number, queue_pair, is_sm, name = cls.LAYOUT.unpack_from(data)
         return cls(number, queue_pair, is_sm, name.partition(b"\0")[0].decode("ascii", "replace"))
 

@@ -71,7 +71,7 @@ ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 def test_a_signal_to_a_lab_in_the_foreground_takes_it_down(named: str, number: int, code: int) -> None:
     process = begin("lab", "up", "--name", named, "--foreground")
     assert process.stdout is not None
-    assert "runs" in process.stdout.readline()
+    assert "is up" in process.stdout.readline()
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=30)
     words = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}; lab {named} is down"

@@ -189,7 +189,7 @@ def test_foreground_ends_with_ctrl_c(named: str) -> None:
         [IBBOND, "lab", "up", "--name", named, "--foreground"], stdout=subprocess.PIPE, text=True, process_group=0
     )
     assert process.stdout is not None
-    assert "runs" in process.stdout.readline()
+    assert "is up" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(15) == 130
     process.stdout.close()

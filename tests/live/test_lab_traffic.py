@@ -358,11 +358,10 @@ def test_a_device_without_a_bond_carries_its_own_address(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("add", "h1/bond0", "bond0"), "a member of itself"),
-        (("add", "h1/bond0", "eth0"), "another type"),
-        (("add", "h1/bond0", "ib0"), "a member already"),
-        (("add", "h1/bond0", "ib7"), "no such device"),
-        (("create", "h1/bond1", "ib0"), "a member of bond0"),
+        (("add", "h1/bond0", "bond0"), "cannot be its own member"),
+        (("add", "h1/bond0", "eth0"), "devices of different types"),
+        (("add", "h1/bond0", "ib7"), "there is no device ib7"),
+        (("create", "h1/bond1", "ib0"), "belongs to bond0 already"),
         (("create", "h1/a-name-that-is-too-long"), "15 characters"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

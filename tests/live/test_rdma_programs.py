@@ -93,7 +93,7 @@ def test_an_answer_belongs_to_its_question(name: str) -> None:
         """
 context.ask(Destroy(77))
 keys = [context.register(4096)[1] for _ in range(3)]
-assert keys == sorted(set(keys)), keys
+assert len(set(keys)) == 3, keys
 refusal = refused(context.poll, 1)
 assert (refusal.code, "77" in str(refusal)) == (errno.ENOENT, True), refusal
 began = time.monotonic()

@@ -56,6 +56,18 @@ def test_a_host_that_is_not_there_is_refused_and_no_lab_stays() -> None:
     assert not list(runtime_directory().glob("rdma*"))
 
 
+def steady_status(lab: str) -> object:
+    """The status of a lab without its counters: neighbor discovery sends a packet now and then."""
+
+    def steady(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: steady(item) for key, item in value.items() if not key.endswith(("_packets", "_bytes"))}
+        return [steady(item) for item in value] if isinstance(value, list) else value
+
+    facts = json.loads(run("lab", "status", "--name", lab, "--json"))
+    return steady({key: value for key, value in facts.items() if key != "late"})
+
+
 def test_a_service_port_that_is_taken_is_refused_and_nothing_is_touched(running: str) -> None:
     target = subprocess.Popen(
         [IBBOND, "lab", "exec", "--name", running, "h2", "--", sys.executable, "-m", "ibbond.rdma.program", "target"],
@@ -64,13 +76,13 @@ def test_a_service_port_that_is_taken_is_refused_and_nothing_is_touched(running:
     )
     assert target.stdout is not None
     assert target.stdout.readline() == b"ready\n"
-    before = run("lab", "status", "--name", running, "--json")
+    before = steady_status(running)
     command = [IBBOND, "lab", "rdma-session", "--name", running, "h1", "h2"]
     done = subprocess.run(command, text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("ibbond: cannot start the target on h2: service port 3260 there is taken. ")
     assert len(done.stderr.splitlines()) == 1
-    assert run("lab", "status", "--name", running, "--json") == before
+    assert steady_status(running) == before
     target.communicate(timeout=10)
     assert target.returncode == 0
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ibbond.backend.control_socket import Control
+from ibbond.cli.cables import begin_capture
 from ibbond.lab import exec as lab_exec
 
 IBBOND = str(Path(sys.executable).with_name("ibbond"))
@@ -48,9 +49,9 @@ class VerbsLab:
     @contextmanager
     def capture(self, device: str, file: Path) -> Iterator[None]:
         with Control.of(self.name) as control:
-            control.ask("capture", device=device, file=str(file))
+            capture = begin_capture(control, device, str(file))
             yield
-            control.ask("capture_end", file=str(file))
+            control.ask("capture_end", capture=capture, file=str(file))
 
     def cut(self, *cables: str) -> None:
         self.ask("cut", cables=list(cables))

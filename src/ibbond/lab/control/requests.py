@@ -393,6 +393,9 @@ class Requests:
 
         Whoever asks has opened it, with rights of his own; `file` is its name for people.
         """
+        if descriptor < 0:
+            why = "no open file came with the request"
+            raise Refused(f"cannot capture to {file}", why=why, fix="Use ibbond lab capture")
         try:
             facts = os.fstat(descriptor)
             key = f"{facts.st_dev}:{facts.st_ino}"
@@ -401,8 +404,7 @@ class Requests:
             os.set_blocking(descriptor, False)  # a pipe must not hold up the lab
             self._captures[key] = self.run(lambda: self._start_capture(device, descriptor)), descriptor
         except BaseException:
-            if descriptor >= 0:
-                os.close(descriptor)
+            os.close(descriptor)
             raise
         return Lease(lambda: self._stop_capture(key, file), {"device": device, "capture": key})
 

@@ -38,8 +38,8 @@ def why_not() -> str | None:
 
 @pytest.fixture
 def lab() -> str:
-    """A lab name that no other test run uses."""
-    return f"test{os.getpid()}"
+    """A lab name that no other test run uses, and that is not the beginning of a name of another one."""
+    return f"test{os.getpid()}x"
 
 
 @pytest.fixture

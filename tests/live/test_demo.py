@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,33 @@ IBBOND = str(Path(sys.executable).parent / "ibbond")
 PROTOCOLS = {"icmp", "udp", "tcp", "multicast"}
 
 
-def demo(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [IBBOND, "demo", *words], text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL
+STARTED: list[int] = []  # the demos of these tests: others run on the machine meanwhile
+
+
+def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [IBBOND, "demo", *words], text=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
     )
+    STARTED.append(process.pid)
+    return process
+
+
+def demo(*words: str) -> subprocess.CompletedProcess[str]:
+    with start(*words, stdout=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def left() -> list[str]:
-    netns = Path("/run/netns")
-    names = [p.name for p in netns.iterdir() if p.name.startswith("ibbond-demo")] if netns.is_dir() else []
-    return names + [p.name for p in Path("/run/ibbond").glob("demo*")]
+    """What the demos of these tests have left on the machine."""
+    netns, runtime = Path("/run/netns"), Path("/run/ibbond")
+    names = [path.name for path in netns.iterdir()] if netns.is_dir() else []
+    spaces = [name for name in names if any(name.startswith(f"ibbond-demo{pid}-") for pid in STARTED)]
+    return spaces + [path.name for pid in STARTED for path in runtime.glob(f"demo{pid}.*")]
 
 
 def test_one_object_and_exit_0_when_every_protocol_survived(tmp_path: Path) -> None:
@@ -96,9 +114,7 @@ def test_without_a_patch_of_2007_something_breaks(row: str, breaks: set[str]) ->
 
 @pytest.mark.parametrize("moment", [0.3, 1.2, 3.0])
 def test_ctrl_c_leaves_nothing(moment: float) -> None:
-    process = subprocess.Popen(
-        [IBBOND, "demo"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
-    )
+    process = start(stdout=subprocess.DEVNULL, process_group=0)
     time.sleep(moment)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(30) in (130, -signal.SIGINT)  # the latter while Python itself still starts
@@ -109,13 +125,13 @@ def test_ctrl_c_leaves_nothing(moment: float) -> None:
 
 
 def test_a_killed_demo_takes_its_lab_with_it() -> None:
-    process = subprocess.Popen([IBBOND, "demo"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(stdout=subprocess.DEVNULL)
     end = time.monotonic() + 20
     while not any("sock" in name for name in left()) and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(2)
     process.kill()
-    process.wait()
+    process.communicate()
     end = time.monotonic() + 20
     while left() and time.monotonic() < end:
         time.sleep(0.1)

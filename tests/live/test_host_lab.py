@@ -143,7 +143,9 @@ def test_failovers_leave_nothing_behind(lab2: RunningLab) -> None:
             assert lab2.active("h1") == other
             lab2.do(OnSubnet(Mend(port)))
             assert lab2.until(lambda member=member: usable(member))
-    assert owned() == before
+    descriptors, threads = owned()
+    assert descriptors <= before[0]  # fewer, where the interpreter collects what an earlier test left
+    assert threads <= before[1]
     assert lab2.run("h1", "ping -c 1 -W 2 10.0.0.2").returncode == 0
 
 

@@ -115,4 +115,5 @@ def cores_awake() -> Iterator[str]:
 
 
 def unique(what: str) -> str:
-    return f"{what}{os.getpid() % 1000000}"
+    """A lab name that no other test run uses, and that is not the beginning of a name of another one."""
+    return f"{what}{os.getpid() % 1000000}x"

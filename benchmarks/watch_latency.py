@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 
-from ibbond.abi.netlink_attributes import LinkNews
+from ibbond.abi.netlink_attributes import LinkInfo
 from ibbond.backend.kernel.watch import follow
 from ibbond.cli.watch import line
 from tests.backend.test_kernel_watch import FakeListener, bond, member
@@ -26,7 +26,7 @@ def main(count: int) -> None:
     if child == 0:
         os.close(reader)
         with os.fdopen(writer, "w") as out:
-            for change in follow(listener, lambda: [LinkNews.parse(each) for each in (bond(1), member(1), member(2))]):
+            for change in follow(listener, lambda: [LinkInfo.parse(each) for each in (bond(1), member(1), member(2))]):
                 out.write(line(change) + "\n")
                 out.flush()
         os._exit(0)

@@ -18,13 +18,13 @@ PORT, SIZE, ROUNDS = 7174, 4096, 10
 HELLO = struct.Struct("!I")  # the key of the client's memory
 
 
-def expect(context: Context, kind: cm.RdmaKind | Operation) -> cm.RdmaNews | cm.WorkOver:
+def expect(context: Context, kind: cm.RdmaKind | Operation) -> cm.RdmaCmEvent | cm.WorkCompleted:
     """The next event or completion of this kind; completions of other successful work pass by."""
     while True:
         news = context.poll(10)
         if news is None:
             sys.exit("nothing came in 10 s")
-        if isinstance(news, cm.WorkOver):
+        if isinstance(news, cm.WorkCompleted):
             if news.completion.status is not Status.SUCCESS:
                 sys.exit(f"{news.completion.operation.value}: {news.completion.status.value}")
             if news.completion.operation is kind:
@@ -41,7 +41,7 @@ def serve(context: Context) -> None:
     peer = -1
     while peer < 0:
         news = context.poll(None)
-        peer = news.id if isinstance(news, cm.RdmaNews) else -1
+        peer = news.id if isinstance(news, cm.RdmaCmEvent) else -1
     context.ask(cm.MakeQueuePair(peer))
     for number in range(2):
         context.ask(cm.PostWork(peer, Receive(number, key, SIZE, HELLO.size)))
@@ -56,7 +56,7 @@ def serve(context: Context) -> None:
         context.ask(cm.PostWork(peer, Work(number, Operation.WRITE, key, 0, SIZE, remote, SIZE)))
         context.ask(cm.PostWork(peer, Work(number, Operation.SEND, inline=b"done")))
         expect(context, Operation.SEND)
-    while not isinstance(news := context.poll(5), cm.RdmaNews) and news is not None:
+    while not isinstance(news := context.poll(5), cm.RdmaCmEvent) and news is not None:
         pass  # until the client has disconnected
 
 

@@ -19,7 +19,7 @@ from ibbond.abi.netlink_attributes import (
     IFLA_LINKINFO,
     LINK,
     NESTED,
-    LinkNews,
+    LinkInfo,
     attribute,
     attributes,
 )
@@ -35,7 +35,7 @@ def link(*parts: bytes, flags: int = 0x10001) -> bytes:
 
 
 def test_addresses_of_20_bytes_are_whole() -> None:
-    news = LinkNews.parse(
+    news = LinkInfo.parse(
         link(attribute(IFLA_IFNAME, b"ib0\0"), attribute(IFLA_ADDRESS, ADDRESS), attribute(IFLA_BROADCAST, BROADCAST))
     )
     assert (news.name, news.index, news.type, news.up, news.carrier) == ("ib0", 7, 32, True, True)
@@ -46,7 +46,7 @@ def test_a_member_says_what_the_bond_thinks_of_it() -> None:
     data = attribute(1, b"\1") + attribute(2, b"\2") + attribute(3, struct.pack("=I", 9)) + attribute(4, ADDRESS)
     data += attribute(5, struct.pack("=H", 3)) + attribute(9, struct.pack("=i", -5))
     info = attribute(IFLA_INFO_SLAVE_KIND, b"bond\0") + attribute(IFLA_INFO_SLAVE_DATA | NESTED, data)
-    member = LinkNews.parse(link(attribute(IFLA_LINKINFO, info))).member
+    member = LinkInfo.parse(link(attribute(IFLA_LINKINFO, info))).member
     assert member is not None
     assert (member.state, member.link, member.link_failure_count) == ("backup", "down", 9)
     assert (member.permanent_address, member.queue_id, member.priority) == (ADDRESS, 3, -5)
@@ -97,6 +97,6 @@ def test_attributes_of_impossible_length_are_malformed(raw: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_malformed(raw: bytes) -> None:
-    for read in (LinkNews.parse, lambda data: read_bond(attributes(data))):
+    for read in (LinkInfo.parse, lambda data: read_bond(attributes(data))):
         with contextlib.suppress(Malformed):
             read(raw)

@@ -17,7 +17,7 @@ from ibbond.abi.netlink_attributes import (
     IFLA_LINKINFO,
     IFLA_MASTER,
     LINK,
-    LinkNews,
+    LinkInfo,
     attribute,
 )
 from ibbond.backend.kernel.watch import LinkTable, follow
@@ -46,12 +46,12 @@ def plain(index: int, flags: int = UP) -> bytes:
 
 def table() -> LinkTable:
     links = LinkTable()
-    links.resynchronize([LinkNews.parse(body) for body in (bond(1), member(1), member(2), plain(5))])
+    links.resynchronize([LinkInfo.parse(body) for body in (bond(1), member(1), member(2), plain(5))])
     return links
 
 
 def told(links: LinkTable, body: bytes) -> list[tuple[object, ...]]:
-    found = links.update(LinkNews.parse(body))
+    found = links.update(LinkInfo.parse(body))
     return [(change["where"], change["what"], change.get("old"), change.get("new")) for change in found]
 
 
@@ -105,7 +105,7 @@ class FakeListener:
 def test_what_was_lost_comes_out_of_the_next_look() -> None:
     looks = iter(([bond(1), member(1), member(2)], [bond(2), member(1)]))
     listener = FakeListener()
-    changes = follow(listener, lambda: [LinkNews.parse(body) for body in next(looks)])
+    changes = follow(listener, lambda: [LinkInfo.parse(body) for body in next(looks)])
     assert next(changes)["what"] == "watching"
     listener.send(bond(2))
     listener.lose = True

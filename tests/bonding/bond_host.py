@@ -8,7 +8,7 @@ from ibbond.bonding.effects import BondEffect, Log
 from ibbond.bonding.registry import Registry
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import AddressOrigin, Device, Notice
+from ibbond.netdev.device import AddressOrigin, Device, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
@@ -58,7 +58,7 @@ class Host:
         self.now = 1_000 * MS
         self.namespace = Namespace()
         self.logged: list[str] = []
-        self.notices: list[tuple[str, Notice]] = []
+        self.notices: list[tuple[str, NetdevEvent]] = []
         self.registry = Registry(self.namespace, profile=profile, without=tuple(without), log=self._log)
         self.namespace.subscribe(lambda notice, device: self.notices.append((device.name, notice)))
         for name, address in IB_ADDRESSES.items():

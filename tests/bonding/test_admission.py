@@ -6,7 +6,7 @@ import pytest
 
 from ibbond.bonding import events as e
 from ibbond.errors import Refused
-from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, NetdevEvent
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from tests.bonding.bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host, ethernet, infiniband
 
@@ -77,8 +77,8 @@ def test_an_unknown_device(host: Host) -> None:
 def test_a_veto_of_the_type_change(host: Host) -> None:
     bond = host.bond(mode=1)
 
-    def veto(notice: Notice, device: Device) -> None:
-        if notice is Notice.PRE_TYPE_CHANGE:
+    def veto(notice: NetdevEvent, device: Device) -> None:
+        if notice is NetdevEvent.PRE_TYPE_CHANGE:
             raise Refused("no", why="routes", fix="Remove them", code=errno.EINVAL)
 
     host.namespace.subscribe(veto)
@@ -162,8 +162,8 @@ def test_a_bond_that_was_up_stays_up_through_the_type_change(host: Host) -> None
     host.notices.clear()
     host.do(bond, e.AddMember("ib1"))
     seen = [notice for name, notice in host.notices if name == "bond0"]
-    pre, post = seen.index(Notice.PRE_TYPE_CHANGE), seen.index(Notice.POST_TYPE_CHANGE)
-    assert pre < seen.index(Notice.DOWN) < seen.index(Notice.UP) < post
+    pre, post = seen.index(NetdevEvent.PRE_TYPE_CHANGE), seen.index(NetdevEvent.POST_TYPE_CHANGE)
+    assert pre < seen.index(NetdevEvent.DOWN) < seen.index(NetdevEvent.UP) < post
     assert bond.device.up
 
 
@@ -199,7 +199,7 @@ def test_the_last_member_leaves_a_bond_without_carrier(host: Host) -> None:
     assert (bond.active, bond.device.carrier, bond.device.type) == (None, False, INFINIBAND)
     assert bond.device.address_origin is AddressOrigin.RANDOM
     told = [notice for name, notice in host.notices if name == "bond0"]
-    assert told.index(Notice.CHANGEADDR) < told.index(Notice.RELEASE)
+    assert told.index(NetdevEvent.CHANGEADDR) < told.index(NetdevEvent.RELEASE)
 
 
 def test_the_next_member_decides_the_type(host: Host) -> None:

@@ -7,7 +7,7 @@ from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import FailedOver, NotifyPeers, Prepare, ResendReports
 from ibbond.bonding.member import Link
 from ibbond.machine import MS
-from ibbond.netdev.device import Notice
+from ibbond.netdev.device import NetdevEvent
 from tests.bonding.bond_host import IB_ADDRESSES, Host
 
 
@@ -307,8 +307,8 @@ def test_the_address_is_in_place_before_peers_are_told() -> None:
     bond = bond_of(host)
     seen = []
 
-    def listen(notice: Notice, device: object) -> None:
-        if notice is Notice.NOTIFY_PEERS:
+    def listen(notice: NetdevEvent, device: object) -> None:
+        if notice is NetdevEvent.NOTIFY_PEERS:
             seen.append((bond.device.address, bond.device.carrier, bond.active))
 
     host.namespace.subscribe(listen)

@@ -12,7 +12,7 @@ from ibbond.bonding.effects import NotifyPeers, ProbeArp
 from ibbond.bonding.member import Link
 from ibbond.bonding.option import Mode
 from ibbond.machine import MS
-from ibbond.netdev.device import AddressOrigin, Notice
+from ibbond.netdev.device import AddressOrigin, NetdevEvent
 from ibbond.wire.group_address import map_group
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from tests.bonding.bond_host import IB_ADDRESSES, Host
@@ -61,14 +61,14 @@ def test_3_joined_groups_are_mapped_by_the_new_type(host: Host) -> None:
     """What the IP stack of the host does at PRE_TYPE_CHANGE and POST_TYPE_CHANGE, here by hand."""
     groups = (ALL_HOSTS, ALL_NODES, bytes.fromhex("ff0200000000000000000001ff0a0001"))
 
-    def remap(notice: Notice, device: object) -> None:
+    def remap(notice: NetdevEvent, device: object) -> None:
         if device is not bond.device:
             return
         for group in groups:
             mapped = map_group(group, bond.device.type, bond.device.broadcast)
-            if notice is Notice.PRE_TYPE_CHANGE:
+            if notice is NetdevEvent.PRE_TYPE_CHANGE:
                 bond.device.remove_multicast(mapped)
-            elif notice is Notice.POST_TYPE_CHANGE:
+            elif notice is NetdevEvent.POST_TYPE_CHANGE:
                 bond.device.add_multicast(mapped)
 
     bond = host.bond(mode=1, miimon=100, up=True)
@@ -118,7 +118,7 @@ def test_7_a_lost_carrier_fails_over_within_one_miimon(host: Host) -> None:
     host.wait(100)
     assert bond.active == "ib2"
     assert bond.device.address == IB_ADDRESSES["ib2"]
-    assert ("bond0", Notice.CHANGEADDR) in host.notices  # which empties the neighbour cache
+    assert ("bond0", NetdevEvent.CHANGEADDR) in host.notices  # which empties the neighbour cache
     assert bond.members["ib1"].failures == 1
 
 

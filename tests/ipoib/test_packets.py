@@ -2,8 +2,8 @@
 
 import pytest
 
-from ibbond.ipoib.outlet import SUPERSEDED, Path
 from ibbond.ipoib.paths import WAITING_PACKETS
+from ibbond.ipoib.transmit import SUPERSEDED, Path
 from ibbond.machine import SECOND
 from ibbond.verbs.verbs import Datagram, PortEventKind
 from ibbond.wire import offload

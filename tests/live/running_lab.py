@@ -15,7 +15,7 @@ from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.stack.build import build
-from ibbond.stack.events import Happened, NetworkEffect, NetworkEvent
+from ibbond.stack.events import NetworkEffect, NetworkEvent, TraceEvent
 from ibbond.topology.load import parse
 from ibbond.verbs.timing import Timing
 
@@ -32,7 +32,9 @@ class RunningLab:
         self.loop.ask(functools.partial(self.loop.handle, event))
 
     def happened(self, what: str) -> list[tuple[str, str]]:
-        return [(fact.where, fact.detail) for _, fact in self.told if isinstance(fact, Happened) and fact.what == what]
+        return [
+            (fact.where, fact.detail) for _, fact in self.told if isinstance(fact, TraceEvent) and fact.what == what
+        ]
 
     def active(self, host: str) -> str | None:
         return self.loop.ask(lambda: self.loop.network.hosts[host].bond("bond0").active)

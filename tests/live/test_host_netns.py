@@ -13,8 +13,8 @@ import pytest
 
 from ibbond.errors import Refused
 from ibbond.host import namespace
+from ibbond.host.named_namespaces import OURS, PINS, leftovers
 from ibbond.host.namespace import Space
-from ibbond.host.pins import OURS, PINS, leftovers
 
 MakeHost = Callable[[str], Space]
 
@@ -85,7 +85,7 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
     script = """
         import sys, time
         from ibbond.host import namespace
-        from ibbond.host.pins import OURS, PINS, leftovers
+        from ibbond.host.named_namespaces import OURS, PINS, leftovers
         from ibbond.host.privilege import become_root
         spaces = [namespace.make(sys.argv[1], host) for host in ("h1", "h2")]
         program = spaces[0].popen(["sleep", "60"])
@@ -149,7 +149,7 @@ def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None
     script = """
         import ctypes, os, sys
         from ibbond.host import namespace, tun
-        from ibbond.host.pins import OURS, PINS, leftovers
+        from ibbond.host.named_namespaces import OURS, PINS, leftovers
         from ibbond.host.privilege import become_root
         from ibbond.host.rtnetlink import RouteSocket
         if os.geteuid() == 0:

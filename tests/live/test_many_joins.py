@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from ibbond.host.busy_polling import Ready, Waiter
 from ibbond.host.namespace import Space
-from ibbond.host.waiting import Ready, Waiter
 from ibbond.stack.host_groups import MAX_GROUPS
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.verbs.timing import Timing

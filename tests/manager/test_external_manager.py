@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibbond.fabric.events import Cut, MadArrived, SendMad, SetIsSm
-from ibbond.manager.conversation import Answers, Ask, directed
+from ibbond.manager.smp_client import SmpRequest, SmpResponses, directed
 from ibbond.manager.subnet_config import SubnetConfig
 from ibbond.manager.subnet_manager import SubnetManager
 from ibbond.verbs.timing import Timing
@@ -84,15 +84,15 @@ def test_a_manager_elsewhere_drives_the_subnet_through_the_same_door(place: str)
 
 
 def test_conversation_sends_again_and_gives_up() -> None:
-    from ibbond.manager.conversation import Conversation
+    from ibbond.manager.smp_client import SmpClient
 
-    got: list[Answers] = []
+    got: list[SmpResponses] = []
 
-    def task() -> Generator[Sequence[Ask], Answers, None]:
-        got.append((yield [Ask((1,), SmpAttribute.NODE_INFO), Ask((2,), SmpAttribute.NODE_INFO)]))
+    def task() -> Generator[Sequence[SmpRequest], SmpResponses, None]:
+        got.append((yield [SmpRequest((1,), SmpAttribute.NODE_INFO), SmpRequest((2,), SmpAttribute.NODE_INFO)]))
         got.append((yield []))
 
-    conversation = Conversation(timeout_ns=10, tries=3)
+    conversation = SmpClient(timeout_ns=10, tries=3)
     sent = conversation.start(0, task())
     assert len(sent) == 2
     assert conversation.deadline() == 10

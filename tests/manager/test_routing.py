@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibbond.manager.attachments import Attachments
 from ibbond.manager.directory import EndPort
 from ibbond.manager.routing import (
     choose_root,
@@ -11,7 +12,6 @@ from ibbond.manager.routing import (
     multicast_masks,
     spanning_tree,
 )
-from ibbond.manager.seats import Seats
 
 Edges = dict[int, list[tuple[int, int, int]]]
 
@@ -156,7 +156,7 @@ PORTS = {guid: EndPort(guid, b"", guid, (guid, 1), (), 5, (1 + guid % 3, guid)) 
 def test_seats_are_kept_as_if_counted_anew(histories: list[dict[int, int]]) -> None:
     """Members come, go and change how they joined; unknown ones (9, 10) and ones at dead switches (3) do not count."""
     switches = {1: (), 2: ()}
-    kept, fresh = Seats(), Seats()
+    kept, fresh = Attachments(), Attachments()
     for members in histories:
         kept.update(members, PORTS, switches)
     fresh.update(histories[-1], PORTS, switches)

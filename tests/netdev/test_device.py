@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from ibbond.errors import Refused
-from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.wire.hardware_type import ETHERNET
 
@@ -34,7 +34,7 @@ class Driver:
         return "full"
 
 
-def device(driver: Driver | None = None) -> tuple[Device, list[Notice]]:
+def device(driver: Driver | None = None) -> tuple[Device, list[NetdevEvent]]:
     namespace, heard = Namespace(), []
     namespace.subscribe(lambda notice, _: heard.append(notice))
     made = Device("eth0", driver or Driver(), ETHERNET, bytes(6), b"\xff" * 6)
@@ -47,9 +47,9 @@ def test_opening_tells_the_lists_before_it_tells_that_it_is_up() -> None:
     eth0, heard = device()
     eth0.open()
     eth0.open()
-    assert heard == [Notice.RX_MODE, Notice.UP]
+    assert heard == [NetdevEvent.RX_MODE, NetdevEvent.UP]
     eth0.close()
-    assert heard[-1] is Notice.DOWN
+    assert heard[-1] is NetdevEvent.DOWN
     assert not eth0.carrier
 
 
@@ -59,7 +59,7 @@ def test_a_list_of_a_device_that_is_down_is_told_when_it_opens() -> None:
     assert heard == []
     eth0.open()
     eth0.remove_multicast(b"\x01" * 6)
-    assert heard.count(Notice.RX_MODE) == 2
+    assert heard.count(NetdevEvent.RX_MODE) == 2
 
 
 @pytest.mark.parametrize("mtu", [67, 65536, -1])
@@ -83,8 +83,8 @@ def test_an_address_that_the_driver_cannot_set_is_refused() -> None:
 def test_a_listener_can_veto_an_address() -> None:
     eth0, _ = device()
 
-    def veto(notice: Notice, _: Device) -> None:
-        if notice is Notice.PRE_CHANGEADDR:
+    def veto(notice: NetdevEvent, _: Device) -> None:
+        if notice is NetdevEvent.PRE_CHANGEADDR:
             raise Refused("no", why="because", fix="None")
 
     assert eth0.namespace is not None
@@ -104,7 +104,7 @@ def test_promiscuity_is_counted_and_user_space_is_one_user() -> None:
     assert eth0.flags & Flags.PROMISC
     eth0.ask(Flags.PROMISC, False)
     assert not eth0.flags & Flags.PROMISC
-    assert heard == [Notice.RX_FLAGS, Notice.RX_FLAGS]
+    assert heard == [NetdevEvent.RX_FLAGS, NetdevEvent.RX_FLAGS]
 
 
 def test_more_users_cannot_go_than_came() -> None:
@@ -120,6 +120,6 @@ def test_renaming_keeps_the_order_of_devices() -> None:
     namespace.register(Device("eth1", Driver(), ETHERNET, bytes(6), b"\xff" * 6))
     namespace.rename(eth0, "zz0")
     assert [each.name for each in namespace] == ["zz0", "eth1"]
-    assert heard[-1] is Notice.CHANGENAME
+    assert heard[-1] is NetdevEvent.CHANGENAME
     namespace.unregister(eth0)
     assert "zz0" not in namespace

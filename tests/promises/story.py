@@ -8,7 +8,7 @@ from ibbond.machine import MS
 from ibbond.sim.demo import record
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
-from ibbond.stack.events import Happened, HostEvent, NetworkEffect, OnHost, ToBond
+from ibbond.stack.events import HostEvent, NetworkEffect, OnHost, ToBond, TraceEvent
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
 
@@ -37,7 +37,7 @@ def ask_bond(world: World, event: BondEvent, host: str = "h1", name: str = "bond
 
 
 def announcements(effects: list[NetworkEffect]) -> list[str]:
-    return [effect.detail for effect in effects if isinstance(effect, Happened) and effect.what == "announce"]
+    return [effect.detail for effect in effects if isinstance(effect, TraceEvent) and effect.what == "announce"]
 
 
 def reached(world: World, kind: str, source: str = "h1", target: str = "h2", *, within_ms: int = 1000) -> bool:

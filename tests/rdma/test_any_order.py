@@ -19,8 +19,8 @@ from ibbond.rdma_cm.events import (
     MakeQueuePair,
     PostWork,
     RdmaCall,
-    RdmaGone,
     RdmaRequest,
+    RdmaUserClosed,
     Reject,
     ResolveAddress,
     ResolveRoute,
@@ -100,7 +100,7 @@ def anything(seed: int) -> bool:
         if random.random() < 0.02:
             world.feed(OnSubnet(random.choice(FAULTS)))
         elif random.random() < 0.01:
-            world.feed(OnHost(host, RdmaGone(user)))
+            world.feed(OnHost(host, RdmaUserClosed(user)))
         else:
             rdma = world.network.hosts[host].rdma
             rdma.register(user, memoryview(bytearray(64)))
@@ -117,7 +117,7 @@ def anything(seed: int) -> bool:
     assert taken > 100, "most of it would be refused, and nothing tested"
     for host in ("h1", "h2"):
         for user in (1, 2):
-            world.feed(OnHost(host, RdmaGone(user)))
+            world.feed(OnHost(host, RdmaUserClosed(user)))
         assert list(world.network.hosts[host].rdma.ids()) == []
     world.run_until(world.now + 3000 * MS)
     for name in ("h1", "h2", "h1-2", "h2-2"):

@@ -11,7 +11,7 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
 from ibbond.machine import MS
 from ibbond.rdma.datagram import LARGEST, MEMORY_BYTES, PEERS, QUEUED, Endpoint
-from ibbond.rdma_cm.events import RdmaGone, RdmaNews, RdmaRequest, WorkOver
+from ibbond.rdma_cm.events import RdmaCmEvent, RdmaRequest, RdmaUserClosed, WorkCompleted
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -38,7 +38,7 @@ class Sender:
         self.next_at = now
         return self.endpoint.start(now) if self.listens else []
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
         return self.endpoint.hear(now, news)
 
     def tick(self, now: int) -> list[RdmaRequest]:
@@ -79,7 +79,7 @@ class Stage:
         self.world.programs[:] = [
             each for each in self.world.programs if not isinstance(each, SimulatedProgram) or each.end is not end
         ]
-        self.world.feed(OnHost(host, RdmaGone(end.endpoint.name)))
+        self.world.feed(OnHost(host, RdmaUserClosed(end.endpoint.name)))
 
 
 def stage(seed: int = 0, faults: RandomFaults | None = None) -> Stage:
@@ -209,7 +209,7 @@ def test_a_sender_that_was_forgotten_goes_on() -> None:
     play.world.run_until(1200 * MS)
     way = senders[0].endpoint._ways[TWO]
     receiver.endpoint._sources.pop(1)  # as for one sender more
-    play.world.feed(OnHost("h1", RdmaGone(2)))
+    play.world.feed(OnHost("h1", RdmaUserClosed(2)))
     play.kill("h1", senders[1])
     senders[0].endpoint._broken(play.world.now, way)
     way.id, way.again_at = -1, play.world.now

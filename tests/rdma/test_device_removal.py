@@ -18,9 +18,9 @@ from ibbond.rdma_cm.events import (
     Listen,
     MakeQueuePair,
     RdmaCall,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.rdma_cm.ids import IdState
 from ibbond.sim.story import Story
@@ -32,21 +32,21 @@ from ibbond.topology.load import parse
 TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
 
 
-def begin(text: str, seed: int = 0) -> tuple[World, Initiator, Target, list[RdmaNews]]:
+def begin(text: str, seed: int = 0) -> tuple[World, Initiator, Target, list[RdmaCmEvent]]:
     """A session under way, and everything that its initiator hears besides completions."""
     world = World(Story("removal", parse(text, name="removal"), pairs=(("h1", "h2"),)), seed, checked=False)
     world.begin()
     world.run_until(1000 * MS)
     initiator, target = rdma_session._begin(world, "h1", "h2", True)
-    heard: list[RdmaNews] = []
+    heard: list[RdmaCmEvent] = []
     (program,) = (each for each in world.programs if isinstance(each, SimulatedProgram) and each.end is initiator)
     hear = initiator.hear
 
     class Listening:
         start, tick, deadline = initiator.start, initiator.tick, initiator.deadline
 
-        def hear(self, now: int, news: RdmaNews | WorkOver) -> list[object]:
-            if isinstance(news, RdmaNews):
+        def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[object]:
+            if isinstance(news, RdmaCmEvent):
                 heard.append(news)
             return list(hear(now, news))
 

@@ -10,7 +10,7 @@ from ibbond.rdma import initiator as initiating
 from ibbond.rdma import session
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.target import Target
-from ibbond.rdma_cm.events import RdmaKind, RdmaNews, WorkOver
+from ibbond.rdma_cm.events import RdmaCmEvent, RdmaKind, WorkCompleted
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -63,17 +63,17 @@ def test_only_a_write_sent_after_the_address_change_shows_that_it_broke_nothing(
 
     def answered(kind: int, number: int) -> None:
         session.MESSAGE.pack_into(memory, session.ANSWERS, kind, 1, number, 0, 0, 0, 0)
-        initiator.hear(0, WorkOver(0, Completion(0, Operation.RECEIVE, Status.SUCCESS)))
+        initiator.hear(0, WorkCompleted(0, Completion(0, Operation.RECEIVE, Status.SUCCESS)))
 
-    initiator.hear(0, RdmaNews(0, RdmaKind.ESTABLISHED, private=session.HELLO.pack(session.MARK, 1)))
+    initiator.hear(0, RdmaCmEvent(0, RdmaKind.ESTABLISHED, private=session.HELLO.pack(session.MARK, 1)))
     answered(session.LOGGED_IN, 0)
     initiator.tick(0)
-    initiator.hear(5, RdmaNews(0, RdmaKind.ADDR_CHANGE))
+    initiator.hear(5, RdmaCmEvent(0, RdmaKind.ADDR_CHANGE))
     answered(session.WRITTEN, 0)
     if sent_after:
         initiator.tick(MS)
         answered(session.WRITTEN, 1)
-    initiator.hear(50 * MS, WorkOver(0, Completion(2, Operation.SEND, Status.RETRY_EXCEEDED)))
+    initiator.hear(50 * MS, WorkCompleted(0, Completion(2, Operation.SEND, Status.RETRY_EXCEEDED)))
     (recovery,) = initiator.recoveries
     assert (recovery.seen_at, recovery.addr_change_at) == (50 * MS, None if sent_after else 5)
 

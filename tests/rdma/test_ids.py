@@ -20,14 +20,14 @@ from ibbond.rdma_cm.events import (
     MakeQueuePair,
     PostWork,
     RdmaCall,
-    RdmaGone,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
     RdmaRequest,
+    RdmaUserClosed,
     Reject,
     ResolveAddress,
     ResolveRoute,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -49,12 +49,12 @@ WAY = (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), MakeQueuePair(ONE), 
 class Ear:
     """A program that only listens to what it is told."""
 
-    heard: list[RdmaNews | WorkOver] = field(default_factory=list)
+    heard: list[RdmaCmEvent | WorkCompleted] = field(default_factory=list)
 
     def start(self, now: int) -> list[RdmaRequest]:
         return []
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
         self.heard.append(news)
         return []
 
@@ -90,12 +90,12 @@ class Pair:
 
     def told(self, host: str) -> list[RdmaKind]:
         """The kinds of news since the last question."""
-        kinds = [news.kind for news in self.ears[host].heard if isinstance(news, RdmaNews)]
+        kinds = [news.kind for news in self.ears[host].heard if isinstance(news, RdmaCmEvent)]
         self.ears[host].heard.clear()
         return kinds
 
     def done(self, host: str) -> list[tuple[int, Operation, Status]]:
-        work = [each.completion for each in self.ears[host].heard if isinstance(each, WorkOver)]
+        work = [each.completion for each in self.ears[host].heard if isinstance(each, WorkCompleted)]
         return [(one.number, one.operation, one.status) for one in work]
 
     def ask(self) -> None:
@@ -121,13 +121,13 @@ def test_what_both_ends_hear() -> None:
     pair.ask()
     assert pair.told("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
     (request,) = pair.ears["h2"].heard
-    assert isinstance(request, RdmaNews)
+    assert isinstance(request, RdmaCmEvent)
     assert (request.kind, request.id, request.listener) == (RdmaKind.CONNECT_REQUEST, TAKEN, 0)
     assert (request.private.rstrip(b"\0"), request.detail) == (b"hello", "10.0.0.1")
     pair.do("h2", MakeQueuePair(TAKEN))
     pair.do("h2", Accept(TAKEN, b"welcome"))
     (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaNews)
+    assert isinstance(news, RdmaCmEvent)
     assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.ESTABLISHED, b"welcome")
     pair.told("h1")
     assert pair.told("h2")[-1] is RdmaKind.ESTABLISHED
@@ -162,8 +162,8 @@ def test_a_request_that_is_rejected() -> None:
     pair.do("h1", PostWork(ONE, Receive(7, pair.keys["h1"], 0, 64)))
     pair.do("h2", Reject(TAKEN, b"no"))
     news, flushed = pair.ears["h1"].heard
-    assert isinstance(news, RdmaNews)
-    assert isinstance(flushed, WorkOver)
+    assert isinstance(news, RdmaCmEvent)
+    assert isinstance(flushed, WorkCompleted)
     assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
     assert (flushed.completion.number, flushed.completion.status) == (7, Status.FLUSHED)
     pair.told("h1")
@@ -193,7 +193,7 @@ def test_a_disconnect_that_nobody_answers_says_so() -> None:
     assert pair.told("h1") == []
     pair.world.run_until(pair.world.now + 120_000 * MS)
     (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaNews)
+    assert isinstance(news, RdmaCmEvent)
     assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, errno.ETIMEDOUT)
 
 
@@ -214,7 +214,7 @@ def test_an_answer_to_a_disconnect_that_is_lost_costs_one_repetition(monkeypatch
     assert (pair.told("h1"), pair.told("h2"), len(lost)) == ([], [RdmaKind.DISCONNECTED], 1)
     pair.world.run_until(pair.world.now + 5000 * MS)
     (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaNews)
+    assert isinstance(news, RdmaCmEvent)
     assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, 0)
     assert pair.told("h2") == []
 
@@ -250,7 +250,7 @@ def test_an_address_is_resolved_once() -> None:
     pair.do("h1", Connect(ONE))
     (one,) = pair.world.network.hosts["h1"].rdma.ids()
     assert one.port == "h1/1", "as it was made"
-    pair.world.feed(OnHost("h1", RdmaGone(1)))
+    pair.world.feed(OnHost("h1", RdmaUserClosed(1)))
     assert list(pair.world.network.hosts["h1"].rdma.ids()) == []
 
 
@@ -345,7 +345,7 @@ def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -
     pair.told("h1")
     pair.do("h2", Accept(TAKEN, b"w" * 196))
     (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaNews)
+    assert isinstance(news, RdmaCmEvent)
     assert (news.kind, news.private) == (RdmaKind.ESTABLISHED, b"w" * 196)
     pair.told("h2")
     assert pair.refused("h2", Accept(TAKEN)) == errno.EINVAL

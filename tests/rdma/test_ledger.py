@@ -9,7 +9,7 @@ from ibbond.rdma import session
 from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.session import BLOCK, BLOCKS, DISK, ENTRY, LEDGER, MEMORY_BYTES, due_entry, entry_at
 from ibbond.rdma.target import Target
-from ibbond.rdma_cm.events import RdmaGone
+from ibbond.rdma_cm.events import RdmaUserClosed
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet
@@ -133,7 +133,7 @@ def test_a_failover_of_the_target_costs_less_than_100_ms(spacing_ms: int, late_m
 def test_a_target_begins_a_new_session_when_the_first_has_gone() -> None:
     world, first, target = begin()
     rdma_session._finish(world, first)
-    world.feed(OnHost("h1", RdmaGone(rdma_session.USERS["initiator"])))
+    world.feed(OnHost("h1", RdmaUserClosed(rdma_session.USERS["initiator"])))
     second = another(world, name=2)
     world.run_until(world.now + 200 * MS)
     assert target.name == 2
@@ -158,7 +158,7 @@ def test_a_session_whose_initiator_vanished_makes_room() -> None:
     world, first, target = begin()
     for cable in ("h1/1", "h1/2"):
         world.feed(OnSubnet(Cut(cable)))
-    world.feed(OnHost("h1", RdmaGone(rdma_session.USERS["initiator"])))
+    world.feed(OnHost("h1", RdmaUserClosed(rdma_session.USERS["initiator"])))
     world.run_until(world.now + 500 * MS)
     for cable in ("h1/1", "h1/2"):
         world.feed(OnSubnet(Mend(cable)))

@@ -21,13 +21,13 @@ from ibbond.rdma_cm.events import (
     Disconnect,
     Listen,
     MakeQueuePair,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
     RdmaRequest,
     Reject,
     ResolveAddress,
     ResolveRoute,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
@@ -61,8 +61,8 @@ class Stranger:
     def start(self, now: int) -> list[RdmaRequest]:
         return [ResolveAddress(0, self.destination, self.port)] if self.destination else [Listen(0, self.port)]
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
-        if isinstance(news, WorkOver):
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(news, WorkCompleted):
             return []
         self.heard.append(news.kind)
         match news.kind:
@@ -111,20 +111,20 @@ def test_a_sender_takes_no_other_service_for_a_receiver(private: bytes) -> None:
     sender = endpoint()
     (asked,) = sender.send(0, TWO, b"first")
     assert isinstance(asked, ResolveAddress)
-    gone = sender.hear(1, RdmaNews(asked.id, RdmaKind.ESTABLISHED, private=private))
+    gone = sender.hear(1, RdmaCmEvent(asked.id, RdmaKind.ESTABLISHED, private=private))
     assert gone == [Disconnect(asked.id), Destroy(asked.id)]
     assert sender.refusals == {TWO: "it speaks another protocol"}
     assert sender.unacknowledged == 1
     (again,) = sender.tick(sender.deadline() or 0)
     assert isinstance(again, ResolveAddress)
-    sender.hear(2, RdmaNews(again.id, RdmaKind.ESTABLISHED, private=datagram.WELCOME.pack(datagram.MARK, 0, 9)))
+    sender.hear(2, RdmaCmEvent(again.id, RdmaKind.ESTABLISHED, private=datagram.WELCOME.pack(datagram.MARK, 0, 9)))
     assert sender.refusals == {}
 
 
 @pytest.mark.parametrize("private", STRANGE)
 def test_who_lets_in_knows_its_own(private: bytes) -> None:
     for end in (endpoint(), target()):
-        news = RdmaNews(ARRIVED_IDS, RdmaKind.CONNECT_REQUEST, private=private, detail="10.0.0.1")
+        news = RdmaCmEvent(ARRIVED_IDS, RdmaKind.CONNECT_REQUEST, private=private, detail="10.0.0.1")
         assert end.hear(0, news) == [Reject(ARRIVED_IDS), Destroy(ARRIVED_IDS)]
 
 
@@ -132,7 +132,7 @@ def test_who_lets_in_knows_its_own(private: bytes) -> None:
 def test_an_initiator_takes_no_other_service_for_its_target(private: bytes) -> None:
     asking = initiator()
     (asked,) = asking.start(0)
-    gone = asking.hear(1, RdmaNews(asked.id, RdmaKind.ESTABLISHED, private=private))
+    gone = asking.hear(1, RdmaCmEvent(asked.id, RdmaKind.ESTABLISHED, private=private))
     assert gone == [Disconnect(asked.id), Destroy(asked.id)]
     assert (asking.over, asking.deadline()) == ("the target speaks another protocol", None)
 
@@ -141,10 +141,10 @@ def test_an_initiator_takes_no_other_service_for_its_target(private: bytes) -> N
 def test_a_rejection_by_another_service_is_one(private: bytes) -> None:
     asking, sender = initiator(), endpoint()
     (asked,) = asking.start(0)
-    asking.hear(1, RdmaNews(asked.id, RdmaKind.REJECTED, 28, private))
+    asking.hear(1, RdmaCmEvent(asked.id, RdmaKind.REJECTED, 28, private))
     assert [recovery.sign for recovery in asking.recoveries] == ["REJECTED"]
     (sent,) = sender.send(0, TWO, b"first")
-    sender.hear(1, RdmaNews(sent.id, RdmaKind.REJECTED, 28, private))
+    sender.hear(1, RdmaCmEvent(sent.id, RdmaKind.REJECTED, 28, private))
     assert sender.refusals == {TWO: "the connection was rejected, reason 28"}
 
 

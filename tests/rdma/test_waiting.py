@@ -16,9 +16,9 @@ from ibbond.rdma.client import Context
 from ibbond.rdma.messages import Settled, pack
 from ibbond.rdma.session import MEMORY_BYTES
 from ibbond.rdma.target import Target
-from ibbond.rdma_cm.events import Listen, RdmaKind, RdmaNews, RdmaRequest
+from ibbond.rdma_cm.events import Listen, RdmaCmEvent, RdmaKind, RdmaRequest
 
-NEWS = RdmaNews(0, RdmaKind.ADDR_CHANGE)
+NEWS = RdmaCmEvent(0, RdmaKind.ADDR_CHANGE)
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -26,7 +26,7 @@ class Heard:
     """A context that hears something in each call that may wait; whoever waits then sleeps through it."""
 
     def __init__(self) -> None:
-        self.heard: deque[RdmaNews] = deque()
+        self.heard: deque[RdmaCmEvent] = deque()
         self.polled = 0
 
     def fileno(self) -> int:
@@ -43,7 +43,7 @@ class Heard:
     def settle(self) -> None:
         self.heard.append(NEWS)
 
-    def poll(self, timeout: float) -> RdmaNews | None:
+    def poll(self, timeout: float) -> RdmaCmEvent | None:
         self.polled += 1
         return self.heard.popleft() if self.heard else None
 

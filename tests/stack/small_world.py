@@ -12,7 +12,6 @@ from ibbond.stack.build import build
 from ibbond.stack.events import (
     AddressesAre,
     Deliver,
-    Happened,
     HostEvent,
     NetworkEffect,
     NetworkEvent,
@@ -20,6 +19,7 @@ from ibbond.stack.events import (
     OnSubnet,
     RouteEntry,
     RoutesAre,
+    TraceEvent,
     Transmit,
 )
 from ibbond.stack.network import Network
@@ -89,8 +89,8 @@ class SmallWorld:
         """What the host was given since the last look."""
         return self.inboxes.pop((host, device), [])
 
-    def happened(self, what: str) -> list[Happened]:
-        return [effect for effect in self.effects if isinstance(effect, Happened) and effect.what == what]
+    def happened(self, what: str) -> list[TraceEvent]:
+        return [effect for effect in self.effects if isinstance(effect, TraceEvent) and effect.what == what]
 
 
 def world_of(

@@ -10,7 +10,7 @@ from ibbond.bonding.events import SetOption
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut
 from ibbond.machine import MS, SECOND
-from ibbond.stack.events import Happened, OnHost, ToBond, Transmit
+from ibbond.stack.events import OnHost, ToBond, TraceEvent, Transmit
 from ibbond.topology.default import TWO_HOSTS
 from tests.stack.small_world import SmallWorld, ping, world_of
 
@@ -72,6 +72,6 @@ def test_a_refusal_is_told_once(world: SmallWorld) -> None:
     with pytest.raises(Refused):
         world.network.handle(world.now, OnHost("h1", ToBond("bond0", SetOption("mode", "balance-rr\n"))))
     world.settle()
-    lines = [effect for effect in world.effects if isinstance(effect, Happened)]
+    lines = [effect for effect in world.effects if isinstance(effect, TraceEvent)]
     assert lines
     assert len(lines) == len(set(lines))

@@ -1,6 +1,6 @@
 """The group list of a device through up, down and a change of type; addresses are those of spec/bonding section 19."""
 
-from ibbond.netdev.device import Device, Flags, Notice
+from ibbond.netdev.device import Device, Flags, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.host_groups import ALL_HOSTS, HostGroups
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
@@ -37,11 +37,11 @@ class Dummy:
         return None
 
 
-def ethernet_bond(*, up: bool) -> tuple[Device, HostGroups, list[Notice]]:
+def ethernet_bond(*, up: bool) -> tuple[Device, HostGroups, list[NetdevEvent]]:
     device = Device("bond0", Dummy(), ETHERNET, address=bytes(6), broadcast=b"\xff" * 6)
     namespace = Namespace()
     namespace.register(device)
-    heard: list[Notice] = []
+    heard: list[NetdevEvent] = []
     namespace.subscribe(lambda notice, _: heard.append(notice))
     if up:
         device.flags |= Flags.UP
@@ -91,7 +91,7 @@ def test_groups_follow_programs_and_down() -> None:
     assert groups.join(CHAT)
     assert not groups.join(CHAT)
     assert not groups.join(ALL_HOSTS)
-    assert heard == [Notice.RX_MODE]
+    assert heard == [NetdevEvent.RX_MODE]
     assert groups.joined == (CHAT,)
     assert groups.set([CHAT, ALL_NODES, bytes((224, 0, 0, 251))])
     assert len(device.multicast) == 4

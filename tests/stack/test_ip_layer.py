@@ -8,10 +8,10 @@ from ibbond.machine import SECOND
 from ibbond.netdev.device import Device, Flags
 from ibbond.stack.events import RouteEntry
 from ibbond.stack.ip_layer import IpLayer
+from ibbond.stack.local_addresses import Conflict
 from ibbond.stack.neighbors import State
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outgoing import Announced, Outgoing, ToHost
-from ibbond.stack.own_addresses import Conflict
 from ibbond.verbs.generation import Generation
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp

@@ -12,8 +12,8 @@ import pytest
 
 from ibbond.fabric.events import Cut, Reregister
 from ibbond.ipoib.membership import MAX_SEND_ONLY
-from ibbond.ipoib.no_room import PROBES
 from ibbond.ipoib.queries import MAX_AT_ONCE, Join
+from ibbond.ipoib.refused_groups import PROBES
 from ibbond.stack.events import GroupJoined, GroupLeft, GroupsAre, OnHost, OnSubnet, SetAdmin, Transmit
 from ibbond.stack.neighbors import MAX_NEIGHBORS
 from ibbond.topology.default import TWO_HOSTS

@@ -9,7 +9,7 @@ import pytest
 from ibbond.errors import Refused
 from ibbond.host.guard import Entry, Faults
 from ibbond.rdma.messages import NotDone, Settle, Settled, pack, parse
-from ibbond.rdma_cm.events import Destroy, PostWork, RdmaCall, RdmaGone
+from ibbond.rdma_cm.events import Destroy, PostWork, RdmaCall, RdmaUserClosed
 from ibbond.stack.events import OnHost
 from ibbond.tools.rdma_server import QUEUE_DEPTH, RdmaServer
 from ibbond.verbs.reliable_verbs import Receive
@@ -89,7 +89,7 @@ def test_dropping_a_program_never_fails(meeting: tuple[Loop, socket.socket]) -> 
     loop, program = meeting
     program.close()
     turn(loop)
-    assert loop.told == [RdmaGone(1)]
+    assert loop.told == [RdmaUserClosed(1)]
     assert len(loop.readers) == 1
 
 

@@ -1,7 +1,7 @@
 """Attributes of rtnetlink messages: what the kernel says of links and bonds, with hardware addresses of any length.
 
 Read first: netlink(7), linux/if_link.h (IFLA_*, IFLA_BOND_*, IFLA_BOND_SLAVE_*), linux/rtnetlink.h, linux/neighbour.h.
-A link message becomes a `LinkNews`; what a bond says of its options is read and written by `bond_attributes`. Left out:
+A link message becomes a `LinkInfo`; what a bond says of its options is read and written by `bond_attributes`. Left out:
 sockets (host/rtnetlink.py), pyroute2's classes (abi/pyroute2_addresses.py), messages about anything but links.
 """
 
@@ -36,7 +36,7 @@ MEMBER_LINKS = ("up", "going down", "down", "going back")
 
 
 @dataclass(frozen=True, slots=True)
-class MemberNews:
+class MemberInfo:
     """IFLA_BOND_SLAVE_*: what a link message says of a device as the member of a bond."""
 
     state: str
@@ -61,7 +61,7 @@ class MemberNews:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkNews:
+class LinkInfo:
     """RTM_NEWLINK or RTM_DELLINK as far as it concerns bonds. Addresses have the device's own length."""
 
     index: int
@@ -79,7 +79,7 @@ class LinkNews:
     carrier_changes: int = 0
     event: str | None = None
     bond: dict[int, bytes] = field(default_factory=dict)  # IFLA_BOND_*, raw
-    member: MemberNews | None = None
+    member: MemberInfo | None = None
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -108,7 +108,7 @@ class LinkNews:
             carrier_changes=number(found.get(IFLA_CARRIER_CHANGES, b"")),
             event=EVENTS.get(number(found.get(IFLA_EVENT, b""))),
             bond=attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "bond" else {},
-            member=MemberNews.parse(info.get(IFLA_INFO_SLAVE_DATA, b"")) if is_member else None,
+            member=MemberInfo.parse(info.get(IFLA_INFO_SLAVE_DATA, b"")) if is_member else None,
         )
 
 

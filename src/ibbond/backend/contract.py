@@ -1,7 +1,7 @@
 """What a set of bonds can do, whichever driver has them: the sysfs store as text, and the IP settings beside it.
 
 The request language is the kernel's own: a path below /sys/class/net and a text. Options without a file (the kernel has
-them in netlink only, ibbond's driver has some of its own) are read and written as if they had one. `backend.own`
+them in netlink only, ibbond's driver has some of its own) are read and written as if they had one. `backend.emulated`
 answers from ibbond's driver in a lab host, `backend.kernel` from this host's files and rtnetlink; the commands, `check`
 and the sysfs view speak only this.
 """

@@ -201,7 +201,7 @@ def no_lab(path: Path, error: OSError) -> Refused:
         )
     if path.with_suffix(".json").exists():
         left, remedy = "programs of its hosts", f"Start it anew with: ibbond lab up{option}"
-        from ibbond.host.pins import pinned
+        from ibbond.host.named_namespaces import pinned
 
         if pinned(name):
             left, remedy = "its hosts and the programs in them", f"Take it over with: ibbond lab up{option} --resume"

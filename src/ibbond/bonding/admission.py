@@ -23,7 +23,7 @@ from ibbond.bonding.state import (
 )
 from ibbond.errors import Refused
 from ibbond.machine import MS
-from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, NetdevEvent
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 CAN = 280  # ARPHRD_CAN
@@ -38,7 +38,7 @@ def add_member(state: State, device: Device) -> None:
         _check_policy(state, device)
         _check_broadcast(state, device)
     retyped = not state.members and state.device.type != device.type and not state.rules.kernel("dev_setup")
-    before = _Outfit.of(state)
+    before = _SavedIdentity.of(state)
     if retyped:
         identity.take_type(state, device)
     try:
@@ -149,7 +149,7 @@ def _is_below(bond: Device, device: Device) -> bool:
 
 def _prepare_device(state: State, device: Device) -> Member:
     """Steps 11 to 16: MTU, address, open. What was done is undone when a driver refuses."""
-    device.tell(Notice.JOIN)
+    device.notify(NetdevEvent.JOIN)
     if not state.members and has_own_address(state):
         identity.take_address_of(state, device)
     member = Member(device, device.mtu, device.address)
@@ -228,7 +228,7 @@ def _link(state: State, member: Member) -> None:
     state.members[member.name] = member
     member.device.master = state.device
     state.device.lowers.append(member.device)
-    member.device.tell(Notice.CHANGEUPPER)
+    member.device.notify(NetdevEvent.CHANGEUPPER)
     if not state.values.uses_primary:
         if is_promiscuous(state):
             member.device.count_promiscuous(1)
@@ -241,7 +241,7 @@ def _link(state: State, member: Member) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outfit:
+class _SavedIdentity:
     """What a first member changes of a bond."""
 
     up: bool
@@ -256,7 +256,7 @@ class _Outfit:
     fail_over_mac: int
 
     @classmethod
-    def of(cls, state: State) -> "_Outfit":
+    def of(cls, state: State) -> "_SavedIdentity":
         bond = state.device
         return cls(
             up=bond.up,
@@ -272,10 +272,10 @@ class _Outfit:
         )
 
 
-def _undo_flags(state: State, device: Device, before: _Outfit) -> None:
+def _undo_flags(state: State, device: Device, before: _SavedIdentity) -> None:
     """`err_undo_flags`: the first member was refused after the bond had taken its type or address."""
     if not state.rules.kernel("refusal_undresses_bond"):
-        _dress_as(state, before)
+        _restore_identity(state, before)
         return
     bond = state.device
     if (bond.address + state.address_memory[bond.addr_len :])[:6] == device.address[:6].ljust(6, b"\0"):
@@ -285,13 +285,13 @@ def _undo_flags(state: State, device: Device, before: _Outfit) -> None:
         identity.become_ethernet(state)
 
 
-def _dress_as(state: State, before: _Outfit) -> None:
+def _restore_identity(state: State, before: _SavedIdentity) -> None:
     """Our way: type, address, MTU, policy and admin state are what they were before the request."""
     bond = state.device
     retyped = bond.type != before.type
     if retyped:
         with suppress(Refused):
-            bond.tell(Notice.PRE_TYPE_CHANGE)
+            bond.notify(NetdevEvent.PRE_TYPE_CHANGE)
         bond.unicast.flush()
         bond.multicast.flush()
         bond.close()
@@ -303,7 +303,7 @@ def _dress_as(state: State, before: _Outfit) -> None:
     if retyped:
         if before.up:
             bond.open()
-        bond.tell(Notice.POST_TYPE_CHANGE)
+        bond.notify(NetdevEvent.POST_TYPE_CHANGE)
 
 
 def _clear_slave_flag(device: Device) -> None:

@@ -8,7 +8,7 @@ counted when it leaves, the first at once, and all wait while the bond has no ca
 from ibbond.bonding.effects import NotifyPeers, ResendReports
 from ibbond.bonding.state import JIFFY, BondTimer, State
 from ibbond.machine import MS
-from ibbond.netdev.device import Notice
+from ibbond.netdev.device import NetdevEvent
 
 DEFAULT_SPACING = 100 * MS  # where no monitor gives a rhythm
 REPORT_SPACING = 200 * MS
@@ -98,7 +98,7 @@ def send_reports(state: State) -> None:
     """`bond_resend_igmp_join_requests_delayed`."""
     state.timers.stop(BondTimer.REPORTS)
     state.emit(ResendReports())
-    state.device.tell(Notice.RESEND_IGMP)
+    state.device.notify(NetdevEvent.RESEND_IGMP)
     if state.reports_left > 1:
         state.reports_left -= 1
         state.timers.set(BondTimer.REPORTS, state.now + REPORT_SPACING)
@@ -110,7 +110,7 @@ def _can_send(state: State) -> bool:
 
 def _send(state: State) -> None:
     state.emit(NotifyPeers())
-    state.device.tell(Notice.NOTIFY_PEERS)
+    state.device.notify(NetdevEvent.NOTIFY_PEERS)
 
 
 def _spacing(state: State) -> int:

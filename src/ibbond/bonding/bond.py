@@ -33,7 +33,7 @@ from ibbond.bonding.state import BondTimer, State
 from ibbond.bonding.values import Values, initial
 from ibbond.errors import Refused
 from ibbond.machine import earliest
-from ibbond.netdev.device import AddressOrigin, Device, Notice, Statistics
+from ibbond.netdev.device import AddressOrigin, Device, NetdevEvent, Statistics
 from ibbond.netdev.namespace import Namespace
 
 
@@ -147,7 +147,7 @@ class Bond:
             departure.destroy(self._state)
         return self._state.take_effects()
 
-    def heard(self, notice: Notice, device: Device) -> None:
+    def heard(self, notice: NetdevEvent, device: Device) -> None:
         """What the namespace tells of the bond's own device or of a member's; effects come with the next call."""
         state = self._state
         if device is state.device:
@@ -157,24 +157,24 @@ class Bond:
         if member is None:
             return
         match notice:
-            case Notice.UP | Notice.DOWN | Notice.CHANGE:
+            case NetdevEvent.UP | NetdevEvent.DOWN | NetdevEvent.CHANGE:
                 member.refresh_speed()
                 self._carriers_changed = True
-            case Notice.UNREGISTER:
+            case NetdevEvent.UNREGISTER:
                 departure.member_gone(state, device)
-            case Notice.CHANGENAME:
+            case NetdevEvent.CHANGENAME:
                 self._rename(member)
-            case Notice.CHANGEADDR:
+            case NetdevEvent.CHANGEADDR:
                 self._member_has_new_address(member)
 
-    def _heard_of_bond(self, notice: Notice) -> None:
+    def _heard_of_bond(self, notice: NetdevEvent) -> None:
         state = self._state
         match notice:
-            case Notice.RX_MODE:
+            case NetdevEvent.RX_MODE:
                 failover.rx_mode_changed(state)
-            case Notice.RX_FLAGS:
+            case NetdevEvent.RX_FLAGS:
                 failover.rx_flags_changed(state)
-            case Notice.UNREGISTER if not state.gone:
+            case NetdevEvent.UNREGISTER if not state.gone:
                 departure.dissolve(state)
 
     def _dispatch(self, event: e.BondEvent) -> None:

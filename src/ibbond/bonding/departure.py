@@ -11,7 +11,7 @@ from ibbond.bonding import adaptive, datapath, failover, identity, selection, so
 from ibbond.bonding.member import Member
 from ibbond.bonding.state import State, is_promiscuous, takes_all_multicast
 from ibbond.errors import Refused
-from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, NetdevEvent
 from ibbond.wire.hardware_type import ETHERNET
 
 
@@ -82,8 +82,8 @@ def _release(state: State, member: Member, keep_choice: bool) -> None:
     failover.set_carrier(state)
     if not state.members:
         identity.make_up_address(state)
-        bond.tell(Notice.CHANGEADDR)
-        bond.tell(Notice.RELEASE)
+        bond.notify(NetdevEvent.CHANGEADDR)
+        bond.notify(NetdevEvent.RELEASE)
     if device.driver.vlan_challenged and not any(m.device.driver.vlan_challenged for m in state.members.values()):
         state.say_of("last VLAN challenged slave left bond - VLAN blocking is removed", device.name)
     if not values.uses_primary:
@@ -103,7 +103,7 @@ def _unlink(state: State, member: Member) -> None:
     state.device.lowers.remove(member.device)
     member.device.master = None
     member.device.flags &= ~Flags.SLAVE
-    member.device.tell(Notice.CHANGEUPPER)
+    member.device.notify(NetdevEvent.CHANGEUPPER)
 
 
 def _take_back_lists(state: State, member: Member) -> None:

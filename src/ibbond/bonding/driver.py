@@ -11,7 +11,7 @@ from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import BondTimer, State
 from ibbond.errors import Refused
-from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, NetdevEvent
 from ibbond.wire.hardware_type import ETHERNET
 
 
@@ -118,7 +118,7 @@ class BondDevice(Device):
     def set_address(self, address: bytes, origin: AddressOrigin) -> None:
         driver = self.driver
         assert isinstance(driver, BondDriver)
-        self.tell(Notice.PRE_CHANGEADDR)
+        self.notify(NetdevEvent.PRE_CHANGEADDR)
         identity.set_address_by_hand(driver.state, address)
         self.address_origin = origin
-        self.tell(Notice.CHANGEADDR)
+        self.notify(NetdevEvent.CHANGEADDR)

@@ -10,7 +10,7 @@ from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import State, is_promiscuous, takes_all_multicast
 from ibbond.machine import MS
-from ibbond.netdev.device import Notice
+from ibbond.netdev.device import NetdevEvent
 
 
 def change_active(state: State, new: Member | None) -> None:
@@ -37,7 +37,7 @@ def change_active(state: State, new: Member | None) -> None:
         identity.follow_active(state, new, old)
         announcements.start(state)
         state.emit(FailedOver(old.name if old else None, new.name))
-        state.device.tell(Notice.BONDING_FAILOVER)
+        state.device.notify(NetdevEvent.BONDING_FAILOVER)
         announcements.at_change(state)
     resends = (values.uses_primary and new is not None) or values.kind is Mode.BALANCE_RR
     if state.running and values.resend_igmp and resends:

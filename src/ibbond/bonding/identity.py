@@ -12,7 +12,7 @@ from ibbond.bonding.member import Member
 from ibbond.bonding.option import Mode
 from ibbond.bonding.state import State, made_up_address
 from ibbond.errors import Refused
-from ibbond.netdev.device import AddressOrigin, Device, Flags, Notice
+from ibbond.netdev.device import AddressOrigin, Device, Flags, NetdevEvent
 from ibbond.wire.hardware_type import ETHERNET
 
 NONE, ACTIVE, FOLLOW = range(3)  # fail_over_mac
@@ -31,7 +31,7 @@ def take_type(state: State, first: Device) -> None:
     remaps = not state.rules.kernel("allow_not_up_enslave")
     if remaps:
         try:
-            state.device.tell(Notice.PRE_TYPE_CHANGE)
+            state.device.notify(NetdevEvent.PRE_TYPE_CHANGE)
         except Refused as veto:
             state.say_of("Error: refused to change device type", first.name, "error")
             raise Refused(veto.what, why=veto.why, fix=veto.fix, code=errno.EBUSY) from veto
@@ -42,7 +42,7 @@ def take_type(state: State, first: Device) -> None:
     else:
         _become_like(state, first)
     if remaps:
-        state.device.tell(Notice.POST_TYPE_CHANGE)
+        state.device.notify(NetdevEvent.POST_TYPE_CHANGE)
 
 
 def _become_like(state: State, first: Device) -> None:
@@ -99,12 +99,12 @@ def make_up_address(state: State) -> None:
 def take_address_of(state: State, member: Device) -> None:
     """`bond_set_dev_addr`: the bond shows this member's address. A listener may refuse."""
     bond = state.device
-    bond.tell(Notice.PRE_CHANGEADDR)
+    bond.notify(NetdevEvent.PRE_CHANGEADDR)
     state.address_memory = bond.address + state.address_memory[bond.addr_len :]
     state.address_memory = member.address + state.address_memory[member.addr_len :]
     bond.address = state.address_memory[: bond.addr_len]
     bond.address_origin = AddressOrigin.STOLEN
-    bond.tell(Notice.CHANGEADDR)
+    bond.notify(NetdevEvent.CHANGEADDR)
 
 
 def follow_active(state: State, new: Member, old: Member | None) -> None:

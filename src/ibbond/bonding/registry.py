@@ -12,7 +12,7 @@ from ibbond.bonding.effects import BondEffect, Log
 from ibbond.bonding.option import NAME_CHARACTERS, first_word, is_device_name
 from ibbond.bonding.quirks import Rules
 from ibbond.errors import Refused
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 
 
@@ -82,10 +82,10 @@ class Registry:
         """The bond that this device is a member of."""
         return next((bond for bond in self.bonds.values() if device in bond.members), None)
 
-    def _heard(self, notice: Notice, device: Device) -> None:
+    def _heard(self, notice: NetdevEvent, device: Device) -> None:
         for bond in tuple(self.bonds.values()):
             bond.heard(notice, device)
-        if notice is Notice.UNREGISTER:
+        if notice is NetdevEvent.UNREGISTER:
             self.bonds = {name: bond for name, bond in self.bonds.items() if bond.device is not device}
-        elif notice is Notice.CHANGENAME:
+        elif notice is NetdevEvent.CHANGENAME:
             self.bonds = {bond.name: bond for bond in self.bonds.values()}

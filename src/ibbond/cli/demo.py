@@ -56,7 +56,7 @@ def demo(rounds: int, report: Path | None, simulated: bool, without: str | None,
 def record(rounds: int, simulated: bool, without: str | None, as_json: bool, *, rdma: bool = False) -> Recording:
     """Run it live where that is possible, else simulated, and say so."""
     if not simulated:
-        from ibbond.lab.able import why_not_live
+        from ibbond.lab.prerequisites import why_not_live
 
         reason = why_not_live()
         if reason is None:

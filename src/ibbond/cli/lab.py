@@ -17,7 +17,7 @@ from ibbond.cli.doctor import doctor
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.files import import_topology, read_topology
-from ibbond.cli.look import neighbors
+from ibbond.cli.neighbors import neighbors
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.probe import probe
 from ibbond.cli.rdma import rdma_session
@@ -81,7 +81,7 @@ def up(
 
     Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
     """
-    from ibbond.host.pins import pinned
+    from ibbond.host.named_namespaces import pinned
     from ibbond.lab.launch import killed, refuse_changes, start
     from ibbond.lab.state import Wish
 

@@ -1,8 +1,8 @@
 """The demonstration: a lab, four kinds of traffic at once, cables pulled and plugged again, and what each of it cost.
 
-Read first: `demo.measure` for what is measured, `demo.players` for the traffic. One round pulls the cable that carries
-the traffic, plugs it again, then does the same with the other one. The bond's `primary` is the cable that is pulled, so
-that every plugging is a fail-back: the traffic returns by itself.
+Read first: `demo.measure` for what is measured, `demo.generators` for the traffic. One round pulls the cable that
+carries the traffic, plugs it again, then does the same with the other one. The bond's `primary` is the cable that is
+pulled, so that every plugging is a fail-back: the traffic returns by itself.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ibbond.backend.control_socket import Control, LabBackend
+from ibbond.demo.generators import Endpoint, TrafficGenerators
 from ibbond.demo.live_view import SAMPLE_EVERY, View
 from ibbond.demo.measure import STREAMS, Happening, ProbeStream, Recording, Stream
-from ibbond.demo.players import Cast, Seat
 from ibbond.demo.rdma_report import session_facts
 from ibbond.errors import Refused
 from ibbond.lab.exec import Door, door
@@ -40,7 +40,7 @@ class Stage:
     """The running lab, its traffic, and what has happened."""
 
     control: Control
-    cast: Cast
+    cast: TrafficGenerators
     view: View
     happenings: list[Happening] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ def perform_with_traffic(rounds: int, view: View, without: str | None, *, rdma: 
     with running_lab(wish) as (running, control), seats(control) as (one, two):
         took = running.status.get("ready_ms")
         view.say(f"the lab is up after {took:.0f} ms" if isinstance(took, float) else "the lab is up")
-        cast = Cast(one, two, rdma=rdma)
+        cast = TrafficGenerators(one, two, rdma=rdma)
         try:
             if late:
                 view.say("programs join their group on bonds that are up and have no members yet; then members join")
@@ -118,7 +118,7 @@ def add_members(control: Control) -> None:
 
 
 @contextlib.contextmanager
-def seats(control: Control) -> Iterator[tuple[Seat, Seat]]:
+def seats(control: Control) -> Iterator[tuple[Endpoint, Endpoint]]:
     """The two hosts of the default topology."""
     hosts = parse(TWO_HOSTS).hosts
     doors: list[Door] = []
@@ -127,7 +127,7 @@ def seats(control: Control) -> Iterator[tuple[Seat, Seat]]:
         for host in hosts:
             doors.append(door(control, host.name))
             address = next(address for _, address in host.addresses() if address.version == 4)
-            found.append(Seat(host.name, doors[-1], str(address.ip)))
+            found.append(Endpoint(host.name, doors[-1], str(address.ip)))
         yield found[0], found[1]
     finally:
         for way in doors:

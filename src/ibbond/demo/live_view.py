@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from ibbond.demo.generators import Progress
 from ibbond.demo.measure import STREAMS
-from ibbond.demo.players import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -1,7 +1,7 @@
 """`ibbond lab probe`: the demo's meter between two hosts of any lab, for as long as something is done to it.
 
-Read first: `demo.players` for the traffic, `demo.measure` for the arithmetic. What is done is the caller's business: a
-command, or a person at another terminal. The events of the lab in that time stand beside the outages.
+Read first: `demo.generators` for the traffic, `demo.measure` for the arithmetic. What is done is the caller's business:
+a command, or a person at another terminal. The events of the lab in that time stand beside the outages.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from ibbond.backend.control_socket import Control
+from ibbond.demo.generators import Endpoint, TrafficGenerators
 from ibbond.demo.live_view import SAMPLE_EVERY, View
 from ibbond.demo.measure import PROTOCOLS, ByteStream, Stream
-from ibbond.demo.players import Cast, Seat
 from ibbond.errors import Refused
 from ibbond.lab.exec import Door, door
 from ibbond.machine import MS, SECOND
@@ -82,7 +82,7 @@ def measure(
 ) -> Measurement:
     """Measure until `command` has ended, `seconds` are over, or Ctrl-C. `Refused` where the hosts cannot talk."""
     with seats(control, hosts) as (one, two):
-        cast = Cast(one, two)
+        cast = TrafficGenerators(one, two)
         try:
             silent = cast.ready(FLOWING)
             if silent:
@@ -110,7 +110,9 @@ def measure(
         return Measurement(hosts, (ended_at - started_at) / SECOND, rows, events, exit_code)
 
 
-def watch(control: Control, cast: Cast, view: View, command: Sequence[str], seconds: float | None) -> int | None:
+def watch(
+    control: Control, cast: TrafficGenerators, view: View, command: Sequence[str], seconds: float | None
+) -> int | None:
     """Let traffic flow for the time of the measurement; the command's exit code."""
     show_bonds(control, view)
     if not command:
@@ -143,7 +145,7 @@ def start(control: Control, command: Sequence[str]) -> subprocess.Popen[bytes]:
         ) from None
 
 
-def flow(control: Control, cast: Cast, view: View, seconds: float | None) -> None:
+def flow(control: Control, cast: TrafficGenerators, view: View, seconds: float | None) -> None:
     """Let traffic flow, for ever without `seconds`, and show it."""
     until = time.monotonic() + seconds if seconds is not None else float("inf")
     shown_at = time.monotonic()
@@ -167,7 +169,7 @@ def show_bonds(control: Control, view: View) -> None:
 
 
 @contextlib.contextmanager
-def seats(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Seat, Seat]]:
+def seats(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoint, Endpoint]]:
     """The two hosts with the IPv4 addresses by which they reach each other."""
     status = control.ask("status")
     assert isinstance(status, dict)
@@ -184,7 +186,7 @@ def seats(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Seat, Seat
                 why="they have no IPv4 addresses of one family and place",
                 fix="Give both a bond or device an address: ibbond lab exec HOST -- ip address add ...",
             )
-        yield Seat(hosts[0], doors[0], addresses[0]), Seat(hosts[1], doors[1], addresses[1])
+        yield Endpoint(hosts[0], doors[0], addresses[0]), Endpoint(hosts[1], doors[1], addresses[1])
     finally:
         for way in doors:
             way.close()

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from ibbond.demo.players import WRITE_US, session_stream
+from ibbond.demo.generators import WRITE_US, session_stream
 from ibbond.demo.rdma_report import Plain, failover_row, session_facts, settings
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
@@ -20,7 +20,7 @@ from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.program import facts
 from ibbond.rdma.session import MEMORY_BYTES
 from ibbond.rdma.target import Target
-from ibbond.rdma_cm.events import RdmaCall, RdmaEvent, RdmaNews, RdmaRequest, WorkOver
+from ibbond.rdma_cm.events import RdmaCall, RdmaCmEvent, RdmaEvent, RdmaRequest, WorkCompleted
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import NetworkEffect, NetworkEvent, OnHost, OnSubnet
@@ -37,7 +37,7 @@ class End(Protocol):
 
     def start(self, now: int) -> list[RdmaRequest]: ...
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]: ...
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]: ...
 
     def tick(self, now: int) -> list[RdmaRequest]: ...
 
@@ -51,7 +51,7 @@ class SimulatedProgram:
     host: str
     user: int
     end: End
-    heard: deque[RdmaNews | WorkOver] = field(default_factory=deque)
+    heard: deque[RdmaCmEvent | WorkCompleted] = field(default_factory=deque)
     _now: int = 0
     _begun: bool = False
 

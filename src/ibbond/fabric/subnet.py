@@ -43,7 +43,7 @@ from ibbond.fabric.events import (
 )
 from ibbond.fabric.hca import Hca
 from ibbond.fabric.inventory import Inventory
-from ibbond.fabric.links import Links
+from ibbond.fabric.link_trainer import LinkTrainer
 from ibbond.fabric.management_interfaces import ManagementInterfaces, end_port
 from ibbond.fabric.managers import set_is_sm
 from ibbond.fabric.node import Node
@@ -88,7 +88,7 @@ class Subnet:
         self._effects: list[SubnetEffect] = []
         self._schedule = EventQueue()
         self._inventory = Inventory()
-        self._links = Links(generation, self)
+        self._links = LinkTrainer(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
         self._reliable = Reliable(self._schedule, self._transit, generation, self._work_done, self._handed_up)
         self._management = ManagementInterfaces(

@@ -26,7 +26,7 @@ MOST_DIRECTED_HOPS = 63
 
 
 Arrival = tuple[Port, Packet, int]  # a packet on the cable to this port, of this epoch of the cable
-Links = Sequence[tuple[Port, Port]]  # where a packet leaves and where it arrives, cable by cable
+Hops = Sequence[tuple[Port, Port]]  # where a packet leaves and where it arrives, cable by cable
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Transit:
             here = there.node.egress(lid)
         return None
 
-    def straight(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Links] | None:
+    def straight(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Hops] | None:
         """The whole way of a directed MAD in one go, where nothing takes time and nobody looks: where it arrives.
 
         A sweep is thousands of these; who sends it counts the walk. None where it must go hop by hop by `send`, which
@@ -291,7 +291,7 @@ class Transit:
             self._transmit(egress, packet)
 
 
-def count(links: Links, packets: int, octets: int, overhead: int = 32) -> None:
+def count(links: Hops, packets: int, octets: int, overhead: int = 32) -> None:
     """Count at every port of a way what went it in one go."""
     words = (octets + packets * overhead + 3) // 4
     for sender, receiver in links:

@@ -21,16 +21,16 @@ from typing import TypeVar, assert_never
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import MadArrived
+from ibbond.host.busy_polling import Pressure, Waiter
 from ibbond.host.guard import PAUSE_NS, Entry, Faults
 from ibbond.host.lateness import Lateness
 from ibbond.host.live_host import LiveHost
-from ibbond.host.looks import Looks
 from ibbond.host.namespace import Space
 from ibbond.host.priority import avoid_pauses
 from ibbond.host.pump import Drops, Pump
+from ibbond.host.read_scheduler import ReadScheduler
 from ibbond.host.timer import Timer
 from ibbond.host.tun import NO_OFFLOAD
-from ibbond.host.waiting import Pressure, Waiter
 from ibbond.machine import MS, SECOND, EventQueue, earliest
 from ibbond.netdev.device import Device
 from ibbond.rdma_cm.events import RdmaEvent
@@ -44,13 +44,13 @@ from ibbond.stack.events import (
     DeviceChanged,
     DeviceVanished,
     FrameCaptured,
-    Happened,
     HostEvent,
     NetworkEffect,
     NetworkEvent,
     OnHost,
     SetAdmin,
     SetDeviceMtu,
+    TraceEvent,
     Transmit,
 )
 from ibbond.stack.flows import Flow, Tap
@@ -102,7 +102,7 @@ class LiveLoop:
         self._turn.acquire()  # until `run` waits
         self._stopping = self._running = False
         self._fatal: BaseException | None = None
-        self._looks = Looks(self._look, self.now, self.call_at)
+        self._looks = ReadScheduler(self._look, self.now, self.call_at)
         self.add_reader(self._timer.fileno(), self._rang, Entry.TIMER)
         self.add_reader(self._bell, self._answer, Entry.CONTROL)
 
@@ -399,7 +399,7 @@ class LiveLoop:
                 self._appeared(host, name)
             case DeviceVanished(host, name):
                 self._close_device(host, name)
-            case AttributeChanged() | AddressChange() | Happened() | FrameCaptured() | MadArrived() | RdmaEvent():
+            case AttributeChanged() | AddressChange() | TraceEvent() | FrameCaptured() | MadArrived() | RdmaEvent():
                 pass  # for the listeners
             case Deliver():
                 self._deliver(effect)
@@ -537,7 +537,7 @@ class LiveLoop:
         live.show(device)
 
     def _note(self, live: LiveHost, text: str) -> None:
-        self._execute([Happened("log", live.name, text)])
+        self._execute([TraceEvent("log", live.name, text)])
 
     def _read_groups(self) -> None:
         self.call_at(self.now() + GROUPS_EVERY, self._read_groups)

@@ -1,8 +1,8 @@
 """The namespaces of a lab's hosts (network, mounts, host name, IPC): made, entered, removed with the programs inside.
 
-Read first: namespaces(7); `host.pins` for their names in /run/netns, `host.mounts` for what they show. iproute2 is not
-needed. Process ids and users are those of the machine. Left out: the devices inside (`host.tun`), the sysfs view that a
-host's mount namespace is for.
+Read first: namespaces(7); `host.named_namespaces` for their names in /run/netns, `host.mounts` for what they show.
+iproute2 is not needed. Process ids and users are those of the machine. Left out: the devices inside (`host.tun`), the
+sysfs view that a host's mount namespace is for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ibbond.errors import Refused
 from ibbond.host.mounts import own_directory, prepare_mounts
-from ibbond.host.pins import PINS, leftovers, pin, pin_name, unpin
+from ibbond.host.named_namespaces import PINS, leftovers, pin, pin_name, unpin
 from ibbond.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
 
 Result = TypeVar("Result")

@@ -35,7 +35,7 @@ from ibbond.ipoib.events import (
     PathsChanged,
     TooLong,
 )
-from ibbond.ipoib.outlet import Outlet, Packet, Path
+from ibbond.ipoib.transmit import Packet, Path, TransmitSide
 from ibbond.machine import SECOND
 from ibbond.wire import nd
 from ibbond.wire.cm import CmPath, RejectReason, Rep, Req
@@ -95,7 +95,7 @@ class ConnectedMode:
 class Connections:
     """The reliable connections of one interface."""
 
-    def __init__(self, outlet: Outlet, mode: ConnectedMode) -> None:
+    def __init__(self, outlet: TransmitSide, mode: ConnectedMode) -> None:
         self._outlet = outlet
         self._mode = mode
         self._manager = mode.manager

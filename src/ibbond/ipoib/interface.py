@@ -31,14 +31,14 @@ from ibbond.ipoib.events import (
     SetMode,
     SetQkey,
 )
-from ibbond.ipoib.inlet import Inlet
 from ibbond.ipoib.membership import Membership
 from ibbond.ipoib.mtu import Mtu
-from ibbond.ipoib.outlet import Outlet, Packet, Path
 from ibbond.ipoib.partition import Partition
 from ibbond.ipoib.paths import Paths, StackNeighbours
 from ibbond.ipoib.preparation import Preparation
 from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
+from ibbond.ipoib.receive import ReceiveSide
+from ibbond.ipoib.transmit import Packet, Path, TransmitSide
 from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
@@ -92,11 +92,11 @@ class Interface:
         self._malformed = 0  # MADs
         self._scope = scope
         self._partition = Partition(port, pkey)
-        self._outlet = Outlet(device, port, qpn, self._partition)
+        self._outlet = TransmitSide(device, port, qpn, self._partition)
         self._queries = Queries(port, qpn)
         self.groups = Membership(self._outlet, self._queries)
         self._paths = Paths(self._outlet, self._queries, self.groups, old_neighbours)
-        self._inlet = Inlet(self._outlet, self.groups)
+        self._inlet = ReceiveSide(self._outlet, self.groups)
         self._connections = Connections(self._outlet, connected_mode) if connected_mode is not None else None
         self._up = False  # ADMIN_UP
         self._running = False  # OPER_UP

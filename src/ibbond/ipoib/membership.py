@@ -2,9 +2,9 @@
 
 Read first: RFC 4391 sections 5 and 10, and Linux' `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
 that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. Where the subnet has no
-room for more groups, all that were refused share one such back-off (`no_room`). One thing is better than in Linux:
-when the subnet manager asks everybody to register again, groups are joined again without being left, so that nothing
-is lost while it answers. Only `want_only`, `renew`, `collect`, `superseded` and `stop` look at all groups.
+room for more groups, all that were refused share one such back-off (`refused_groups`). One thing is better than in
+Linux: when the subnet manager asks everybody to register again, groups are joined again without being left, so that
+nothing is lost while it answers. Only `want_only`, `renew`, `collect`, `superseded` and `stop` look at all groups.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 
 from ibbond.errors import Malformed
 from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
-from ibbond.ipoib.no_room import NoRoom
-from ibbond.ipoib.outlet import SUPERSEDED, Outlet, Packet, Path
 from ibbond.ipoib.queries import Join, Leave, Queries
+from ibbond.ipoib.refused_groups import RefusedGroups
+from ibbond.ipoib.transmit import SUPERSEDED, Packet, Path, TransmitSide
 from ibbond.machine import SECOND, Deadlines
 from ibbond.verbs.verbs import FIRST_MLID, MULTICAST_QPN, PortState
 from ibbond.wire.mad import Method
@@ -75,14 +75,14 @@ class Group:
 class Membership:
     """Which groups the interface is in. `begin` and `stop` bracket the time in which the port may be used."""
 
-    def __init__(self, outlet: Outlet, queries: Queries) -> None:
+    def __init__(self, outlet: TransmitSide, queries: Queries) -> None:
         self._outlet = outlet
         self._queries = queries
         self._groups: dict[bytes, Group] = {}
         self._sent_to: OrderedDict[bytes, int] = OrderedDict()  # groups only sent to, and their use when last looked at
         self._next: dict[bytes, None] = {}  # to be asked for as soon as that is possible
         self._retries: Deadlines[bytes] = Deadlines()  # back-offs of single groups
-        self._no_room = NoRoom()
+        self._no_room = RefusedGroups()
         self.broadcast: Group | None = None
         self.record: McMemberRecord | None = None  # the broadcast group's answer: the parameters of the link
 

@@ -7,14 +7,14 @@ the limit, in connected mode 65520 bytes is one for all.
 from __future__ import annotations
 
 from ibbond.ipoib.events import InterfaceEffect, MtuIs
-from ibbond.ipoib.outlet import Outlet
+from ibbond.ipoib.transmit import TransmitSide
 from ibbond.wire.ipoib import CONNECTED_MTU
 
 
 class Mtu:
     """`connected` is the interface's mode; `asked` an administrator's choice below what the link carries."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: TransmitSide) -> None:
         self._outlet = outlet
         self.connected = False
         self.asked: int | None = None

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from ibbond.ipoib.connected import Connections
 from ibbond.ipoib.events import InterfaceEffect, PathsChanged
 from ibbond.ipoib.membership import Membership
-from ibbond.ipoib.outlet import SUPERSEDED, Outlet, Packet, Path
 from ibbond.ipoib.queries import AskPath, Queries
+from ibbond.ipoib.transmit import SUPERSEDED, Packet, Path, TransmitSide
 from ibbond.machine import SECOND
 from ibbond.wire.hwaddr import RC_SUPPORTED
 from ibbond.wire.mad import Method
@@ -72,7 +72,7 @@ class Paths:
     peer's failover the old path is used until the stack forgets the neighbour.
     """
 
-    def __init__(self, outlet: Outlet, queries: Queries, groups: Membership, old: StackNeighbours | None) -> None:
+    def __init__(self, outlet: TransmitSide, queries: Queries, groups: Membership, old: StackNeighbours | None) -> None:
         self.connections: Connections | None = None  # in connected mode
         self._outlet = outlet
         self._queries = queries

@@ -29,8 +29,8 @@ from ibbond.host import capabilities, descriptors, namespace
 from ibbond.host.capture import Captures
 from ibbond.host.listener_keeper import Keeper
 from ibbond.host.loop import LiveLoop
+from ibbond.host.named_namespaces import pin_name, pinned
 from ibbond.host.namespace import Space
-from ibbond.host.pins import pin_name, pinned
 from ibbond.host.priority import raise_priority
 from ibbond.host.privilege import become_able
 from ibbond.lab.control.requests import Requests

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ibbond.errors import Refused
 from ibbond.host import notification, tun
-from ibbond.host.pins import PINS
+from ibbond.host.named_namespaces import PINS
 from ibbond.host.priority import NICE
 from ibbond.host.privilege import SUBUID, map_commands, may_make_namespaces, subordinate_ids
-from ibbond.lab.able import why_not_live
+from ibbond.lab.prerequisites import why_not_live
 from ibbond.sysfs import mount as sysfs
 from ibbond.tools.infiniband_tools import SYSTEM_FOLDERS, library
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ibbond.machine import MS
-from ibbond.stack.events import DeviceAppeared, DeviceVanished, Happened, NetworkEffect
+from ibbond.stack.events import DeviceAppeared, DeviceVanished, NetworkEffect, TraceEvent
 
 Item = dict[str, object]
 KEPT = 5_000
@@ -38,12 +38,12 @@ class Journal:
     def hear(self, at: int, effect: NetworkEffect) -> None:
         """A listener of the live loop."""
         match effect:
-            case Happened("log", where, detail):
+            case TraceEvent("log", where, detail):
                 host = where.partition("/")[0]
                 self.logs.setdefault(host, deque(maxlen=LOGGED)).append(f"{where}: {detail}")
                 if detail.startswith(("warning: ", "error: ")):
                     self.note(at, "log", where, detail)
-            case Happened(what, where, detail):
+            case TraceEvent(what, where, detail):
                 self.note(at, what, self._people(where), detail)
             case DeviceAppeared(host, device):
                 self.note(at, "device", f"{host}/{device}", "appeared")

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, result_of
 from ibbond.errors import Refused
 from ibbond.host import namespace
-from ibbond.host.pins import pinned
+from ibbond.host.named_namespaces import pinned
 from ibbond.host.priority import raise_priority
 from ibbond.lab.state import NOT_OURS, Files, Wish, in_runtime_directory
 from ibbond.topology.load import parse

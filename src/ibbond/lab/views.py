@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ibbond.abi.device_tree import DeviceTree
 from ibbond.backend.contract import Files
-from ibbond.backend.own import facts_of
+from ibbond.backend.emulated import facts_of
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import Space
 from ibbond.stack.events import AttributeChanged, NetworkEffect
@@ -30,7 +30,7 @@ class Views:
     def open(
         self, spaces: Mapping[str, Space], backend: Callable[[str], Files], adapters: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """Begin to mount the view of every host; `adapters` as in `backend.own.facts_of`, by host."""
+        """Begin to mount the view of every host; `adapters` as in `backend.emulated.facts_of`, by host."""
         backends = {name: backend(name) for name in spaces}
         self._opening = threading.Thread(target=lambda: self._open(spaces, backends, adapters), name="sysfs views")
         self._opening.start()

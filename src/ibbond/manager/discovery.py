@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ibbond.errors import Malformed
-from ibbond.manager.conversation import Answers, Ask
+from ibbond.manager.smp_client import SmpRequest, SmpResponses
 from ibbond.verbs.verbs import PortState
 from ibbond.wire.mad import Status
 from ibbond.wire.port_info import PhysicalState, PortInfo
@@ -86,10 +86,10 @@ class _Step:
 
 
 NOWHERE: PortKey = (0, 0)
-Asking = Generator[Sequence[Ask], Answers, None]
+Asking = Generator[Sequence[SmpRequest], SmpResponses, None]
 
 
-def discover(known: SubnetMap) -> Generator[Sequence[Ask], Answers, SubnetMap]:
+def discover(known: SubnetMap) -> Generator[Sequence[SmpRequest], SmpResponses, SubnetMap]:
     """Find every node that directed routes reach from here, trusting `known` where nothing changed; gives the map.
 
     The new map takes over nodes of `known`, which must not be used afterwards.
@@ -134,7 +134,7 @@ class _Search:
                 port.path, port.fresh = step.path, False
             elif guid not in self.found.nodes:
                 first.setdefault(guid, step)
-        answers = yield [Ask(step.path, SmpAttribute.SWITCH_INFO) for step in first.values()]
+        answers = yield [SmpRequest(step.path, SmpAttribute.SWITCH_INFO) for step in first.values()]
         for (guid, step), answer in zip(first.items(), answers, strict=True):
             data = asked(answer)
             if data is None:
@@ -148,9 +148,11 @@ class _Search:
         for step in steps:
             self._link(step, step.expected or NOWHERE)
 
-    def _meet(self, steps: Sequence[_Step]) -> Generator[Sequence[Ask], Answers, list[tuple[SeenNode, SeenPort]]]:
+    def _meet(
+        self, steps: Sequence[_Step]
+    ) -> Generator[Sequence[SmpRequest], SmpResponses, list[tuple[SeenNode, SeenPort]]]:
         """Ask the unknown who they are; the adapter ports among them must be described."""
-        answers = yield [Ask(step.path, SmpAttribute.NODE_INFO) for step in steps]
+        answers = yield [SmpRequest(step.path, SmpAttribute.NODE_INFO) for step in steps]
         ports: list[tuple[SeenNode, SeenPort]] = []
         for step, answer in zip(steps, answers, strict=True):
             info = _node_info(asked(answer))
@@ -166,11 +168,11 @@ class _Search:
 
     def _describe(self, ports: Sequence[tuple[SeenNode, SeenPort]]) -> Asking:
         """Read the adapter ports; one that falls silent now is left out."""
-        asks: list[Ask] = []
+        asks: list[SmpRequest] = []
         for _, port in ports:
-            asks.append(Ask(port.path, SmpAttribute.NODE_DESCRIPTION))
-            asks.append(Ask(port.path, SmpAttribute.PORT_INFO, port.number))
-            asks.append(Ask(port.path, SmpAttribute.PKEY_TABLE))
+            asks.append(SmpRequest(port.path, SmpAttribute.NODE_DESCRIPTION))
+            asks.append(SmpRequest(port.path, SmpAttribute.PORT_INFO, port.number))
+            asks.append(SmpRequest(port.path, SmpAttribute.PKEY_TABLE))
         answers = iter((yield asks))
         for node, port in ports:
             description, info, pkeys = asked(next(answers)), asked(next(answers)), asked(next(answers))
@@ -187,20 +189,22 @@ class _Search:
         """Read those switches that are new or have changed: clear PortStateChange first, so that no change hides."""
         new = [node for node in switches if node.switch is None]
         attributes = (SmpAttribute.NODE_DESCRIPTION, SmpAttribute.SWITCH_INFO)
-        answers = yield [Ask(node.path, attribute) for node in new for attribute in attributes]
+        answers = yield [SmpRequest(node.path, attribute) for node in new for attribute in attributes]
         for node, description, info in zip(new, answers[::2], answers[1::2], strict=True):
             text, data = asked(description), asked(info)
             node.description = _text(text) if text is not None else ""
             node.switch = SwitchInfo.parse(data) if data is not None else None
             self.found.incomplete = self.found.incomplete or data is None
         changed = [node for node in switches if node.switch is not None and node.switch.port_state_change]
-        yield [Ask(node.path, SmpAttribute.SWITCH_INFO, 0, node.switch.pack()) for node in changed if node.switch]
+        yield [
+            SmpRequest(node.path, SmpAttribute.SWITCH_INFO, 0, node.switch.pack()) for node in changed if node.switch
+        ]
         for node in changed:
             assert node.switch is not None
             node.switch = replace(node.switch, port_state_change=False)
         stale = list({node.guid: node for node in [*new, *changed]}.values())
         answers = yield [
-            Ask(node.path, SmpAttribute.PORT_INFO, number)
+            SmpRequest(node.path, SmpAttribute.PORT_INFO, number)
             for node in stale
             for number in range(node.info.port_count + 1)
         ]

@@ -14,10 +14,10 @@ from functools import partial
 
 from ibbond.errors import Malformed
 from ibbond.machine import SECOND, earliest
-from ibbond.manager.conversation import TRANSACTION_BASE, Conversation, Task, directed
 from ibbond.manager.directory import Directory
 from ibbond.manager.groups import Groups
 from ibbond.manager.reliable_answers import ReliableAnswers
+from ibbond.manager.smp_client import TRANSACTION_BASE, SmpClient, Task, directed
 from ibbond.manager.standby import StandbyWatch, Verdict
 from ibbond.manager.subnet_administrator import Answer, SubnetAdministrator
 from ibbond.manager.subnet_config import SubnetConfig
@@ -58,7 +58,7 @@ class SubnetManager:
         self._watch = StandbyWatch(timing, rank)
         self._poll = 0  # the transaction of the last question to the master
         self._tables = ReliableAnswers()
-        self._conversation = Conversation(timing.smp_timeout_ns, timing.smp_tries, timing.smps_at_once)
+        self._conversation = SmpClient(timing.smp_timeout_ns, timing.smp_tries, timing.smps_at_once)
         self._jobs: deque[Callable[[], Task]] = deque()
         self._requests: deque[tuple[int, ManagementDatagram, SaMad]] = deque()
         self._begun = (0, 0)  # the moment at which jobs were begun last, and how many

@@ -11,12 +11,12 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from ibbond.manager.conversation import Answers, Ask, Task
+from ibbond.manager.attachments import Attachments
 from ibbond.manager.directory import Directory, EndPort
 from ibbond.manager.discovery import PortKey, SeenNode, SeenPort, SubnetMap, asked, discover
 from ibbond.manager.groups import Group, Groups
 from ibbond.manager.routing import Graph, Tree, choose_root, linear_tables, multicast_masks, spanning_tree
-from ibbond.manager.seats import Seats
+from ibbond.manager.smp_client import SmpRequest, SmpResponses, Task
 from ibbond.manager.subnet_config import SubnetConfig
 from ibbond.verbs.verbs import FIRST_MLID, PortState
 from ibbond.wire.gid import DEFAULT_GID_PREFIX
@@ -70,7 +70,7 @@ class Sweeper:
         self._linear: dict[int, dict[int, bytes]] = {}  # switch -> block -> what was written
         self._masks: dict[int, dict[int, int]] = {}  # switch -> MLID -> what was written
         self._trees: dict[int, Tree] = {}
-        self._seats: dict[int, Seats] = {}  # by MLID
+        self._seats: dict[int, Attachments] = {}  # by MLID
         self._trusted = SubnetMap()  # the last map, where it is known to be complete
         self._failed = False  # a table could not be written
         self._register_all = False
@@ -100,7 +100,7 @@ class Sweeper:
         for node in self._switches:
             self._distrust(node)
 
-    def sweep(self) -> Generator[Sequence[Ask], Answers, Change]:
+    def sweep(self) -> Generator[Sequence[SmpRequest], SmpResponses, Change]:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()
         ends = found.end_ports()
@@ -130,13 +130,13 @@ class Sweeper:
         self._trusted = SubnetMap() if change.again else found
         return change
 
-    def _rivals(self, ends: Ends) -> Generator[Sequence[Ask], Answers, list[tuple[SeenPort, bool]]]:
+    def _rivals(self, ends: Ends) -> Generator[Sequence[SmpRequest], SmpResponses, list[tuple[SeenPort, bool]]]:
         """Other masters, and whether each is better: the higher priority stays, then the lower GUID (14.4.1).
 
         Two subnets that were joined have two.
         """
         others = [port for _, port in ends if port.info.capability_mask & IS_SM and port.guid != self._guid]
-        answers = yield [Ask(port.path, SmpAttribute.SM_INFO) for port in others]
+        answers = yield [SmpRequest(port.path, SmpAttribute.SM_INFO) for port in others]
         rivals: list[tuple[SeenPort, bool]] = []
         for port, answer in zip(others, answers, strict=True):
             data = asked(answer)
@@ -148,11 +148,11 @@ class Sweeper:
     def _hand_over(self, better: SeenPort) -> Task:
         """Tell the other master that this one yields: what it has written since is for the other to write anew."""
         info = SmInfo(self._guid, 0, self._config.priority, SmState.MASTER)
-        yield [Ask(better.path, SmpAttribute.SM_INFO, SmControl.HANDOVER, info.pack(), better.info.m_key)]
+        yield [SmpRequest(better.path, SmpAttribute.SM_INFO, SmControl.HANDOVER, info.pack(), better.info.m_key)]
 
-    def look(self) -> Generator[Sequence[Ask], Answers, bool]:
+    def look(self) -> Generator[Sequence[SmpRequest], SmpResponses, bool]:
         """A light sweep: True when a switch is silent or says that one of its ports changed."""
-        answers = yield [Ask(switch.path, SmpAttribute.SWITCH_INFO) for switch in self._switches]
+        answers = yield [SmpRequest(switch.path, SmpAttribute.SWITCH_INFO) for switch in self._switches]
         seen = [asked(answer) for answer in answers]
         return any(data is None or SwitchInfo.parse(data).port_state_change for data in seen)
 
@@ -184,8 +184,8 @@ class Sweeper:
             been_off = 0 in node.ports and node.ports[0].info.lid == 0
             if been_off or node.guid not in self._directory.map.nodes:
                 self._distrust(node)
-        ports: list[tuple[SeenPort, Ask]] = []
-        others: list[Ask] = []
+        ports: list[tuple[SeenPort, SmpRequest]] = []
+        others: list[SmpRequest] = []
         for node, port in ends:
             wanted = self._wanted(found, node, port)
             if wanted is not None:
@@ -210,7 +210,7 @@ class Sweeper:
         used = node.switch.linear_top // LIDS_PER_BLOCK if node.switch is not None else 0
         self._linear[node.guid] = dict.fromkeys(range(used + 1), UNKNOWN)
 
-    def _switch_asks(self, node: SeenNode) -> list[Ask]:
+    def _switch_asks(self, node: SeenNode) -> list[SmpRequest]:
         if node.switch is None:
             return []
         top = self._groups.mlids.top or FIRST_MLID
@@ -225,7 +225,7 @@ class Sweeper:
         if info == node.switch:
             return []
         node.switch = info
-        return [Ask(node.path, SmpAttribute.SWITCH_INFO, 0, info.pack())]
+        return [SmpRequest(node.path, SmpAttribute.SWITCH_INFO, 0, info.pack())]
 
     def _wanted(self, found: SubnetMap, node: SeenNode, port: SeenPort) -> PortInfo | None:
         """What an end port must be told; None when it is as it should be."""
@@ -251,13 +251,13 @@ class Sweeper:
             client_reregister=register,
         )
 
-    def _pkey_asks(self, port: SeenPort) -> list[Ask]:
+    def _pkey_asks(self, port: SeenPort) -> list[SmpRequest]:
         wanted = self._config.pkeys.get(port.guid, (DEFAULT_PKEY,))
         table = (*wanted, *[0] * (PKEYS_PER_BLOCK - len(wanted)))
         if table == port.pkeys:
             return []
         port.pkeys = table
-        return [Ask(port.path, SmpAttribute.PKEY_TABLE, 0, Block16(table).pack())]
+        return [SmpRequest(port.path, SmpAttribute.PKEY_TABLE, 0, Block16(table).pack())]
 
     def _publish(self, found: SubnetMap, seen: Ends) -> Change:
         """Let the administrator see what is there now, and say what came and went."""
@@ -328,7 +328,7 @@ class Sweeper:
         ends = self._directory.ends.values()
         homes = {end.lid: end.home for end in ends if end.lid and end.home is not None and end.home[0] in self._graph}
         tables = linear_tables(self._graph, homes)
-        asks: list[Ask] = []
+        asks: list[SmpRequest] = []
         for switch, table in tables.items():
             known = self._linear.setdefault(switch, {})
             path = self._directory.map.nodes[switch].path
@@ -340,7 +340,7 @@ class Sweeper:
                 entries = bytes(row[block * LIDS_PER_BLOCK : (block + 1) * LIDS_PER_BLOCK])
                 if known.get(block, BLANK) != entries:
                     known[block] = entries
-                    asks.append(Ask(path, SmpAttribute.LINEAR_FORWARDING_TABLE, block, entries))
+                    asks.append(SmpRequest(path, SmpAttribute.LINEAR_FORWARDING_TABLE, block, entries))
         yield from self._write(asks)
 
     def write_groups(self, groups: Sequence[Group]) -> Task:
@@ -367,7 +367,7 @@ class Sweeper:
             yield from self._write(self._mask_asks(shared))
         yield from self._write(self._mask_asks(wanted))
 
-    def _raised_tops(self) -> list[Ask]:
+    def _raised_tops(self) -> list[SmpRequest]:
         """Switches know how far their tables are used before they are: the next manager clears what it finds there."""
         top = self._groups.mlids.top
         short = [node for node in self._switches if node.switch is not None and node.switch.multicast_top < top]
@@ -376,7 +376,7 @@ class Sweeper:
     def _group_masks(self, group: Group) -> dict[int, int]:
         seats = self._seats.get(group.mlid)
         if seats is None:
-            seats = self._seats[group.mlid] = Seats()
+            seats = self._seats[group.mlid] = Attachments()
         seats.update(group.members, self._directory.ends, self._graph)
         if not seats.counts:
             self._trees.pop(group.mlid, None)
@@ -391,9 +391,9 @@ class Sweeper:
             masks[switch] = masks.get(switch, 0) | mask
         return masks
 
-    def _mask_asks(self, wanted: dict[int, dict[int, int]]) -> list[Ask]:
+    def _mask_asks(self, wanted: dict[int, dict[int, int]]) -> list[SmpRequest]:
         """The block writes that make these masks true, remembered as done."""
-        asks: list[Ask] = []
+        asks: list[SmpRequest] = []
         for node in self._switches:
             fresh = node.guid not in self._masks
             known = self._masks.setdefault(node.guid, {})
@@ -415,10 +415,12 @@ class Sweeper:
                 first, shift = FIRST_MLID + block * MLIDS_PER_BLOCK, position * PORTS_PER_POSITION
                 row = tuple(known.get(mlid, 0) >> shift & 0xFFFF for mlid in range(first, first + MLIDS_PER_BLOCK))
                 modifier = position << 28 | block
-                asks.append(Ask(node.path, SmpAttribute.MULTICAST_FORWARDING_TABLE, modifier, Block16(row).pack()))
+                asks.append(
+                    SmpRequest(node.path, SmpAttribute.MULTICAST_FORWARDING_TABLE, modifier, Block16(row).pack())
+                )
         return asks
 
-    def _write(self, asks: Sequence[Ask]) -> Task:
+    def _write(self, asks: Sequence[SmpRequest]) -> Task:
         """Write tables; a switch that did not take one is written anew by the sweep that its silence brings."""
         answers = yield asks
         silent = {ask.path for ask, answer in zip(asks, answers, strict=True) if asked(answer) is None}
@@ -434,11 +436,11 @@ def _keys_of(table: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(pkey for pkey in table if pkey)
 
 
-def _set_port(port: SeenPort, wanted: PortInfo) -> Ask:
-    return Ask(port.path, SmpAttribute.PORT_INFO, port.number, wanted.pack(), port.info.m_key)
+def _set_port(port: SeenPort, wanted: PortInfo) -> SmpRequest:
+    return SmpRequest(port.path, SmpAttribute.PORT_INFO, port.number, wanted.pack(), port.info.m_key)
 
 
-def _open_ask(found: SubnetMap, key: PortKey, port: SeenPort, state: PortState) -> Ask:
+def _open_ask(found: SubnetMap, key: PortKey, port: SeenPort, state: PortState) -> SmpRequest:
     mtu = _link_mtu(found, key)
     return _set_port(port, port.info.unchanged().changed(state=state, neighbor_mtu=mtu))
 

@@ -47,7 +47,7 @@ class AddressOrigin(enum.IntEnum):
     SET = 3
 
 
-class Notice(enum.Enum):
+class NetdevEvent(enum.Enum):
     """What a namespace tells its listeners (netdevice notifiers); those marked may be vetoed by raising `Refused`."""
 
     REGISTER = enum.auto()
@@ -166,10 +166,10 @@ class Device:
         """Running with carrier: what bonding's monitor asks of a member."""
         return self.up and self.carrier
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: NetdevEvent) -> None:
         """Have the namespace's listeners hear of a change; a listener may veto those notices that say so."""
         if self.namespace is not None:
-            self.namespace.tell(notice, self)
+            self.namespace.notify(notice, self)
 
     def open(self) -> None:
         """Set the device administratively up (`dev_open`); nothing to do when it is. The driver may refuse."""
@@ -177,8 +177,8 @@ class Device:
             return
         self.driver.open(self)
         self.flags |= Flags.UP
-        self.tell(Notice.RX_MODE)
-        self.tell(Notice.UP)
+        self.notify(NetdevEvent.RX_MODE)
+        self.notify(NetdevEvent.UP)
 
     def close(self) -> None:
         """Set the device administratively down (`dev_close`)."""
@@ -186,13 +186,13 @@ class Device:
             return
         self.driver.close(self)
         self.flags &= ~Flags.UP
-        self.tell(Notice.DOWN)
+        self.notify(NetdevEvent.DOWN)
 
     def set_carrier(self, carrier: bool) -> None:
         if self.carrier != carrier:
             self.carrier = carrier
             self.had_carrier = self.had_carrier or carrier
-            self.tell(Notice.CHANGE)
+            self.notify(NetdevEvent.CHANGE)
 
     def set_mtu(self, mtu: int) -> None:
         """Change the MTU (`dev_set_mtu`); the device's limits (EINVAL) or its driver may refuse."""
@@ -206,7 +206,7 @@ class Device:
             )
         self.driver.check_mtu(self, mtu)
         self.mtu = mtu
-        self.tell(Notice.CHANGEMTU)
+        self.notify(NetdevEvent.CHANGEMTU)
 
     def set_address(self, address: bytes, origin: AddressOrigin) -> None:
         """Change the hardware address (`dev_set_mac_address`); the driver or a listener may refuse.
@@ -220,11 +220,11 @@ class Device:
                 fix="Use fail_over_mac active, which leaves the members' addresses alone",
                 code=errno.EOPNOTSUPP,
             )
-        self.tell(Notice.PRE_CHANGEADDR)
+        self.notify(NetdevEvent.PRE_CHANGEADDR)
         self.driver.check_address(self, address)
         self.address = address
         self.address_origin = origin
-        self.tell(Notice.CHANGEADDR)
+        self.notify(NetdevEvent.CHANGEADDR)
 
     def add_multicast(self, address: bytes) -> None:
         """One user more of a link-layer multicast address (`dev_mc_add`)."""
@@ -238,7 +238,7 @@ class Device:
     def rx_mode_changed(self) -> None:
         """`__dev_set_rx_mode`: a device that is down is told when it is opened."""
         if self.up:
-            self.tell(Notice.RX_MODE)
+            self.notify(NetdevEvent.RX_MODE)
 
     def count_promiscuous(self, users: int) -> None:
         """So many users more (or less) want every frame (`dev_set_promiscuity`)."""
@@ -262,4 +262,4 @@ class Device:
         assert users >= 0, f"{self.name}: more users of {flag.name} went than came"
         if bool(self.flags & flag) != (users > 0):
             self.flags ^= flag
-            self.tell(Notice.RX_FLAGS)
+            self.notify(NetdevEvent.RX_FLAGS)

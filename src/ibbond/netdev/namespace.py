@@ -1,17 +1,17 @@
 """The devices of one host, by name, and who hears when one of them changes.
 
 Read first: `register_netdevice` and the netdevice notifier chain of `net/core/dev.c`. Listeners are called in the order
-in which they subscribed; a listener vetoes a notice by raising `Refused`, where `Notice` says that it may.
+in which they subscribed; a listener vetoes a notice by raising `Refused`, where `NetdevEvent` says that it may.
 """
 
 import errno
 from collections.abc import Callable, Iterator
 
 from ibbond.errors import Refused
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device, NetdevEvent
 
 IFNAMSIZ = 16  # bytes of a name with the zero at its end
-Listener = Callable[[Notice, Device], None]
+Listener = Callable[[NetdevEvent, Device], None]
 
 
 class Namespace:
@@ -25,7 +25,7 @@ class Namespace:
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
-    def tell(self, notice: Notice, device: Device) -> None:
+    def notify(self, notice: NetdevEvent, device: Device) -> None:
         for listener in self._listeners:
             listener(notice, device)
 
@@ -37,10 +37,10 @@ class Namespace:
         self._next_ifindex = max(self._next_ifindex, device.ifindex) + 1
         device.namespace = self
         self._devices[device.name] = device
-        self.tell(Notice.REGISTER, device)
+        self.notify(NetdevEvent.REGISTER, device)
 
     def unregister(self, device: Device) -> None:
-        self.tell(Notice.UNREGISTER, device)
+        self.notify(NetdevEvent.UNREGISTER, device)
         device.close()
         del self._devices[device.name]
         device.namespace = None
@@ -54,7 +54,7 @@ class Namespace:
         name = self.free_name(name)
         self._devices = {name if key == device.name else key: value for key, value in self._devices.items()}
         device.name = name
-        self.tell(Notice.CHANGENAME, device)
+        self.notify(NetdevEvent.CHANGENAME, device)
 
     def free_name(self, name: str) -> str:
         """`dev_get_valid_name`: a name that no device has (EEXIST), `%d` in it replaced by the first free number.

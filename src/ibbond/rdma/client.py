@@ -32,7 +32,7 @@ from ibbond.rdma.messages import (
     parse,
     too_large,
 )
-from ibbond.rdma_cm.events import RdmaNews, RdmaRequest, WorkOver
+from ibbond.rdma_cm.events import RdmaCmEvent, RdmaRequest, WorkCompleted
 
 AT_ONCE = 64  # requests in one packet
 Answer = Registered | Settled | NotDone
@@ -49,7 +49,7 @@ class Context:
             self._sock.close()
             why = error.strerror or str(error)
             raise Refused("no RDMA here", why=why, fix="Run this inside a lab host (ibbond lab exec)") from None
-        self._heard: deque[RdmaNews | WorkOver | Refused] = deque()
+        self._heard: deque[RdmaCmEvent | WorkCompleted | Refused] = deque()
         self._questions = 0
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Context:
                 self._heard.remove(heard)
                 raise heard
 
-    def poll(self, timeout: float | None) -> RdmaNews | WorkOver | None:
+    def poll(self, timeout: float | None) -> RdmaCmEvent | WorkCompleted | None:
         """The next event or completion; None when `timeout` seconds have passed without one."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self._heard:
@@ -165,7 +165,7 @@ class Context:
         for message in parse(raw):
             if isinstance(message, NotDone) and message.question < 0:
                 self._heard.append(_refusal(message))
-            elif isinstance(message, RdmaNews | WorkOver):
+            elif isinstance(message, RdmaCmEvent | WorkCompleted):
                 self._heard.append(message)
             elif isinstance(message, Registered | Settled | NotDone):
                 answers.append(message)

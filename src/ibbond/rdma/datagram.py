@@ -28,13 +28,13 @@ from ibbond.rdma_cm.events import (
     Listen,
     MakeQueuePair,
     PostWork,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
     RdmaRequest,
     Reject,
     ResolveAddress,
     ResolveRoute,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.wire.cm import RejectReason
@@ -176,8 +176,8 @@ class Endpoint:
         waits = (at for way in self._ways.values() for at in (way.again_at, way.probe_at) if at is not None)
         return min(waits, default=None)
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
-        if isinstance(news, RdmaNews) and news.kind is RdmaKind.CONNECT_REQUEST:
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(news, RdmaCmEvent) and news.kind is RdmaKind.CONNECT_REQUEST:
             return self._requested(now, news)
         for way in self._ways.values():
             if way.id == news.id:
@@ -194,8 +194,8 @@ class Endpoint:
         self._next_id += 1
         return [ResolveAddress(way.id, way.destination, self.port, timeout_ms=1000)]
 
-    def _of_way(self, now: int, way: _Way, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
-        if isinstance(news, WorkOver):
+    def _of_way(self, now: int, way: _Way, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(news, WorkCompleted):
             done = news.completion
             if done.status is not Status.SUCCESS:
                 return self._broken(now, way)
@@ -294,7 +294,7 @@ class Endpoint:
 
     # --- receiving
 
-    def _requested(self, now: int, news: RdmaNews) -> list[RdmaRequest]:
+    def _requested(self, now: int, news: RdmaCmEvent) -> list[RdmaRequest]:
         """A sender connects, perhaps again: then its older connection is over, and nothing of that counts any more."""
         hello = _marked(HELLO, news.private)
         if hello is None:
@@ -319,8 +319,8 @@ class Endpoint:
         away = {name: source.left_at for name, source in self._sources.items() if source.id < 0}
         return self._sources.pop(min(away, key=away.__getitem__)).place if away else None
 
-    def _of_source(self, now: int, source: _Source, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
-        if isinstance(news, RdmaNews):
+    def _of_source(self, now: int, source: _Source, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(news, RdmaCmEvent):
             return [] if news.kind is RdmaKind.ESTABLISHED else self._leave(now, source)
         done = news.completion
         if done.status is not Status.SUCCESS:
@@ -366,7 +366,7 @@ def _marked(layout: struct.Struct, private: bytes) -> tuple[int, ...] | None:
     return tuple(numbers) if mark == MARK else None
 
 
-def _why(news: RdmaNews) -> str:
+def _why(news: RdmaCmEvent) -> str:
     """In words, why a connection was rejected."""
     if news.status == RejectReason.CONSUMER and len(news.private) >= REFUSAL.size:
         kind, senders = REFUSAL.unpack_from(news.private)

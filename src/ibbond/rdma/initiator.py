@@ -47,12 +47,12 @@ from ibbond.rdma_cm.events import (
     Disconnect,
     MakeQueuePair,
     PostWork,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
     RdmaRequest,
     ResolveAddress,
     ResolveRoute,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
@@ -126,10 +126,10 @@ class Initiator:
         """Breaks after which nothing was written or read any more."""
         return sum(each.first_io_at is None for each in self.recoveries)
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
         if news.id != self._id or self.over:
             return []
-        if isinstance(news, WorkOver):
+        if isinstance(news, WorkCompleted):
             return self._work_over(now, news.completion)
         recovery = self._recovery
         match news.kind:

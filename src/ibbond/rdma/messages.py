@@ -25,13 +25,13 @@ from ibbond.rdma_cm.events import (
     Listen,
     MakeQueuePair,
     PostWork,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
     RdmaRequest,
     Reject,
     ResolveAddress,
     ResolveRoute,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
@@ -83,7 +83,7 @@ class NotDone:
 
 KINDS: tuple[type[DataclassInstance], ...] = (
     *(Listen, ResolveAddress, ResolveRoute, MakeQueuePair, Connect, Accept, Reject, Disconnect, Destroy, PostWork),
-    *(RdmaNews, WorkOver, Work, Receive, Completion, Register, Registered, Settle, Settled, NotDone),
+    *(RdmaCmEvent, WorkCompleted, Work, Receive, Completion, Register, Registered, Settle, Settled, NotDone),
 )
 
 

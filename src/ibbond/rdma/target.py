@@ -37,11 +37,11 @@ from ibbond.rdma_cm.events import (
     Listen,
     MakeQueuePair,
     PostWork,
+    RdmaCmEvent,
     RdmaKind,
-    RdmaNews,
     RdmaRequest,
     Reject,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 
@@ -73,13 +73,13 @@ class Target:
     def deadline(self) -> int | None:
         return None
 
-    def hear(self, now: int, news: RdmaNews | WorkOver) -> list[RdmaRequest]:
+    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
         login = self._login
-        if isinstance(news, RdmaNews) and news.kind is RdmaKind.CONNECT_REQUEST:
+        if isinstance(news, RdmaCmEvent) and news.kind is RdmaKind.CONNECT_REQUEST:
             return self._requested(news)
         if login is None or news.id != login.id:
             return []
-        if isinstance(news, RdmaNews):
+        if isinstance(news, RdmaCmEvent):
             if news.kind is RdmaKind.ESTABLISHED:
                 return []
             return self._drop(login)
@@ -92,7 +92,7 @@ class Target:
             return self._fetched(login, done.number)
         return []
 
-    def _requested(self, news: RdmaNews) -> list[RdmaRequest]:
+    def _requested(self, news: RdmaCmEvent) -> list[RdmaRequest]:
         """The session has one connection, its newest; another session begins only when that has none.
 
         Whether the connection of a session that stands in the way is dead, a NOP-In (RFC 7143, 11.19) finds out.

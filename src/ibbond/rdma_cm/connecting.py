@@ -197,18 +197,18 @@ class Connecting:
         one = self._ids.of_local(local_id)
         if one is not None:
             one.state = IdState.CONNECTED
-            self._ids.tell(one, RdmaKind.ESTABLISHED)
+            self._ids.notify(one, RdmaKind.ESTABLISHED)
 
     def _timewait_exit(self, local_id: int) -> None:
         one = self._ids.of_local(local_id)
         if one is not None and one.program_qpn is not None:
-            self._ids.tell(one, RdmaKind.TIMEWAIT_EXIT)
+            self._ids.notify(one, RdmaKind.TIMEWAIT_EXIT)
 
     def _ended(self, local_id: int, kind: RdmaKind, status: int, private: bytes = b"") -> None:
         one = self._ids.of_local(local_id)
         if one is not None:
             self._over(one)
-            self._ids.tell(one, kind, status, private)
+            self._ids.notify(one, kind, status, private)
 
     def _over(self, one: RdmaId) -> None:
         """However connecting or the connection has ended: nothing stays posted."""
@@ -230,7 +230,7 @@ class Connecting:
         self._ids.has_local(one, local_id)
         private = request.private[RdmaIpHeader.LAYOUT.size :]
         peer = str(ip_address(header.source))
-        self._ids.tell(one, RdmaKind.CONNECT_REQUEST, private=private, listener=listener.number, detail=peer)
+        self._ids.notify(one, RdmaKind.CONNECT_REQUEST, private=private, listener=listener.number, detail=peer)
 
     def _destination(self, port: str, request: Req) -> tuple[RdmaId, Device, RdmaIpHeader] | None:
         service = rdma_cm_port(request.service_id)
@@ -263,7 +263,7 @@ class Connecting:
             return
         one.reply = reply
         if one.qpn is None:
-            self._ids.tell(one, RdmaKind.CONNECT_RESPONSE, private=reply.private)
+            self._ids.notify(one, RdmaKind.CONNECT_RESPONSE, private=reply.private)
             return
         self._subnet.connect_reliable(
             one.port,
@@ -283,7 +283,7 @@ class Connecting:
         )
         self._send(self._manager.ready(local_id))
         one.state = IdState.CONNECTED
-        self._ids.tell(one, RdmaKind.ESTABLISHED, private=reply.private)
+        self._ids.notify(one, RdmaKind.ESTABLISHED, private=reply.private)
 
     def _ack_timeout(self, one: RdmaId) -> int:
         """As wished for; else of the path (`cma_set_ack_timeout`, `cm_ack_timeout`)."""

@@ -134,7 +134,7 @@ class RdmaKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class RdmaNews:
+class RdmaCmEvent:
     """What a program hears of an id. `status` is an errno or, when REJECTED, the reason of the REJ.
 
     For a CONNECT_REQUEST `id` is new and `listener` is the id that listens; `private` are the peer's bytes and `detail`
@@ -150,7 +150,7 @@ class RdmaNews:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkOver:
+class WorkCompleted:
     """A work request of the id's queue pair is over."""
 
     id: int
@@ -166,7 +166,7 @@ class RdmaCall:
 
 
 @dataclass(frozen=True, slots=True)
-class RdmaGone:
+class RdmaUserClosed:
     """Event for a host: a program has ended; its connections end with it."""
 
     user: int
@@ -178,4 +178,4 @@ class RdmaEvent:
 
     host: str
     user: int
-    news: RdmaNews | WorkOver
+    news: RdmaCmEvent | WorkCompleted

@@ -15,7 +15,7 @@ from ibbond.errors import Refused
 from ibbond.fabric.events import FailQueuePair
 from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
-from ibbond.rdma_cm.events import ARRIVED_IDS, Connect, RdmaEvent, RdmaKind, RdmaNews
+from ibbond.rdma_cm.events import ARRIVED_IDS, Connect, RdmaCmEvent, RdmaEvent, RdmaKind
 from ibbond.rdma_cm.host import RdmaHost
 from ibbond.verbs.memory import ProtectionDomain
 from ibbond.wire.cm import Rep, Req
@@ -173,7 +173,7 @@ class RdmaIds:
     def adapter(self, port: str) -> str:
         return self._subnet.port(port).node.name
 
-    def tell(
+    def notify(
         self,
         one: RdmaId,
         kind: RdmaKind,
@@ -184,7 +184,7 @@ class RdmaIds:
         detail: str = "",
     ) -> None:
         """The id's program hears this."""
-        news = RdmaNews(one.number, kind, status, private, listener, detail)
+        news = RdmaCmEvent(one.number, kind, status, private, listener, detail)
         self._host.notify(RdmaEvent(self._host.name, one.user, news))
 
 

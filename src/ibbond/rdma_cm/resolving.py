@@ -40,7 +40,7 @@ class Resolving:
         one.service_port, one.destination, one.record = wish.port, destination, None
         if device is None or not device.usable or len(device.address) != 20:
             one.state = IdState.IDLE
-            self._ids.tell(one, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
+            self._ids.notify(one, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
             return
         one.device, one.source = device.name, host.source_for(device.name, destination)
         one.state = IdState.RESOLVING_ADDRESS
@@ -65,10 +65,10 @@ class Resolving:
                 record = PathRecord.parse(answer.data)
                 if answer.status != SaStatus.OK or not record.dlid:
                     one.state = IdState.ADDRESS_RESOLVED
-                    self._ids.tell(one, RdmaKind.ROUTE_ERROR, errno.EHOSTUNREACH)
+                    self._ids.notify(one, RdmaKind.ROUTE_ERROR, errno.EHOSTUNREACH)
                     return
                 one.record, one.state = record, IdState.ROUTE_RESOLVED
-                self._ids.tell(one, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
+                self._ids.notify(one, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
 
     def settle(self, now: int) -> None:
         """Something has happened on the host: a neighbor that somebody waits for may have answered.
@@ -85,7 +85,7 @@ class Resolving:
                 one.due_at = one.ask_at = None
                 route = one.state is IdState.RESOLVING_ROUTE
                 one.state = IdState.ADDRESS_RESOLVED if route else IdState.IDLE
-                self._ids.tell(one, RdmaKind.ROUTE_ERROR if route else RdmaKind.ADDR_ERROR, errno.ETIMEDOUT)
+                self._ids.notify(one, RdmaKind.ROUTE_ERROR if route else RdmaKind.ADDR_ERROR, errno.ETIMEDOUT)
             elif one.ask_at is not None and one.ask_at <= now:
                 self._ask_path(now, one)
 
@@ -102,10 +102,10 @@ class Resolving:
         port = self._ids.port_of(device)
         if port is None:
             one.state = IdState.IDLE
-            self._ids.tell(one, RdmaKind.ADDR_ERROR, errno.ENODEV)
+            self._ids.notify(one, RdmaKind.ADDR_ERROR, errno.ENODEV)
             return
         one.port, one.state = port, IdState.ADDRESS_RESOLVED
-        self._ids.tell(one, RdmaKind.ADDR_RESOLVED, detail=port)
+        self._ids.notify(one, RdmaKind.ADDR_RESOLVED, detail=port)
 
     def _ask_path(self, now: int, one: RdmaId) -> None:
         """`cma_query_ib_route`. The administrator may be silent while it sweeps; it is asked again."""

@@ -30,7 +30,7 @@ from ibbond.rdma_cm.events import (
     Reject,
     ResolveAddress,
     ResolveRoute,
-    WorkOver,
+    WorkCompleted,
 )
 from ibbond.rdma_cm.host import RdmaHost
 from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, need, refused
@@ -151,13 +151,13 @@ class RdmaUsers:
             return
         if completion.operation is Operation.RECEIVE and completion.status is Status.SUCCESS:
             self._connecting.data_arrived(now, one)
-        self._host.notify(RdmaEvent(self._host.name, one.user, WorkOver(one.number, completion)))
+        self._host.notify(RdmaEvent(self._host.name, one.user, WorkCompleted(one.number, completion)))
 
     def failed_over(self, device: Device) -> None:
         """`cma_netdev_callback`: ids on this bond whose stored source address is not the bond's any more hear of it."""
         for one in self._ids:
             if one.device == device.name and one.source_address and one.source_address != device.address:
-                self._ids.tell(one, RdmaKind.ADDR_CHANGE)
+                self._ids.notify(one, RdmaKind.ADDR_CHANGE)
 
     def device_removed(self, port: str) -> None:
         """`cma_process_remove`, for one port of an adapter that is gone: its ids hear it, and can only be destroyed.
@@ -171,7 +171,7 @@ class RdmaUsers:
                 one.state, one.source_address = IdState.REMOVED, b""  # of failovers it hears no more
                 one.due_at = one.ask_at = None
                 self._ids.fail_queue_pair(one)
-                self._ids.tell(one, RdmaKind.DEVICE_REMOVAL, detail=port)
+                self._ids.notify(one, RdmaKind.DEVICE_REMOVAL, detail=port)
 
     def settle(self, now: int) -> None:
         """Something has happened on the host: a neighbor that somebody waits for may have answered."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ibbond.machine import MS
-from ibbond.netdev.device import Device, Flags, Notice
+from ibbond.netdev.device import Device, Flags, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
 from ibbond.replay.segment import Frame
@@ -74,24 +74,24 @@ class KernelIp:
         self._interfaces: dict[Device, Interface] = {}
         namespace.subscribe(self.hear)
 
-    def hear(self, notice: Notice, device: Device) -> None:
+    def hear(self, notice: NetdevEvent, device: Device) -> None:
         match notice:
-            case Notice.REGISTER:
+            case NetdevEvent.REGISTER:
                 self._interfaces[device] = Interface()
                 if device.mtu >= IPV6_MIN_MTU:
                     self._join(device, nd.ALL_NODES)
-            case Notice.UNREGISTER:
+            case NetdevEvent.UNREGISTER:
                 self._interfaces.pop(device, None)
-            case Notice.UP:
+            case NetdevEvent.UP:
                 for group in self._groups(device, 4):
                     self._load(device, group)
                 self._join(device, ALL_HOSTS)
-            case Notice.DOWN:
+            case NetdevEvent.DOWN:
                 self._down(device)
-            case Notice.PRE_TYPE_CHANGE:
+            case NetdevEvent.PRE_TYPE_CHANGE:
                 for group in self._groups(device):
                     self._unload(device, group)
-            case Notice.POST_TYPE_CHANGE:
+            case NetdevEvent.POST_TYPE_CHANGE:
                 for group in self._groups(device):
                     self._load(device, group)
             case _:

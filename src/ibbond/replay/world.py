@@ -37,7 +37,7 @@ from ibbond.bonding.registry import Registry
 from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
 from ibbond.errors import Refused
 from ibbond.machine import MS, earliest
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
 from ibbond.replay.devices import make_device, make_loopback
@@ -222,10 +222,10 @@ class RecordedWorld:
                 self.trace.state(f"{member.name}/state", member.state)
                 self.trace.state(f"{member.name}/link_failure_count", str(member.link_failure_count))
 
-    def _hear(self, notice: Notice, device: Device) -> None:
+    def _hear(self, notice: NetdevEvent, device: Device) -> None:
         """The first thing that leaving a bond does is to make the member a backup, and its files go last."""
         key = f"{device.name}/state"
-        if notice is Notice.CHANGEUPPER and device.master is None and key in self.trace.states:
+        if notice is NetdevEvent.CHANGEUPPER and device.master is None and key in self.trace.states:
             self.trace.state(key, "backup")
 
     # -- frames ------------------------------------------------------------------------------------------------------

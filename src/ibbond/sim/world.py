@@ -20,7 +20,7 @@ from ibbond.sim.programs import Probe, SimulatedHost, make_probe
 from ibbond.sim.story import Story
 from ibbond.sim.stream import SEGMENT, STREAM_PORT, StreamReceiver, StreamSender
 from ibbond.stack.build import build
-from ibbond.stack.events import Deliver, Happened, NetworkEffect, NetworkEvent, OnHost
+from ibbond.stack.events import Deliver, NetworkEffect, NetworkEvent, OnHost, TraceEvent
 from ibbond.stack.network import Network
 from ibbond.verbs.timing import Timing
 from ibbond.wire.udp import UdpDatagram
@@ -283,7 +283,7 @@ class World:
                 if self.checked:
                     self._delivery.delivered(self, effect)
                 self._deliver(effect)
-            elif isinstance(effect, Happened):
+            elif isinstance(effect, TraceEvent):
                 self.moments.append(Moment(self.now / MS, effect.what, effect.where, effect.detail))
 
     def _deliver(self, effect: Deliver) -> None:

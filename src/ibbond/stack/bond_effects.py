@@ -65,7 +65,7 @@ class BondEffects:
                 if attribute in ("active_slave", "slaves"):
                     self._generation.bump()
                 path = f"{member}/bonding_slave" if member else f"{name}/bonding"
-                host.outbox.tell(AttributeChanged(host.name, f"{path}/{attribute}"))
+                host.outbox.notify(AttributeChanged(host.name, f"{path}/{attribute}"))
             case _:
                 assert_never(effect)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ibbond.bonding.events import BondEvent
 from ibbond.fabric.events import MadArrived, SubnetEvent
-from ibbond.rdma_cm.events import RdmaCall, RdmaEvent, RdmaGone
+from ibbond.rdma_cm.events import RdmaCall, RdmaEvent, RdmaUserClosed
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ HostEvent = (
     | CreateChild
     | DeleteChild
     | RdmaCall
-    | RdmaGone
+    | RdmaUserClosed
 )
 
 
@@ -217,7 +217,7 @@ class AddressChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class TraceEvent:
     """Effect: a line of the world's time line (`failover`, `carrier`, `port`, `log`, ...), for people and reports."""
 
     what: str
@@ -241,7 +241,7 @@ NetworkEffect = (
     | DeviceChanged
     | AttributeChanged
     | AddressChange
-    | Happened
+    | TraceEvent
     | FrameCaptured
     | RdmaEvent
     | MadArrived  # at a port where programs of others take MADs

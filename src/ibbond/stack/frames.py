@@ -18,13 +18,13 @@ from ibbond.bonding.bond import Bond
 from ibbond.bonding.events import ArpSeen, FrameSeen, NeighborDiscoverySeen
 from ibbond.errors import Malformed
 from ibbond.ipoib.events import Frame
-from ibbond.ipoib.outlet import Path
+from ibbond.ipoib.transmit import Path
 from ibbond.netdev.device import Device
 from ibbond.stack.ethernet import swallow
 from ibbond.stack.events import Deliver
 from ibbond.stack.ip_layer import IpLayer, destination_of
+from ibbond.stack.local_addresses import Conflict
 from ibbond.stack.outgoing import Announced, Doubtful, IpEffect, Outgoing, ToHost
-from ibbond.stack.own_addresses import Conflict
 from ibbond.verbs.verbs import Datagram
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp

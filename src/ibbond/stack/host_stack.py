@@ -23,14 +23,13 @@ from ibbond.errors import Malformed, Refused
 from ibbond.fabric.events import SendMad
 from ibbond.fabric.subnet import Subnet
 from ibbond.ipoib.interface import Interface
-from ibbond.ipoib.outlet import Path
+from ibbond.ipoib.transmit import Path
 from ibbond.machine import Deadlines
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
-from ibbond.rdma_cm.events import RdmaCall, RdmaGone
+from ibbond.rdma_cm.events import RdmaCall, RdmaUserClosed
 from ibbond.rdma_cm.users import RdmaUsers
 from ibbond.stack.bond_effects import BondEffects
-from ibbond.stack.device_notices import DeviceNotices
 from ibbond.stack.ethernet import ethernet_device
 from ibbond.stack.events import (
     AddressesAre,
@@ -42,19 +41,20 @@ from ibbond.stack.events import (
     GroupJoined,
     GroupLeft,
     GroupsAre,
-    Happened,
     HostEvent,
     RoutesAre,
     SetAdmin,
     SetDeviceMode,
     SetDeviceMtu,
     ToBond,
+    TraceEvent,
     Transmit,
 )
 from ibbond.stack.frames import Frames, WayOut
 from ibbond.stack.host_groups import GroupLimit
 from ibbond.stack.ip_layer import IpLayer
-from ibbond.stack.links import Links
+from ibbond.stack.ipoib_interfaces import IpoibInterfaces
+from ibbond.stack.netdev_events import NetdevEvents
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outbox import HostEffect, Outbox
 from ibbond.stack.rdma_host import HostForRdma
@@ -106,7 +106,7 @@ class HostStack:
         self._agenda: Deadlines[Hashable] = Deadlines()  # by interface, bond (_Bond) and IP side of a device (_Layer)
         self.connections = ConnectionManager()
         rules = self.registry.rules
-        self.links = Links(
+        self.links = IpoibInterfaces(
             subnet,
             self.namespace,
             generation,
@@ -129,12 +129,12 @@ class HostStack:
         self._touched_layers: dict[str, None] = {}  # their deadline may be another one
         self._touched_bonds: dict[str, None] = {}
         self._on_start: list[Callable[[], None]] = []
-        DeviceNotices(self)
+        NetdevEvents(self)
 
     # Building
 
     def add_interface(self, name: str, port: str, *, connected_mode: bool = True) -> Device:
-        """An IPoIB device on a port of one of the host's HCAs; see `Links.add`."""
+        """An IPoIB device on a port of one of the host's HCAs; see `IpoibInterfaces.add`."""
         return self.links.add(name, port, connected_mode=connected_mode)
 
     def add_ethernet(self, name: str, number: int) -> Device:
@@ -333,7 +333,7 @@ class HostStack:
 
     def happened(self, what: str, where: str, detail: str = "") -> None:
         """A line for the time line; `where` is the name of a device."""
-        self.outbox.tell(Happened(what, f"{self.name}/{where}", detail))
+        self.outbox.notify(TraceEvent(what, f"{self.name}/{where}", detail))
 
     def forget(self, device: Device) -> None:
         """The device has left the namespace."""
@@ -405,7 +405,7 @@ class HostStack:
                 self._execute(bond, self.registry.delete(self.now, name))
             case RdmaCall(user, request):
                 self.rdma.handle(self.now, user, request)
-            case RdmaGone(user):
+            case RdmaUserClosed(user):
                 self.rdma.gone(self.now, user)
             case CreateChild(parent, pkey):
                 self.links.add_child(parent, pkey)
@@ -434,7 +434,7 @@ class HostStack:
 
     def _set_mode(self, device: Device, connected: bool) -> None:
         self.links.set_mode(self.now, device.name, connected=connected)
-        self.outbox.tell(AttributeChanged(self.name, f"{device.name}/mode"))
+        self.outbox.notify(AttributeChanged(self.name, f"{device.name}/mode"))
         bond = self.bond_above(device)
         if bond is not None:
             self.warn_of_mixed_modes(bond)

@@ -18,10 +18,10 @@ from ibbond.machine import earliest
 from ibbond.netdev.device import Device
 from ibbond.stack.announcements import gratuitous_arps, reports, unsolicited_advertisements
 from ibbond.stack.host_groups import GroupLimit, HostGroups
+from ibbond.stack.local_addresses import LocalAddresses
 from ibbond.stack.neighbors import NeighborEffect, Neighbors, Resolved, Silent, Solicit, Unreachable
 from ibbond.stack.next_hop import IPV6_LINK_LOCAL, NextHops
 from ibbond.stack.outgoing import Announced, Doubtful, IpEffect, Outgoing, ToHost
-from ibbond.stack.own_addresses import OwnAddresses
 from ibbond.verbs.generation import Generation
 from ibbond.wire import arp, nd
 from ibbond.wire.arp import Arp
@@ -37,7 +37,7 @@ ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
 
 
 @dataclass(slots=True)
-class Malfunctions:
+class ErrorCounters:
     """What came in or went out and could not be used."""
 
     malformed: int = 0
@@ -51,11 +51,11 @@ class IpLayer:
         self, device: Device, next_hops: NextHops, generation: Generation, limit: GroupLimit | None = None
     ) -> None:
         self.device = device
-        self.own = OwnAddresses(device)
+        self.own = LocalAddresses(device)
         self.neighbors = Neighbors(generation)
         self.groups = HostGroups(device, limit)
         self.forwarding = False  # the router flag of our advertisements
-        self.counts = Malfunctions()
+        self.counts = ErrorCounters()
         self._next_hops = next_hops
 
     @property

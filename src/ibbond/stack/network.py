@@ -27,7 +27,7 @@ from ibbond.fabric.events import (
 )
 from ibbond.fabric.subnet import Subnet
 from ibbond.machine import SECOND, Deadlines
-from ibbond.stack.events import Deliver, FrameCaptured, Happened, NetworkEffect, NetworkEvent, OnHost, OnSubnet
+from ibbond.stack.events import Deliver, FrameCaptured, NetworkEffect, NetworkEvent, OnHost, OnSubnet, TraceEvent
 from ibbond.stack.flows import Flow, Flows
 from ibbond.stack.host_stack import HostStack
 from ibbond.stack.outbox import HostEffect
@@ -213,13 +213,13 @@ class Network:
                     keys[host.name] = None
                     work.extend(host.work_done(now, port, qpn, completion))
             case PortEvent(port, kind):
-                news.append(Happened("port", port, kind.name.lower()))
+                news.append(TraceEvent("port", port, kind.name.lower()))
                 host = self._at_port.get(port)
                 if host is not None:
                     keys[host.name] = None
                     work.extend(host.port_raised(now, port, kind))
             case SubnetLog(what, where):
-                news.append(Happened("subnet", where, what))
+                news.append(TraceEvent("subnet", where, what))
             case Captured(port, frame, sent):
                 news.append(FrameCaptured(port, frame, sent))
             case _:

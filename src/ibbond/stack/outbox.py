@@ -21,7 +21,7 @@ class Outbox:
     def send(self, effect: SendDatagram | SendMad | Post | FailQueuePair | Deliver) -> None:
         self._traffic.append(effect)
 
-    def tell(self, effect: NetworkEffect) -> None:
+    def notify(self, effect: NetworkEffect) -> None:
         self._news.append(effect)
 
     def take(self) -> list[HostEffect]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibbond.stack.own_addresses import Conflict
+from ibbond.stack.local_addresses import Conflict
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.ip_layer import IpLayer
-from ibbond.stack.links import Links
+from ibbond.stack.ipoib_interfaces import IpoibInterfaces
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outbox import Outbox
 from ibbond.stack.outgoing import IpEffect
@@ -23,7 +23,7 @@ class HostForRdma:
         namespace: Namespace,
         next_hops: NextHops,
         layers: Mapping[str, IpLayer],
-        links: Links,
+        links: IpoibInterfaces,
         outbox: Outbox,
         device: Callable[[str], Device],
         send_all: Callable[[int, IpLayer, Iterable[IpEffect]], None],
@@ -31,7 +31,7 @@ class HostForRdma:
         self.name = name
         self.device = device
         self.send = outbox.send
-        self.notify = outbox.tell
+        self.notify = outbox.notify
         self._namespace = namespace
         self._next_hops = next_hops
         self._layers = layers

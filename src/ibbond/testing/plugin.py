@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def ib_lab_support() -> str | None:
     """Why labs cannot run on this machine, or None."""
-    from ibbond.lab.able import why_not_live
+    from ibbond.lab.prerequisites import why_not_live
 
     return why_not_live()
 

@@ -33,7 +33,7 @@ from ibbond.host.notification import HIGH, LOW, Call, Listener
 from ibbond.host.queue_file import CloseWatch
 from ibbond.host.shared_memory import map_memfd
 from ibbond.machine import MS
-from ibbond.stack.events import Happened, NetworkEffect
+from ibbond.stack.events import NetworkEffect, TraceEvent
 from ibbond.tools.netlink_file import NetlinkFile
 from ibbond.tools.program_call import Caller
 from ibbond.tools.rdma_hosts import RdmaHosts
@@ -206,7 +206,7 @@ class RdmaPrograms:
     # ---- what happens to adapters
 
     def _on_effect(self, _now: int, effect: NetworkEffect) -> None:
-        if isinstance(effect, Happened) and effect.what == "port":
+        if isinstance(effect, TraceEvent) and effect.what == "port":
             port = self._loop.network.subnet.port(effect.where)
             kind = PortEventKind[effect.detail.upper()]
             for file in self._opened():

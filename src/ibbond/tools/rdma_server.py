@@ -43,7 +43,7 @@ from ibbond.rdma.messages import (
     parse,
     too_large,
 )
-from ibbond.rdma_cm.events import Destroy, PostWork, RdmaCall, RdmaEvent, RdmaGone, RdmaRequest, WorkOver
+from ibbond.rdma_cm.events import Destroy, PostWork, RdmaCall, RdmaEvent, RdmaRequest, RdmaUserClosed, WorkCompleted
 from ibbond.stack.events import NetworkEffect, OnHost
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 
@@ -290,7 +290,10 @@ class RdmaServer:
         if isinstance(effect, RdmaEvent):
             program = self._programs.get(effect.user)
             if program is not None and program.host == effect.host:
-                if isinstance(effect.news, WorkOver) and (posted := program.posted.get(effect.news.id)) is not None:
+                if (
+                    isinstance(effect.news, WorkCompleted)
+                    and (posted := program.posted.get(effect.news.id)) is not None
+                ):
                     posted.over(effect.news.completion)
                 self._give(program, pack(effect.news))
 
@@ -338,7 +341,9 @@ class RdmaServer:
         program.sock.close()
         program.asked.clear()
         # Should this fail, what is left of the program stays; the lab and all others go on.
-        self._loop.faults.guard(Entry.RDMA, lambda: self._loop.handle(OnHost(program.host, RdmaGone(program.user))))
+        self._loop.faults.guard(
+            Entry.RDMA, lambda: self._loop.handle(OnHost(program.host, RdmaUserClosed(program.user)))
+        )
 
 
 def _listen() -> socket.socket:

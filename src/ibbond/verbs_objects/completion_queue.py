@@ -14,7 +14,7 @@ from ibbond.wire.uverbs import AsyncEvent
 ANY, SOLICITED = 1, 2
 
 
-class Outlet(Protocol):
+class EventSink(Protocol):
     """How a program is told of events; what it does not read may be lost."""
 
     def completion(self, channel: int, user: int) -> bool:
@@ -48,7 +48,7 @@ class CompletionQueue:
         "users",
     )
 
-    def __init__(self, ring: Ring, offset: int, user: int, channel: int, outlet: Outlet) -> None:
+    def __init__(self, ring: Ring, offset: int, user: int, channel: int, outlet: EventSink) -> None:
         self.ring = ring
         self.offset = offset
         self.user = user

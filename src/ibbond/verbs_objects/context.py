@@ -2,7 +2,7 @@
 
 Read first: `wire.uverbs` for the commands, `drivers/infiniband/core/uverbs_cmd.c` of Linux for what each refuses: an
 object that others use is busy, one that is not there or of another kind is invalid. OSError carries the errno of the
-system call. Left out: descriptors and events (`Outlet`), which the server of programs has; datagrams.
+system call. Left out: descriptors and events (`EventSink`), which the server of programs has; datagrams.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ibbond.verbs_objects.adapter import (
     limits,
     port_attributes,
 )
-from ibbond.verbs_objects.completion_queue import CompletionQueue, Outlet
+from ibbond.verbs_objects.completion_queue import CompletionQueue, EventSink
 from ibbond.verbs_objects.queue_pair import QueuePair, ReceiveQueue
 from ibbond.verbs_objects.refusal import refuse
 from ibbond.wire import rxe, uverbs
@@ -108,7 +108,7 @@ class Mr:
 class Context:
     """The objects of one open device."""
 
-    def __init__(self, verbs: ReliableVerbs, space: QueueSpace, outlet: Outlet) -> None:
+    def __init__(self, verbs: ReliableVerbs, space: QueueSpace, outlet: EventSink) -> None:
         self._verbs = verbs
         self._space = space
         self._outlet = outlet

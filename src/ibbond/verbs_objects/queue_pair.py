@@ -25,7 +25,7 @@ from ibbond.verbs.reliable_verbs import (
     Status,
 )
 from ibbond.verbs_objects.adapter import MAX_MESSAGE_BYTES, MAX_READS
-from ibbond.verbs_objects.completion_queue import CompletionQueue, Outlet
+from ibbond.verbs_objects.completion_queue import CompletionQueue, EventSink
 from ibbond.verbs_objects.refusal import refuse
 from ibbond.wire import rxe
 from ibbond.wire.port_info import MTU_BYTES
@@ -161,7 +161,7 @@ class QueuePair:
         self,
         verbs: ReliableVerbs,
         domain: ProtectionDomain,
-        outlet: Outlet,
+        outlet: EventSink,
         *,
         user: int,
         send_cq: CompletionQueue,

@@ -27,7 +27,7 @@ from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there: reading must be quick
-    from ibbond.abi.netlink_attributes import LinkNews
+    from ibbond.abi.netlink_attributes import LinkInfo
     from ibbond.host.ip_settings import IpSetting
     from ibbond.host.rtnetlink import RouteSocket
 
@@ -225,13 +225,13 @@ class KernelBackend:
 
         return RouteSocket()
 
-    def link(self, device: str) -> LinkNews | None:
+    def link(self, device: str) -> LinkInfo | None:
         """What rtnetlink says of a device; None on a saved copy or when it is gone."""
         if not self.files.live:
             return None
-        from ibbond.backend.kernel.netlink_options import link_news
+        from ibbond.backend.kernel.netlink_options import link_info
 
-        return link_news(self.routes, device)
+        return link_info(self.routes, device)
 
     @cached_property
     def _following_log(self) -> KernelLog:

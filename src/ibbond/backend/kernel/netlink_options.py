@@ -11,18 +11,18 @@ import ipaddress
 import os
 
 from ibbond.abi.bond_attributes import change_bond, change_member, read_bond
-from ibbond.abi.netlink_attributes import LINK, LinkNews
+from ibbond.abi.netlink_attributes import LINK, LinkInfo
 from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.bonding.option import Kind, Option
 from ibbond.errors import Malformed, Refused
 from ibbond.host.rtnetlink import GETLINK, NEWLINK, RouteSocket
 
 
-def link_news(routes: RouteSocket, device: str) -> LinkNews | None:
+def link_info(routes: RouteSocket, device: str) -> LinkInfo | None:
     """What rtnetlink says of a device; None when it is gone."""
     try:
         index = routes.link(device).index
-        return LinkNews.parse(routes.request(GETLINK, 0, LINK.pack(0, 0, index, 0, 0))[0].body)
+        return LinkInfo.parse(routes.request(GETLINK, 0, LINK.pack(0, 0, index, 0, 0))[0].body)
     except (OSError, IndexError, Malformed):
         return None
 
@@ -31,9 +31,9 @@ def read_option(routes: RouteSocket, files: HostFiles, bond: str, option: Option
     """The text of one option. Refused (ENOENT) where this kernel does not have it."""
     if option.of_member:
         members = (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
-        pairs = [(member, link_news(routes, member)) for member in members]
+        pairs = [(member, link_info(routes, member)) for member in members]
         return " ".join(f"{member}:{news.member.priority}" for member, news in pairs if news and news.member)
-    link = link_news(routes, bond)
+    link = link_info(routes, bond)
     value = read_bond(link.bond).get(option.name) if link is not None else None
     if value is None:
         why = os.strerror(errno.ENOENT)

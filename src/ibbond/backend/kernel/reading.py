@@ -22,12 +22,12 @@ from ibbond.bonding.snapshot import BondSnapshot, Lacp, MemberSnapshot
 from ibbond.errors import Malformed, Refused
 
 if TYPE_CHECKING:
-    from ibbond.abi.netlink_attributes import LinkNews
+    from ibbond.abi.netlink_attributes import LinkInfo
 
 PROC_BONDS = "proc/net/bonding"
 EMPTY = BondSnapshot("", 0, b"", b"", 0, False, False, None, None, ())
 IS_A_VALUE = (Kind.VALUE, Kind.TARGETS, Kind.TARGETS6, Kind.ADDRESS)
-Link = Callable[[str], "LinkNews | None"]
+Link = Callable[[str], "LinkInfo | None"]
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ibbond.abi.bond_attributes import read_bond
-from ibbond.abi.netlink_attributes import LINK, LinkNews
+from ibbond.abi.netlink_attributes import LINK, LinkInfo
 from ibbond.bonding.options import OPTIONS
 from ibbond.host import rtnetlink
 
@@ -29,9 +29,9 @@ class LinkTable:
     """The links of one host, by ifindex. `update` and `remove` say what a message changed; no I/O, no clock."""
 
     def __init__(self) -> None:
-        self._links: dict[int, LinkNews] = {}
+        self._links: dict[int, LinkInfo] = {}
 
-    def update(self, news: LinkNews) -> list[Change]:
+    def update(self, news: LinkInfo) -> list[Change]:
         """A new or changed link. Differences in the order: what it is, what it does, who is active, events."""
         old = self._links.get(news.index)
         self._links[news.index] = news
@@ -62,7 +62,7 @@ class LinkTable:
             return []
         return [{"what": "deleted", "where": old.name}]
 
-    def resynchronize(self, links: list[LinkNews]) -> list[Change]:
+    def resynchronize(self, links: list[LinkInfo]) -> list[Change]:
         """Everything there is; what is not in it is gone."""
         present = {link.index for link in links}
         changes = [change for index in list(self._links) if index not in present for change in self.remove(index)]
@@ -73,7 +73,7 @@ class LinkTable:
         link = self._links.get(index)
         return link.name if link is not None and (link.kind == "bond" or link.member is not None) else None
 
-    def _membership(self, old: LinkNews | None, news: LinkNews) -> list[Change]:
+    def _membership(self, old: LinkInfo | None, news: LinkInfo) -> list[Change]:
         was = old.master if old is not None and old.member is not None else 0
         now = news.master if news.member is not None else 0
         if was == now:
@@ -85,7 +85,7 @@ class LinkTable:
             changes.append({"what": "joined", "where": news.name, "bond": self._name(now)})
         return changes
 
-    def _options(self, old: LinkNews, news: LinkNews) -> list[Change]:
+    def _options(self, old: LinkInfo, news: LinkInfo) -> list[Change]:
         if news.kind != "bond" or old.bond == news.bond:
             return []
         before, after = read_bond(old.bond), read_bond(news.bond)
@@ -103,12 +103,12 @@ class LinkTable:
             return None
         return self._links[index].name if index in self._links else f"interface {index}"
 
-    def _compare(self, changes: list[Change], what: str, news: LinkNews, old: object, new: object) -> None:
+    def _compare(self, changes: list[Change], what: str, news: LinkInfo, old: object, new: object) -> None:
         if old != new:
             changes.append(self._change(what, news, old, new))
 
     @staticmethod
-    def _change(what: str, news: LinkNews, old: object, new: object) -> Change:
+    def _change(what: str, news: LinkInfo, old: object, new: object) -> Change:
         return {"what": what, "where": news.name, "old": old, "new": new}
 
 
@@ -134,7 +134,7 @@ def watch() -> Iterator[Change]:
         requests.close()
 
 
-def follow(listener: Listener, look: Callable[[], list[LinkNews]]) -> Iterator[Change]:
+def follow(listener: Listener, look: Callable[[], list[LinkInfo]]) -> Iterator[Change]:
     """The changes that a listener hears of; `look` gives everything there is, at the start and after lost messages."""
     start = time.monotonic_ns()
     table = LinkTable()
@@ -155,18 +155,18 @@ def follow(listener: Listener, look: Callable[[], list[LinkNews]]) -> Iterator[C
             yield {"t_ms": at, **change}
 
 
-def _all_links(requests: rtnetlink.RouteSocket) -> list[LinkNews]:
+def _all_links(requests: rtnetlink.RouteSocket) -> list[LinkInfo]:
     body = LINK.pack(0, 0, 0, 0, 0)
-    links = [LinkNews.parse(answer.body) for answer in requests.request(rtnetlink.GETLINK, rtnetlink.DUMP, body)]
+    links = [LinkInfo.parse(answer.body) for answer in requests.request(rtnetlink.GETLINK, rtnetlink.DUMP, body)]
     return sorted(links, key=lambda link: link.kind != "bond")  # members name their bond
 
 
 def _changes(table: LinkTable, message: rtnetlink.Message) -> list[Change]:
     match message.type:
         case rtnetlink.NEWLINK:
-            return table.update(LinkNews.parse(message.body))
+            return table.update(LinkInfo.parse(message.body))
         case rtnetlink.DELLINK:
-            return table.remove(LinkNews.parse(message.body).index)
+            return table.remove(LinkInfo.parse(message.body).index)
         case rtnetlink.NEWADDR | rtnetlink.DELADDR:
             address = rtnetlink.Address.parse(message.body)
             name = table.bonded(address.index)

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ibbond.backend.control_server import Feed, Handler, Lease, TakesDescriptor, WithDescriptors
-from ibbond.backend.own import OwnBackend
+from ibbond.backend.emulated import EmulatedBackend
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
     ChangeLid,
@@ -68,14 +68,14 @@ REVIVALS = _NodeChange(ReviveSwitch, ReviveAdapter, ReviveSubnetManager())
 
 
 class Requests:
-    """The handlers of one lab, and the surroundings of its backends (`backend.own.World`)."""
+    """The handlers of one lab, and the surroundings of its backends (`backend.emulated.World`)."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self.cut: dict[str, None] = {}
         self._pkeys: dict[str, tuple[int, ...]] = {}  # of ports whose tables OpenSM was asked to change
         self._captures: dict[str, tuple[Capture, int]] = {}  # by the file's device and inode
-        self._backends: dict[str, OwnBackend] = {}
+        self._backends: dict[str, EmulatedBackend] = {}
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -117,11 +117,11 @@ class Requests:
             "log": lambda host: self.backend(host).log(),
         }
 
-    def backend(self, host: str) -> OwnBackend:
+    def backend(self, host: str) -> EmulatedBackend:
         """The bonds of a host; `Refused` when there is no such host."""
         if host not in self._backends:
             self._lab.topology.host(host)
-            self._backends[host] = OwnBackend(self._lab.network.hosts[host], self)
+            self._backends[host] = EmulatedBackend(self._lab.network.hosts[host], self)
         return self._backends[host]
 
     # Surroundings of backends

@@ -1,7 +1,7 @@
 """How a subnet manager asks many agents and waits for all of them: one batch of SMPs at a time, a few on the wire.
 
-A task is a generator that yields batches of `Ask` and is resumed with their answers in the same order, None where
-an agent stayed silent through all tries. So the manager reads like a plain program, and still never blocks.
+A task is a generator that yields batches of `SmpRequest` and is resumed with their answers in the same order, None
+where an agent stayed silent through all tries. So the manager reads like a plain program, and still never blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TRANSACTION_BASE = 0xFFFF << 48  # transactions of the built-in manager; those o
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SmpRequest:
     """One Get or Set by a directed route: the ports to leave by, one for each hop."""
 
     path: tuple[int, ...]
@@ -28,11 +28,11 @@ class Ask:
     m_key: int = 0
 
 
-Answers = Sequence[Smp | None]
-Task = Generator[Sequence[Ask], Answers, None]
+SmpResponses = Sequence[Smp | None]
+Task = Generator[Sequence[SmpRequest], SmpResponses, None]
 
 
-class Conversation:
+class SmpClient:
     """Runs one task. `start` and `receive` and `tick` return what to send now.
 
     At most `at_once` SMPs wait for an answer (0: a whole batch), which is OpenSM's max_wire_smps: a subnet that moves
@@ -45,7 +45,7 @@ class Conversation:
         self._at_once = at_once
         self._task: Task | None = None
         self._waiting: dict[int, tuple[int, bytes]] = {}  # transaction -> (place in the batch, the MAD)
-        self._unsent: deque[tuple[int, Ask]] = deque()  # (place in the batch, what to ask)
+        self._unsent: deque[tuple[int, SmpRequest]] = deque()  # (place in the batch, what to ask)
         self._answers: list[Smp | None] = []
         self._transaction = TRANSACTION_BASE
         self._round = 0
@@ -92,7 +92,7 @@ class Conversation:
         self.smps_sent += len(self._waiting)
         return [mad for _, mad in self._waiting.values()]
 
-    def _resume(self, now: int, answers: Answers | None) -> list[bytes]:
+    def _resume(self, now: int, answers: SmpResponses | None) -> list[bytes]:
         assert self._task is not None
         while True:
             try:
@@ -104,7 +104,7 @@ class Conversation:
                 return self._send(now, batch)
             answers = []
 
-    def _send(self, now: int, batch: Sequence[Ask]) -> list[bytes]:
+    def _send(self, now: int, batch: Sequence[SmpRequest]) -> list[bytes]:
         self._answers = [None] * len(batch)
         self._unsent.extend(enumerate(batch))
         return self._send_more(now)
@@ -130,7 +130,7 @@ class Conversation:
         return sent
 
 
-def _smp(ask: Ask, transaction: int) -> Smp:
+def _smp(ask: SmpRequest, transaction: int) -> Smp:
     return Smp(
         Method.GET if ask.data is None else Method.SET,
         ask.attribute,

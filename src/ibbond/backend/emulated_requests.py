@@ -3,7 +3,7 @@
 Read first: `abi.sysfs_text`; ip-link(8), `bond` and `bond_slave`, for those that the kernel has in netlink only: there
 `ns_ip6_target` names the whole list and `prio` belongs to a member. Here `+ADDRESS` and `-ADDRESS` change the list, as
 with `arp_ip_target`, an address without a sign names all of it, and `prio` is MEMBER:NUMBER, as `queue_id` is.
-Left out: carrying requests out (`own`).
+Left out: carrying requests out (`emulated`).
 """
 
 from __future__ import annotations

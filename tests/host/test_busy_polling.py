@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ibbond.host.busy_polling import TRIAL, TRIALS, Pressure, Waiter
 from ibbond.host.timer import Timer
-from ibbond.host.waiting import TRIAL, TRIALS, Pressure, Waiter
 
 MS = 1_000_000
 

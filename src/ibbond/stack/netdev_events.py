@@ -10,18 +10,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device, NetdevEvent
 from ibbond.stack.events import AddressChange, DeviceAppeared, DeviceChanged, DeviceVanished
 from ibbond.stack.ip_layer import IpLayer
 
 if TYPE_CHECKING:
     from ibbond.stack.host_stack import HostStack
 
-SHOWN = frozenset({Notice.UP, Notice.DOWN, Notice.CHANGE, Notice.CHANGEMTU})  # what a TUN shows of a device
-PREPARED_FOR = frozenset({Notice.CHANGE, Notice.UP, Notice.CHANGEUPPER})  # see `standby`
+SHOWN = frozenset(
+    {NetdevEvent.UP, NetdevEvent.DOWN, NetdevEvent.CHANGE, NetdevEvent.CHANGEMTU}
+)  # what a TUN shows of a device
+PREPARED_FOR = frozenset({NetdevEvent.CHANGE, NetdevEvent.UP, NetdevEvent.CHANGEUPPER})  # see `standby`
 
 
-class DeviceNotices:
+class NetdevEvents:
     """Listens to the namespace of one host; subscribed after the host's bonds, so that these hear first."""
 
     def __init__(self, host: HostStack) -> None:
@@ -30,36 +32,36 @@ class DeviceNotices:
         self._addresses: dict[str, bytes] = {}
         host.namespace.subscribe(self._heard)
 
-    def _heard(self, notice: Notice, device: Device) -> None:
+    def _heard(self, notice: NetdevEvent, device: Device) -> None:
         host, name = self._host, device.name
         match notice:
-            case Notice.REGISTER:
+            case NetdevEvent.REGISTER:
                 self._registered(device)
-            case Notice.UNREGISTER:
+            case NetdevEvent.UNREGISTER:
                 host.later(partial(self._unregistered, device))
-            case Notice.PRE_TYPE_CHANGE:
+            case NetdevEvent.PRE_TYPE_CHANGE:
                 host.ip[name].groups.unmap()
-            case Notice.POST_TYPE_CHANGE:
+            case NetdevEvent.POST_TYPE_CHANGE:
                 host.ip[name].groups.remap()
                 self._addresses[name] = device.address
-            case Notice.UP | Notice.DOWN:
+            case NetdevEvent.UP | NetdevEvent.DOWN:
                 self._up_or_down(device)
-            case Notice.CHANGE if device.carrier != self._carriers.get(name):
+            case NetdevEvent.CHANGE if device.carrier != self._carriers.get(name):
                 host.generation.bump()
                 self._carriers[name] = device.carrier
                 host.happened("carrier", name, "on" if device.carrier else "off")
                 host.touched(host.ip[name])  # addresses that came without a carrier are to be announced
-            case Notice.CHANGEADDR:
+            case NetdevEvent.CHANGEADDR:
                 self._readdressed(device)
-            case Notice.CHANGEUPPER if (joined := host.bond_above(device)) is not None:
+            case NetdevEvent.CHANGEUPPER if (joined := host.bond_above(device)) is not None:
                 host.later(partial(host.warn_of_mixed_modes, joined))
         host.links.noticed(host.now, notice, device)
         if notice in SHOWN:
-            host.outbox.tell(DeviceChanged(host.name, name))
+            host.outbox.notify(DeviceChanged(host.name, name))
         bond = device.master.name if device.master is not None else name
         if bond in host.registry.bonds:
             host.news_for(bond)
-            if host.standby is not None and notice is Notice.RX_MODE:
+            if host.standby is not None and notice is NetdevEvent.RX_MODE:
                 host.standby.groups_changed(bond)
             elif host.standby is not None and notice in PREPARED_FOR:
                 host.standby.changed(bond)
@@ -70,13 +72,13 @@ class DeviceNotices:
         layer.forwarding = host.forwarding
         self._carriers[name] = device.carrier
         self._addresses[name] = device.address
-        host.outbox.tell(DeviceAppeared(host.name, name))
+        host.outbox.notify(DeviceAppeared(host.name, name))
 
     def _unregistered(self, device: Device) -> None:
         self._carriers.pop(device.name, None)
         self._addresses.pop(device.name, None)
         self._host.forget(device)
-        self._host.outbox.tell(DeviceVanished(self._host.name, device.name))
+        self._host.outbox.notify(DeviceVanished(self._host.name, device.name))
 
     def _up_or_down(self, device: Device) -> None:
         host = self._host
@@ -103,5 +105,5 @@ class DeviceNotices:
         else:
             host.later(lambda: host.frames.send_all(host.now, layer, layer.readdressed(host.now)))
         if device.driver.kind == "bond":
-            host.outbox.tell(AddressChange(host.name, device.name, old, new))
+            host.outbox.notify(AddressChange(host.name, device.name, old, new))
             host.later(partial(host.rdma.failed_over, device))

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from ibbond.abi import device_text, procfs_text, sysfs_text
 from ibbond.abi.device_tree import DeviceTree, Directory, File, Kind, ModelFacts, no_file
 from ibbond.backend.contract import option_without_file
-from ibbond.backend.own_requests import requests
+from ibbond.backend.emulated_requests import requests
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.events import BondEvent
 from ibbond.bonding.option import Mode, Version
@@ -75,7 +75,7 @@ class World(Protocol):
     def watch(self, host: str) -> Iterator[dict[str, object]]: ...
 
 
-class OwnBackend:
+class EmulatedBackend:
     """The bonds of one lab host (see `backend.contract`)."""
 
     def __init__(self, host: HostStack, world: World) -> None:

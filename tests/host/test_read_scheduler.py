@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from ibbond.host.looks import CHEAP_NS, SHARE, Looks
+from ibbond.host.read_scheduler import CHEAP_NS, SHARE, ReadScheduler
 from ibbond.machine import MS, SECOND
 
 
@@ -16,7 +16,7 @@ class Clock:
         self.now = self.spent = 0
         self.costs = costs
         self.read: list[str] = []
-        self.looks = Looks(self.look, lambda: self.now, self.call_at, lambda: self.spent)
+        self.looks = ReadScheduler(self.look, lambda: self.now, self.call_at, lambda: self.spent)
         self._calls: list[tuple[int, int, Callable[[], object]]] = []
 
     def look(self, host: str) -> None:

@@ -58,7 +58,7 @@ class Packet:
         return ethertype in (ETHERTYPE_ARP, ETHERTYPE_RARP)
 
 
-class Outlet:
+class TransmitSide:
     """The sending side of one interface; `qkey` and `mtu` are the broadcast group's."""
 
     def __init__(self, device: Device, port: PortFacts, qpn: int, partition: Partition) -> None:

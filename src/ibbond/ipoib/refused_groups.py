@@ -15,7 +15,7 @@ PROBES = 8  # groups that are asked for together when the back-off ends
 MAX_BACKOFF_S = 16
 
 
-class NoRoom:
+class RefusedGroups:
     """Groups by MGID, and their one back-off: 2, 4, 8, then 16 seconds."""
 
     def __init__(self) -> None:

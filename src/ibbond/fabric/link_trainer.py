@@ -24,7 +24,7 @@ class LinkListener(Protocol):
         ...
 
 
-class Links:
+class LinkTrainer:
     def __init__(self, generation: Generation, listener: LinkListener) -> None:
         self._generation = generation
         self._listener = listener

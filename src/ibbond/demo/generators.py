@@ -47,7 +47,7 @@ def shielded() -> dict[str, int]:
     return {"priority": PRIORITY} if os.geteuid() == 0 else {"process_group": 0}
 
 
-class Seat(NamedTuple):
+class Endpoint(NamedTuple):
     """A host that takes part: its name, the way in, its address on the bond."""
 
     host: str
@@ -63,10 +63,10 @@ class Progress(NamedTuple):
     lost: int
 
 
-class Player:
+class Generator:
     """One running program; `facts` is its last progress line, `final` its last words."""
 
-    def __init__(self, seat: Seat, words: Sequence[str], program: Sequence[str] = ("-IS", str(PROGRAMS))) -> None:
+    def __init__(self, seat: Endpoint, words: Sequence[str], program: Sequence[str] = ("-IS", str(PROGRAMS))) -> None:
         self.facts: dict[str, int] = {}
         self.final: dict[str, object] | None = None
         self.process = seat.door.popen(
@@ -102,7 +102,7 @@ class Player:
 class Ping:
     """The system's own ping, and its words read back into numbers and times."""
 
-    def __init__(self, seat: Seat, peer: str) -> None:
+    def __init__(self, seat: Endpoint, peer: str) -> None:
         self.facts: dict[str, int] = {}
         self.numbers, self.times = array.array("Q"), array.array("Q")
         self.transmitted = 0
@@ -190,9 +190,11 @@ def has_usable_ping() -> bool:
 class RdmaPair:
     """A block session of one host with the other: `rdma.program` at both ends."""
 
-    def __init__(self, one: Seat, two: Seat) -> None:
-        self.serving = Player(two, ["target"], RDMA_PROGRAM)
-        self.asking = Player(one, ["initiator", two.address, "--progress", "--spacing-us", str(WRITE_US)], RDMA_PROGRAM)
+    def __init__(self, one: Endpoint, two: Endpoint) -> None:
+        self.serving = Generator(two, ["target"], RDMA_PROGRAM)
+        self.asking = Generator(
+            one, ["initiator", two.address, "--progress", "--spacing-us", str(WRITE_US)], RDMA_PROGRAM
+        )
 
     @property
     def facts(self) -> dict[str, object]:
@@ -209,28 +211,28 @@ class RdmaPair:
         return session_stream(direction, self.facts)
 
 
-class Cast:
+class TrafficGenerators:
     """All programs of one demo between two hosts: UDP and multicast both ways, a TCP stream, ping; RDMA on request."""
 
-    def __init__(self, one: Seat, two: Seat, *, rdma: bool = False) -> None:
+    def __init__(self, one: Endpoint, two: Endpoint, *, rdma: bool = False) -> None:
         self.one, self.two = one, two
         self.rdma = RdmaPair(one, two) if rdma else None
         port, spacing = str(UDP_PORT), str(PROBE_US)
         self.udp = (
-            Player(one, ["datagrams", one.address, two.address, port, spacing]),
-            Player(two, ["datagrams", two.address, one.address, port, spacing]),
+            Generator(one, ["datagrams", one.address, two.address, port, spacing]),
+            Generator(two, ["datagrams", two.address, one.address, port, spacing]),
         )
         self.multicast = (
-            Player(one, ["multicast", one.address, GROUP, str(MULTICAST_PORT), spacing]),
-            Player(two, ["multicast", two.address, GROUP, str(MULTICAST_PORT), spacing]),
+            Generator(one, ["multicast", one.address, GROUP, str(MULTICAST_PORT), spacing]),
+            Generator(two, ["multicast", two.address, GROUP, str(MULTICAST_PORT), spacing]),
         )
-        self.tcp_out: Player | None = None
-        self.tcp_in = Player(two, ["tcp-receive", two.address, str(TCP_PORT)])
+        self.tcp_out: Generator | None = None
+        self.tcp_in = Generator(two, ["tcp-receive", two.address, str(TCP_PORT)])
         self.system_ping = has_usable_ping()
-        self.icmp: Player | Ping = (
+        self.icmp: Generator | Ping = (
             Ping(one, two.address)
             if self.system_ping
-            else Player(one, ["icmp", one.address, two.address, str(PING_US)])
+            else Generator(one, ["icmp", one.address, two.address, str(PING_US)])
         )
 
     def ready(self, patience: float) -> list[str]:
@@ -241,7 +243,7 @@ class Cast:
                 return silent
             if self.tcp_out is None and "received" in self.tcp_in.facts:  # the receiver listens
                 words = ["tcp-send", self.one.address, self.two.address, str(TCP_PORT), str(TCP_US)]
-                self.tcp_out = Player(self.one, words)
+                self.tcp_out = Generator(self.one, words)
             time.sleep(0.02)
         return []
 
@@ -304,21 +306,21 @@ class Cast:
             found.append(self.rdma.stream(there))
         return tuple(cut_to(stream, start, stop) if isinstance(stream, ProbeStream) else stream for stream in found)
 
-    def _all(self) -> list[Player | Ping]:
+    def _all(self) -> list[Generator | Ping]:
         rdma = [self.rdma.asking, self.rdma.serving] if self.rdma is not None else []
         return [*self.udp, *self.multicast, self.icmp, *([self.tcp_out] if self.tcp_out else []), self.tcp_in, *rdma]
 
 
-def total(*players: Player | Ping) -> Progress:
+def total(*players: Generator | Ping) -> Progress:
     return Progress(*(sum(player.facts.get(key, 0) for player in players) for key in Progress._fields))
 
 
-def probe_stream(protocol: str, direction: str, sender: Player, receiver: Player) -> ProbeStream:
+def probe_stream(protocol: str, direction: str, sender: Generator, receiver: Generator) -> ProbeStream:
     """The sender's probes and which of them the receiver saw."""
     return matched(protocol, direction, PROBE_US, sender.final or {}, receiver.final or {})
 
 
-def echo_stream(player: Player, direction: str) -> ProbeStream:
+def echo_stream(player: Generator, direction: str) -> ProbeStream:
     return matched("icmp", direction, PING_US, player.final or {}, player.final or {})
 
 
@@ -333,7 +335,7 @@ def matched(
     return ProbeStream(protocol, direction, spacing_us * 1000, sent, arrived)
 
 
-def byte_stream(direction: str, sender: Player | None, receiver: Player) -> ByteStream:
+def byte_stream(direction: str, sender: Generator | None, receiver: Generator) -> ByteStream:
     out = (sender.final if sender else None) or {}
     came = receiver.final or {}
     pairs = came.get("silences")

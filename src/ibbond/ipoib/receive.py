@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from ibbond.ipoib.events import Frame
 from ibbond.ipoib.membership import Membership
-from ibbond.ipoib.outlet import Outlet
+from ibbond.ipoib.transmit import TransmitSide
 from ibbond.verbs.verbs import FIRST_MLID, Datagram
 from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.offload import segment_count
 
 
-class Inlet:
+class ReceiveSide:
     """The receiving side of one interface; it shares device, port and queue pair with the sending side."""
 
-    def __init__(self, outlet: Outlet, groups: Membership) -> None:
+    def __init__(self, outlet: TransmitSide, groups: Membership) -> None:
         self._device = outlet.device
         self._port = outlet.port
         self._qpn = outlet.qpn

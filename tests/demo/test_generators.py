@@ -1,6 +1,6 @@
 """What is read back from the words of programs."""
 
-from ibbond.demo.players import PING_US, estimate, unwrapped
+from ibbond.demo.generators import PING_US, estimate, unwrapped
 
 STEP = PING_US * 1000
 

@@ -50,7 +50,7 @@ from ibbond.ipoib.events import (
 from ibbond.ipoib.interface import Interface
 from ibbond.ipoib.paths import StackNeighbours
 from ibbond.machine import Deadlines
-from ibbond.netdev.device import Device, Notice
+from ibbond.netdev.device import Device, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.stack.outbox import Outbox
 from ibbond.stack.outgoing import Outgoing
@@ -63,15 +63,15 @@ from ibbond.wire.port_info import MTU_BYTES
 
 NAME_BYTES = 10  # how much of the parent's name is in a child's
 
-EVENTS: dict[Notice, type[AdminUp | AdminDown | GroupsChanged | MtuChanged]] = {
-    Notice.UP: AdminUp,
-    Notice.DOWN: AdminDown,
-    Notice.RX_MODE: GroupsChanged,
-    Notice.CHANGEMTU: MtuChanged,
+EVENTS: dict[NetdevEvent, type[AdminUp | AdminDown | GroupsChanged | MtuChanged]] = {
+    NetdevEvent.UP: AdminUp,
+    NetdevEvent.DOWN: AdminDown,
+    NetdevEvent.RX_MODE: GroupsChanged,
+    NetdevEvent.CHANGEMTU: MtuChanged,
 }
 
 
-class Links:
+class IpoibInterfaces:
     """The interfaces of one host by device name. Their deadlines are in the host's `agenda`, by interface.
 
     `too_long` hears of packets that did not fit a link's MTU.
@@ -208,7 +208,7 @@ class Links:
         """What the `mode` file says."""
         return CONNECTED if self._interfaces[name].connected else DATAGRAM
 
-    def noticed(self, now: int, notice: Notice, device: Device) -> None:
+    def noticed(self, now: int, notice: NetdevEvent, device: Device) -> None:
         """A device of the host changed; those of ours are told."""
         event = EVENTS.get(notice)
         interface = self._interfaces.get(device.name)
@@ -363,7 +363,7 @@ class Links:
                 case AddressIs(address):
                     self._generation.bump()
                     device.address = device.permanent_address = address
-                    device.tell(Notice.CHANGEADDR)
+                    device.notify(NetdevEvent.CHANGEADDR)
                 case EmitMessage():
                     self._post(interface, effect)
                 case ConnectQueuePair():

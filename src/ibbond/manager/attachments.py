@@ -14,7 +14,7 @@ from ibbond.manager.groups import RECEIVING_STATES
 _RECEIVING = int(RECEIVING_STATES)
 
 
-class Seats:
+class Attachments:
     """Of one group, as long as nobody moves to another port and the switches stay the same."""
 
     def __init__(self) -> None:

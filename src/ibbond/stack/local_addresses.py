@@ -28,7 +28,7 @@ class Conflict:
     detected: bool
 
 
-class OwnAddresses:
+class LocalAddresses:
     """The (address, prefix length) pairs of a device; addresses are 4 or 16 bytes."""
 
     def __init__(self, device: Device) -> None:

@@ -16,7 +16,7 @@ CHEAP_NS = 2 * MS  # a host whose last reading took longer has to wait
 SHARE = 10  # of the loop's time, one part of so many for readings that are not cheap
 
 
-class Looks:
+class ReadScheduler:
     """By host name. `look` reads one host, `call_at` makes a call later, `cost` is a clock of processor time (ns)."""
 
     def __init__(

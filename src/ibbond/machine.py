@@ -26,6 +26,12 @@ MAX_STALE = 64  # entries of a heap beyond twice those in use, before it is made
 _Call = tuple[int, int, Callable[..., Any], tuple[Any, ...]]
 
 
+class Symbol(enum.Enum):
+    """A state, an input or a reaction of a table. Hashed as fast as an object: `Enum` does it by name, in Python."""
+
+    __hash__ = object.__hash__
+
+
 class Machine(Protocol[EventT, EffectT]):
     """`handle` takes a fact, `tick` says that time has come, `deadline` is how a machine asks for time."""
 

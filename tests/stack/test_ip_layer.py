@@ -9,7 +9,7 @@ from ibbond.netdev.device import Device, Flags
 from ibbond.stack.events import RouteEntry
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.local_addresses import Conflict
-from ibbond.stack.neighbors import State
+from ibbond.stack.neighbor_states import NudState
 from ibbond.stack.next_hop import NextHops
 from ibbond.stack.outgoing import Announced, Outgoing, ToHost
 from ibbond.verbs.generation import Generation
@@ -96,7 +96,7 @@ def test_a_waiting_packet_goes_with_the_answer(layer: IpLayer) -> None:
     ]
     entry = layer.neighbors.get(ip("10.0.0.3"))
     assert entry is not None
-    assert entry.state is State.REACHABLE
+    assert entry.state is NudState.REACHABLE
 
 
 def test_a_gratuitous_arp_moves_a_known_neighbor_at_once(layer: IpLayer) -> None:

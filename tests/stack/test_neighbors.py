@@ -3,18 +3,14 @@
 import pytest
 
 from ibbond.machine import SECOND
+from ibbond.stack.neighbor_states import DELAY, REACHABLE_FOR, RETRY, STALE_FOR, NudState
 from ibbond.stack.neighbors import (
     ATTEMPTS,
-    DELAY,
     QUEUE_PACKETS,
-    REACHABLE_FOR,
-    RETRY,
-    STALE_FOR,
     Neighbors,
     Resolved,
     Silent,
     Solicit,
-    State,
     Unreachable,
 )
 from ibbond.verbs.generation import Generation
@@ -35,7 +31,7 @@ def neighbors(generation: Generation) -> Neighbors:
     return Neighbors(generation)
 
 
-def state(neighbors: Neighbors, ip: bytes = IP) -> State | None:
+def state(neighbors: Neighbors, ip: bytes = IP) -> NudState | None:
     entry = neighbors.get(ip)
     return entry.state if entry is not None else None
 
@@ -47,7 +43,7 @@ def test_a_packet_waits_for_the_answer(neighbors: Neighbors) -> None:
         Resolved(IP, HERE, b"one"),
         Resolved(IP, HERE, b"two", b"offload"),
     ]
-    assert state(neighbors) is State.REACHABLE
+    assert state(neighbors) is NudState.REACHABLE
     assert neighbors.send(3, IP, b"three") == [Resolved(IP, HERE, b"three")]
 
 
@@ -87,7 +83,7 @@ def test_news_updates_at_once_but_makes_no_entry(neighbors: Neighbors, generatio
 def test_news_without_override_only_casts_doubt(neighbors: Neighbors) -> None:
     neighbors.learn(0, IP, HERE, confirmed=True, create=True)
     neighbors.learn(1, IP, THERE, confirmed=True, override=False)
-    assert state(neighbors) is State.STALE
+    assert state(neighbors) is NudState.STALE
     assert neighbors.send(2, IP, b"one") == [Resolved(IP, HERE, b"one")]
 
 
@@ -95,7 +91,7 @@ def test_the_same_news_again_changes_nothing(neighbors: Neighbors, generation: G
     neighbors.learn(0, IP, HERE, confirmed=True, create=True)
     before = generation.value
     neighbors.learn(1, IP, HERE)
-    assert state(neighbors) is State.REACHABLE
+    assert state(neighbors) is NudState.REACHABLE
     assert generation.value == before
 
 
@@ -104,19 +100,19 @@ def test_a_used_entry_is_confirmed_and_an_idle_one_forgotten(neighbors: Neighbor
     neighbors.learn(0, OTHER, THERE, confirmed=True, create=True)
     before = generation.value
     assert neighbors.tick(REACHABLE_FOR) == []
-    assert state(neighbors) is State.STALE
+    assert state(neighbors) is NudState.STALE
     assert generation.value > before, "a flow must come by, or nobody would confirm the entry"
     assert neighbors.usable(IP) is None
     now = REACHABLE_FOR + 1
     assert neighbors.send(now, IP, b"one") == [Resolved(IP, HERE, b"one")]
-    assert state(neighbors) is State.DELAY
+    assert state(neighbors) is NudState.DELAY
     assert neighbors.usable(IP) == HERE
     assert neighbors.deadline() == now + DELAY
     assert neighbors.tick(now + DELAY) == [Solicit(IP, HERE)]
     after = neighbors.tick(now + DELAY + RETRY)
     assert after == [Silent(HERE), Solicit(IP)], "after one question to itself, everybody is asked"
     neighbors.learn(now + DELAY + RETRY + 1, IP, HERE, confirmed=True)
-    assert state(neighbors) is State.REACHABLE
+    assert state(neighbors) is NudState.REACHABLE
     neighbors.tick(REACHABLE_FOR + STALE_FOR)
     assert state(neighbors, OTHER) is None
 
@@ -144,7 +140,7 @@ def test_after_a_failover_of_our_own_the_first_packet_goes_and_asks(
     assert neighbors.send(6, IP, b"one") == [Resolved(IP, HERE, b"one"), Solicit(IP, packet=b"one")]
     assert neighbors.send(6, IP, b"two") == [Resolved(IP, HERE, b"two")]
     neighbors.learn(7, IP, HERE, confirmed=True)
-    assert state(neighbors) is State.REACHABLE
+    assert state(neighbors) is NudState.REACHABLE
 
 
 def test_flush_is_the_kernels_way(neighbors: Neighbors) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 
+from ibbond.machine import Symbol
 
-class CmState(enum.Enum):
+
+class CmState(Symbol):
     REQ_SENT = enum.auto()
     REP_RCVD = enum.auto()
     REQ_RCVD = enum.auto()
@@ -20,7 +22,7 @@ class CmState(enum.Enum):
     TIMEWAIT = enum.auto()
 
 
-class CmInput(enum.Enum):
+class CmInput(Symbol):
     """A message of the peer (REQ: a repeated one), data from it, or the end of waiting and repeating."""
 
     REQ = enum.auto()
@@ -34,7 +36,7 @@ class CmInput(enum.Enum):
     TIMEOUT = enum.auto()
 
 
-class CmVerb(enum.Enum):
+class CmVerb(Symbol):
     """What the user asks for."""
 
     ACCEPT = enum.auto()
@@ -44,7 +46,7 @@ class CmVerb(enum.Enum):
     DISCONNECT = enum.auto()
 
 
-class Reaction(enum.Enum):
+class Reaction(Symbol):
     """What is sent, and what the user is notified of."""
 
     IGNORE = enum.auto()

@@ -1,8 +1,8 @@
 """From an IP address on the link to the link-layer address behind it: the ARP and ND cache of one device.
 
-Read first: `net/core/neighbour.c` of Linux (its NUD states have the same names here) and RFC 4861 section 7.3. The
-cache belongs to the bond, not to its members (spec/ipoib, section 8). It knows no packet format: `Solicit` is turned
-into an ARP request or a neighbor solicitation by `ip_layer`.
+Read first: `net/core/neighbour.c` of Linux (states are in `stack.neighbor_states`) and RFC 4861 section 7.3. The
+cache belongs to the bond, not to its members. It knows no packet format: `ip_layer` turns `Solicit` into an ARP request
+or a neighbor solicitation.
 
 Three things differ from Linux on purpose. There is no lock time: whoever answers last is believed, because no proxies
 exist here. Repeated probes go to everybody, not only to the old address, so that a lost announcement costs a second.
@@ -13,35 +13,19 @@ the kernel does instead (`neigh_changeaddr`).
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ibbond.machine import SECOND, Deadlines
+from ibbond.machine import Deadlines
+from ibbond.stack.neighbor_states import LASTS, NUD_TABLE, RESTARTS, SOLICITS, NudInput, NudReaction, NudState
 from ibbond.verbs.generation import Generation
 
-RETRY = 1 * SECOND  # retrans_time
 ATTEMPTS = 3  # mcast_solicit, ucast_probes
-REACHABLE_FOR = 30 * SECOND  # base_reachable_time
-DELAY = 5 * SECOND  # delay_first_probe_time
-STALE_FOR = 60 * SECOND  # gc_stale_time: idle entries are forgotten then
 QUEUE_PACKETS = 101  # unres_qlen: the oldest packet gives way
 MAX_NEIGHBORS = 1024  # gc_thresh3
 MAX_UNRESOLVED = 256
-
-
-class State(enum.Enum):
-    """Linux's NUD states; a failed entry is no entry here."""
-
-    INCOMPLETE = "INCOMPLETE"
-    REACHABLE = "REACHABLE"
-    STALE = "STALE"
-    DELAY = "DELAY"
-    PROBE = "PROBE"
-
-
-USABLE_BY_FLOWS = frozenset({State.REACHABLE, State.DELAY, State.PROBE})
+USABLE_BY_FLOWS = frozenset({NudState.REACHABLE, NudState.DELAY, NudState.PROBE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +73,9 @@ class Neighbor:
     """One entry; `hardware` is empty while INCOMPLETE."""
 
     ip: bytes
-    state: State
+    state: NudState = NudState.NONE
     hardware: bytes = b""
     attempts: int = 0
-    suspect: bool = False  # we moved since it was confirmed: ask at the next use
     heard_at: int = 0  # when the neighbor last said where it is; while INCOMPLETE, when it was first asked
     waiting: deque[tuple[bytes, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_PACKETS))
 
@@ -124,40 +107,29 @@ class Neighbors:
 
     def send(self, now: int, ip: bytes, packet: bytes, offload: bytes = b"") -> list[NeighborEffect]:
         """A packet for this neighbor: it goes, or it waits for an answer."""
-        entry = self._entries.get(ip)
+        entry = self._entries.get(ip) or self._new(now, ip)
         if entry is None:
-            if not self._make_room():
-                self.dropped += 1
-                return []
-            self._ask_first(now, ip).waiting.append((packet, offload))
-            return [Solicit(ip, packet=packet)]
-        if entry.state is State.INCOMPLETE:
-            self.dropped += len(entry.waiting) == QUEUE_PACKETS
-            entry.waiting.append((packet, offload))
+            self.dropped += 1
             return []
-        effects: list[NeighborEffect] = [Resolved(ip, entry.hardware, packet, offload)]
-        if entry.state is State.STALE and entry.suspect:
-            entry.state, entry.attempts = State.PROBE, 1
-            self._wait(entry, now + RETRY)
-            effects.append(Solicit(ip, packet=packet))
-        elif entry.state is State.STALE:
-            entry.state = State.DELAY
-            self._wait(entry, now + DELAY)
-        return effects
+        match self._step(now, entry, NudInput.PACKET):
+            case NudReaction.SEND:
+                return [Resolved(ip, entry.hardware, packet, offload)]
+            case NudReaction.SEND_AND_SOLICIT:
+                return [Resolved(ip, entry.hardware, packet, offload), Solicit(ip, packet=packet)]
+            case NudReaction.SOLICIT:
+                entry.waiting.append((packet, offload))
+                return [Solicit(ip, packet=packet)]
+            case _:
+                self.dropped += len(entry.waiting) == QUEUE_PACKETS
+                entry.waiting.append((packet, offload))
+                return []
 
     def resolve(self, now: int, ip: bytes) -> list[NeighborEffect]:
-        """Somebody wants the address of `ip` without sending a packet (`neigh_event_send`)."""
-        entry = self._entries.get(ip)
-        if entry is None:
-            if not self._make_room():
-                return []
-            self._ask_first(now, ip)
-            return [Solicit(ip)]
-        if entry.state is State.STALE:
-            entry.state, entry.attempts = State.PROBE, 1
-            self._wait(entry, now + RETRY)
-            return [Solicit(ip)]
-        return []
+        """The address of `ip` is needed without sending a packet (`neigh_event_send`)."""
+        entry = self._entries.get(ip) or self._new(now, ip)
+        if entry is None or self._step(now, entry, NudInput.REQUEST) is NudReaction.IGNORE:
+            return []
+        return [Solicit(ip)]
 
     def learn(
         self,
@@ -169,7 +141,7 @@ class Neighbors:
         override: bool = True,
         create: bool = False,
     ) -> list[NeighborEffect]:
-        """Somebody says that `ip` is at `hardware`: an answer to us (`confirmed`) or news.
+        """A message says that `ip` is at `hardware`: an answer to us (`confirmed`), or one that we did not ask for.
 
         Without `override` a known other address stays. Only `create` makes a new entry.
         """
@@ -177,19 +149,15 @@ class Neighbors:
         if entry is None:
             if not create or len(self._entries) >= MAX_NEIGHBORS:
                 return []
-            entry = self._entries[ip] = Neighbor(ip, State.INCOMPLETE)
-        if entry.state is not State.INCOMPLETE and entry.hardware != hardware and not override:
-            if entry.state is State.REACHABLE:
-                self._stale(entry, now)
+            entry = self._entries[ip] = Neighbor(ip)
+        moved = entry.hardware != hardware
+        if moved and entry.hardware and not override:
+            self._step(now, entry, NudInput.CONTRADICTED)
             return []
-        changed = entry.hardware != hardware
+        self._step(now, entry, NudInput.CONFIRMED if confirmed else NudInput.MOVED if moved else NudInput.SEEN)
         entry.hardware, entry.heard_at = hardware, now
         self._unresolved.pop(ip, None)
-        if confirmed:
-            self._reachable(entry, now)
-        elif changed:
-            self._stale(entry, now)
-        if changed:
+        if moved:
             self.changes += 1
             self._generation.bump()
         effects: list[NeighborEffect] = []
@@ -199,18 +167,10 @@ class Neighbors:
         return effects
 
     def readdressed(self, now: int) -> list[NeighborEffect]:
-        """Our own address is another one: neighbors are where they were, but do not know where we are."""
-        effects: list[NeighborEffect] = []
-        for entry in self:
-            if entry.state is State.INCOMPLETE:
-                entry.attempts = 1
-                self._wait(entry, now + RETRY)
-                effects.append(Solicit(entry.ip))  # the answer to the first question went to the old address
-            else:
-                self._stale(entry, now)
-                entry.suspect = True
+        """Our own address has changed: neighbors are where they were, but do not know where we are."""
+        solicited = [e for e in self if self._step(now, e, NudInput.READDRESSED) is NudReaction.SOLICIT]
         self._generation.bump()
-        return effects
+        return [Solicit(entry.ip) for entry in solicited]
 
     def flush(self) -> None:
         """Forget everything, waiting packets included (`neigh_changeaddr`, `neigh_ifdown`)."""
@@ -229,28 +189,34 @@ class Neighbors:
         return self._due.earliest()
 
     def _overdue(self, entry: Neighbor, now: int) -> list[NeighborEffect]:
-        match entry.state:
-            case State.REACHABLE:
-                self._stale(entry, now)
-                self._generation.bump()  # whoever uses it must come by, so that it is confirmed again
-                return []
-            case State.STALE:
-                return self._forget(entry)
-            case State.DELAY:
-                entry.state, entry.attempts = State.PROBE, 1
-                self._wait(entry, now + RETRY)
+        alone = entry.state is NudState.PROBE and entry.attempts == 1
+        exhausted = entry.attempts >= ATTEMPTS
+        match self._step(now, entry, NudInput.UNANSWERED if exhausted else NudInput.TIMEOUT):
+            case NudReaction.EXPIRE:
+                self._generation.bump()  # flows that use it must come by, so that it is confirmed again
+            case NudReaction.SOLICIT_ONE:
                 return [Solicit(entry.ip, entry.hardware)]
-            case State.INCOMPLETE | State.PROBE:
-                if entry.attempts >= ATTEMPTS:
-                    return self._forget(entry)
-                silent = [Silent(entry.hardware)] if entry.state is State.PROBE and entry.attempts == 1 else []
-                entry.attempts += 1
-                self._wait(entry, now + RETRY)
+            case NudReaction.REPEAT:
+                silent = [Silent(entry.hardware)] if alone else []
                 return [*silent, Solicit(entry.ip, packet=entry.waiting[0][0] if entry.waiting else b"")]
+            case NudReaction.FORGET:
+                return self._forget(entry)
+        return []
 
-    def _ask_first(self, now: int, ip: bytes) -> Neighbor:
-        entry = self._entries[ip] = self._unresolved[ip] = Neighbor(ip, State.INCOMPLETE, attempts=1, heard_at=now)
-        self._wait(entry, now + RETRY)
+    def _step(self, now: int, entry: Neighbor, event: NudInput) -> NudReaction:
+        """Read the table; whoever asks carries out the reaction."""
+        reaction, after = NUD_TABLE[entry.state, event]
+        if after is not entry.state or reaction in RESTARTS:
+            entry.state = after
+            entry.attempts = entry.attempts + 1 if reaction is NudReaction.REPEAT else int(reaction in SOLICITS)
+            self._due.report(entry.ip, now + LASTS[after] if after in LASTS else None)
+        return reaction
+
+    def _new(self, now: int, ip: bytes) -> Neighbor | None:
+        """An entry to be resolved, if there is room for one."""
+        if not self._make_room():
+            return None
+        entry = self._entries[ip] = self._unresolved[ip] = Neighbor(ip, heard_at=now)
         return entry
 
     def _make_room(self) -> bool:
@@ -261,14 +227,6 @@ class Neighbors:
             self._forget(oldest)
         return len(self._entries) < MAX_NEIGHBORS
 
-    def _reachable(self, entry: Neighbor, now: int) -> None:
-        entry.state, entry.suspect = State.REACHABLE, False
-        self._wait(entry, now + REACHABLE_FOR)
-
-    def _stale(self, entry: Neighbor, now: int) -> None:
-        entry.state, entry.suspect = State.STALE, False
-        self._wait(entry, now + STALE_FOR)
-
     def _forget(self, entry: Neighbor) -> list[NeighborEffect]:
         del self._entries[entry.ip]
         self._unresolved.pop(entry.ip, None)
@@ -277,6 +235,3 @@ class Neighbors:
             self._generation.bump()
         packets = tuple(packet for packet, _ in entry.waiting)
         return [Unreachable(entry.ip, packets)] if packets else []
-
-    def _wait(self, entry: Neighbor, due: int) -> None:
-        self._due.report(entry.ip, due)

@@ -161,6 +161,26 @@ def test_the_socket_is_the_owners(server: ControlServer) -> None:
     assert server.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_request_that_needs_the_closing_thread_is_answered_before_the_end(tmp_path: Path) -> None:
+    asked, answering = threading.Event(), threading.Event()
+
+    def wait() -> str:
+        asked.set()
+        assert answering.wait(60)
+        return "answered"
+
+    serving = ControlServer(tmp_path / "lab.sock", {"wait": wait})
+    serving.start()
+    answers: list[object] = []
+    with Control(tmp_path / "lab.sock") as control:
+        client = threading.Thread(target=lambda: answers.append(control.ask("wait")))
+        client.start()
+        assert asked.wait(60)
+        serving.close(answering.set)
+        client.join(60)
+    assert answers == ["answered"]
+
+
 def test_after_close_nobody_answers(server: ControlServer) -> None:
     server.close()
     assert not server.path.exists()

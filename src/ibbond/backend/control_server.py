@@ -30,6 +30,7 @@ from ibbond.host.guard import Entry, Faults
 
 MAX_CONNECTIONS = 64
 FULL_REST_S = 0.05  # when no descriptor is free
+CLOSING_S, MEANWHILE_S = 2.0, 0.002  # what `close` waits in all, and between two calls of `meanwhile`
 MOST_WAITING = 8 << 20  # bytes that a client has not read; beyond that it is dropped
 LARGEST_REQUEST = 1 << 20
 ITEMS_WAITING = 10_000
@@ -124,14 +125,20 @@ class ControlServer:
         self.lay_out(item)
         self.ring()
 
-    def close(self) -> None:
-        """Stop serving; the socket's name is gone first, so that nobody connects to an ending lab."""
+    def close(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Stop serving; the socket's name is gone first, so that no client connects to an ending lab.
+
+        `meanwhile` is called until the request that is being answered is done: it may wait for the calling thread.
+        """
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         self._ending = True
         os.eventfd_write(self._wake, 1)
         if self._thread.ident and self._thread is not threading.current_thread():
-            self._thread.join(timeout=2)
+            until = time.monotonic() + CLOSING_S
+            while self._thread.is_alive() and time.monotonic() < until:
+                meanwhile()
+                self._thread.join(timeout=MEANWHILE_S)
 
     def _serve(self) -> None:
         while not self._ending:

@@ -211,7 +211,7 @@ class Lab:
         self.loop.listeners.append(self.journal.hear)
         self.loop.open()
         self._closing.callback(self.loop.close)
-        self._closing.callback(self.server.close)  # before the loop, which its requests need
+        self._closing.callback(self.server.close, self.loop.answer)  # before the loop, which its requests need
         self._open_tools()
         self.loop.listeners.append(self._heard)
         self.requests.cut_again(self.memory.cut)

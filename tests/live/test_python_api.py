@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,40 @@ def test_a_topology_that_was_built(ib_lab: Lab) -> None:
     assert [host.name for host in ib_lab.hosts] == ["a", "b"]
     assert ib_lab["a"].run(["cat", "/sys/class/net/bond0/bonding/miimon"]).stdout == "50\n"
     ib_lab["a"].run(["ping", "-c1", "-w5", "10.1.0.2"])
+
+
+def test_a_capture_is_a_file_that_tshark_reads(ib_lab: Lab, tmp_path: Path) -> None:
+    with ib_lab.capture("h1/bond0", tmp_path / "bond.pcap") as bond:
+        port = ib_lab.capture("s1/1", tmp_path / "port.pcap")
+        ib_lab["h1"].run(["ping", "-c3", "-i0.1", "10.0.0.2"])
+    assert port.end().packets >= bond.end().packets >= 6
+    words = ["tshark", "-r", str(bond.path), "-Y", "icmp.type == 8", "-T", "fields", "-e", "icmp.seq"]
+    requests = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert requests == ["1", "2", "3"]
+    with pytest.raises(Refused, match="no cable at h1/ib9"):
+        ib_lab.capture("h1/ib9", tmp_path / "none.pcap")
+    assert not (tmp_path / "none.pcap").exists()
+
+
+def test_a_capture_is_complete_when_the_lab_ends(tmp_path: Path) -> None:
+    with Lab() as lab:
+        capture = lab.capture("h2/ib0", tmp_path / "port.pcap")
+        lab["h1"].run(["ping", "-c1", "10.0.0.2"])
+    assert capture.result is not None
+    assert capture.result.packets >= 2
+
+
+def test_a_probe_measures_what_a_cut_cable_costs(ib_lab: Lab) -> None:
+    with ib_lab.probe("h1", "h2") as probe:
+        with pytest.raises(Refused, match="still measures"):
+            _ = probe.result
+        ib_lab.cut("h1/ib0")
+    assert probe.result.works
+    assert probe.result["udp"].sent > 1000
+    assert probe.result.outage_ms < 1000
+    assert ("cut", "h1/ib0") in [(event["what"], event["where"]) for event in probe.result.events]
+    with pytest.raises(Refused, match="it takes two hosts"), ib_lab.probe("h1", "h1"):
+        pass
 
 
 def test_a_lab_that_ended_refuses_and_keeps_its_events() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ibbond.backend.control_socket import Control
-from ibbond.cli.cables import begin_capture
 from ibbond.lab import exec as lab_exec
+from ibbond.lab.capturing import RunningCapture
 
 IBBOND = str(Path(sys.executable).with_name("ibbond"))
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -48,10 +48,9 @@ class VerbsLab:
 
     @contextmanager
     def capture(self, device: str, file: Path) -> Iterator[None]:
-        with Control.of(self.name) as control:
-            capture = begin_capture(control, device, str(file))
-            yield
-            control.ask("capture_end", capture=capture, file=str(file))
+        running = RunningCapture(self.name, device, file)
+        yield
+        running.end()
 
     def cut(self, *cables: str) -> None:
         self.ask("cut", cables=list(cables))

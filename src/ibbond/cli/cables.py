@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 CABLES = click.argument("cables", nargs=-1, required=True, metavar="CABLE...", shell_complete=completers.cables)
 PAUSE_MS = click.IntRange(0, 3_600_000)
 LONGEST = 10**9  # seconds
-OWN_OUTPUT = ("/dev/std", "/dev/fd/", "/proc/")
 
 
 @click.command()
@@ -114,41 +111,21 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
     An IPoIB device (h1/ib0) or a switch port (s1/3) shows the InfiniBand packets of its port, management included; a
     bond (h1/bond0) shows its IPoIB frames.
     """
-    from ibbond.backend.control_socket import Control
+    from ibbond.lab.capturing import RunningCapture
 
-    place = str(absolute(file))
-    with Control.of(lab_name) as control:
-        capture_id = begin_capture(control, device, place)
-        if not as_json:
-            click.echo(f"capturing {device} to {file}" + ("" if seconds else "; Ctrl-C ends it"), err=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            ended, _, _ = select.select([control], [], [], seconds)  # the lab says nothing unasked until it ends
-            if ended:
-                raise Refused(
-                    f"the capture of {device} stopped", why="the lab ended", fix=f"{file} has what passed until then"
-                )
-        facts = as_dict(control.ask("capture_end", capture=capture_id, file=place))
-    missed = f", {facts['missed']} missed" if facts["missed"] else ""
-    done(as_json, f"{facts['packets']} packets in {file}{missed}", {"device": device, "file": str(file), **facts})
-
-
-def begin_capture(control: Control, device: str, place: str) -> str:
-    """Open the file, with the rights of this process, and have the lab write to it; which capture it is."""
-    from ibbond.host.output_file import open_output
-
-    if place.startswith(OWN_OUTPUT):
-        why = "this command prints its result there"
-        raise Refused(f"cannot capture to {place}", why=why, fix="Name a file, or a pipe made by mkfifo")
-    is_new = not os.path.lexists(place)
-    descriptor = open_output(Path(place), flags=os.O_NONBLOCK, mode=0o644)
-    try:
-        return str(as_dict(control.ask_with_descriptor(descriptor, "capture", device=device, file=place))["capture"])
-    except BaseException:
-        if is_new:
-            os.unlink(place)
-        raise
-    finally:
-        os.close(descriptor)
+    running = RunningCapture(lab_name, device, absolute(file))
+    if not as_json:
+        click.echo(f"capturing {device} to {file}" + ("" if seconds else "; Ctrl-C ends it"), err=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        if running.wait(seconds):
+            raise Refused(
+                f"the capture of {device} stopped", why="the lab ended", fix=f"{file} has what passed until then"
+            )
+    found = running.end()
+    missed = f", {found.missed} missed" if found.missed else ""
+    done(
+        as_json, f"{found.packets} packets in {file}{missed}", {"device": device, "file": str(file), **found._asdict()}
+    )
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`ibbond lab probe`: the demo's meter between two hosts of any lab, for as long as something is done to it.
+"""`ibbond lab probe`, `Lab.probe`: the demo's meter between two hosts of a lab, as long as something is done to it.
 
 Read first: `demo.generators` for the traffic, `demo.measure` for the arithmetic. What is done is the caller's business:
 a command, or a person at another terminal. The events of the lab in that time stand beside the outages.
@@ -62,9 +62,24 @@ class Measurement:
     events: list[dict[str, object]] = field(default_factory=list)
     exit_code: int | None = None  # of the command, where there was one
 
+    def __getitem__(self, protocol: str) -> ProtocolOutage:
+        """The row of `icmp`, `udp`, `tcp` or `multicast`."""
+        return next(row for row in self.protocols if row.protocol == protocol)
+
     @property
     def works(self) -> bool:
+        """Whether every protocol got through in the last 300 ms."""
         return all(row.works for row in self.protocols)
+
+    @property
+    def lost(self) -> int:
+        """The probes that were lost, of all protocols and both directions."""
+        return sum(row.lost for row in self.protocols)
+
+    @property
+    def outage_ms(self) -> float:
+        """The longest outage of the protocol that fared worst."""
+        return max(row.outage_ms for row in self.protocols)
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -77,10 +92,34 @@ class Measurement:
         }
 
 
-def measure(
-    control: Control, hosts: tuple[str, str], view: View, *, command: Sequence[str] = (), seconds: float | None = None
-) -> Measurement:
-    """Measure until `command` has ended, `seconds` are over, or Ctrl-C. `Refused` where the hosts cannot talk."""
+class Probing:
+    """Traffic that flows between two hosts while something is done to the lab; `result` is there once it has ended."""
+
+    def __init__(self, control: Control, cast: Cast, hosts: tuple[str, str]) -> None:
+        self.control, self.cast, self.hosts = control, cast, hosts
+        self.result: Measurement | None = None
+        self._started_at = time.monotonic_ns()
+
+    def end(self) -> Measurement:
+        """End the traffic and measure; losses of its last moments have not shown yet (see `SETTLING`)."""
+        started_at, ended_at = self._started_at, time.monotonic_ns()
+        self.cast.end()
+        streams = self.cast.streams(started_at, ended_at)
+        rows = [
+            summarize(protocol, [stream for stream in streams if stream.protocol == protocol], started_at, ended_at)
+            for protocol in PROTOCOLS
+        ]
+        events = events_between(self.control, started_at, ended_at)
+        self.result = Measurement(self.hosts, (ended_at - started_at) / SECOND, rows, events)
+        return self.result
+
+
+@contextlib.contextmanager
+def probing(control: Control, hosts: tuple[str, str]) -> Iterator[Probing]:
+    """Traffic of all protocols flows in this block. `Refused` where the hosts cannot talk.
+
+    It is measured by `Probing.end`, at the end of the block at the latest; a block that fails measures nothing.
+    """
     with seats(control, hosts) as (one, two):
         cast = TrafficGenerators(one, two)
         try:
@@ -91,23 +130,27 @@ def measure(
                     why=f"{' and '.join(silent)} did not get through within {FLOWING:.0f} s",
                     fix=f"See whether {one.address} and {two.address} reach each other: ibbond lab status",
                 )
-            view.say(f"TCP, UDP, IP multicast and ICMP flow between {hosts[0]} and {hosts[1]}")
-            started_at = time.monotonic_ns()
-            exit_code = None
-            with contextlib.suppress(KeyboardInterrupt):
-                exit_code = watch(control, cast, view, command, seconds)
-            ended_at = time.monotonic_ns()
-            cast.end()
+            running = Probing(control, cast, hosts)
+            yield running
+            if running.result is None:
+                running.end()
         except BaseException:
             cast.kill()
             raise
-        streams = cast.streams(started_at, ended_at)
-        rows = [
-            summarize(protocol, [stream for stream in streams if stream.protocol == protocol], started_at, ended_at)
-            for protocol in PROTOCOLS
-        ]
-        events = events_between(control, started_at, ended_at)
-        return Measurement(hosts, (ended_at - started_at) / SECOND, rows, events, exit_code)
+
+
+def measure(
+    control: Control, hosts: tuple[str, str], view: View, *, command: Sequence[str] = (), seconds: float | None = None
+) -> Measurement:
+    """Measure until `command` has ended, `seconds` are over, or Ctrl-C. `Refused` where the hosts cannot talk."""
+    with probing(control, hosts) as running:
+        view.say(f"TCP, UDP, IP multicast and ICMP flow between {hosts[0]} and {hosts[1]}")
+        exit_code = None
+        with contextlib.suppress(KeyboardInterrupt):
+            exit_code = watch(control, running.cast, view, command, seconds)
+        result = running.end()
+    result.exit_code = exit_code
+    return result
 
 
 def watch(

@@ -18,14 +18,17 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from ibbond.backend.control_socket import Control, LabBackend
+from ibbond.demo.probe import Measurement, probing
 from ibbond.errors import Refused
 from ibbond.lab import exec as lab_exec
+from ibbond.lab.capturing import Captured, RunningCapture
 from ibbond.lab.launch import running_lab
 from ibbond.lab.state import Wish
 from ibbond.testing.event_log import Event, EventLog
@@ -59,6 +62,7 @@ class Lab:
         self._running = ExitStack()
         self._control: Control | None = None
         self._log: EventLog | None = None
+        self._captures: list[LabCapture] = []
 
     def start(self) -> Lab:
         """Start the lab; returns when every port is active and every bond is up. `Refused` says why it cannot."""
@@ -72,6 +76,9 @@ class Lab:
 
     def stop(self) -> None:
         """End the lab: its hosts, the programs in them, and every device. Stopping it twice is allowed."""
+        for capture in self._captures if self._control is not None else ():
+            with suppress(Refused):
+                capture.end()
         self._control = None
         self._running.close()
         if self._log is not None:
@@ -118,6 +125,37 @@ class Lab:
     def revive(self, *nodes: str) -> None:
         """Switch nodes on again; a switch comes back with empty tables."""
         self.ask("revive", nodes=list(nodes))
+
+    # ---- what passes
+
+    def capture(self, device: str, path: str | os.PathLike[str]) -> LabCapture:
+        """Write what passes HOST/DEVICE or SWITCH/PORT to a file for tshark or Wireshark, from now on.
+
+        It ends with `with`, by its method `end`, or with the lab. An IPoIB device or a switch port shows the InfiniBand
+        packets of its port, management included (ERF); a bond shows its IPoIB frames.
+        """
+        self._connection()
+        capture = LabCapture(RunningCapture(self.name, device, path))
+        self._captures.append(capture)
+        return capture
+
+    @contextmanager
+    def probe(self, one: str, two: str, *, settle: float = 1.0) -> Iterator[Probe]:
+        """Measure in this block what UDP, multicast, ICMP and TCP lose between two hosts.
+
+        A probe leaves each millisecond (ICMP: ten), both ways. After the block it goes on for `settle` seconds, in
+        which late losses show; then `Probe.result` has the measurement. `Refused` where the hosts cannot talk.
+
+            with lab.probe("h1", "h2") as probe:
+                lab.cut("h1/ib0")
+            assert probe.result["udp"].outage_ms < 5
+        """
+        self._connection()
+        probe = Probe()
+        with Control.of(self.name) as control, probing(control, (one, two)) as running:
+            yield probe
+            time.sleep(settle)
+            probe.measured = running.end()
 
     # ---- state and events
 
@@ -235,6 +273,40 @@ class LabHost:
 
     def __repr__(self) -> str:
         return f"<host {self.name} of lab {self._lab.name}>"
+
+
+class LabCapture:
+    """A capture; `result` is what it has written, once it has ended."""
+
+    def __init__(self, running: RunningCapture) -> None:
+        self._running = running
+        self.path = running.file
+        self.result: Captured | None = None
+
+    def end(self) -> Captured:
+        """End it; the file is complete. Ending it twice is allowed."""
+        if self.result is None:
+            self.result = self._running.end()
+        return self.result
+
+    def __enter__(self) -> LabCapture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+class Probe:
+    """What `Lab.probe` has measured."""
+
+    measured: Measurement | None = None
+
+    @property
+    def result(self) -> Measurement:
+        """The measurement; `Refused` as long as the block runs."""
+        if self.measured is None:
+            raise Refused("the probe has no result", why="it still measures", fix="Look at it after the `with` block")
+        return self.measured
 
 
 def read_topology(topology: str | os.PathLike[str] | TopologyBuilder | None) -> tuple[str, str]:

@@ -95,16 +95,16 @@ class Measurement:
 class Probing:
     """Traffic that flows between two hosts while something is done to the lab; `result` is there once it has ended."""
 
-    def __init__(self, control: Control, cast: Cast, hosts: tuple[str, str]) -> None:
-        self.control, self.cast, self.hosts = control, cast, hosts
+    def __init__(self, control: Control, generators: TrafficGenerators, hosts: tuple[str, str]) -> None:
+        self.control, self.generators, self.hosts = control, generators, hosts
         self.result: Measurement | None = None
         self._started_at = time.monotonic_ns()
 
     def end(self) -> Measurement:
         """End the traffic and measure; losses of its last moments have not shown yet (see `SETTLING`)."""
         started_at, ended_at = self._started_at, time.monotonic_ns()
-        self.cast.end()
-        streams = self.cast.streams(started_at, ended_at)
+        self.generators.end()
+        streams = self.generators.streams(started_at, ended_at)
         rows = [
             summarize(protocol, [stream for stream in streams if stream.protocol == protocol], started_at, ended_at)
             for protocol in PROTOCOLS
@@ -121,21 +121,21 @@ def probing(control: Control, hosts: tuple[str, str]) -> Iterator[Probing]:
     It is measured by `Probing.end`, at the end of the block at the latest; a block that fails measures nothing.
     """
     with seats(control, hosts) as (one, two):
-        cast = TrafficGenerators(one, two)
+        generators = TrafficGenerators(one, two)
         try:
-            silent = cast.ready(FLOWING)
+            silent = generators.ready(FLOWING)
             if silent:
                 raise Refused(
                     f"cannot measure between {hosts[0]} and {hosts[1]}",
                     why=f"{' and '.join(silent)} did not get through within {FLOWING:.0f} s",
                     fix=f"See whether {one.address} and {two.address} reach each other: ibbond lab status",
                 )
-            running = Probing(control, cast, hosts)
+            running = Probing(control, generators, hosts)
             yield running
             if running.result is None:
                 running.end()
         except BaseException:
-            cast.kill()
+            generators.kill()
             raise
 
 
@@ -147,30 +147,30 @@ def measure(
         view.say(f"TCP, UDP, IP multicast and ICMP flow between {hosts[0]} and {hosts[1]}")
         exit_code = None
         with contextlib.suppress(KeyboardInterrupt):
-            exit_code = watch(control, running.cast, view, command, seconds)
+            exit_code = watch(control, running.generators, view, command, seconds)
         result = running.end()
     result.exit_code = exit_code
     return result
 
 
 def watch(
-    control: Control, cast: TrafficGenerators, view: View, command: Sequence[str], seconds: float | None
+    control: Control, generators: TrafficGenerators, view: View, command: Sequence[str], seconds: float | None
 ) -> int | None:
     """Let traffic flow for the time of the measurement; the command's exit code."""
     show_bonds(control, view)
     if not command:
-        flow(control, cast, view, seconds)
+        flow(control, generators, view, seconds)
         return None
-    flow(control, cast, view, SETTLING)
+    flow(control, generators, view, SETTLING)
     process = start(control, command)
     try:
         while process.poll() is None:
-            flow(control, cast, view, SAMPLE_EVERY)
+            flow(control, generators, view, SAMPLE_EVERY)
     finally:
         if process.poll() is None:
             process.terminate()
         code = process.wait()
-    flow(control, cast, view, SETTLING if seconds is None else seconds)
+    flow(control, generators, view, SETTLING if seconds is None else seconds)
     return code if code >= 0 else 128 - code
 
 
@@ -188,12 +188,12 @@ def start(control: Control, command: Sequence[str]) -> subprocess.Popen[bytes]:
         ) from None
 
 
-def flow(control: Control, cast: TrafficGenerators, view: View, seconds: float | None) -> None:
+def flow(control: Control, generators: TrafficGenerators, view: View, seconds: float | None) -> None:
     """Let traffic flow, for ever without `seconds`, and show it."""
     until = time.monotonic() + seconds if seconds is not None else float("inf")
     shown_at = time.monotonic()
     while (left := until - time.monotonic()) > 0:
-        view.sample(cast.progress())
+        view.sample(generators.progress())
         if time.monotonic() - shown_at > 1:
             show_bonds(control, view)
             shown_at = time.monotonic()

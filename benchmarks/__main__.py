@@ -52,33 +52,33 @@ def main() -> int:
         "--kernel", action="store_true", help="the kernel's own bonding beside ours, in a QEMU guest; 3 rounds"
     )
     words.add_argument("--within", action="store_true", help=argparse.SUPPRESS)  # the second process
-    wish = words.parse_args()
-    if unknown := [name for name in wish.only if name not in PATHS]:
+    config = words.parse_args()
+    if unknown := [name for name in config.only if name not in PATHS]:
         words.error(f"unknown: {', '.join(unknown)}. Known: {', '.join(PATHS)}")
-    if wish.sim:
+    if config.sim:
         from benchmarks import simulated
 
-        return simulated.main(quick=wish.quick, file=wish.json, keep=wish.keep)
+        return simulated.main(quick=config.quick, file=config.json, keep=config.keep)
     if os.geteuid():
         print("./bench needs root: it builds network namespaces and raises its priority.", file=sys.stderr)
         return 2
-    if not wish.within:
+    if not config.within:
         return in_own_session()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whatever was ignored where we were started
         signal.signal(number, signal.default_int_handler)
     try:
-        if wish.kernel:
+        if config.kernel:
             from benchmarks import kernel
 
-            return kernel.main(rounds=wish.rounds or 3, quick=wish.quick, file=wish.json, keep=wish.keep)
-        result = compare(wish.only, 1 if wish.quick else wish.rounds or 5, quick=wish.quick)
+            return kernel.main(rounds=config.rounds or 3, quick=config.quick, file=config.json, keep=config.keep)
+        result = compare(config.only, 1 if config.quick else config.rounds or 5, quick=config.quick)
     except KeyboardInterrupt:
         print("interrupted; everything is taken down", file=sys.stderr)
         return 130
     print(table(result))
-    if wish.json:
-        wish.json.write_text(json.dumps(result, indent=1) + "\n")
-    if wish.keep:
+    if config.json:
+        config.json.write_text(json.dumps(result, indent=1) + "\n")
+    if config.keep:
         keep_main(result, about(result) + table(result))
         (HERE / "results.svg").write_text(picture(result))
     return 0
@@ -180,10 +180,10 @@ def one_pair(tool: str, turn: int, *, quick: bool) -> float:
 def memory_of_a_lab(hosts: int) -> float:
     """Resident memory of a lab of so many hosts on a fat tree, in MB."""
     from ibbond.lab import launch
-    from ibbond.lab.state import Files, Wish
+    from ibbond.lab.state import Files, LabConfig
 
     mark = f"bench{os.getpid()}"
-    started = launch.start(Wish(mark, f"[fat_tree]\nhosts = {hosts}\n", "the benchmark"))
+    started = launch.start(LabConfig(mark, f"[fat_tree]\nhosts = {hosts}\n", "the benchmark"))
     try:
         time.sleep(1)
         return measures.resident_mb([started.process.pid])

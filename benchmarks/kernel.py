@@ -68,7 +68,7 @@ def compare(guest, tool: Path, rounds: int, cycles: int) -> dict[str, object]:  
             loads.append(os.getloadavg()[0])
             say(f"round {number + 1} of {rounds}: {name}")
             words = [sys.executable, "-m", "benchmarks.kernel_paths", name, str(tool), str(cycles), accelerator]
-            done = host.try_run("setsid", "-w", *words, patience=PATIENCE_S, PYTHONPATH=str(HERE.parent / "src"))
+            done = host.try_run("setsid", "-w", *words, timeout=PATIENCE_S, PYTHONPATH=str(HERE.parent / "src"))
             if done.code:
                 missing[name] = (done.err.strip().splitlines() or [f"it ended with {done.code}"])[-1]
                 say(f"{name}: {missing[name]}")

@@ -19,7 +19,7 @@ from functools import partial
 from benchmarks import measures
 from benchmarks.measures import USUAL, Pace
 from benchmarks.paths import MTU, Built, Ways, by_netlink, ip, ours, spaces, veth, wired
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import raise_priority
 
 MIIMON_MS = (1, 10, 100)
@@ -51,7 +51,7 @@ def bond_over_ipoib(mark: str, miimon: int) -> Iterator[Built]:
                 address = f"80:00:02:{0x08 + port:02x}:{gid}"
                 ip(space, f"link add ib{port - 1} address {address} group {HUB} type lookib")
             bond(space, ("ib0", "ib1"), miimon, f"10.1.0.{number}/24")
-        carrier = a.within_mounts(lambda: os.open("/sys/class/net/ib0/carrier", os.O_WRONLY))
+        carrier = a.run_in_mounts(lambda: os.open("/sys/class/net/ib0/carrier", os.O_WRONLY))
         try:
             ways = Ways(partial(set_carrier, carrier, b"0"), partial(set_carrier, carrier, b"1"))
             yield Built(a, b, "10.1.0.1", "10.1.0.2", breaks={"cut": ways, "link down": by_netlink(a, "ib0")})
@@ -59,7 +59,7 @@ def bond_over_ipoib(mark: str, miimon: int) -> Iterator[Built]:
             os.close(carrier)
 
 
-def bond(space: Space, members: tuple[str, ...], miimon: int, address: str) -> None:
+def bond(space: NetNamespace, members: tuple[str, ...], miimon: int, address: str) -> None:
     words = f"mode active-backup miimon {miimon} num_grat_arp 3"
     ip(space, f"link add bond0 type bond {words}")
     ip(space, "link set bond0 up")

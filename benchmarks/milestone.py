@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ibbond.host import namespace
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import raise_priority
 from ibbond.stack.build import build
 from ibbond.topology.default import TWO_HOSTS
@@ -45,7 +45,7 @@ TARGETS = {"tcp_gbps": 0.60, "pps": 0.85, "rtt_us": 2.3}
 class Path2Hosts:
     """Two hosts that can talk: their namespaces, and the second one's address."""
 
-    def __init__(self, client: Space, server: Space, address: str) -> None:
+    def __init__(self, client: NetNamespace, server: NetNamespace, address: str) -> None:
         self.client, self.server, self.address = client, server, address
 
     def measure(self, tool: str, seconds: float) -> dict[str, float]:
@@ -105,7 +105,7 @@ def bond(lab: str, profile: str | None) -> Iterator[Path2Hosts]:
         said = owner.stdout.readline()
         if not said.startswith("ready"):
             raise SystemExit(f"our path did not start: {said}")
-        yield Path2Hosts(namespace.adopt(f"ibbond-{lab}-h1"), namespace.adopt(f"ibbond-{lab}-h2"), "10.0.0.2")
+        yield Path2Hosts(namespace.take_over(f"ibbond-{lab}-h1"), namespace.take_over(f"ibbond-{lab}-h2"), "10.0.0.2")
     finally:
         owner.stdin.close()
         owner.wait(20)
@@ -135,7 +135,7 @@ def serve(lab: str, profile: str | None) -> None:
             space.remove()
 
 
-def ip(space: Space, words: str) -> None:
+def ip(space: NetNamespace, words: str) -> None:
     done = space.run(["ip", *words.split()])
     if done.returncode:
         raise SystemExit(f"ip {words}: {done.stderr}")
@@ -168,27 +168,27 @@ def main() -> None:
     words.add_argument("--idle", action="store_true", help="let idle cores sleep, as they do by default")
     words.add_argument("--profile", help="write a profile of our process to this file (it is slower then)")
     words.add_argument("--serve", help=argparse.SUPPRESS)
-    wish = words.parse_args()
-    if wish.serve:
-        serve(wish.serve, wish.profile)
+    config = words.parse_args()
+    if config.serve:
+        serve(config.serve, config.profile)
         return
     if os.getsid(0) != os.getpid():  # a session of our own, whose weight against other work counts
         raise SystemExit(subprocess.run([sys.executable, *sys.argv], start_new_session=True).returncode)
     raise_priority()
     found: dict[str, dict[str, list[float]]] = {}
-    with tempfile.TemporaryDirectory() as directory, awake(not wish.idle):
+    with tempfile.TemporaryDirectory() as directory, awake(not config.idle):
         tool = f"{directory}/traffic"
         subprocess.run(["gcc", "-O2", "-o", tool, Path(__file__).with_name("traffic.c")], check=True)
         os.chmod(directory, 0o755)
         mark = os.getpid()
-        with veth_and_bridge(f"base{mark}") as base, bond(f"bench{mark}", wish.profile) as ours:
+        with veth_and_bridge(f"base{mark}") as base, bond(f"bench{mark}", config.profile) as ours:
             paths = {"veth + bridge": base, "ibbond": ours}
-            for number in range(wish.rounds):
+            for number in range(config.rounds):
                 for name in list(paths)[:: 1 if number % 2 == 0 else -1]:
-                    for figure, value in paths[name].measure(tool, wish.seconds).items():
+                    for figure, value in paths[name].measure(tool, config.seconds).items():
                         found.setdefault(figure, {}).setdefault(name, []).append(value)
-                print(f"round {number + 1} of {wish.rounds}", file=sys.stderr)
-    result = {"ratios": {}, "rounds": found, "load": os.getloadavg(), "awake": not wish.idle}
+                print(f"round {number + 1} of {config.rounds}", file=sys.stderr)
+    result = {"ratios": {}, "rounds": found, "load": os.getloadavg(), "awake": not config.idle}
     for figure, label in FIGURES.items():
         medians = {name: statistics.median(values) for name, values in found[figure].items()}
         result["ratios"][figure] = ratio = medians["ibbond"] / medians["veth + bridge"]
@@ -198,8 +198,8 @@ def main() -> None:
             f"{label:20} ours {medians['ibbond']:10.5g} [{spread['ibbond']}]"
             f"  base {medians['veth + bridge']:10.5g} [{spread['veth + bridge']}]  ratio {ratio:.2f} {target}"
         )
-    if wish.json:
-        wish.json.write_text(json.dumps(result, indent=1) + "\n")
+    if config.json:
+        config.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

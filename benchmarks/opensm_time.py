@@ -23,7 +23,7 @@ from ibbond.lab.state import Files
 from ibbond.tools.infiniband_tools import OPENSM_CONF, equip
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
-TURNS, PATIENCE = 9, 30.0
+TURNS, TIMEOUT = 9, 30.0
 LAB = f"osm{os.getpid()}"
 NET = """\
 Switch 36 "s1"
@@ -63,14 +63,14 @@ def seconds(line: re.Match[str]) -> float:
 
 def time_to_up(log: Path) -> float:
     """Milliseconds from the first line of a log to SUBNET UP; waits for it."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
         lines = list(STAMP.finditer(log.read_text(errors="replace"))) if log.exists() else []
         for line in lines:
             if "SUBNET UP" in line[0]:
                 return (seconds(line) - seconds(lines[0])) * 1000 % 86_400_000
         time.sleep(0.05)
-    raise SystemExit(f"no SUBNET UP in {log} within {PATIENCE} s")
+    raise SystemExit(f"no SUBNET UP in {log} within {TIMEOUT} s")
 
 
 def on_ibsim(*, alike: bool = False) -> float:

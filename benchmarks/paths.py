@@ -23,12 +23,12 @@ from typing import Any, cast
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
 from ibbond.host import namespace
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import NICE
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.lab import launch
-from ibbond.lab.exec import door
-from ibbond.lab.state import Files, Wish
+from ibbond.lab.exec import host_handle
+from ibbond.lab.state import Files, LabConfig
 from ibbond.topology.default import TWO_HOSTS
 
 MTU = 2044
@@ -53,8 +53,8 @@ class Ways:
 class Built:
     """Two hosts that can talk. `owners` are the processes that carry the packets, none where the kernel does."""
 
-    client: Space
-    server: Space
+    client: NetNamespace
+    server: NetNamespace
     client_address: str
     address: str
     owners: list[int] = field(default_factory=list)
@@ -87,17 +87,17 @@ def open_vswitch(mark: str, *, tso: bool = False) -> Iterator[Built]:
     need("ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", package="openvswitch-switch")
     with wired(mark) as (a, b, switch), directory() as place, contextlib.ExitStack() as stack:
         run(["ovsdb-tool", "create", f"{place}/conf.db", str(OVS_SCHEMA)])
-        surroundings = {**os.environ, "OVS_RUNDIR": place, "OVS_LOGDIR": place, "OVS_DBDIR": place}
-        door = f"{place}/db.sock"
-        command = ["ovsdb-server", f"--remote=punix:{door}", f"--unixctl={place}/db.ctl", f"{place}/conf.db"]
-        owners = [stack.enter_context(carrier(a, command, env=surroundings))]
-        wait_for(lambda: os.path.exists(door), "ovsdb-server did not open its socket")
-        control = ["ovs-vsctl", f"--db=unix:{door}", "-t", "15"]
+        inherited = {**os.environ, "OVS_RUNDIR": place, "OVS_LOGDIR": place, "OVS_DBDIR": place}
+        host_handle = f"{place}/db.sock"
+        command = ["ovsdb-server", f"--remote=punix:{host_handle}", f"--unixctl={place}/db.ctl", f"{place}/conf.db"]
+        owners = [stack.enter_context(carrier(a, command, env=inherited))]
+        wait_for(lambda: os.path.exists(host_handle), "ovsdb-server did not open its socket")
+        control = ["ovs-vsctl", f"--db=unix:{host_handle}", "-t", "15"]
         run([*control, "--no-wait", "init"])
         if tso:
             run([*control, "--no-wait", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true"])
-        command = ["ovs-vswitchd", f"--unixctl={place}/ctl", f"--log-file={place}/log", f"unix:{door}"]
-        owners.append(stack.enter_context(carrier(a, command, env=surroundings)))
+        command = ["ovs-vswitchd", f"--unixctl={place}/ctl", f"--log-file={place}/log", f"unix:{host_handle}"]
+        owners.append(stack.enter_context(carrier(a, command, env=inherited)))
         words = (
             "add-br bond0 -- set bridge bond0 datapath_type=netdev -- add-bond bond0 both l0 l1"
             " bond_mode=active-backup -- set port both bond_updelay=0 bond_downdelay=0"
@@ -151,7 +151,7 @@ def ours(mark: str, *, bonded: bool = True, connected: bool = False) -> Iterator
     if not bonded:
         text = one_device_each()
     try:
-        started = launch.start(Wish(mark, text, "the benchmark"))
+        started = launch.start(LabConfig(mark, text, "the benchmark"))
     except Refused as refusal:
         raise CannotRun(str(refusal)) from None
     with contextlib.ExitStack() as stack:
@@ -160,13 +160,13 @@ def ours(mark: str, *, bonded: bool = True, connected: bool = False) -> Iterator
         control = stack.enter_context(Control.of(mark))
         hosts = []
         for name in ("h1", "h2"):
-            way = door(control, name)
-            hosts.append(Space(name, way.namespaces, pinned=False))
+            way = host_handle(control, name)
+            hosts.append(NetNamespace(name, way.namespaces, named=False))
             stack.callback(hosts[-1].close)
             if connected:
                 connect(hosts[-1])
 
-        def tell(do: str) -> int:
+        def write_line(do: str) -> int:
             began = time.monotonic_ns()
             control.ask(do, cables=["h1/ib0"])
             return began
@@ -176,7 +176,7 @@ def ours(mark: str, *, bonded: bool = True, connected: bool = False) -> Iterator
 
         breaks = {}
         if bonded:
-            cables = Ways(lambda: tell("cut"), lambda: tell("mend"))
+            cables = Ways(lambda: write_line("cut"), lambda: write_line("mend"))
             breaks = {"cut": cables, "link down": by_netlink(hosts[0], "ib0")}
         yield Built(*hosts, "10.0.0.1", "10.0.0.2", [started.process.pid], breaks, events)
 
@@ -206,7 +206,7 @@ def one_device_each() -> str:
     )
 
 
-def connect(host: Space) -> None:
+def connect(host: NetNamespace) -> None:
     """Put both devices into connected mode, as an administrator does, and the bond to its MTU."""
     words = (
         "for d in ib0 ib1; do echo connected >/sys/class/net/$d/mode; done;"
@@ -219,8 +219,8 @@ def connect(host: Space) -> None:
 
 
 @contextlib.contextmanager
-def spaces(mark: str, *names: str) -> Iterator[list[Space]]:
-    made: list[Space] = []
+def spaces(mark: str, *names: str) -> Iterator[list[NetNamespace]]:
+    made: list[NetNamespace] = []
     try:
         for name in names:
             made.append(namespace.make(mark, name))
@@ -232,7 +232,7 @@ def spaces(mark: str, *names: str) -> Iterator[list[Space]]:
 
 
 @contextlib.contextmanager
-def wired(mark: str) -> Iterator[list[Space]]:
+def wired(mark: str) -> Iterator[list[NetNamespace]]:
     """a with l0 and l1, b with l0 and its address, between them a bridge with ports p0 (a/l0), p1 (a/l1), p2 (b/l0)."""
     with spaces(mark, "a", "b", "switch") as (a, b, switch):
         ip(switch, "link add bridge type bridge")
@@ -245,9 +245,9 @@ def wired(mark: str) -> Iterator[list[Space]]:
         yield [a, b, switch]
 
 
-def by_netlink(space: Space, device: str) -> Ways:
+def by_netlink(space: NetNamespace, device: str) -> Ways:
     """Cut by taking a device down in its namespace: one request, without the start of a program."""
-    socket = space.within(RouteSocket)
+    socket = space.run_in(RouteSocket)
     index = socket.link(device).index
 
     def set_up(up: bool) -> int:
@@ -259,7 +259,7 @@ def by_netlink(space: Space, device: str) -> Ways:
 
 
 @contextlib.contextmanager
-def carrier(space: Space, command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+def carrier(space: NetNamespace, command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A program that carries packets, in a session of its own that weighs as much as ours does."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
     process = space.popen(command, start_new_session=True, **quiet)
@@ -287,20 +287,20 @@ def directory() -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def ip(space: Space, words: str) -> None:
+def ip(space: NetNamespace, words: str) -> None:
     done = space.run(["ip", *words.split()])
     if done.returncode:
         raise CannotRun(f"ip {words}: {done.stderr.strip()}")
 
 
-def no_offload(space: Space, device: str) -> None:
+def no_offload(space: NetNamespace, device: str) -> None:
     need("ethtool", package="ethtool")
     space.run(
         ["ethtool", "-K", device, *["tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off", "sg", "off"]]
     )
 
 
-def exists(space: Space, device: str) -> bool:
+def exists(space: NetNamespace, device: str) -> bool:
     return space.run(["ip", "link", "show", device]).returncode == 0
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks import record
 from ibbond.host import namespace, tun
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import avoid_pauses, raise_priority
 from ibbond.host.pump import IP_AT, IPV4_BYTES, IPV4_DESTINATION, IPV6_BYTES, OFFLOAD_AT, OFFLOAD_BYTES, Pump
 from ibbond.host.rtnetlink import RouteSocket
@@ -52,14 +52,14 @@ class Host:
     """A namespace with one TUN that is up and has an address."""
 
     def __init__(self, mark: str, name: str, address: str) -> None:
-        self.space: Space = namespace.make(mark, name)
-        self.routes = self.space.within(RouteSocket)
+        self.space: NetNamespace = namespace.make(mark, name)
+        self.routes = self.space.run_in(RouteSocket)
         self.tun = tun.open_tun(self.space, self.routes, "ib0", mtu=MTU)
         self.tun.set_up(True)
         self.routes.add_address(self.tun.index, ip_address(address).packed, 24)
 
     def socket(self) -> socket.socket:
-        made = self.space.within(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        made = self.space.run_in(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         for option in (33, 32):  # SO_RCVBUFFORCE, SO_SNDBUFFORCE
             made.setsockopt(socket.SOL_SOCKET, option, 64 << 20)
         return made
@@ -175,8 +175,8 @@ class Bench:
 
         def count() -> None:
             for _ in range(LOOPS):
-                is_train = buffer[OFFLOAD_AT + 1]
-                flow.packets += 2 if is_train else 1
+                is_gso = buffer[OFFLOAD_AT + 1]
+                flow.packets += 2 if is_gso else 1
                 flow.bytes += size - OFFLOAD_BYTES
 
         return timed(look_up, LOOPS), timed(count, LOOPS)
@@ -306,23 +306,23 @@ def main() -> int:
     words = argparse.ArgumentParser(prog="python -m benchmarks.per_packet", description=__doc__.splitlines()[0])
     words.add_argument("--rounds", type=int, default=20)
     words.add_argument("--keep", action="store_true", help="renew the profile in docs/benchmarks.md and its picture")
-    wish = words.parse_args()
+    config = words.parse_args()
     if os.geteuid():
         print("it needs root: it makes namespaces and TUN devices", file=sys.stderr)
         return 2
     raise_priority()
-    found = measure(wish.rounds)
+    found = measure(config.rounds)
     print(table(found))
-    if wish.keep:
+    if config.keep:
         date, load = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), os.getloadavg()[0]
         about = {
             "machine": record.machine(),
             "revision": record.revision(),
             "date": date,
             "load": load,
-            "rounds": wish.rounds,
+            "rounds": config.rounds,
         }
-        text = f"{date}, commit {about['revision']}, {about['machine']}; {wish.rounds} rounds; load {load:.1f}.\n\n"
+        text = f"{date}, commit {about['revision']}, {about['machine']}; {config.rounds} rounds; load {load:.1f}.\n\n"
         record.keep("per_packet", {**about, "us": found}, text + table(found))
         (HERE / "per_packet.svg").write_text(picture(found))
     else:

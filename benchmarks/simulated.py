@@ -123,11 +123,11 @@ def calls(of: Callable[[], object]) -> int:
     """How many functions are called: a cost that does not depend on what else this machine does."""
     count = 0
 
-    def hear(_frame: object, what: str, _argument: object) -> None:
+    def on_effect(_frame: object, what: str, _argument: object) -> None:
         nonlocal count
         count += what in ("call", "c_call")
 
-    sys.setprofile(hear)
+    sys.setprofile(on_effect)
     try:
         of()
     finally:

@@ -21,7 +21,7 @@ from ibbond.errors import Refused
 from ibbond.rdma.client import Context
 from ibbond.rdma.datagram import MEMORY_BYTES, Arrived, Endpoint
 
-EVERY, PATIENCE = 0.001, 20.0  # seconds
+EVERY, TIMEOUT = 0.001, 20.0  # seconds
 TEXT = "datagram "
 
 
@@ -58,8 +58,8 @@ def main(destinations: list[bytes]) -> None:
             for destination in sent:
                 refused += not send(context, endpoint, destination, sent)
         context.ask(*endpoint.tick(time.monotonic_ns()))
-        while (news := context.poll(0)) is not None:
-            context.ask(*endpoint.hear(time.monotonic_ns(), news))
+        while (event := context.poll(0)) is not None:
+            context.ask(*endpoint.on_event(time.monotonic_ns(), event))
         while endpoint.arrived:
             take(heard, endpoint.arrived.popleft())
         for destination, why in endpoint.refusals.items():
@@ -71,7 +71,7 @@ def main(destinations: list[bytes]) -> None:
         wait = max(0.0, send_at - time.monotonic()) if destinations and input_open else 0.02
         readable, _, _ = select.select([context, *([sys.stdin] if input_open else [])], [], [], wait)
         if sys.stdin in readable and not sys.stdin.readline():
-            input_open, give_up_at = False, time.monotonic() + PATIENCE
+            input_open, give_up_at = False, time.monotonic() + TIMEOUT
     facts = {
         "name": f"{endpoint.name:016x}",
         "sent": sum(sent.values()),

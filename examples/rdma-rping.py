@@ -21,18 +21,18 @@ HELLO = struct.Struct("!I")  # the key of the client's memory
 def expect(context: Context, kind: cm.RdmaKind | Operation) -> cm.RdmaCmEvent | cm.WorkCompleted:
     """The next event or completion of this kind; completions of other successful work pass by."""
     while True:
-        news = context.poll(10)
-        if news is None:
+        event = context.poll(10)
+        if event is None:
             sys.exit("nothing came in 10 s")
-        if isinstance(news, cm.WorkCompleted):
-            if news.completion.status is not Status.SUCCESS:
-                sys.exit(f"{news.completion.operation.value}: {news.completion.status.value}")
-            if news.completion.operation is kind:
-                return news
-        elif news.kind is kind:
-            return news
+        if isinstance(event, cm.WorkCompleted):
+            if event.completion.status is not Status.SUCCESS:
+                sys.exit(f"{event.completion.operation.value}: {event.completion.status.value}")
+            if event.completion.operation is kind:
+                return event
+        elif event.kind is kind:
+            return event
         else:
-            sys.exit(f"{news.kind.value} ({news.status})")
+            sys.exit(f"{event.kind.value} ({event.status})")
 
 
 def serve(context: Context) -> None:
@@ -40,8 +40,8 @@ def serve(context: Context) -> None:
     context.ask(cm.Listen(0, PORT))
     peer = -1
     while peer < 0:
-        news = context.poll(None)
-        peer = news.id if isinstance(news, cm.RdmaCmEvent) else -1
+        event = context.poll(None)
+        peer = event.id if isinstance(event, cm.RdmaCmEvent) else -1
     context.ask(cm.MakeQueuePair(peer))
     for number in range(2):
         context.ask(cm.PostWork(peer, Receive(number, key, SIZE, HELLO.size)))
@@ -56,7 +56,7 @@ def serve(context: Context) -> None:
         context.ask(cm.PostWork(peer, Work(number, Operation.WRITE, key, 0, SIZE, remote, SIZE)))
         context.ask(cm.PostWork(peer, Work(number, Operation.SEND, inline=b"done")))
         expect(context, Operation.SEND)
-    while not isinstance(news := context.poll(5), cm.RdmaCmEvent) and news is not None:
+    while not isinstance(event := context.poll(5), cm.RdmaCmEvent) and event is not None:
         pass  # until the client has disconnected
 
 

@@ -30,23 +30,25 @@ ADDRESS = bytes.fromhex("80000049fe800000000000000002c903000a0001")
 BROADCAST = bytes.fromhex("00ffffffff12401bffff000000000000ffffffff")
 
 
-def link(*parts: bytes, flags: int = 0x10001) -> bytes:
+def link_message(*parts: bytes, flags: int = 0x10001) -> bytes:
     return LINK.pack(0, 32, 7, flags, 0) + b"".join(parts)
 
 
 def test_addresses_of_20_bytes_are_whole() -> None:
-    news = LinkInfo.parse(
-        link(attribute(IFLA_IFNAME, b"ib0\0"), attribute(IFLA_ADDRESS, ADDRESS), attribute(IFLA_BROADCAST, BROADCAST))
+    link = LinkInfo.parse(
+        link_message(
+            attribute(IFLA_IFNAME, b"ib0\0"), attribute(IFLA_ADDRESS, ADDRESS), attribute(IFLA_BROADCAST, BROADCAST)
+        )
     )
-    assert (news.name, news.index, news.type, news.up, news.carrier) == ("ib0", 7, 32, True, True)
-    assert (news.address, news.broadcast) == (ADDRESS, BROADCAST)
+    assert (link.name, link.index, link.type, link.up, link.carrier) == ("ib0", 7, 32, True, True)
+    assert (link.address, link.broadcast) == (ADDRESS, BROADCAST)
 
 
 def test_a_member_says_what_the_bond_thinks_of_it() -> None:
     data = attribute(1, b"\1") + attribute(2, b"\2") + attribute(3, struct.pack("=I", 9)) + attribute(4, ADDRESS)
     data += attribute(5, struct.pack("=H", 3)) + attribute(9, struct.pack("=i", -5))
     info = attribute(IFLA_INFO_SLAVE_KIND, b"bond\0") + attribute(IFLA_INFO_SLAVE_DATA | NESTED, data)
-    member = LinkInfo.parse(link(attribute(IFLA_LINKINFO, info))).member
+    member = LinkInfo.parse(link_message(attribute(IFLA_LINKINFO, info))).member
     assert member is not None
     assert (member.state, member.link, member.link_failure_count) == ("backup", "down", 9)
     assert (member.permanent_address, member.queue_id, member.priority) == (ADDRESS, 3, -5)

@@ -154,8 +154,8 @@ def test_a_file_may_have_any_name(words: list[str], tmp_path: Path) -> None:
     file = os.fsencode(tmp_path) + b"/\xff.toml"
     Path(os.fsdecode(file)).write_text(TWO_HOSTS)
     command = [os.fsencode(word) for word in (sys.executable, "-c", "from ibbond.cli.main import main; main()", *words)]
-    surroundings = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most languages' locales
-    done = subprocess.run([*command, file], capture_output=True, env=surroundings)
+    inherited = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most languages' locales
+    done = subprocess.run([*command, file], capture_output=True, env=inherited)
     assert done.returncode == 0, done.stderr
     if words[0] == "lab":
         assert done.stdout.startswith(file)

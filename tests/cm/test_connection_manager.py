@@ -239,11 +239,11 @@ class TestConnecting:
         pair = Pair()
         pair.connect()
         pair.lose()
-        patience = 16
-        pair.take("active", pair.active.handle(pair.now, "h1/1", CmMad(9, Mra(77, pair.local, Rejected.REQ, patience))))
+        timeout = 16
+        pair.take("active", pair.active.handle(pair.now, "h1/1", CmMad(9, Mra(77, pair.local, Rejected.REQ, timeout))))
         pair.wait(WAIT)
         assert pair.lose() == []
-        pair.wait(timeout_ns(patience))
+        pair.wait(timeout_ns(timeout))
         assert pair.lose() == ["Req"]
 
     def test_two_connections_do_not_meet(self) -> None:

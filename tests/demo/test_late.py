@@ -1,6 +1,6 @@
 """A late lab is never reported as a lost packet, and a lost packet never as a late lab."""
 
-from ibbond.demo.measure import Happening, ProbeStream, Recording, summarize
+from ibbond.demo.measure import DemoEvent, ProbeStream, Recording, summarize
 from ibbond.machine import MS
 
 LENGTH = 1000  # probes, one each millisecond
@@ -14,7 +14,7 @@ def recording(lost: range, *late: tuple[int, int]) -> Recording:
         for protocol in ("icmp", "udp", "multicast")
         for direction in ("a > b", "b > a")
     )
-    happenings = (Happening(100 * MS, "failover", "h1/bond0"), Happening(500 * MS, "failback", "h1/bond0"))
+    happenings = (DemoEvent(100 * MS, "failover", "h1/bond0"), DemoEvent(500 * MS, "failback", "h1/bond0"))
     spans = tuple((since * MS, until * MS) for since, until in late)
     return Recording("live", 1, 0, LENGTH * MS, happenings, streams, late=spans)
 

@@ -7,7 +7,7 @@ import pytest
 
 from ibbond.demo.measure import (
     ByteStream,
-    Happening,
+    DemoEvent,
     ProbeStream,
     Recording,
     Stream,
@@ -20,10 +20,10 @@ from ibbond.errors import Refused
 from ibbond.machine import MS, SECOND
 
 MOVES = (
-    Happening(1 * SECOND, "cut", "h1/ib0"),
-    Happening(1 * SECOND, "failover", "h1/bond0", "ib0 -> ib1"),
-    Happening(2 * SECOND, "mend", "h1/ib0"),
-    Happening(2 * SECOND, "failback", "h1/bond0", "ib1 -> ib0"),
+    DemoEvent(1 * SECOND, "cut", "h1/ib0"),
+    DemoEvent(1 * SECOND, "failover", "h1/bond0", "ib0 -> ib1"),
+    DemoEvent(2 * SECOND, "mend", "h1/ib0"),
+    DemoEvent(2 * SECOND, "failback", "h1/bond0", "ib1 -> ib0"),
 )
 
 
@@ -180,6 +180,6 @@ def test_a_place_that_cannot_hold_a_report_is_refused_before_the_run(tmp_path: P
 
 
 def test_names_in_a_report_are_text_and_never_markup(tmp_path: Path) -> None:
-    evil = Happening(1 * SECOND, "failover", "<script>alert(1)</script>", "a -> <b>")
+    evil = DemoEvent(1 * SECOND, "failover", "<script>alert(1)</script>", "a -> <b>")
     path = write_report(summarize(Recording("live", 1, 0, 3 * SECOND, (evil,), GOOD)), tmp_path)
     assert "<script>alert" not in path.read_text()

@@ -47,7 +47,7 @@ class Lab:
 
     def start(self) -> "Lab":
         self.seen += self.subnet.start(self.now)
-        return self.settle()
+        return self.run_until_quiescent()
 
     def do(self, event: SubnetEvent) -> list[SubnetEffect]:
         """An event and what follows at once."""
@@ -55,7 +55,7 @@ class Lab:
         self.seen += effects
         return effects
 
-    def settle(self, ms: int = 50) -> "Lab":
+    def run_until_quiescent(self, ms: int = 50) -> "Lab":
         """Let time pass."""
         end = self.now + ms * MS
         while (at := self.subnet.deadline()) is not None and at <= end:
@@ -68,7 +68,7 @@ class Lab:
         """An event and what follows until the subnet is quiet."""
         self.seen.clear()
         self.do(event)
-        self.settle(ms)
+        self.run_until_quiescent(ms)
         return self.seen
 
     def events(self, port: str) -> list[PortEventKind]:
@@ -97,7 +97,7 @@ class Lab:
         self.seen.clear()
         own = self.subnet.port(port)
         self.do(SendMad(port, ManagementDatagram(own.lid, own.sm_lid, 1, 1, mad.pack())))
-        self.settle(ms)
+        self.run_until_quiescent(ms)
         answers = [SaMad.parse(effect.mad.mad) for effect in self.seen if _answers(effect, port, self._transaction)]
         assert len(answers) == 1, answers
         return answers[0]
@@ -139,7 +139,7 @@ class Lab:
         """Send one datagram to a port; where it arrived."""
         self.seen.clear()
         self.do(SendDatagram(port, self.datagram(port, self.subnet.port(to).lid, qpn, **fields)))
-        self.settle(1)
+        self.run_until_quiescent(1)
         return self.arrivals()
 
     def multicast(self, port: str, mlid: int = 0xC000, mgid: bytes = BROADCAST, **fields: object) -> list[str]:
@@ -148,7 +148,7 @@ class Lab:
         addresses = {"source_gid": own.gid, "destination_gid": mgid, **fields}
         self.seen.clear()
         self.do(SendDatagram(port, self.datagram(port, mlid, MULTICAST_QPN, **addresses)))
-        self.settle(1)
+        self.run_until_quiescent(1)
         return self.arrivals()
 
     def reachable(self) -> set[tuple[str, str]]:

@@ -123,14 +123,14 @@ def test_whoever_was_cut_off_comes_back(
     for event, pause in faults_of(lab, story):
         with contextlib.suppress(Refused):
             lab.do(event)
-        lab.settle(pause)
+        lab.run_until_quiescent(pause)
     for cable in lab.subnet.cables:
         lab.do(MakeLossy(cable.a.name, 0.0))
         lab.do(Mend(cable.a.name))
     for number in range(1, 5):
         lab.do(ReviveSwitch(f"s{number}"))
     lab.do(ReviveSubnetManager())
-    lab.settle(30_000)
+    lab.run_until_quiescent(30_000)
     assert sum(manager.is_master for manager in lab.subnet.managers.values()) == 1
     assert lab.reachable() == pairs([f"h{number}/1" for number in range(1, 5)])
     assert all(port.state == PortState.ACTIVE for port in lab.subnet.end_ports())
@@ -145,11 +145,11 @@ def test_the_subnet_heals(timing: Timing, story: list[tuple[SubnetEvent, int]]) 
     for event, pause in story:
         with contextlib.suppress(Refused):
             lab.do(event)
-        lab.settle(pause)
+        lab.run_until_quiescent(pause)
     for cable in CABLES:
         lab.do(MakeLossy(cable, 0.0))
     lab.do(ReviveSubnetManager())
-    lab.settle(30_000)
+    lab.run_until_quiescent(30_000)
     assert lab.reachable() == connected(lab)
     lit = {name for pair in connected(lab) for name in pair}
     assert all(lab.subnet.port(name).state == PortState.ACTIVE for name in lit)
@@ -178,7 +178,7 @@ def test_two_runs_of_a_story_are_the_same(story: list[tuple[SubnetEvent, int]]) 
                 lab.do(event)
             except Refused as refused:
                 lab.seen.append(str(refused))  # type: ignore[arg-type]
-            lab.settle(pause)
+            lab.run_until_quiescent(pause)
         return [repr(effect) for effect in lab.seen]
 
     assert run() == run()
@@ -206,7 +206,7 @@ def test_no_mad_breaks_it(
         for at, value in changes:
             mad[at] = value
         lab.do(SendMad(port, ManagementDatagram(lab.subnet.port(port).lid, lid, 1, 1, bytes(mad))))
-        lab.settle(3)
+        lab.run_until_quiescent(3)
         lab.seen.clear()
 
 
@@ -215,8 +215,8 @@ SHARED = world(Timing())
 
 def test_after_all_that_the_manager_still_answers() -> None:
     SHARED.do(KillSubnetManager())
-    SHARED.settle(100)
+    SHARED.run_until_quiescent(100)
     SHARED.do(ReviveSubnetManager())
-    SHARED.settle(2000)
+    SHARED.run_until_quiescent(2000)
     assert isinstance(SHARED.join("h1/2", BROADCAST), McMemberRecord)
     assert SHARED.now >= MS

@@ -166,7 +166,7 @@ def test_discards_are_counted_where_they_happen(lab: Lab) -> None:
     lab.do(Cut("h2/1"))
     assert lab.send("h1/1", "h2/1", qpn) == []
     assert lab.subnet.counters("s1/2").transmit_discards == 1
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.send("h1/1", "h2/1", qpn) == []
     assert lab.subnet.counters("s1/1").receive_switch_relay_errors == 1
     lab.do(Cut("h1/1"))
@@ -184,7 +184,7 @@ class TestWalk:
         before = {name: lab.subnet.counters(name) for name in names}
         lab.send("h1/1", "h2/2", qpn, payload=bytes(100))
         sent = {name: lab.subnet.counters(name) for name in names}
-        walk = lab.subnet.walk("h1/1", lid)
+        walk = lab.subnet.trace_path("h1/1", lid)
         assert walk is not None
         assert walk.destination == "h2/2"
         walk.count(1, 100)
@@ -202,8 +202,8 @@ class TestWalk:
             (lambda: lab.after(Mend("s1/7")), True),
             (lambda: lab.after(MakeLossy("h2/2", 0.1)), False),
             (lambda: lab.after(MakeLossy("h2/2", 0)), True),
-            (lambda: lab.subnet.tap("s2/2", True), False),
-            (lambda: lab.subnet.tap("s2/2", False), True),
+            (lambda: lab.subnet.mirror("s2/2", True), False),
+            (lambda: lab.subnet.mirror("s2/2", False), True),
             (lambda: lab.after(Cut("h2/2")), False),
             (lambda: lab.after(Mend("h2/2")), True),
         ]
@@ -211,16 +211,16 @@ class TestWalk:
             before = generation.value
             step()
             assert generation.value > before
-            assert (lab.subnet.walk("h1/1", lid) is not None) is walks
+            assert (lab.subnet.trace_path("h1/1", lid) is not None) is walks
 
     def test_there_is_none_to_nobody_or_with_delays(self, lab: Lab) -> None:
-        assert lab.subnet.walk("h1/1", 0x1000) is None
-        assert lab.subnet.walk("h1/1", lab.subnet.port("s2/0").lid) is None
-        own = lab.subnet.walk("h1/1", lab.subnet.port("h1/1").lid)
+        assert lab.subnet.trace_path("h1/1", 0x1000) is None
+        assert lab.subnet.trace_path("h1/1", lab.subnet.port("s2/0").lid) is None
+        own = lab.subnet.trace_path("h1/1", lab.subnet.port("h1/1").lid)
         assert own is not None
         assert own.destination == "h1/1"
         slow = two_switches(Lab(timing=Timing.simulated())).start()
-        assert slow.subnet.walk("h1/1", slow.subnet.port("h2/1").lid) is None
+        assert slow.subnet.trace_path("h1/1", slow.subnet.port("h2/1").lid) is None
 
 
 def train(segments: int, size: int = 1000) -> tuple[bytes, bytes]:
@@ -257,8 +257,8 @@ def test_a_lossy_cable_takes_a_train_apart(lab: Lab) -> None:
 
 def test_a_capture_shows_frames_of_the_wire(lab: Lab) -> None:
     qpn = lab.listen("h2/1", None)
-    lab.subnet.tap("h1/1", True)
-    lab.subnet.tap("s1/1", True)
+    lab.subnet.mirror("h1/1", True)
+    lab.subnet.mirror("s1/1", True)
     lab.send("h1/1", "h2/1", qpn, payload=b"hello")
     seen = [effect for effect in lab.seen if isinstance(effect, Captured)]
     assert [(effect.port, effect.sent) for effect in seen] == [("h1/1", True), ("s1/1", False)]
@@ -269,7 +269,7 @@ def test_a_capture_shows_frames_of_the_wire(lab: Lab) -> None:
 
 def test_a_capture_splits_trains_and_sees_management(lab: Lab) -> None:
     qpn = lab.listen("h2/1", None)
-    lab.subnet.tap("h1/1", True)
+    lab.subnet.mirror("h1/1", True)
     offload, payload = train(3)
     lab.send("h1/1", "h2/1", qpn, payload=payload, offload=offload)
     frames = [UdPacket.parse(effect.frame) for effect in lab.seen if isinstance(effect, Captured)]
@@ -282,14 +282,14 @@ def test_a_capture_splits_trains_and_sees_management(lab: Lab) -> None:
     frames = [UdPacket.parse(effect.frame) for effect in lab.seen if isinstance(effect, Captured)]
     assert frames
     assert {(frame.destination_qpn, frame.virtual_lane, frame.destination_lid) for frame in frames} == {(0, 15, 0xFFFF)}
-    lab.subnet.tap("h1/1", False)
+    lab.subnet.mirror("h1/1", False)
     lab.join("h1/1")
     assert not [effect for effect in lab.seen if isinstance(effect, Captured)]
 
 
 def test_a_group_packet_has_its_global_route_in_a_capture(lab: Lab) -> None:
     lab.join("h1/1")
-    lab.subnet.tap("h1/1", True)
+    lab.subnet.mirror("h1/1", True)
     qpn = lab.listen("h1/1")
     lab.multicast("h1/1", source_qpn=qpn, hop_limit=1, traffic_class=3)
     (captured,) = [effect for effect in lab.seen if isinstance(effect, Captured)]
@@ -303,7 +303,7 @@ def test_taps_everywhere_see_the_same_frame(lab: Lab) -> None:
     qpn = lab.listen("h2/2", None)
     ports = [port.name for node in lab.subnet.nodes.values() for port in node.ports.values() if port.number]
     for port in ports:
-        lab.subnet.tap(port, True)
+        lab.subnet.mirror(port, True)
     lab.send("h1/1", "h2/2", qpn)
     frames = [effect.frame for effect in lab.seen if isinstance(effect, Captured)]
     assert len(frames) == 6

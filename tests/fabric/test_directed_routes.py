@@ -115,7 +115,7 @@ def after_writes(port: str, writes: list[bytes], *, at_once: bool) -> tuple[obje
             effects = lab.subnet.tick(lab.now)
         arrived += [effect.mad.mad for effect in effects if isinstance(effect, MadArrived)]
         told += [effect for effect in effects if not isinstance(effect, MadArrived)]
-    lab.settle()
+    lab.run_until_quiescent()
     counted = {name: lab.subnet.counters(name) for name in all_ports(lab)}
     return sorted(arrived), told, counted, {name: lab.subnet.port(name).info for name in all_ports(lab)}
 
@@ -136,7 +136,7 @@ def test_a_set_that_closes_the_way_back() -> None:
     mad[7], mad[23], mad[32:36], mad[129], mad[64:128] = 1, 1, b"\xff" * 4, 1, info.pack()
     assert lab.subnet.answer(lab.now, lab.subnet.port("h1/1"), bytes(mad)) == b""
     assert lab.subnet.port("s1/1").physical_state == PhysicalState.DISABLED
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.subnet.port("h1/1").state == PortState.DOWN
 
 
@@ -144,10 +144,10 @@ def test_most_of_them_do_go_straight() -> None:
     """Or else the comparisons above compare nothing."""
     lab = two_switches(Lab()).start()
     taken: list[str] = []
-    straight = Transit.straight
+    route_directed = Transit.route_directed
 
     def noted(transit: Transit, port: Port, lid: int, mad: bytearray) -> object:
-        way = straight(transit, port, lid, mad)
+        way = route_directed(transit, port, lid, mad)
         taken.append(way[0].name if way is not None else "")
         return way
 

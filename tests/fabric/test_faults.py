@@ -49,7 +49,7 @@ def test_a_cut_cable_downs_both_ports_at_once(lab: Lab) -> None:
     assert effects
     assert lab.subnet.port("h1/1").state == lab.subnet.port("s1/1").state == PortState.DOWN
     assert lab.subnet.counters("h1/1").link_downed == lab.subnet.counters("s1/1").link_downed == 1
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.reachable() == pairs(["h1/2", "h2/1", "h2/2"])
     assert lab.subnet.port("h1/1").lid == before
 
@@ -71,7 +71,7 @@ def test_a_trap_is_sent_until_it_is_acknowledged_and_no_longer(lab: Lab, port: s
         lab.after(event, ms=1500)
         assert 1 <= len(traps(lab)) <= 3
         lab.seen.clear()
-        lab.settle(5000)  # almost five times the interval at which a trap is repeated
+        lab.run_until_quiescent(5000)  # almost five times the interval at which a trap is repeated
         assert traps(lab) == []
         assert sweeps(lab) == 0
 
@@ -95,7 +95,7 @@ def test_a_flap_within_the_hold_off_is_noticed(lab: Lab) -> None:
     lab.do(Cut("h1/1"))
     lab.do(Mend("h1/1"))
     assert lab.subnet.port("h1/1").state == PortState.INIT
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.events("h1/1") == [
         PortEventKind.PORT_ERR,
         PortEventKind.CLIENT_REREGISTER,
@@ -126,7 +126,7 @@ def test_what_is_on_a_cable_when_it_is_cut_is_lost() -> None:
     lab.do(SendDatagram("h1/1", lab.datagram("h1/1", lab.subnet.port("h2/1").lid, qpn)))
     lab.do(Cut("h1/1"))
     lab.do(Mend("h1/1"))
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.arrivals() == []
 
 
@@ -135,7 +135,7 @@ def test_a_cut_between_switches_is_routed_around(lab: Lab) -> None:
     for cable in ("s1/7", "s1/8"):
         lab.seen.clear()
         lab.do(Cut(cable))
-        lab.settle(10)
+        lab.run_until_quiescent(10)
         assert lab.reachable() == pairs(ALL)
         assert sweeps(lab) <= 1
         assert all(lab.events(port) == [] for port in ALL)
@@ -186,7 +186,7 @@ def test_mending_a_link_between_switches_loses_and_doubles_nothing() -> None:
             lab.now = at
             lab.seen += lab.subnet.tick(at)
         lab.now = end
-    lab.settle(5)
+    lab.run_until_quiescent(5)
     assert sweeps(lab) == 1
     arrivals = lab.arrivals()
     assert {host: arrivals.count(host) for host in hosts} == {"h1/1": 0, "h2/1": 2 * sent, "h3/1": sent, "h4/1": sent}
@@ -206,7 +206,7 @@ def test_a_switch_dies_and_comes_back_empty(lab: Lab) -> None:
     lab.do(KillSwitch("s2"))
     assert lab.events("h1/2") == lab.events("h2/2") == [PortEventKind.PORT_ERR]
     assert lab.events("h1/1") == []
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.reachable() == pairs(["h1/1", "h2/1"])
     lab.after(ReviveSwitch("s2"))
     assert lab.events("h1/2") == [PortEventKind.CLIENT_REREGISTER, PortEventKind.PORT_ACTIVE]
@@ -380,7 +380,7 @@ def test_a_join_that_a_switch_did_not_hear_of_is_made_true_later(lab: Lab) -> No
     for link in ("s1/7", "s1/8"):
         lab.do(MakeLossy(link, 0.0))
     lab.create("h1/1", third)
-    lab.settle(2000)
+    lab.run_until_quiescent(2000)
     lab.multicast("h1/1")
     assert set(lab.arrivals()) >= {"h2/1", "h1/2", "h2/2"}
 
@@ -405,11 +405,11 @@ def test_quiet_means_quiet(lab: Lab) -> None:
     lab.after(Mend("h1/1"), ms=2000)
     lab.seen.clear()
     before = lab.subnet.counters("s1/1")
-    lab.settle(30_000)
+    lab.run_until_quiescent(30_000)
     assert lab.seen == []
     assert lab.subnet.counters("s1/1") == before
     sent = lab.subnet.counters("s2/7").transmit_packets + lab.subnet.counters("s2/8").transmit_packets
-    lab.settle(30_000)
+    lab.run_until_quiescent(30_000)
     now = lab.subnet.counters("s2/7").transmit_packets + lab.subnet.counters("s2/8").transmit_packets
     assert now - sent <= 4 * 30 + 10
 
@@ -419,7 +419,7 @@ def test_a_light_sweep_finds_what_no_trap_told(lab: Lab) -> None:
     lab.after(Cut("h1/1"))
     lab.seen.clear()
     lab.subnet.retrain(lab.subnet.port("h2/1"))  # as a power glitch would, with its trap
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.subnet.port("h2/1").state == PortState.ACTIVE
 
 

@@ -273,19 +273,19 @@ def test_down_retrains_the_link_on_both_ends(lab: Lab) -> None:
     assert lab.subnet.port("s1/2").state == lab.subnet.port("h2/1").state == PortState.INIT
     assert lab.events("h2/1") == [PortEventKind.PORT_ERR]
     assert lab.subnet.counters("h2/1").link_downed == 0
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.subnet.port("h2/1").state == PortState.ACTIVE
 
 
 def test_a_disabled_port_stays_dark_until_polling(lab: Lab) -> None:
     disabled = port_info(lab, TO_S1, 2).changed(physical_state=PhysicalState.DISABLED)
     put(lab, TO_S1, SmpAttribute.PORT_INFO, 2, disabled.pack())
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.subnet.port("h2/1").state == PortState.DOWN
     assert lab.subnet.port("s1/2").physical_state == PhysicalState.DISABLED
     polling = port_info(lab, TO_S1, 2).changed(physical_state=PhysicalState.POLLING)
     put(lab, TO_S1, SmpAttribute.PORT_INFO, 2, polling.pack())
-    lab.settle()
+    lab.run_until_quiescent()
     assert lab.subnet.port("h2/1").state == PortState.ACTIVE
 
 
@@ -438,7 +438,7 @@ def test_a_trap_repeats_until_it_is_repressed() -> None:
     lab.do(SendMad("s1/0", ManagementDatagram(PERMISSIVE, PERMISSIVE, 0, 0, by_set(info))))
     lab.seen.clear()
     lab.subnet.retrain(lab.subnet.port("s1/1"))
-    lab.settle(3000)
+    lab.run_until_quiescent(3000)
     traps = [effect.mad for effect in lab.seen if isinstance(effect, MadArrived)]
     assert len(traps) == 4  # for down and for up, and then twice again
     notice = Notice.parse(Smp.parse(traps[-1].mad).data)
@@ -446,7 +446,7 @@ def test_a_trap_repeats_until_it_is_repressed() -> None:
     smp = replace(Smp.parse(traps[-1].mad), method=Method.TRAP_REPRESS)
     lab.do(SendMad("s1/0", ManagementDatagram(9, 9, 0, 0, smp.pack())))
     lab.seen.clear()
-    lab.settle(5000)
+    lab.run_until_quiescent(5000)
     assert lab.seen == []
     assert MadHeader.parse(traps[0].mad).method == Method.TRAP
 

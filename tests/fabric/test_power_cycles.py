@@ -117,13 +117,13 @@ def test_a_link_trains_at_what_both_ends_enable(lab: Lab) -> None:
     one.change(speed_enabled=1)
     other.change(width_enabled=1)
     lab.subnet.retrain(one)
-    lab.settle()
+    lab.run_until_quiescent()
     assert [(end.info.width_active, end.info.speed_active) for end in (one, other)] == [(1, 1)] * 2
     one.change(width_enabled=2)  # 4X only, and the other 1X only
     lab.subnet.retrain(one)
-    lab.settle()
+    lab.run_until_quiescent()
     assert [end.state for end in (one, other)] == [PortState.DOWN] * 2
     one.change(width_enabled=3, speed_enabled=7)
     lab.subnet.retrain(one)
-    lab.settle()
+    lab.run_until_quiescent()
     assert [(end.info.width_active, end.info.speed_active) for end in (one, other)] == [(1, 4)] * 2

@@ -29,7 +29,9 @@ from ibbond.wire.rxe import Sge
 
 A, B = "a/1", "b/1"
 BYTES = 1 << 15
-HALF = BYTES // 2  # what is read and sent is below, what is written and received is above: with overlaps all is allowed
+PSN_HALF = (
+    BYTES // 2
+)  # what is read and sent is below, what is written and received is above: with overlaps all is allowed
 START = 0x7000
 RIGHTS = int(Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC)
 
@@ -91,7 +93,7 @@ class World:
             self.subnet.connect_reliable(port, self.qpn[port], peer)
         if captured:
             for port in (A, B):
-                self.subnet.tap(port, True)
+                self.subnet.mirror(port, True)
 
     def register(self, port: str) -> None:
         region = Region(BufferMemory(memoryview(self.memory[port])), 0, START, BYTES, RIGHTS)
@@ -131,8 +133,12 @@ def some_work(random: Random, world: World, port: str, number: int) -> SendReque
     if atomic:
         sizes = [8]
     fetches = atomic or operation is Operation.READ
-    near, far = (START + HALF, START) if fetches and not atomic else (START + HALF if atomic else START, START + HALF)
-    pieces = tuple(Sge(near + random.randrange(HALF - 5000), size, key) for size in sizes)
+    near, far = (
+        (START + PSN_HALF, START)
+        if fetches and not atomic
+        else (START + PSN_HALF if atomic else START, START + PSN_HALF)
+    )
+    pieces = tuple(Sge(near + random.randrange(PSN_HALF - 5000), size, key) for size in sizes)
     inline = bytes(random.randrange(256) for _ in range(20)) if random.random() < 0.2 and not fetches else None
     pieces = pieces if inline is None else ()
     immediate = b"imm%d" % random.randrange(10) if operation in (Operation.SEND, Operation.WRITE) else b""
@@ -143,7 +149,7 @@ def some_work(random: Random, world: World, port: str, number: int) -> SendReque
         len(inline) if inline is not None else sum(sizes),
         inline,
         remote,
-        far + random.randrange(0, HALF - 15000, 8),
+        far + random.randrange(0, PSN_HALF - 15000, 8),
         solicited=random.random() < 0.5,
         immediate=immediate if random.random() < 0.4 else b"",
         compare_add=random.randrange(1 << 63),
@@ -173,7 +179,7 @@ def script(random: Random, world: World) -> Iterator[Callable[[], object]]:
             case 5 | 6 | 7 | 8 | 9 | 10:
                 for _ in range(random.randint(1, 4)):
                     size = random.choice((5000, 15000, 15000, 15000, 10))
-                    piece = Sge(START + HALF + random.randrange(HALF - 15000), size, world.key[other])
+                    piece = Sge(START + PSN_HALF + random.randrange(PSN_HALF - 15000), size, world.key[other])
                     world.queues[other].receives.append(ReceiveRequest(number, (piece,)))
             case _:
                 work = [some_work(random, world, port, number) for _ in range(random.randint(1, 4))]

@@ -9,12 +9,12 @@ from ibbond.host.capture_backlog import ROOM, Backlog
 from ibbond.host.loop import LiveLoop
 from ibbond.machine import SECOND
 from ibbond.stack.events import FrameCaptured
-from ibbond.stack.flows import Tap
+from ibbond.stack.flows import CapturePoint
 from ibbond.verbs.verbs import Datagram
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.icmp import Echo
 
-TAP = Tap((("h1/1", True), ("s1/1", False)), Datagram(1, 2, 0xFFFF, 0x48, 0x49, 7, b""))
+TAP = CapturePoint((("h1/1", True), ("s1/1", False)), Datagram(1, 2, 0xFFFF, 0x48, 0x49, 7, b""))
 PACKET = Echo(bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2)), identifier=1, sequence=1, data=bytes(1000)).pack()
 RAW = memoryview(bytes(10) + PACKET)
 
@@ -67,11 +67,11 @@ def test_a_packet_is_a_frame_at_every_tap() -> None:
 def test_times_only_grow() -> None:
     heard = Heard()
     slow = FrameCaptured("h1/1", b"x", True)
-    heard.backlog.hear(0, slow)
+    heard.backlog.on_frame(0, slow)
     assert heard.frames == [(0, slow)], "nothing waits before it"
     heard.clock.time = 5
     heard.backlog.take(TAP, RAW)
-    heard.backlog.hear(6, slow)
+    heard.backlog.on_frame(6, slow)
     heard.clock.run()
     assert [at for at, _ in heard.frames] == [0, 5, 5, 6]
 

@@ -26,7 +26,7 @@ from ibbond.ipoib.events import (
     TooLong,
 )
 from ibbond.ipoib.interface import Interface
-from ibbond.ipoib.paths import StackNeighbours
+from ibbond.ipoib.paths import StackNeighbors
 from ibbond.machine import MS
 from ibbond.verbs.verbs import Datagram, PortEventKind, PortState
 from ibbond.wire.hwaddr import RC_SUPPORTED, HardwareAddress
@@ -124,7 +124,7 @@ class Bench:
     """Runs effects as a host would, until nothing is left to do."""
 
     def __init__(
-        self, port: Port | None = None, *, pkey: int | None = None, old_neighbours: StackNeighbours | None = None
+        self, port: Port | None = None, *, pkey: int | None = None, old_neighbours: StackNeighbors | None = None
     ) -> None:
         self.now = 0
         self.port = port or Port()

@@ -193,7 +193,7 @@ def test_a_connection_is_made_and_carries_what_no_datagram_does() -> None:
     assert (statistics.rx_packets, statistics.rx_bytes) == (1, 65520)
     path = wire.interfaces["a"].path_to(wire.interfaces["b"].device.address)
     assert path is not None
-    assert (path.own_qpn, path.dlid, path.greatest) == (request.qpn, LIDS["b"], 65520)
+    assert (path.own_qpn, path.dlid, path.max_bytes) == (request.qpn, LIDS["b"], 65520)
 
 
 def test_each_direction_has_its_own_connection() -> None:

@@ -191,14 +191,14 @@ def spawn(host: str, work: Callable[[], int]) -> Started:
         os._exit(code)
 
 
-def finish(child: Started, patience: float) -> Answer:
+def finish(child: Started, timeout: float) -> Answer:
     """Wait for a child. The other end of the line has its own patience; ours is for what it gave up on."""
     begin = time.monotonic()
     while True:
         pid, status = os.waitpid(child.pid, os.WNOHANG)
         if pid:
             break
-        if time.monotonic() - begin > 2 * patience:
+        if time.monotonic() - begin > 2 * timeout:
             os.kill(child.pid, signal.SIGKILL)
         time.sleep(0.01)
     answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - begin}
@@ -227,14 +227,14 @@ def command_line(request: dict[str, object]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def run_python(host: str, source: str, patience: float, key: str = "answer") -> Answer:
+def run_python(host: str, source: str, timeout: float, key: str = "answer") -> Answer:
     def work() -> int:
         scope: dict[str, object] = {"os": os, "answer": None}
         exec(compile(source, "<test>", "exec"), scope)
         print(json.dumps(scope["answer"]))
         return 0
 
-    result = finish(spawn(host, work), patience)
+    result = finish(spawn(host, work), timeout)
     if result["code"] != 0:
         raise RuntimeError(str(result["err"]))
     lines = str(result["out"]).splitlines()

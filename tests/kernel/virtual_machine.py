@@ -128,14 +128,14 @@ class VirtualMachine:
         parts = [self.directory / name for name in ("errors", "console")]
         return "\n".join(part.read_text(errors="replace")[-4000:] for part in parts if part.exists())
 
-    def request(self, *, patience: float = 300, **fields: object) -> dict[str, object]:
+    def request(self, *, timeout: float = 300, **fields: object) -> dict[str, object]:
         """One request to the guest and its answer; RuntimeError when the guest says that it went wrong."""
-        self.line.settimeout(patience)
-        self.line.sendall(json.dumps({**fields, "patience": patience}).encode() + b"\n")
+        self.line.settimeout(timeout)
+        self.line.sendall(json.dumps({**fields, "patience": timeout}).encode() + b"\n")
         try:
             answer = self.reply()
         except TimeoutError as error:
-            raise RuntimeError(f"no answer in {patience} s to {fields}:\n{self.console()}") from error
+            raise RuntimeError(f"no answer in {timeout} s to {fields}:\n{self.console()}") from error
         if "error" in answer:
             raise RuntimeError(str(answer["error"]))
         return answer
@@ -175,9 +175,9 @@ class Host:
     def close(self) -> None:
         self.machine.request(op="close", host=self.name)
 
-    def try_run(self, *command: str, stdin: str = "", patience: float = 300, **environment: str) -> Result:
+    def try_run(self, *command: str, stdin: str = "", timeout: float = 300, **environment: str) -> Result:
         answer = self.machine.request(
-            op="run", host=self.name, command=command, input=stdin, environment=environment, patience=patience
+            op="run", host=self.name, command=command, input=stdin, environment=environment, timeout=timeout
         )
         return Result(**answer)  # type: ignore[arg-type]
 
@@ -190,9 +190,9 @@ class Host:
     def sh(self, script: str) -> str:
         return self.run("sh", "-ec", script)
 
-    def ibbond(self, *words: str, patience: float = 300) -> Result:
+    def ibbond(self, *words: str, timeout: float = 300) -> Result:
         """The command line in a fork of a warm interpreter: what `ibbond WORDS` prints and how it ends."""
-        return Result(**self.machine.request(op="ibbond", host=self.name, words=words, patience=patience))  # type: ignore[arg-type]
+        return Result(**self.machine.request(op="ibbond", host=self.name, words=words, timeout=timeout))  # type: ignore[arg-type]
 
     def ok(self, *words: str) -> str:
         """The output of an `ibbond` command that must succeed."""
@@ -200,9 +200,9 @@ class Host:
         assert result.code == 0, f"ibbond {shlex.join(words)} ended with {result.code}:\n{result.out}{result.err}"
         return result.out
 
-    def python(self, source: str, patience: float = 300) -> object:
+    def python(self, source: str, timeout: float = 300) -> object:
         """Run statements in a fork of the guest's interpreter; what they leave in `answer` comes back."""
-        return self.machine.request(op="python", host=self.name, source=source, patience=patience)["answer"]
+        return self.machine.request(op="python", host=self.name, source=source, timeout=timeout)["answer"]
 
     def start(self, *words: str) -> int:
         """Start `ibbond WORDS` and let it run; see `output` and `stop`."""

@@ -41,7 +41,7 @@ def server(tmp_path: Path, ended: threading.Event) -> Iterator[ControlServer]:
             "refuse": refuse,
             "fail": fail,
             "feed": lambda: Feed(["first", "second"]),
-            "door": lambda: WithDescriptors({"descriptors": ["pipe"]}, [read_end]),
+            "host_handle": lambda: WithDescriptors({"descriptors": ["pipe"]}, [read_end]),
             "lease": lambda: Lease(ended.set),
             "big": lambda: "x" * 5_000_000,
         },
@@ -84,7 +84,7 @@ def test_unknown_requests_and_failures_leave_the_connection_usable(server: Contr
 
 def test_descriptors_travel_beside_the_answer(server: ControlServer) -> None:
     with Control(server.path) as control:
-        answer, descriptors = control.ask_for_descriptors("door")
+        answer, descriptors = control.ask_for_descriptors("host_handle")
     assert answer == {"descriptors": ["pipe"]}
     assert not os.get_inheritable(descriptors[0])
     assert os.read(descriptors[0], 100) == b"through a descriptor"
@@ -123,7 +123,7 @@ def test_who_asks_and_goes_while_there_is_news_for_him_is_forgotten_once(tmp_pat
 
     def wait() -> None:  # in the server's thread, while the follower asks and goes
         assert gone.wait(5)
-        serving.lay_out("news")
+        serving.enqueue("news")
 
     serving = ControlServer(tmp_path / "lab.sock", {"feed": lambda: Feed([1]), "wait": wait, "echo": lambda: "here"})
     serving.start()

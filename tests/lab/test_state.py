@@ -16,7 +16,7 @@ from ibbond.backend.control_socket import no_lab
 from ibbond.errors import Refused
 from ibbond.lab import state
 from ibbond.lab.launch import take_down
-from ibbond.lab.state import Files, Note, Wish, is_dying
+from ibbond.lab.state import Files, LabConfig, Note, is_dying
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_process_that_was_killed_and_is_not_collected_is_dying() -> None:
 def test_a_start_waits_for_a_process_that_is_dying(tmp_path: Path) -> None:
     files = Files("dying", tmp_path)
     stopped = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "ibbond.lab.daemon", "dying"])
-    files.write_note(Note(stopped.pid, Wish("dying", "", "")))
+    files.write_note(Note(stopped.pid, LabConfig("dying", "", "")))
     deadline = time.monotonic() + 10
     while not files.held:
         assert time.monotonic() < deadline

@@ -8,7 +8,7 @@ import pytest
 
 from ibbond.errors import Refused
 from ibbond.host import namespace
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.tun import available
 from ibbond.topology.default import TWO_HOSTS
 from tests.live.running_lab import RunningLab, running
@@ -43,11 +43,11 @@ def lab() -> str:
 
 
 @pytest.fixture
-def make_host(lab: str) -> Iterator[Callable[[str], Space]]:
+def make_host(lab: str) -> Iterator[Callable[[str], NetNamespace]]:
     """Makes hosts of the test's lab; they are removed, with the programs inside, when the test ends."""
-    made: list[Space] = []
+    made: list[NetNamespace] = []
 
-    def make(host: str) -> Space:
+    def make(host: str) -> NetNamespace:
         made.append(namespace.make(lab, host))
         return made[-1]
 
@@ -57,7 +57,7 @@ def make_host(lab: str) -> Iterator[Callable[[str], Space]]:
 
 
 @pytest.fixture
-def lab2(make_host: Callable[[str], Space]) -> Iterator[RunningLab]:
+def lab2(make_host: Callable[[str], NetNamespace]) -> Iterator[RunningLab]:
     """The default lab: h1 and h2, each with ib0 and ib1 in bond0."""
     with running(TWO_HOSTS, make_host) as lab:
         yield lab

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.stack.build import build
 from ibbond.stack.events import NetworkEffect, NetworkEvent, TraceEvent
@@ -25,7 +25,7 @@ class RunningLab:
     """`told` gathers what happened; the loop runs in a thread."""
 
     loop: LiveLoop
-    spaces: dict[str, Space]
+    spaces: dict[str, NetNamespace]
     told: list[tuple[int, NetworkEffect]] = field(default_factory=list)
 
     def do(self, event: NetworkEvent) -> None:
@@ -41,7 +41,7 @@ class RunningLab:
 
     def user(self, host: str) -> RouteSocket:
         """What a user inside the host does with `ip`, by a socket of his own."""
-        return self.spaces[host].within(RouteSocket)
+        return self.spaces[host].run_in(RouteSocket)
 
     def run(self, host: str, command: str) -> subprocess.CompletedProcess[str]:
         return self.spaces[host].run(command.split())
@@ -57,7 +57,7 @@ class RunningLab:
 
 @contextmanager
 def running(
-    text: str, make_host: Callable[[str], Space], *, persist: bool = False, timing: Timing | None = None
+    text: str, make_host: Callable[[str], NetNamespace], *, persist: bool = False, timing: Timing | None = None
 ) -> Iterator[RunningLab]:
     """A lab of this topology (TOML), running until the block ends; without `timing` the subnet takes no time."""
     topology = parse(text)

@@ -150,7 +150,7 @@ daemon.main()
 def test_a_refusal_that_ends_the_lab_is_an_error_and_keeps_the_log(lab: str) -> None:
     files = Files(lab)
     files.directory.mkdir(mode=0o700, exist_ok=True)
-    wish = {"name": lab, "text": TWO_HOSTS, "source": "a test", "without": []}
+    config = {"name": lab, "text": TWO_HOSTS, "source": "a test", "without": []}
     told, telling = os.pipe()
     with files.log.open("wb") as log:
         process = subprocess.Popen(
@@ -163,7 +163,7 @@ def test_a_refusal_that_ends_the_lab_is_an_error_and_keeps_the_log(lab: str) -> 
         )
     os.close(telling)
     try:
-        process.communicate(json.dumps(wish).encode(), timeout=30)
+        process.communicate(json.dumps(config).encode(), timeout=30)
         assert b'{"ok":' in os.read(told, 1 << 16)
         assert process.returncode == 1
         assert "a refusal has ended the lab" in files.log.read_text()

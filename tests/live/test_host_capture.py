@@ -82,18 +82,18 @@ def test_trains_come_as_packets_of_the_mtu(lab2: RunningLab, captures: Captures,
 
 
 def test_the_fast_path_shows_taps_what_it_carries(lab2: RunningLab, captures: Captures, tmp_path: Path) -> None:
-    def taps() -> list[bool]:
-        return [tap is not None for _, _, tap in lab2.loop.pumps["h1", "bond0"].flows.values()]
+    def capture_points() -> list[bool]:
+        return [mirror is not None for _, _, mirror in lab2.loop.pumps["h1", "bond0"].flows.values()]
 
     with (tmp_path / "x.pcap").open("wb") as opened:
         capture = lab2.loop.ask(lambda: captures.start_device("h1", "bond0", opened.fileno()))
         assert lab2.run("h1", "ping -c 3 -i 0.05 10.0.0.2").returncode == 0
-        assert lab2.loop.ask(taps) == [True]
+        assert lab2.loop.ask(capture_points) == [True]
         lab2.loop.ask(lambda: captures.stop(capture))
     assert capture.frames >= 6
     assert capture.missed == 0
     assert lab2.run("h1", "ping -c 3 -i 0.05 10.0.0.2").returncode == 0
-    assert lab2.loop.ask(taps) == [False]
+    assert lab2.loop.ask(capture_points) == [False]
 
 
 def test_a_reader_that_goes_away_is_noticed(lab2: RunningLab, captures: Captures) -> None:

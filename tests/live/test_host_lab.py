@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ibbond.fabric.events import Cut, Mend
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.stack.events import CreateBond, DeleteBond, OnHost, OnSubnet
 from ibbond.topology.default import TWO_HOSTS
 from tests.live.running_lab import RunningLab, running
@@ -90,7 +90,7 @@ def test_a_programs_group_becomes_a_group_of_the_subnet_and_ends_with_it(lab2: R
     assert lab2.until(lambda: not joined())
 
 
-def test_a_gateway_forwards_between_two_prefixes(make_host: Callable[[str], Space]) -> None:
+def test_a_gateway_forwards_between_two_prefixes(make_host: Callable[[str], NetNamespace]) -> None:
     with running(GATEWAY, make_host) as lab:
         done = lab.run("h1", "ping -c 3 -i 0.05 -W 2 10.2.0.2")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -105,11 +105,11 @@ def test_a_bond_made_while_it_runs_gets_its_device(lab2: RunningLab) -> None:
     assert "bond7" not in {link.name for link in user.links()}
 
 
-def test_a_second_loop_finds_the_hosts_as_the_first_left_them(make_host: Callable[[str], Space]) -> None:
+def test_a_second_loop_finds_the_hosts_as_the_first_left_them(make_host: Callable[[str], NetNamespace]) -> None:
     """The devices persist, so a daemon that is started again goes on with the same ones."""
-    spaces: dict[str, Space] = {}
+    spaces: dict[str, NetNamespace] = {}
 
-    def once(host: str) -> Space:
+    def once(host: str) -> NetNamespace:
         if host not in spaces:
             spaces[host] = make_host(host)
         return spaces[host]

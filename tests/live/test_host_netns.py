@@ -13,10 +13,10 @@ import pytest
 
 from ibbond.errors import Refused
 from ibbond.host import namespace
-from ibbond.host.named_namespaces import OURS, PINS, leftovers
-from ibbond.host.namespace import Space
+from ibbond.host.named_namespaces import NETNS_DIRECTORY, STATE_DIRECTORY, leftovers
+from ibbond.host.namespace import NetNamespace
 
-MakeHost = Callable[[str], Space]
+MakeHost = Callable[[str], NetNamespace]
 
 
 def test_a_host_is_a_namespace_of_its_own(make_host: MakeHost) -> None:
@@ -30,9 +30,9 @@ def test_a_host_is_a_namespace_of_its_own(make_host: MakeHost) -> None:
 
 def test_a_call_within_a_host_leaves_this_thread_where_it_is(make_host: MakeHost) -> None:
     space, outside = make_host("h1"), os.readlink("/proc/thread-self/ns/net")
-    assert space.within(lambda: os.readlink("/proc/thread-self/ns/net")) != outside
+    assert space.run_in(lambda: os.readlink("/proc/thread-self/ns/net")) != outside
     with pytest.raises(ZeroDivisionError):
-        space.within(lambda: 1 / 0)
+        space.run_in(lambda: 1 / 0)
     assert os.readlink("/proc/thread-self/ns/net") == outside
 
 
@@ -56,7 +56,7 @@ def test_the_exit_code_and_the_output_of_a_program_come_back(make_host: MakeHost
 
 
 def test_a_taken_name_is_refused(make_host: MakeHost, lab: str) -> None:
-    if not make_host("h1").pinned:
+    if not make_host("h1").named:
         pytest.skip("this user cannot write /run/netns")
     with pytest.raises(Refused, match="there is one already"):
         namespace.make(lab, "h1")
@@ -74,7 +74,7 @@ def test_removing_ends_the_programs_inside_and_leaves_nothing(lab: str) -> None:
     stubborn = space.popen(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 60; done"], stdout=subprocess.PIPE)
     assert stubborn.stdout is not None
     assert stubborn.stdout.readline() == b"ready\n"
-    space.remove(patience=0.3)
+    space.remove(timeout=0.3)
     assert sleeper.wait(5) == -signal.SIGTERM
     assert stubborn.wait(5) == -signal.SIGKILL
     stubborn.stdout.close()
@@ -85,23 +85,23 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
     script = """
         import sys, time
         from ibbond.host import namespace
-        from ibbond.host.named_namespaces import OURS, PINS, leftovers
+        from ibbond.host.named_namespaces import STATE_DIRECTORY, NETNS_DIRECTORY, leftovers
         from ibbond.host.privilege import become_root
         spaces = [namespace.make(sys.argv[1], host) for host in ("h1", "h2")]
         program = spaces[0].popen(["sleep", "60"])
-        print(spaces[0].pinned, flush=True)
+        print(spaces[0].named, flush=True)
         time.sleep(60)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), lab]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
-        pinned = owner.stdout.readline() == "True\n"
+        named = owner.stdout.readline() == "True\n"
         owner.kill()
-    if not pinned:
+    if not named:
         pytest.skip("this user cannot write /run/netns")
     assert leftovers(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
     assert leftovers(lab + "x") == []
-    adopted = namespace.adopt(lab, "h1")
+    adopted = namespace.take_over(lab, "h1")
     assert len(adopted.processes()) == 1
     adopted.close()
     assert namespace.clean(lab) == [f"ibbond-{lab}-h1", f"ibbond-{lab}-h2"]
@@ -111,14 +111,14 @@ def test_what_a_killed_lab_leaves_is_found_and_cleaned(lab: str) -> None:
 
 def test_an_adopted_host_keeps_its_mounts_while_a_program_lives(make_host: MakeHost, lab: str, tmp_path: Path) -> None:
     space = make_host("h1")
-    if not space.pinned:
+    if not space.named:
         pytest.skip("this user cannot write /run/netns")
     assert space.run(["mount", "-t", "tmpfs", "none", str(tmp_path)]).returncode == 0
     space.popen(["sleep", "60"])
     until = time.monotonic() + 5
     while not space.processes() and time.monotonic() < until:
         time.sleep(0.01)
-    adopted = namespace.adopt(lab, "h1")
+    adopted = namespace.take_over(lab, "h1")
     assert str(tmp_path) in adopted.run(["cat", "/proc/self/mounts"]).stdout
     assert adopted.run(["hostname"]).stdout == "h1\n"
     adopted.close()
@@ -149,7 +149,7 @@ def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None
     script = """
         import ctypes, os, sys
         from ibbond.host import namespace, tun
-        from ibbond.host.named_namespaces import OURS, PINS, leftovers
+        from ibbond.host.named_namespaces import STATE_DIRECTORY, NETNS_DIRECTORY, leftovers
         from ibbond.host.privilege import become_root
         from ibbond.host.rtnetlink import RouteSocket
         if os.geteuid() == 0:
@@ -159,10 +159,10 @@ def test_an_ordinary_user_gets_hosts_in_a_namespace_of_his_own(lab: str) -> None
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as a program that began as this user is
         become_root()
         space = namespace.make(sys.argv[1], "h1")
-        routes = space.within(RouteSocket)
+        routes = space.run_in(RouteSocket)
         device = tun.open_tun(space, routes, "ib0", mtu=2044)
         device.set_up(True)
-        print(space.pinned, space.run(["cat", "/proc/net/dev"]).stdout.count("ib0"))
+        print(space.named, space.run(["cat", "/proc/net/dev"]).stdout.count("ib0"))
         space.remove()
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), lab], text=True, capture_output=True)
@@ -179,8 +179,8 @@ def traces(lab: str) -> tuple[list[str], list[str], bool]:
     Other labs run on this machine meanwhile and come and go, so the note counts once no name of anyone stands there.
     """
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if lab in line]
-    pins = [path.name for path in PINS.iterdir()] if PINS.exists() else []
-    return mounts, [name for name in pins if lab in name], OURS.exists() and not pins
+    pins = [path.name for path in NETNS_DIRECTORY.iterdir()] if NETNS_DIRECTORY.exists() else []
+    return mounts, [name for name in pins if lab in name], STATE_DIRECTORY.exists() and not pins
 
 
 def without_traces(lab: str) -> bool:

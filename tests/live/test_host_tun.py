@@ -11,30 +11,30 @@ import pytest
 from ibbond.errors import Refused
 from ibbond.host import tun
 from ibbond.host.groups import GroupFiles
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteListener, RouteSocket
 from ibbond.host.tun import NO_OFFLOAD, OFFLOAD_BYTES, Tun, open_tap, open_tun
 from ibbond.wire.group_reports import is_report
 
-MakeHost = Callable[[str], Space]
+MakeHost = Callable[[str], NetNamespace]
 GROUP = bytes((239, 1, 2, 3))
 GROUP6 = bytes.fromhex("ff05") + bytes(12) + bytes((0x12, 0x34))
 
 
 @pytest.fixture
-def space(make_host: MakeHost) -> Space:
+def space(make_host: MakeHost) -> NetNamespace:
     return make_host("h1")
 
 
 @pytest.fixture
-def routes(space: Space) -> Iterator[RouteSocket]:
-    made = space.within(RouteSocket)
+def routes(space: NetNamespace) -> Iterator[RouteSocket]:
+    made = space.run_in(RouteSocket)
     yield made
     made.close()
 
 
 @pytest.fixture
-def ib0(space: Space, routes: RouteSocket) -> Iterator[Tun]:
+def ib0(space: NetNamespace, routes: RouteSocket) -> Iterator[Tun]:
     made = open_tun(space, routes, "ib0", mtu=2044)
     yield made
     made.close()
@@ -65,7 +65,7 @@ def test_its_type_cannot_change_while_it_is_up(ib0: Tun) -> None:
         fcntl.ioctl(ib0.fd, tun.TUNSETLINK, 1)
 
 
-def test_carrier_shows_and_comes_back(space: Space, ib0: Tun) -> None:
+def test_carrier_shows_and_comes_back(space: NetNamespace, ib0: Tun) -> None:
     ib0.set_up(True)
     ib0.set_carrier(False)
     assert "NO-CARRIER" in flags_of(space, "ib0")
@@ -79,7 +79,7 @@ def test_the_kernel_makes_no_ipv6_link_local_address(routes: RouteSocket, ib0: T
     assert [address for address in routes.addresses() if address.index == ib0.index] == []
 
 
-def test_a_link_local_address_of_ours_is_usable_at_once(space: Space, routes: RouteSocket, ib0: Tun) -> None:
+def test_a_link_local_address_of_ours_is_usable_at_once(space: NetNamespace, routes: RouteSocket, ib0: Tun) -> None:
     """No duplicate detection, not tentative: a program can bind to it at once."""
     ib0.set_up(True)
     routes.add_address(ib0.index, bytes.fromhex("fe800000000000000202c90300100001"), 64)
@@ -88,10 +88,10 @@ def test_a_link_local_address_of_ours_is_usable_at_once(space: Space, routes: Ro
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as program:
             program.bind(("fe80::202:c903:10:1", 5000, 0, ib0.index))
 
-    space.within(bind)
+    space.run_in(bind)
 
 
-def test_the_kernel_does_no_arp_and_no_neighbor_discovery(space: Space, routes: RouteSocket, ib0: Tun) -> None:
+def test_the_kernel_does_no_arp_and_no_neighbor_discovery(space: NetNamespace, routes: RouteSocket, ib0: Tun) -> None:
     """The packet itself comes out, at once, unresolved."""
     ib0.set_up(True)
     routes.add_address(ib0.index, bytes((10, 0, 0, 1)), 24)
@@ -106,14 +106,14 @@ def test_the_kernel_does_no_arp_and_no_neighbor_discovery(space: Space, routes: 
     assert not [packet for packet in sixes if packet[6] == 58 and packet[40] in (135, 136)]  # no NS, no NA
 
 
-def test_joins_and_leaves_show_as_reports_and_in_the_files(space: Space, routes: RouteSocket, ib0: Tun) -> None:
+def test_joins_and_leaves_show_as_reports_and_in_the_files(space: NetNamespace, routes: RouteSocket, ib0: Tun) -> None:
     ib0.set_up(True)
     routes.add_address(ib0.index, bytes((10, 0, 0, 1)), 24)
     routes.add_address(ib0.index, bytes.fromhex("fe800000000000000202c90300100001"), 64)
     files = GroupFiles(space)
     assert GROUP not in files.read()["ib0"]
     packets(ib0, 0.2)
-    program = space.within(lambda: joined(ib0.index))
+    program = space.run_in(lambda: joined(ib0.index))
     assert {GROUP, GROUP6} <= set(files.read()["ib0"])
     reports = [packet for packet in packets(ib0) if is_report(packet)]
     assert {packet[0] >> 4 for packet in reports} == {4, 6}
@@ -125,19 +125,21 @@ def test_joins_and_leaves_show_as_reports_and_in_the_files(space: Space, routes:
     files.close()
 
 
-def test_the_listener_hears_of_links_addresses_routes_and_groups(space: Space, routes: RouteSocket, ib0: Tun) -> None:
-    listener = space.within(RouteListener)
+def test_the_listener_hears_of_links_addresses_routes_and_groups(
+    space: NetNamespace, routes: RouteSocket, ib0: Tun
+) -> None:
+    listener = space.run_in(RouteListener)
     ib0.set_up(True)
     routes.add_address(ib0.index, bytes((10, 0, 0, 1)), 24)
     kinds = {message.type for message in listener.receive()}
     assert {16, 20, 24} <= kinds
     if listener.hears_multicast:
-        space.within(lambda: joined(ib0.index)).close()
+        space.run_in(lambda: joined(ib0.index)).close()
         assert {56, 57} <= {message.type for message in listener.receive()}
     listener.close()
 
 
-def test_a_packet_written_reaches_the_host_only_while_the_device_is_up(space: Space, ib0: Tun) -> None:
+def test_a_packet_written_reaches_the_host_only_while_the_device_is_up(space: NetNamespace, ib0: Tun) -> None:
     packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, 17, 0, bytes(4), bytes((10, 0, 0, 1))) + bytes(8)
     with pytest.raises(OSError, match="Input/output error"):
         os.writev(ib0.fd, (NO_OFFLOAD, packet))
@@ -145,7 +147,7 @@ def test_a_packet_written_reaches_the_host_only_while_the_device_is_up(space: Sp
     assert os.writev(ib0.fd, (NO_OFFLOAD, packet)) == OFFLOAD_BYTES + len(packet)
 
 
-def test_a_kept_device_outlives_its_descriptor_and_is_found_again(space: Space, routes: RouteSocket) -> None:
+def test_a_kept_device_outlives_its_descriptor_and_is_found_again(space: NetNamespace, routes: RouteSocket) -> None:
     first = open_tun(space, routes, "ib1", mtu=2044)
     first.keep(True)
     first.set_up(True)
@@ -159,33 +161,33 @@ def test_a_kept_device_outlives_its_descriptor_and_is_found_again(space: Space, 
     assert [link.name for link in routes.links() if link.name == "ib1"] == []
 
 
-def test_a_name_in_use_is_refused(space: Space, routes: RouteSocket, ib0: Tun) -> None:
+def test_a_name_in_use_is_refused(space: NetNamespace, routes: RouteSocket, ib0: Tun) -> None:
     with pytest.raises(Refused, match="cannot make ib0"):
         open_tun(space, routes, "ib0", mtu=2044)
 
 
-def test_a_tap_is_ethernet_with_the_address_asked_for(space: Space, routes: RouteSocket) -> None:
+def test_a_tap_is_ethernet_with_the_address_asked_for(space: NetNamespace, routes: RouteSocket) -> None:
     address = bytes.fromhex("02c903100001")
-    tap = open_tap(space, routes, "eth0", address)
+    mirror = open_tap(space, routes, "eth0", address)
     link = routes.link("eth0")
     assert (link.type, link.address) == (1, address)
-    tap.close()
+    mirror.close()
 
 
-def flags_of(space: Space, name: str) -> str:
+def flags_of(space: NetNamespace, name: str) -> str:
     """`NO-CARRIER` is IFF_UP without IFF_RUNNING's cause: /sys says 0."""
     carrier = space.run(["cat", f"/sys/class/net/{name}/carrier"]).stdout.strip()
     return "NO-CARRIER" if carrier == "0" else ""
 
 
-def send(space: Space, address: str) -> None:
+def send(space: NetNamespace, address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def sent() -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as program:
             program.sendto(b"x", (address, 9))
 
-    space.within(sent)
+    space.run_in(sent)
 
 
 class joined:  # noqa: N801  reads as a sentence where it is used

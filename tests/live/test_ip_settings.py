@@ -10,7 +10,7 @@ import pytest
 
 from ibbond.host import ip_settings
 from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpRoute, IpRule
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.host.tun import open_tap
 
@@ -46,30 +46,30 @@ SHOWN = (
 
 
 @pytest.fixture
-def space(make_host: Callable[[str], Space]) -> Space:
+def space(make_host: Callable[[str], NetNamespace]) -> NetNamespace:
     return make_host("h1")
 
 
 @pytest.fixture
-def kernel(space: Space) -> Iterator[RouteSocket]:
+def kernel(space: NetNamespace) -> Iterator[RouteSocket]:
     """A namespace with ib0, bond0 and eth0, all up; eth0 has an address of its own."""
-    with closing(space.within(RouteSocket)) as made:
-        taps = [
+    with closing(space.run_in(RouteSocket)) as made:
+        capture_points = [
             open_tap(space, made, name, bytes((2, 0, 0, 0, 0, n))) for n, name in enumerate(("ib0", "bond0", "eth0"))
         ]
         sh(space, "for each in ib0 bond0 eth0; do ip link set $each up; done; ip addr add 192.0.2.1/24 dev eth0")
         yield made
-        for tap in taps:
-            tap.close()
+        for mirror in capture_points:
+            mirror.close()
 
 
-def sh(space: Space, script: str) -> str:
+def sh(space: NetNamespace, script: str) -> str:
     done = space.run(["sh", "-ec", script])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def shown(space: Space, device: str) -> list[str]:
+def shown(space: NetNamespace, device: str) -> list[str]:
     """What `ip` says of a device, its names, numbers and what only the kernel made left out."""
     lines = sh(space, "; ".join(f"ip -o {each.format(device)}" for each in SHOWN)).replace(device, "DEV").splitlines()
     drop = r"^[0-9]+: DEV|linkdown|sec\b|[0-9]+sec|nodad|link/ether|proto kernel.*|\\|expires"
@@ -77,7 +77,7 @@ def shown(space: Space, device: str) -> list[str]:
     return sorted(line for line in found if "DEV" in line and not re.search(r"fe80::ff:fe00|ff00::|<", line))
 
 
-def test_everything_moves(space: Space, kernel: RouteSocket) -> None:
+def test_everything_moves(space: NetNamespace, kernel: RouteSocket) -> None:
     sh(space, SETUP)
     before = [line for line in shown(space, "ib0") if "DEV" in line]
     assert len(before) > 15
@@ -100,7 +100,7 @@ def test_everything_moves(space: Space, kernel: RouteSocket) -> None:
     assert lifetimes["2001:db8:1::1/64"].preferred == 0
 
 
-def test_words_are_those_of_ip(space: Space, kernel: RouteSocket) -> None:
+def test_words_are_those_of_ip(space: NetNamespace, kernel: RouteSocket) -> None:
     sh(space, SETUP)
     words = [str(each) for each in ip_settings.read(kernel)]
     for expected in (
@@ -118,7 +118,7 @@ def test_words_are_those_of_ip(space: Space, kernel: RouteSocket) -> None:
         assert expected in words, (expected, words)
 
 
-def test_what_the_kernel_made_is_left_to_it(space: Space, kernel: RouteSocket) -> None:
+def test_what_the_kernel_made_is_left_to_it(space: NetNamespace, kernel: RouteSocket) -> None:
     sh(space, "ip addr add 10.0.0.1/24 dev ib0")
     found = [each for each in ip_settings.read(kernel) if "ib0" in each.devices]
     assert [str(each) for each in found] == ["address 10.0.0.1/24 dev ib0"]

@@ -390,7 +390,7 @@ def test_resume_with_another_wish_is_refused_and_changes_nothing(named: str, tmp
     for words in (("--sm", "opensm"), ("--profile", "kernel-6.1"), (str(tmp_path / "other.toml"),)):
         said = ibbond("lab", "up", "--name", named, "--resume", *words, check=False)
         assert said.returncode == 2
-        assert "it goes on as it was: the default topology" in said.stderr
+        assert "it continues as it was: the default topology" in said.stderr
     assert f"{named}.log" in str(left["files"])
     assert traces(named) == left
     ibbond("lab", "up", "--name", named, "--resume", "--sm", "builtin", "--profile", "default")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ibbond.host.busy_polling import Ready, Waiter
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.stack.host_groups import MAX_GROUPS
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.verbs.timing import Timing
@@ -77,7 +77,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
 
 
 @pytest.fixture
-def lab2(turns: Turns, make_host: Callable[[str], Space]) -> Iterator[RunningLab]:
+def lab2(turns: Turns, make_host: Callable[[str], NetNamespace]) -> Iterator[RunningLab]:
     with running(TWO_HOSTS, make_host, timing=Timing.live()) as lab:
         assert lab.until(lambda: lab.run("h1", "ping -c 1 -W 1 10.0.0.2").returncode == 0)
         turns.longest = turns.total = 0.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.wire import arp, nd
 from tests.live.running_lab import RunningLab, running
 from tests.stack.small_world import ip
@@ -22,7 +22,7 @@ ADDRESSES = {"10.0.0.100": "24", "fd00::100": "64"}
 
 
 @pytest.fixture
-def lab3(make_host: Callable[[str], Space]) -> Iterator[RunningLab]:
+def lab3(make_host: Callable[[str], NetNamespace]) -> Iterator[RunningLab]:
     with running(THREE, make_host) as lab:
         assert lab.until(lambda: all(lab.active(host) for host in ("h1", "h2", "h3")))
         yield lab

@@ -75,13 +75,13 @@ class VerbsLab:
 
     def start(self, host: str, *command: str) -> subprocess.Popen[bytes]:
         with Control.of(self.name) as control:
-            door = lab_exec.door(control, host)
+            host_handle = lab_exec.host_handle(control, host)
         try:
-            process = door.popen(
+            process = host_handle.popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
             )
         finally:
-            door.close()
+            host_handle.close()
         self._started.append(process)
         return process
 

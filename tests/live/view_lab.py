@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ibbond.backend.control_socket import Control
-from ibbond.lab.exec import Door, door
+from ibbond.lab.exec import HostHandle, host_handle
 from ibbond.lab.state import Files
 from ibbond.sysfs.mount import why_not
 
@@ -68,9 +68,9 @@ class ViewLab:
     def log(self) -> str:
         return Files(self.name).log.read_text()
 
-    def _door(self, host: str) -> Door:
+    def _door(self, host: str) -> HostHandle:
         with Control.of(self.name) as control:
-            return door(control, host)
+            return host_handle(control, host)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def table(lab: Lab, attribute: int, mask: int = 0, data: bytes = b"", sm_key: in
         lab.seen.clear()
         mad = replace(answer, rmpp=ack, data=b"").pack()
         lab.do(SendMad("h1/1", ManagementDatagram(own.lid, own.sm_lid, 1, 1, mad)))
-        lab.settle(5)
+        lab.run_until_quiescent(5)
         (answer,) = [SaMad.parse(effect.mad.mad) for effect in lab.seen if isinstance(effect, MadArrived)]
         whole += answer.data[: answer.data_bytes]
     assert total == len(whole) + 20 * answer.rmpp.segment
@@ -417,7 +417,7 @@ class TestReports:
         answer = replace(SaMad.parse(mad.mad), method=Method.REPORT_RESP).pack()
         lab.seen.clear()
         lab.do(SendMad("h1/1", ManagementDatagram(mad.destination_lid, mad.source_lid, 1, 1, answer)))
-        lab.settle()
+        lab.run_until_quiescent()
         assert lab.seen == []
 
     def test_a_subscriber_that_vanished_is_forgotten(self, lab: Lab) -> None:
@@ -478,7 +478,7 @@ class TestRecords:
             lab.seen.clear()
             mad = replace(answer, rmpp=Rmpp(kind, RmppFlags.ACTIVE, 1, 5, version=1)).pack()
             lab.do(SendMad("h1/1", ManagementDatagram(own.lid, own.sm_lid, 1, 1, mad)))
-            lab.settle(5)
+            lab.run_until_quiescent(5)
             assert lab.seen == []
 
 

@@ -10,7 +10,7 @@ from ibbond.demo.rdma_session import SimulatedProgram
 from ibbond.errors import Refused
 from ibbond.fabric.events import Cut, Mend
 from ibbond.machine import MS
-from ibbond.rdma.datagram import LARGEST, MEMORY_BYTES, PEERS, QUEUED, Endpoint
+from ibbond.rdma.datagram import MAX_BYTES, MEMORY_BYTES, PEERS, QUEUED, Endpoint
 from ibbond.rdma_cm.events import RdmaCmEvent, RdmaRequest, RdmaUserClosed, WorkCompleted
 from ibbond.sim.faults import KINDS, RandomFaults
 from ibbond.sim.story import Story
@@ -38,8 +38,8 @@ class Sender:
         self.next_at = now
         return self.endpoint.start(now) if self.listens else []
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        return self.endpoint.hear(now, news)
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        return self.endpoint.on_event(now, event)
 
     def tick(self, now: int) -> list[RdmaRequest]:
         requests = self.endpoint.tick(now)
@@ -265,7 +265,7 @@ def test_a_failover_of_the_receiver_costs_less_than_100_ms(seed: int) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     endpoint = Endpoint(memoryview(bytearray(MEMORY_BYTES)), 1, name=1)
     with pytest.raises(Refused) as too_long:
-        endpoint.send(0, TWO, bytes(LARGEST + 1))
+        endpoint.send(0, TWO, bytes(MAX_BYTES + 1))
     assert too_long.value.code == errno.EMSGSIZE
     for _ in range(QUEUED):
         endpoint.send(0, TWO, b"")

@@ -40,15 +40,15 @@ def begin(text: str, seed: int = 0) -> tuple[World, Initiator, Target, list[Rdma
     initiator, target = rdma_session._begin(world, "h1", "h2", True)
     heard: list[RdmaCmEvent] = []
     (program,) = (each for each in world.programs if isinstance(each, SimulatedProgram) and each.end is initiator)
-    hear = initiator.hear
+    on_event = initiator.on_event
 
     class Listening:
         start, tick, deadline = initiator.start, initiator.tick, initiator.deadline
 
-        def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[object]:
-            if isinstance(news, RdmaCmEvent):
-                heard.append(news)
-            return list(hear(now, news))
+        def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[object]:
+            if isinstance(event, RdmaCmEvent):
+                heard.append(event)
+            return list(on_event(now, event))
 
     program.end = Listening()  # type: ignore[assignment]
     world.run_until(1300 * MS)
@@ -69,7 +69,7 @@ def test_the_session_goes_on_by_the_second_adapter() -> None:
     world.run_until(1600 * MS)
     first = heard[0]
     assert (first.kind, first.detail) == (RdmaKind.DEVICE_REMOVAL, "h1/1")
-    assert RdmaKind.ADDR_CHANGE not in [news.kind for news in heard], "what was removed hears of no failover"
+    assert RdmaKind.ADDR_CHANGE not in [event.kind for event in heard], "what was removed hears of no failover"
     (recovery,) = initiator.recoveries
     assert recovery.sign == "DEVICE_REMOVAL"
     assert recovery.first_io_at is not None
@@ -84,8 +84,8 @@ def test_with_one_adapter_it_waits_until_that_is_back() -> None:
     world.feed(OnSubnet(KillAdapter("h1")))
     assert not world.network.subnet.node("h1").alive
     world.run_until(2000 * MS)
-    assert [news.kind for news in heard[:1]] == [RdmaKind.DEVICE_REMOVAL]
-    assert RdmaKind.ADDR_ERROR in [news.kind for news in heard], "there is no way meanwhile"
+    assert [event.kind for event in heard[:1]] == [RdmaKind.DEVICE_REMOVAL]
+    assert RdmaKind.ADDR_ERROR in [event.kind for event in heard], "there is no way meanwhile"
     assert initiator.recoveries[-1].first_io_at is None
     world.feed(OnSubnet(ReviveAdapter("h1")))
     world.run_until(2600 * MS)
@@ -118,6 +118,6 @@ def test_killing_twice_says_it_once_and_a_switch_is_no_adapter() -> None:
     world.feed(OnSubnet(KillAdapter("h1")))
     world.feed(OnSubnet(KillAdapter("h1")))
     world.run_until(1400 * MS)
-    assert [news.kind for news in heard].count(RdmaKind.DEVICE_REMOVAL) == 1
+    assert [event.kind for event in heard].count(RdmaKind.DEVICE_REMOVAL) == 1
     with pytest.raises(Refused, match="s1 is no adapter"):
         world.network.handle(world.now, OnSubnet(KillAdapter("s1")))

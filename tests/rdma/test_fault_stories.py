@@ -63,17 +63,17 @@ def test_only_a_write_sent_after_the_address_change_shows_that_it_broke_nothing(
 
     def answered(kind: int, number: int) -> None:
         session.MESSAGE.pack_into(memory, session.ANSWERS, kind, 1, number, 0, 0, 0, 0)
-        initiator.hear(0, WorkCompleted(0, Completion(0, Operation.RECEIVE, Status.SUCCESS)))
+        initiator.on_event(0, WorkCompleted(0, Completion(0, Operation.RECEIVE, Status.SUCCESS)))
 
-    initiator.hear(0, RdmaCmEvent(0, RdmaKind.ESTABLISHED, private=session.HELLO.pack(session.MARK, 1)))
+    initiator.on_event(0, RdmaCmEvent(0, RdmaKind.ESTABLISHED, private=session.HELLO.pack(session.MARK, 1)))
     answered(session.LOGGED_IN, 0)
     initiator.tick(0)
-    initiator.hear(5, RdmaCmEvent(0, RdmaKind.ADDR_CHANGE))
+    initiator.on_event(5, RdmaCmEvent(0, RdmaKind.ADDR_CHANGE))
     answered(session.WRITTEN, 0)
     if sent_after:
         initiator.tick(MS)
         answered(session.WRITTEN, 1)
-    initiator.hear(50 * MS, WorkCompleted(0, Completion(2, Operation.SEND, Status.RETRY_EXCEEDED)))
+    initiator.on_event(50 * MS, WorkCompleted(0, Completion(2, Operation.SEND, Status.RETRY_EXCEEDED)))
     (recovery,) = initiator.recoveries
     assert (recovery.seen_at, recovery.addr_change_at) == (50 * MS, None if sent_after else 5)
 

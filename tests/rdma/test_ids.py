@@ -54,8 +54,8 @@ class Ear:
     def start(self, now: int) -> list[RdmaRequest]:
         return []
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        self.heard.append(news)
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        self.heard.append(event)
         return []
 
     def tick(self, now: int) -> list[RdmaRequest]:
@@ -90,7 +90,7 @@ class Pair:
 
     def told(self, host: str) -> list[RdmaKind]:
         """The kinds of news since the last question."""
-        kinds = [news.kind for news in self.ears[host].heard if isinstance(news, RdmaCmEvent)]
+        kinds = [event.kind for event in self.ears[host].heard if isinstance(event, RdmaCmEvent)]
         self.ears[host].heard.clear()
         return kinds
 
@@ -126,9 +126,9 @@ def test_what_both_ends_hear() -> None:
     assert (request.private.rstrip(b"\0"), request.detail) == (b"hello", "10.0.0.1")
     pair.do("h2", MakeQueuePair(TAKEN))
     pair.do("h2", Accept(TAKEN, b"welcome"))
-    (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaCmEvent)
-    assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.ESTABLISHED, b"welcome")
+    (event,) = pair.ears["h1"].heard
+    assert isinstance(event, RdmaCmEvent)
+    assert (event.kind, event.private.rstrip(b"\0")) == (RdmaKind.ESTABLISHED, b"welcome")
     pair.told("h1")
     assert pair.told("h2")[-1] is RdmaKind.ESTABLISHED
     pair.do("h1", Disconnect(ONE))
@@ -161,10 +161,10 @@ def test_a_request_that_is_rejected() -> None:
     pair.told("h1")
     pair.do("h1", PostWork(ONE, Receive(7, pair.keys["h1"], 0, 64)))
     pair.do("h2", Reject(TAKEN, b"no"))
-    news, flushed = pair.ears["h1"].heard
-    assert isinstance(news, RdmaCmEvent)
+    event, flushed = pair.ears["h1"].heard
+    assert isinstance(event, RdmaCmEvent)
     assert isinstance(flushed, WorkCompleted)
-    assert (news.kind, news.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
+    assert (event.kind, event.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
     assert (flushed.completion.number, flushed.completion.status) == (7, Status.FLUSHED)
     pair.told("h1")
     pair.do("h1", PostWork(ONE, Work(8, Operation.SEND, inline=b"late")))
@@ -192,30 +192,30 @@ def test_a_disconnect_that_nobody_answers_says_so() -> None:
     pair.do("h1", Disconnect(ONE))
     assert pair.told("h1") == []
     pair.world.run_until(pair.world.now + 120_000 * MS)
-    (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaCmEvent)
-    assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, errno.ETIMEDOUT)
+    (event,) = pair.ears["h1"].heard
+    assert isinstance(event, RdmaCmEvent)
+    assert (event.kind, event.status) == (RdmaKind.DISCONNECTED, errno.ETIMEDOUT)
 
 
 def test_an_answer_to_a_disconnect_that_is_lost_costs_one_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair()
     pair.connect()
     manager = pair.world.network.hosts["h1"].connections
-    hear, lost = manager.handle, []
+    on_event, lost = manager.handle, []
 
     def lossy(now: int, port: str, mad: CmMad) -> list[CmEffect]:
         if isinstance(mad.message, Drep) and not lost:
             lost.append(mad)
             return []
-        return hear(now, port, mad)
+        return on_event(now, port, mad)
 
     monkeypatch.setattr(manager, "handle", lossy)
     pair.do("h1", Disconnect(ONE))
     assert (pair.told("h1"), pair.told("h2"), len(lost)) == ([], [RdmaKind.DISCONNECTED], 1)
     pair.world.run_until(pair.world.now + 5000 * MS)
-    (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaCmEvent)
-    assert (news.kind, news.status) == (RdmaKind.DISCONNECTED, 0)
+    (event,) = pair.ears["h1"].heard
+    assert isinstance(event, RdmaCmEvent)
+    assert (event.kind, event.status) == (RdmaKind.DISCONNECTED, 0)
     assert pair.told("h2") == []
 
 
@@ -344,9 +344,9 @@ def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -
     assert pair.refused("h2", Accept(TAKEN, bytes(197))) == errno.EINVAL
     pair.told("h1")
     pair.do("h2", Accept(TAKEN, b"w" * 196))
-    (news,) = pair.ears["h1"].heard
-    assert isinstance(news, RdmaCmEvent)
-    assert (news.kind, news.private) == (RdmaKind.ESTABLISHED, b"w" * 196)
+    (event,) = pair.ears["h1"].heard
+    assert isinstance(event, RdmaCmEvent)
+    assert (event.kind, event.private) == (RdmaKind.ESTABLISHED, b"w" * 196)
     pair.told("h2")
     assert pair.refused("h2", Accept(TAKEN)) == errno.EINVAL
 

@@ -18,13 +18,13 @@ from ibbond.wire import pcap
 TSHARK = shutil.which("tshark")
 
 
-class Tap:
+class CapturePoint:
     """Remembers frames."""
 
     def __init__(self) -> None:
         self.frames: list[tuple[int, bytes]] = []
 
-    def hear(self, now: int, effect: NetworkEffect) -> None:
+    def on_event(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, FrameCaptured):
             self.frames.append((now, effect.frame))
 
@@ -41,9 +41,9 @@ def test_tshark_reads_the_handshake_and_the_rdma_of_a_session(tmp_path: Path) ->
     world = World(Story("wire", parse(TWO_HOSTS, name="wire"), pairs=(("h1", "h2"),)), checked=False)
     world.begin()
     world.run_until(1000 * MS)
-    tap = Tap()
+    tap = CapturePoint()
     world.programs.append(tap)
-    world.network.subnet.tap("h1/1", True)
+    world.network.subnet.mirror("h1/1", True)
     rdma_session._begin(world, "h1", "h2", True)
     world.run_until(1020 * MS)
     path = tmp_path / "session.pcap"

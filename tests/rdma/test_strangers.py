@@ -46,7 +46,7 @@ STRANGE = [
     datagram.MARK.to_bytes(4),
     session.HELLO.pack(session.MARK, 2)[:-1],
 ]
-LARGEST = max(session.MEMORY_BYTES, datagram.MEMORY_BYTES)
+MAX_BYTES = max(session.MEMORY_BYTES, datagram.MEMORY_BYTES)
 
 
 @dataclass
@@ -61,13 +61,13 @@ class Stranger:
     def start(self, now: int) -> list[RdmaRequest]:
         return [ResolveAddress(0, self.destination, self.port)] if self.destination else [Listen(0, self.port)]
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        if isinstance(news, WorkCompleted):
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(event, WorkCompleted):
             return []
-        self.heard.append(news.kind)
-        match news.kind:
+        self.heard.append(event.kind)
+        match event.kind:
             case RdmaKind.CONNECT_REQUEST:
-                return [MakeQueuePair(news.id), Accept(news.id, self.private)]
+                return [MakeQueuePair(event.id), Accept(event.id, self.private)]
             case RdmaKind.ADDR_RESOLVED:
                 return [ResolveRoute(0)]
             case RdmaKind.ROUTE_RESOLVED:
@@ -88,7 +88,7 @@ def play(asking: End, waiting: End) -> World:
     world.run_until(1000 * MS)
     for user, (host, end) in enumerate((("h2", waiting), ("h1", asking)), start=1):
         if not isinstance(end, Stranger):
-            world.network.hosts[host].rdma.register(user, memoryview(bytearray(LARGEST)))
+            world.network.hosts[host].rdma.register(user, memoryview(bytearray(MAX_BYTES)))
         world.programs.append(SimulatedProgram(host, user, end, _now=world.now))
     world.run_until(1100 * MS)
     return world
@@ -111,28 +111,28 @@ def test_a_sender_takes_no_other_service_for_a_receiver(private: bytes) -> None:
     sender = endpoint()
     (asked,) = sender.send(0, TWO, b"first")
     assert isinstance(asked, ResolveAddress)
-    gone = sender.hear(1, RdmaCmEvent(asked.id, RdmaKind.ESTABLISHED, private=private))
+    gone = sender.on_event(1, RdmaCmEvent(asked.id, RdmaKind.ESTABLISHED, private=private))
     assert gone == [Disconnect(asked.id), Destroy(asked.id)]
     assert sender.refusals == {TWO: "it speaks another protocol"}
     assert sender.unacknowledged == 1
     (again,) = sender.tick(sender.deadline() or 0)
     assert isinstance(again, ResolveAddress)
-    sender.hear(2, RdmaCmEvent(again.id, RdmaKind.ESTABLISHED, private=datagram.WELCOME.pack(datagram.MARK, 0, 9)))
+    sender.on_event(2, RdmaCmEvent(again.id, RdmaKind.ESTABLISHED, private=datagram.WELCOME.pack(datagram.MARK, 0, 9)))
     assert sender.refusals == {}
 
 
 @pytest.mark.parametrize("private", STRANGE)
 def test_who_lets_in_knows_its_own(private: bytes) -> None:
     for end in (endpoint(), target()):
-        news = RdmaCmEvent(ARRIVED_IDS, RdmaKind.CONNECT_REQUEST, private=private, detail="10.0.0.1")
-        assert end.hear(0, news) == [Reject(ARRIVED_IDS), Destroy(ARRIVED_IDS)]
+        event = RdmaCmEvent(ARRIVED_IDS, RdmaKind.CONNECT_REQUEST, private=private, detail="10.0.0.1")
+        assert end.on_event(0, event) == [Reject(ARRIVED_IDS), Destroy(ARRIVED_IDS)]
 
 
 @pytest.mark.parametrize("private", [*STRANGE, session.HELLO.pack(session.MARK, 6)])
 def test_an_initiator_takes_no_other_service_for_its_target(private: bytes) -> None:
     asking = initiator()
     (asked,) = asking.start(0)
-    gone = asking.hear(1, RdmaCmEvent(asked.id, RdmaKind.ESTABLISHED, private=private))
+    gone = asking.on_event(1, RdmaCmEvent(asked.id, RdmaKind.ESTABLISHED, private=private))
     assert gone == [Disconnect(asked.id), Destroy(asked.id)]
     assert (asking.over, asking.deadline()) == ("the target speaks another protocol", None)
 
@@ -141,10 +141,10 @@ def test_an_initiator_takes_no_other_service_for_its_target(private: bytes) -> N
 def test_a_rejection_by_another_service_is_one(private: bytes) -> None:
     asking, sender = initiator(), endpoint()
     (asked,) = asking.start(0)
-    asking.hear(1, RdmaCmEvent(asked.id, RdmaKind.REJECTED, 28, private))
+    asking.on_event(1, RdmaCmEvent(asked.id, RdmaKind.REJECTED, 28, private))
     assert [recovery.sign for recovery in asking.recoveries] == ["REJECTED"]
     (sent,) = sender.send(0, TWO, b"first")
-    sender.hear(1, RdmaCmEvent(sent.id, RdmaKind.REJECTED, 28, private))
+    sender.on_event(1, RdmaCmEvent(sent.id, RdmaKind.REJECTED, 28, private))
     assert sender.refusals == {TWO: "the connection was rejected, reason 28"}
 
 

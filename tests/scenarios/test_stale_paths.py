@@ -26,7 +26,7 @@ from ibbond.fabric.events import (
 )
 from ibbond.machine import MS
 from ibbond.manager.sweep import Sweeper
-from ibbond.sim.checkers import everybody_reached
+from ibbond.sim.checkers import all_reached
 from ibbond.sim.explore import read_story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet, SetAdmin
@@ -89,7 +89,7 @@ class Story:
         assert not refused
         self.world.last_fault_ms = self.world.now // MS
         self.wait(SETTLED_MS + 1500)
-        everybody_reached(self.world)
+        all_reached(self.world)
         assert [host.registry.bonds["bond0"].active for host in self.world.network.hosts.values()] == ["ib0"] * 3
 
 

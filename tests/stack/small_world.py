@@ -47,7 +47,7 @@ class SmallWorld:
 
     def start(self) -> None:
         self.take(self.network.start(self.now))
-        self.settle()
+        self.run_until_quiescent()
 
     def take(self, effects: Iterable[NetworkEffect]) -> None:
         for effect in effects:
@@ -55,7 +55,7 @@ class SmallWorld:
             if isinstance(effect, Deliver):
                 self.inboxes.setdefault((effect.host, effect.device), []).append(effect.packet)
 
-    def settle(self) -> None:
+    def run_until_quiescent(self) -> None:
         """Do what is due now."""
         for _ in range(1000):
             deadline = self.network.deadline()
@@ -66,7 +66,7 @@ class SmallWorld:
 
     def feed(self, event: NetworkEvent) -> None:
         self.take(self.network.handle(self.now, event))
-        self.settle()
+        self.run_until_quiescent()
 
     def on(self, host: str, event: HostEvent) -> None:
         self.feed(OnHost(host, event))

@@ -193,7 +193,7 @@ def test_a_flow_counts_messages_packets_and_acknowledgments(world: SmallWorld) -
     before, sent = world.network.subnet.counters("h1/1"), device(world, "h1", "ib0").statistics.tx_packets
     flow.packets += 2
     flow.bytes += 2 * 65520
-    world.network.settle(world.now)
+    world.network.flush_counters(world.now)
     after = world.network.subnet.counters("h1/1")
     world.send("h1", large("10.0.0.1", "10.0.0.2"))
     world.send("h1", large("10.0.0.1", "10.0.0.2"))
@@ -217,7 +217,7 @@ def test_a_flow_in_use_keeps_both_ends_from_being_idle(world: SmallWorld) -> Non
             continue
         flow.packets += 1
         flow.bytes += len(packet)
-        world.network.settle(world.now)
+        world.network.flush_counters(world.now)
     assert pairs(world, "h2") == 1
     world.run(IDLE_NS // MS + 60_000)
     assert pairs(world, "h1") == pairs(world, "h2") == 0, "and left alone they go"
@@ -344,7 +344,7 @@ def test_a_train_of_segments_travels_whole_and_is_taken_apart_by_a_tap(world: Sm
     assert world.got("h4", "ib0") == [train]
     assert device(world, "h1", "ib0").statistics.tx_packets == sent + 5
     assert world.network.subnet.counters("h1/1").transmit_packets == before + 5
-    world.network.subnet.tap("h1/1", True)
+    world.network.subnet.mirror("h1/1", True)
     world.effects.clear()
     world.send("h1", train, offload=offload)
     frames = [each.frame for each in world.effects if isinstance(each, FrameCaptured) and each.sent]

@@ -71,7 +71,7 @@ def test_a_refusal_is_told_once(world: SmallWorld) -> None:
     world.effects.clear()
     with pytest.raises(Refused):
         world.network.handle(world.now, OnHost("h1", ToBond("bond0", SetOption("mode", "balance-rr\n"))))
-    world.settle()
+    world.run_until_quiescent()
     lines = [effect for effect in world.effects if isinstance(effect, TraceEvent)]
     assert lines
     assert len(lines) == len(set(lines))

@@ -96,7 +96,7 @@ ENDINGS: dict[str, Callable[[SmallWorld], None]] = {
     "own cable": lambda world: world.fabric(Cut("h1/1")),
     "peer's cable": lambda world: world.fabric(Cut("h2/1")),
     "lossy cable": lambda world: world.fabric(MakeLossy("h1/1", 0.5)),
-    "capture": lambda world: world.network.subnet.tap("s1/1", True),
+    "capture": lambda world: world.network.subnet.mirror("s1/1", True),
     "manual switch": lambda world: world.on("h1", ToBond("bond0", SetOption("active_slave", "ib1\n"))),
     "release": lambda world: world.on("h2", ToBond("bond0", RemoveMember("ib0"))),
     "admin down": lambda world: world.on("h2", SetAdmin("ib0", up=False)),
@@ -126,12 +126,12 @@ def test_counts_reach_devices_ports_and_bonds(world: SmallWorld) -> None:
     sent = h1.device("ib0").statistics.tx_packets
     taken = h2.device("ib0").statistics.rx_packets
     crossed = network.subnet.counters("s1/1").transmit_packets + network.subnet.counters("s1/1").receive_packets
-    network.settle(world.now)
+    network.flush_counters(world.now)
     bond_sent = h1.device("bond0").statistics.tx_packets
     found.packets += 10
     found.bytes += 840
-    network.settle(world.now)
-    network.settle(world.now)
+    network.flush_counters(world.now)
+    network.flush_counters(world.now)
     assert h1.device("ib0").statistics.tx_packets == sent + 10
     assert h2.device("ib0").statistics.rx_packets == taken + 10
     assert h1.device("bond0").statistics.tx_packets == bond_sent + 10
@@ -285,7 +285,7 @@ def _race(topology: str, seed: int) -> None:
         if random.random() < 0.3:
             ms = random.choice((0.1, 1, 60, 1000, 7000))
             story.append(f"+{ms} ms")
-            fast.network.settle(fast.now)
+            fast.network.flush_counters(fast.now)
             slow.run(ms)
             fast.run(ms)
         for burst in range(random.randint(1, 4)):
@@ -301,7 +301,7 @@ def _race(topology: str, seed: int) -> None:
 
 
 def _counters(world: SmallWorld) -> dict[str, tuple[int, ...]]:
-    world.network.settle(world.now)
+    world.network.flush_counters(world.now)
     counted: dict[str, tuple[int, ...]] = {}
     for name, host in world.network.hosts.items():
         for device in host.namespace:

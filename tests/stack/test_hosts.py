@@ -225,7 +225,7 @@ def test_an_ethernet_device_is_refused_and_nothing_changes(world: SmallWorld) ->
     with pytest.raises(Refused) as refusal:
         world.on("h1", ToBond("bond0", AddMember("eth0")))
     assert refusal.value.code == errno.EINVAL
-    world.settle()
+    world.run_until_quiescent()
     assert list(world.network.hosts["h1"].bond("bond0").members) == ["ib0", "ib1"]
     assert [line for line in world.happened("log") if "eth0" in line.detail], "the log says why"
 

@@ -41,7 +41,7 @@ class Loop:
         raise self.failure
 
 
-class Space:
+class NetNamespace:
     """A host whose door has a name of its own, since no network namespace keeps it apart."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Space:
 def meeting(request: pytest.FixtureRequest) -> Iterator[tuple[Loop, socket.socket]]:
     """A loop that fails, and a program that is connected to its server."""
     loop = Loop(request.param)
-    space = Space()
+    space = NetNamespace()
     server = RdmaServer(loop, {"h1": space})  # type: ignore[arg-type, dict-item]
     (door,) = loop.readers
     program = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

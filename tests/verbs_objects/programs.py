@@ -36,7 +36,7 @@ NOTHING = ModifyQp(Path(), Path(), *[0] * 23)
 ROOM = Envelope(1, 4096, 64, False)
 
 
-class Space:
+class NetNamespace:
     """Queue memory that is a bytearray for each queue."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Program:
         hca = subnet.node(name)
         assert isinstance(hca, Hca)
         self.hca = hca
-        self.space, self.events = Space(), Events()
+        self.space, self.events = NetNamespace(), Events()
         self.context = Context(subnet.verbs(hca), self.space, self.events)
         self.memory = bytearray(BYTES)
         (self.pd,) = self.do(AllocPd())

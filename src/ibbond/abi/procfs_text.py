@@ -90,21 +90,21 @@ def _head_options(head: dict[str, str], options: dict[str, object]) -> Mode:
     options["mode"] = mode = _mode(mode_text)
     if "Transmit Hash Policy" in head:
         policy = _value("xmit_hash_policy", head["Transmit Hash Policy"].split(" ")[0])
-        _tell(options, "xmit_hash_policy", policy)
+        _report(options, "xmit_hash_policy", policy)
     if mode.is_load_balancing:
         options["tlb_dynamic_lb"] = int("Transmit Hash Policy" not in head)
     for label, option in _NUMBERS.items():
         if label in head:
-            _tell(options, option, _integer(head[label]))
+            _report(options, option, _integer(head[label]))
     if "MII Polling Interval (ms)" in head:
         options.setdefault("arp_interval", 0)  # the driver prints it only while the ARP monitor runs
     for label, option in _TARGETS.items():
         if label in head:
-            _tell(options, option, _addresses(head[label]))
+            _report(options, option, _addresses(head[label]))
     return mode
 
 
-def _tell(options: dict[str, object], option: str, value: object) -> None:
+def _report(options: dict[str, object], option: str, value: object) -> None:
     if value is not None:
         options[option] = value
 
@@ -257,15 +257,15 @@ def _primary(text: str, options: dict[str, object]) -> str | None:
     """`ib0 (primary_reselect always)`; before Linux 2.6.33 the name only."""
     name, _, rest = text.partition(" (primary_reselect ")
     if rest:
-        _tell(options, "primary_reselect", _value("primary_reselect", rest.rstrip(")")))
+        _report(options, "primary_reselect", _value("primary_reselect", rest.rstrip(")")))
     return None if name == "None" else name
 
 
 def _parse_lacp(fields: dict[str, str], options: dict[str, object]) -> Lacp:
     for label, option in _LACP_WORDS.items():
         if label in fields:
-            _tell(options, option, _value(option, fields[label]))
-    _tell(options, "min_links", _integer(fields.get("Min links", "")))
+            _report(options, option, _value(option, fields[label]))
+    _report(options, "min_links", _integer(fields.get("Min links", "")))
     aggregator = None
     if "Active Aggregator Info" in fields:
         aggregator = Aggregator(

@@ -31,8 +31,8 @@ from ibbond.host.guard import Entry, Faults
 MAX_CONNECTIONS = 64
 FULL_REST_S = 0.05  # when no descriptor is free
 CLOSING_S, MEANWHILE_S = 2.0, 0.002  # what `close` waits in all, and between two calls of `meanwhile`
-MOST_WAITING = 8 << 20  # bytes that a client has not read; beyond that it is dropped
-LARGEST_REQUEST = 1 << 20
+MAX_WAITING = 8 << 20  # bytes that a client has not read; beyond that it is dropped
+MAX_REQUEST_BYTES = 1 << 20
 ITEMS_WAITING = 10_000
 MAX_DESCRIPTORS = 4  # that may come with requests at once
 
@@ -111,7 +111,7 @@ class ControlServer:
     def start(self) -> None:
         self._thread.start()
 
-    def lay_out(self, item: object) -> None:
+    def enqueue(self, item: object) -> None:
         """Have an item ready for everybody who follows, once `ring` is called; from any thread."""
         self._published.append(item)
 
@@ -122,7 +122,7 @@ class ControlServer:
 
     def publish(self, item: object) -> None:
         """Give an item to everybody who follows; from any thread."""
-        self.lay_out(item)
+        self.enqueue(item)
         self.ring()
 
     def close(self, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -307,7 +307,7 @@ class Client:
         self._read += piece
         *lines, rest = bytes(self._read).split(b"\n")
         self._read = bytearray(rest)
-        if len(rest) > LARGEST_REQUEST:
+        if len(rest) > MAX_REQUEST_BYTES:
             raise ConnectionResetError
         return [line for line in lines if line.strip()]
 
@@ -322,7 +322,7 @@ class Client:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors).tobytes())
             line = line[self.socket.sendmsg([line], [rights]) :]
         self.waiting += line
-        if len(self.waiting) > MOST_WAITING:
+        if len(self.waiting) > MAX_WAITING:
             raise ConnectionResetError
         self.flush()
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_LAB = "lab"
 CONTROL = "IBBOND_CONTROL"  # the socket of the lab that this process runs in
 HOST = "IBBOND_HOST"  # the lab host that this process runs in
-LARGEST_LINE = 1 << 24
-MOST_DESCRIPTORS = 8
+MAX_LINE_BYTES = 1 << 24
+MAX_DESCRIPTORS = 8
 LOCK_LAYOUT = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, process
 WHOLE_FILE = LOCK_LAYOUT.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
@@ -144,10 +144,10 @@ class Control:
         descriptors: list[int] = []
         while (end := self._waiting.find(b"\n")) < 0:
             try:
-                piece, ancillary, _, _ = self._socket.recvmsg(1 << 16, socket.CMSG_SPACE(4 * MOST_DESCRIPTORS))
+                piece, ancillary, _, _ = self._socket.recvmsg(1 << 16, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS))
             except OSError as error:
                 raise no_lab(self.path, error) from None
-            if not piece or len(self._waiting) > LARGEST_LINE:
+            if not piece or len(self._waiting) > MAX_LINE_BYTES:
                 raise Refused(
                     "the lab did not answer",
                     why="it ended before it did" if not piece else "its answer has no end",
@@ -201,9 +201,9 @@ def no_lab(path: Path, error: OSError) -> Refused:
         )
     if path.with_suffix(".json").exists():
         left, remedy = "programs of its hosts", f"Start it anew with: ibbond lab up{option}"
-        from ibbond.host.named_namespaces import pinned
+        from ibbond.host.named_namespaces import named_hosts
 
-        if pinned(name):
+        if named_hosts(name):
             left, remedy = "its hosts and the programs in them", f"Take it over with: ibbond lab up{option} --resume"
         return Refused(
             f"no {lab} runs",

@@ -56,11 +56,11 @@ class World(Protocol):
         """Tell the network of an event of this host (on the loop's thread); may raise `Refused`."""
         ...
 
-    def hear(self, host: str) -> None:
+    def refresh(self, host: str) -> None:
         """Take note of what users did in this host by `ip` (on the loop's thread): requests keep their order."""
         ...
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         """Bring the counters up to date (on the loop's thread)."""
         ...
 
@@ -158,7 +158,7 @@ class EmulatedBackend:
 
     def _ask(self, call: Callable[[], T]) -> T:
         def heard() -> T:
-            self._world.hear(self.where)
+            self._world.refresh(self.where)
             return call()
 
         return self._world.run(heard)
@@ -170,7 +170,7 @@ class EmulatedBackend:
             return sysfs_text.render_option(bond.snapshot(), found[1])
         file = self._file(path)
         if file.kind is Kind.STATISTIC:
-            self._world.settle()
+            self._world.flush_counters()
         return self._read_ipoib(file) if file.kind is Kind.IPOIB else self._facts.text(file)
 
     def _read_ipoib(self, file: File) -> str:

@@ -184,7 +184,7 @@ def _would_be_double(state: State, device: Device) -> bool:
 def _set_up(state: State, member: Member) -> None:
     """Steps 16 to 20: what the bond remembers of a member when it joins."""
     values, now = state.values, state.now
-    datapath.remember_statistics(member)
+    datapath.record_statistics(member)
     member.refresh_speed()
     long_ago = now - values.arp_interval * MS - JIFFY
     member.last_rx = member.last_tx = long_ago

@@ -147,11 +147,11 @@ class Bond:
             departure.destroy(self._state)
         return self._state.take_effects()
 
-    def heard(self, notice: NetdevEvent, device: Device) -> None:
+    def on_netdev_event(self, notice: NetdevEvent, device: Device) -> None:
         """What the namespace tells of the bond's own device or of a member's; effects come with the next call."""
         state = self._state
         if device is state.device:
-            self._heard_of_bond(notice)
+            self._on_own_event(notice)
             return
         member = state.member_of(device)
         if member is None:
@@ -161,13 +161,13 @@ class Bond:
                 member.refresh_speed()
                 self._carriers_changed = True
             case NetdevEvent.UNREGISTER:
-                departure.member_gone(state, device)
+                departure.member_unregistered(state, device)
             case NetdevEvent.CHANGENAME:
                 self._rename(member)
             case NetdevEvent.CHANGEADDR:
                 self._member_has_new_address(member)
 
-    def _heard_of_bond(self, notice: NetdevEvent) -> None:
+    def _on_own_event(self, notice: NetdevEvent) -> None:
         state = self._state
         match notice:
             case NetdevEvent.RX_MODE:
@@ -197,9 +197,9 @@ class Bond:
                 setters.set_priority(state, self._member(name), priority)
             case e.MemberChanged():
                 self._carriers_changed = True
-            case e.MemberGone(name):
+            case e.MemberUnregistered(name):
                 if name in state.members:
-                    departure.member_gone(state, state.members[name].device)
+                    departure.member_unregistered(state, state.members[name].device)
             case e.MemberRenamed(_, name):
                 self._renamed(name)
             case e.Ready(name):

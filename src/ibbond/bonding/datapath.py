@@ -37,7 +37,7 @@ def accepts(state: State, member: Member, now: int, unicast: bool = True) -> boo
     return unicast and member.receives_until is not None and now < member.receives_until
 
 
-def remember_statistics(member: Member) -> None:
+def record_statistics(member: Member) -> None:
     """What the device counted before it became a member is not the bond's."""
     member.counted = copy(member.device.statistics)
 
@@ -50,5 +50,5 @@ def fold_statistics(state: State) -> Statistics:
             delta = getattr(member.device.statistics, name) - getattr(member.counted, name)
             if delta > 0:
                 setattr(total, name, getattr(total, name) + delta)
-        remember_statistics(member)
+        record_statistics(member)
     return total

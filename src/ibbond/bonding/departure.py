@@ -28,7 +28,7 @@ def remove_member(state: State, device: Device) -> None:
     _release(state, member, keep_choice=True)
 
 
-def member_gone(state: State, device: Device) -> None:
+def member_unregistered(state: State, device: Device) -> None:
     """The member's device is unregistered. In the kernel the last one of another type takes the bond with it."""
     member = state.member_of(device)
     if member is None:

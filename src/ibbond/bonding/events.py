@@ -67,7 +67,7 @@ class MemberChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberGone:
+class MemberUnregistered:
     """The member's device is being unregistered (hot-unplug)."""
 
     name: str
@@ -140,7 +140,7 @@ BondEvent = (
     | SetAddress
     | SetPriority
     | MemberChanged
-    | MemberGone
+    | MemberUnregistered
     | MemberRenamed
     | Ready
     | ArpSeen

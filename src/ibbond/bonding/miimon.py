@@ -72,7 +72,7 @@ def delay_deadline(state: State) -> int | None:
 
 def _inspect_all(state: State) -> list[Member]:
     """Every member's proposal; the members that have one."""
-    ignore_updelay = _nobody_carries(state)
+    ignore_updelay = _no_active_member(state)
     delay = delays(state)
     for member in state.members.values():
         if _inspect(state, member, delay, ignore_updelay):
@@ -102,7 +102,7 @@ def _inspect(state: State, member: Member, delay: Mapping[Link, int], hurry: boo
     left = _ticks_left(state, member) if timed else member.delay
     proposed, member.delay = step(link, carrier, left, delay, hurry)
     member.proposal = proposed if proposed is not link else None
-    _say_what_happened(state, member, carrier, left, hurry)
+    _report_changes(state, member, carrier, left, hurry)
     if proposed not in (Link.FAIL, Link.BACK):
         member.delay_ends_at = None
     elif timed and member.proposal is not None:
@@ -120,7 +120,7 @@ def _ticks_left(state: State, member: Member) -> int:
     return max(0, -((state.now - member.delay_ends_at) // max(1, state.values.miimon * MS)))
 
 
-def _nobody_carries(state: State) -> bool:
+def _no_active_member(state: State) -> bool:
     """`ignore_updelay`: no active member, or in the modes with a hash no usable one."""
     kind = state.values.kind
     if kind is Mode.ACTIVE_BACKUP:
@@ -155,7 +155,7 @@ def _commit(state: State, member: Member) -> bool:
     return False
 
 
-def _say_what_happened(state: State, member: Member, carrier: bool, left: int, hurry: bool) -> None:
+def _report_changes(state: State, member: Member, carrier: bool, left: int, hurry: bool) -> None:
     values, link = state.values, member.link
     delay = delays(state)
     if link is Link.UP and not carrier and delay[Link.UP]:

@@ -35,7 +35,7 @@ class Registry:
         self.rules = Rules.of(profile, without)
         self.bonds: dict[str, Bond] = {}
         self._log = log
-        namespace.subscribe(self._heard)
+        namespace.subscribe(self._on_netdev_event)
 
     def masters(self) -> list[str]:
         return list(self.bonds)
@@ -82,9 +82,9 @@ class Registry:
         """The bond that this device is a member of."""
         return next((bond for bond in self.bonds.values() if device in bond.members), None)
 
-    def _heard(self, notice: NetdevEvent, device: Device) -> None:
+    def _on_netdev_event(self, notice: NetdevEvent, device: Device) -> None:
         for bond in tuple(self.bonds.values()):
-            bond.heard(notice, device)
+            bond.on_netdev_event(notice, device)
         if notice is NetdevEvent.UNREGISTER:
             self.bonds = {name: bond for name, bond in self.bonds.items() if bond.device is not device}
         elif notice is NetdevEvent.CHANGENAME:

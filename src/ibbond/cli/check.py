@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FINDINGS = 1
 UNREADABLE = 2
-MOST_FACTS = 8
+MAX_FACTS = 8
 PORT_STATES = {"up": "ACTIVE", "cut": "DOWN"}  # others are named as sysfs names them
 DOCUMENT = "docs/checks.md"
 
@@ -231,7 +231,7 @@ def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]
 
 def told_of(facts: tuple[str, ...]) -> str:
     """The first facts, and how many more there are: a text of one bond alone leaves dozens unknown."""
-    shown, more = facts[:MOST_FACTS], len(facts) - MOST_FACTS
+    shown, more = facts[:MAX_FACTS], len(facts) - MAX_FACTS
     return ", ".join(shown) + (f" and {more} more (see --json)" if more > 0 else "")
 
 

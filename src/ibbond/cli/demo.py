@@ -60,11 +60,11 @@ def record(rounds: int, simulated: bool, without: str | None, as_json: bool, *, 
 
         reason = why_not_live()
         if reason is None:
-            from ibbond.demo.demo import perform
+            from ibbond.demo.demo import run_demo
             from ibbond.demo.live_view import view
 
             with view(as_json) as seen:
-                return perform(rounds, seen, without, rdma=rdma)
+                return run_demo(rounds, seen, without, rdma=rdma)
         click.echo(f"ibbond: no live lab on this machine ({reason}): running the demo simulated instead", err=True)
     from ibbond.demo.measure import recording_from
     from ibbond.demo.rdma_session import Beside

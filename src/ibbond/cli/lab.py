@@ -81,29 +81,29 @@ def up(
 
     Returns when every port is active and every bond is up. The lab then runs in the background until `lab down`.
     """
-    from ibbond.host.named_namespaces import pinned
+    from ibbond.host.named_namespaces import named_hosts
     from ibbond.lab.launch import killed, refuse_changes, start
-    from ibbond.lab.state import Wish
+    from ibbond.lab.state import LabConfig
 
     name = lab_name or "lab"
     text, source = topology_text(file, fabric)
     if not resume and killed(name):
-        if pinned(name):
+        if named_hosts(name):
             resume = resume_instead(name, as_json)
         else:
             click.echo(f"lab {name} was killed: removing what it left", err=True)
-    wish = Wish(name, text, source, resume=resume, profile=profile, leased=foreground, manager=manager)
+    config = LabConfig(name, text, source, resume=resume, profile=profile, leased=foreground, manager=manager)
     if resume:
         source_of = click.get_current_context().get_parameter_source
         given = {"file": "text", "profile": "profile", "manager": "manager"}
-        refuse_changes(wish, [given[word] for word in given if source_of(word) is ParameterSource.COMMANDLINE])
+        refuse_changes(config, [given[word] for word in given if source_of(word) is ParameterSource.COMMANDLINE])
     with signals_end_it(f"lab {name} is down") as too_late, contextlib.ExitStack() as ending:
         if foreground:
             from ibbond.lab.launch import running_lab
 
-            running, _ = ending.enter_context(running_lab(wish))
+            running, _ = ending.enter_context(running_lab(config))
         else:
-            running = start(wish)
+            running = start(config)
             too_late()  # it is up: what comes now must not end the words that say so
         if as_json:
             print_json(running.status)

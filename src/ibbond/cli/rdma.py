@@ -61,10 +61,12 @@ def rdma_session(
     elif seed:
         raise Refused("cannot run this live", why="a live session has no seed", fix="Add --simulated")
     else:
-        from ibbond.demo.rdma_live import perform
+        from ibbond.demo.rdma_live import run_session
 
         with signals_end_it(PLUGGED), some_lab(lab_name, file) as control:
-            report = perform(control, source, target, failovers=failovers, heed_address_change=not ignore_addr_change)
+            report = run_session(
+                control, source, target, failovers=failovers, heed_address_change=not ignore_addr_change
+            )
     if as_json:
         print_json(report)
     else:
@@ -78,7 +80,7 @@ def some_lab(lab_name: str, file: Path | None) -> Iterator[Control]:
     """The lab that runs; where none does of that name, one of our own for as long as this block lasts."""
     from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control
     from ibbond.lab.launch import running_lab
-    from ibbond.lab.state import NOT_OURS, Files, Wish
+    from ibbond.lab.state import NOT_OURS, Files, LabConfig
     from ibbond.topology.load import parse
 
     inside = not lab_name and CONTROL in os.environ
@@ -88,7 +90,7 @@ def some_lab(lab_name: str, file: Path | None) -> Iterator[Control]:
         return
     text, where = read_topology(file)
     parse(text, name=where, others=NOT_OURS)
-    with running_lab(Wish(lab_name or f"rdma{os.getpid()}", text, where, leased=True)) as (_, control):
+    with running_lab(LabConfig(lab_name or f"rdma{os.getpid()}", text, where, leased=True)) as (_, control):
         yield control
 
 

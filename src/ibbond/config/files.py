@@ -22,8 +22,8 @@ FORMATS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "ofed": (ofed.PATTERNS, ofed.read),
 }
 PATTERNS = tuple(pattern for patterns, _ in FORMATS.values() for pattern in patterns)
-LARGEST = 1 << 20
-MOST_FILES = 2000
+MAX_BYTES = 1 << 20
+MAX_FILES = 2000
 NOT_READ = ("~", ".bak", ".orig", ".rpmsave", ".rpmnew", ".rpmorig", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".swp")
 
 
@@ -36,7 +36,7 @@ def configured(root: str = "/") -> Desired:
         paths = {path for pattern in patterns for path in base.glob(pattern)}
         files = {
             f"/{path.relative_to(base)}": text
-            for path in sorted(paths)[:MOST_FILES]
+            for path in sorted(paths)[:MAX_FILES]
             if not path.name.startswith(".")
             and not path.name.endswith(NOT_READ)
             and (text := _text(path, inside)) is not None
@@ -52,6 +52,6 @@ def _text(path: Path, inside: str) -> str | None:
         if not path.is_file() or not str(path.resolve()).startswith(inside):
             return None
         with path.open("rb") as file:
-            return file.read(LARGEST).decode("utf-8", "replace")
+            return file.read(MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return None

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from ibbond.backend.control_socket import Control, LabBackend
 from ibbond.demo.generators import Endpoint, TrafficGenerators
 from ibbond.demo.live_view import SAMPLE_EVERY, View
-from ibbond.demo.measure import STREAMS, Happening, ProbeStream, Recording, Stream
+from ibbond.demo.measure import STREAMS, DemoEvent, ProbeStream, Recording, Stream
 from ibbond.demo.rdma_report import session_facts
 from ibbond.errors import Refused
-from ibbond.lab.exec import Door, door
+from ibbond.lab.exec import HostHandle, host_handle
 from ibbond.lab.launch import DidNotStart, running_lab
-from ibbond.lab.state import Wish
+from ibbond.lab.state import LabConfig
 from ibbond.machine import MS
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.load import parse
@@ -36,13 +36,13 @@ BROKEN_FLOWING = 2.0  # the same, where a patch is left out and perhaps nothing 
 
 
 @dataclass(slots=True)
-class Stage:
+class DemoLab:
     """The running lab, its traffic, and what has happened."""
 
     control: Control
-    cast: TrafficGenerators
+    generators: TrafficGenerators
     view: View
-    happenings: list[Happening] = field(default_factory=list)
+    happenings: list[DemoEvent] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
 
@@ -50,30 +50,30 @@ class Stage:
         return LabBackend(self.control, host).read(f"{BOND}/bonding/active_slave").strip() or None
 
     def happened(self, at: int, what: str, where: str, detail: str = "") -> None:
-        self.happenings.append(Happening(at, what, where, detail))
+        self.happenings.append(DemoEvent(at, what, where, detail))
 
     def show(self) -> None:
-        hosts = (self.cast.one.host, self.cast.two.host)
+        hosts = (self.generators.one.host, self.generators.two.host)
         self.view.bonds_are({f"{host}/{BOND}": self.active(host) or "none" for host in hosts}, self.cut)
 
     def wait(self, seconds: float) -> None:
         """Let traffic flow, and the view draw it."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self.view.sample(self.cast.progress())
+            self.view.sample(self.generators.progress())
             time.sleep(min(left, SAMPLE_EVERY))
 
     def lost(self) -> dict[str, int]:
-        return {protocol: progress.lost for protocol, progress in self.cast.progress().items()}
+        return {protocol: progress.lost for protocol, progress in self.generators.progress().items()}
 
 
-def perform(rounds: int, view: View, without: str | None = None, *, rdma: bool = False) -> Recording:
+def run_demo(rounds: int, view: View, without: str | None = None, *, rdma: bool = False) -> Recording:
     """The whole demonstration, live; `Refused` where this machine cannot.
 
     Where a patch is left out and the bonds cannot even be built, the recording holds that refusal and no traffic.
     """
     try:
-        return perform_with_traffic(rounds, view, without, rdma=rdma)
+        return run_with_traffic(rounds, view, without, rdma=rdma)
     except Refused as refusal:
         if without is None or isinstance(refusal, DidNotStart):
             raise
@@ -82,10 +82,10 @@ def perform(rounds: int, view: View, without: str | None = None, *, rdma: bool =
         return Recording("live", rounds, now, now, (), (), (f"The hosts could not be built. {refusal}",))
 
 
-def perform_with_traffic(rounds: int, view: View, without: str | None, *, rdma: bool) -> Recording:
+def run_with_traffic(rounds: int, view: View, without: str | None, *, rdma: bool) -> Recording:
     late = without == LATE
     topology = TWO_HOSTS.replace('members = ["ib0", "ib1"]', "members = []") if late else TWO_HOSTS
-    wish = Wish(
+    config = LabConfig(
         f"demo{os.getpid()}",
         topology,
         "the default topology",
@@ -93,18 +93,18 @@ def perform_with_traffic(rounds: int, view: View, without: str | None, *, rdma: 
         leased=True,
     )
     view.say("starting two hosts, two switches, one subnet manager")
-    with running_lab(wish) as (running, control), seats(control) as (one, two):
+    with running_lab(config) as (running, control), endpoints(control) as (one, two):
         took = running.status.get("ready_ms")
         view.say(f"the lab is up after {took:.0f} ms" if isinstance(took, float) else "the lab is up")
-        cast = TrafficGenerators(one, two, rdma=rdma)
+        generators = TrafficGenerators(one, two, rdma=rdma)
         try:
             if late:
                 view.say("programs join their group on bonds that are up and have no members yet; then members join")
                 time.sleep(HEARD)
                 add_members(control)
-            return play(Stage(control, cast, view), rounds, BROKEN_FLOWING if without else FLOWING)
+            return play(DemoLab(control, generators, view), rounds, BROKEN_FLOWING if without else FLOWING)
         except BaseException:
-            cast.kill()
+            generators.kill()
             raise
 
 
@@ -118,59 +118,59 @@ def add_members(control: Control) -> None:
 
 
 @contextlib.contextmanager
-def seats(control: Control) -> Iterator[tuple[Endpoint, Endpoint]]:
+def endpoints(control: Control) -> Iterator[tuple[Endpoint, Endpoint]]:
     """The two hosts of the default topology."""
     hosts = parse(TWO_HOSTS).hosts
-    doors: list[Door] = []
+    handles: list[HostHandle] = []
     try:
         found = []
         for host in hosts:
-            doors.append(door(control, host.name))
+            handles.append(host_handle(control, host.name))
             address = next(address for _, address in host.addresses() if address.version == 4)
-            found.append(Endpoint(host.name, doors[-1], str(address.ip)))
+            found.append(Endpoint(host.name, handles[-1], str(address.ip)))
         yield found[0], found[1]
     finally:
-        for way in doors:
+        for way in handles:
             way.close()
 
 
-def play(stage: Stage, rounds: int, patience: float) -> Recording:
+def play(lab: DemoLab, rounds: int, timeout: float) -> Recording:
     """Start the traffic, pull and plug, end the traffic."""
-    silent = stage.cast.ready(patience)
+    silent = lab.generators.ready(timeout)
     if silent:
-        stage.notes.append(f"{' and '.join(silent)} did not get through within {patience:.0f} s of the start")
-        stage.view.say(stage.notes[-1])
+        lab.notes.append(f"{' and '.join(silent)} did not get through within {timeout:.0f} s of the start")
+        lab.view.say(lab.notes[-1])
     else:
-        beside = ", and a block session over RDMA beside them" if stage.cast.rdma is not None else ""
-        stage.view.say(f"TCP, UDP, IP multicast and ICMP flow both ways{beside}")
-    if not stage.cast.system_ping:
-        stage.notes.append("This system has no iputils ping; ICMP echo was sent by a program of ours.")
-    stage.show()
+        beside = ", and a block session over RDMA beside them" if lab.generators.rdma is not None else ""
+        lab.view.say(f"TCP, UDP, IP multicast and ICMP flow both ways{beside}")
+    if not lab.generators.system_ping:
+        lab.notes.append("This system has no iputils ping; ICMP echo was sent by a program of ours.")
+    lab.show()
     started_at = time.monotonic_ns()
-    stage.wait(SETTLING)
+    lab.wait(SETTLING)
     for number in range(rounds):
-        host = (stage.cast.one if number % 2 == 0 else stage.cast.two).host
-        stage.view.say(f"round {number + 1} of {rounds}: the cables of {host}")
+        host = (lab.generators.one if number % 2 == 0 else lab.generators.two).host
+        lab.view.say(f"round {number + 1} of {rounds}: the cables of {host}")
         for member in MEMBERS:
-            prefer(stage, host, member)
-            pull(stage, host, member)
-            plug(stage, host, member)
+            prefer(lab, host, member)
+            pull(lab, host, member)
+            plug(lab, host, member)
     ended_at = time.monotonic_ns()
-    stage.cast.end()
-    streams = stage.cast.streams(started_at, ended_at)
-    spans, busy = lateness(stage.control, started_at)
+    lab.generators.end()
+    streams = lab.generators.streams(started_at, ended_at)
+    spans, busy = lateness(lab.control, started_at)
     return Recording(
         mode="live",
         rounds=rounds,
         started_at=started_at,
         ended_at=ended_at,
-        happenings=tuple(stage.happenings),
+        happenings=tuple(lab.happenings),
         streams=streams,
-        notes=(*stage.notes, *busy, *too_slow(streams, ended_at - started_at)),
+        notes=(*lab.notes, *busy, *too_slow(streams, ended_at - started_at)),
         late=spans,
         session=None
-        if stage.cast.rdma is None
-        else session_facts(stage.happenings, started_at, ended_at, stage.cast.rdma.facts),
+        if lab.generators.rdma is None
+        else session_facts(lab.happenings, started_at, ended_at, lab.generators.rdma.facts),
     )
 
 
@@ -196,58 +196,58 @@ def too_slow(streams: tuple[Stream, ...], length: int) -> Iterator[str]:
             )
 
 
-def prefer(stage: Stage, host: str, member: str) -> None:
+def prefer(lab: DemoLab, host: str, member: str) -> None:
     """Have the bond carry its traffic by this member, as long as it is up; a planned switch when another one does."""
-    before = stage.active(host)
-    LabBackend(stage.control, host).write(f"{BOND}/bonding/primary", f"{member}\n")
+    before = lab.active(host)
+    LabBackend(lab.control, host).write(f"{BOND}/bonding/primary", f"{member}\n")
     if before and before != member:
-        at = moved(stage, host, before)
+        at = moved(lab, host, before)
         if at:
-            stage.happened(at, "switch", f"{host}/{BOND}", f"{before} -> {member}")
-            stage.view.say(f"  moved {host}/{BOND} to {member} by hand")
-            stage.show()
-        stage.wait(SETTLING / 2)
+            lab.happened(at, "switch", f"{host}/{BOND}", f"{before} -> {member}")
+            lab.view.say(f"  moved {host}/{BOND} to {member} by hand")
+            lab.show()
+        lab.wait(SETTLING / 2)
 
 
-def pull(stage: Stage, host: str, member: str) -> None:
+def pull(lab: DemoLab, host: str, member: str) -> None:
     """Pull the cable that carries the traffic."""
-    step(stage, host, "cut", f"{host}/{member}", "failover")
+    step(lab, host, "cut", f"{host}/{member}", "failover")
 
 
-def plug(stage: Stage, host: str, member: str) -> None:
+def plug(lab: DemoLab, host: str, member: str) -> None:
     """Plug it again: the traffic returns to it."""
-    step(stage, host, "mend", f"{host}/{member}", "failback")
+    step(lab, host, "mend", f"{host}/{member}", "failback")
 
 
-def step(stage: Stage, host: str, do: str, cable: str, move: str) -> None:
-    before, lost = stage.active(host), stage.lost()
-    answer = stage.control.ask(do, cables=[cable])
+def step(lab: DemoLab, host: str, do: str, cable: str, move: str) -> None:
+    before, lost = lab.active(host), lab.lost()
+    answer = lab.control.ask(do, cables=[cable])
     assert isinstance(answer, dict)
     at = int(answer["at_ns"])
-    stage.cut = [cable] if do == "cut" else []
-    stage.happened(at, do, cable)
-    moved_at = moved(stage, host, before)
-    now = stage.active(host)
+    lab.cut = [cable] if do == "cut" else []
+    lab.happened(at, do, cable)
+    moved_at = moved(lab, host, before)
+    now = lab.active(host)
     detail = f"{before} -> {now}"
-    stage.happened(moved_at or at, move, f"{host}/{BOND}", detail)
-    stage.show()
-    stage.wait(SETTLING)
+    lab.happened(moved_at or at, move, f"{host}/{BOND}", detail)
+    lab.show()
+    lab.wait(SETTLING)
     verb = "pulled" if do == "cut" else "plugged"
     cost = ", ".join(
         f"{name} {each.lost - lost[name] if each.received else 'all'}"
-        for name, each in stage.cast.progress().items()
+        for name, each in lab.generators.progress().items()
         if name not in STREAMS
     )
     took = f" after {(moved_at - at) / MS:.1f} ms" if moved_at else ", and did not move"
-    stage.view.say(f"  {verb} {cable}: {detail}{took}; probes lost: {cost}")
+    lab.view.say(f"  {verb} {cable}: {detail}{took}; probes lost: {cost}")
 
 
-def moved(stage: Stage, host: str, before: str | None) -> int:
+def moved(lab: DemoLab, host: str, before: str | None) -> int:
     """Wait until the bond has another active member; when that was, 0 when it does not happen in time."""
     until = time.monotonic() + MOVING
     while time.monotonic() < until:
-        if stage.active(host) != before:
-            return last_move(stage.control, f"{host}/{BOND}")
+        if lab.active(host) != before:
+            return last_move(lab.control, f"{host}/{BOND}")
         time.sleep(0.005)
     return 0
 

@@ -24,14 +24,14 @@ from typing import NamedTuple
 
 from ibbond.demo.measure import RDMA, ByteStream, ProbeStream, Stream
 from ibbond.demo.rdma_report import intact, integer
-from ibbond.lab.exec import Door
+from ibbond.lab.exec import HostHandle
 from ibbond.machine import MS
 
 PROBE_US, PING_US, TCP_US, WRITE_US = 1_000, 10_000, 1_000, 10_000
 UDP_PORT, MULTICAST_PORT, TCP_PORT = 7001, 7002, 7003
 GROUP = "239.1.2.3"
-PATIENCE = 14.0  # for the last words of programs, which wait 12 s at most
-PATIENCE_WITH_SILENT = 3.0  # when one has heard nothing all the time
+TIMEOUT = 14.0  # for the last words of programs, which wait 12 s at most
+SILENT_TIMEOUT = 3.0  # when one has heard nothing all the time
 PRIORITY = -10  # the lab has -15
 PROGRAMS = Path(__file__).with_name("traffic.py")
 RDMA_PROGRAM = ("-m", "ibbond.rdma.program")
@@ -51,7 +51,7 @@ class Endpoint(NamedTuple):
     """A host that takes part: its name, the way in, its address on the bond."""
 
     host: str
-    door: Door
+    handle: HostHandle
     address: str
 
 
@@ -69,7 +69,7 @@ class Generator:
     def __init__(self, seat: Endpoint, words: Sequence[str], program: Sequence[str] = ("-IS", str(PROGRAMS))) -> None:
         self.facts: dict[str, int] = {}
         self.final: dict[str, object] | None = None
-        self.process = seat.door.popen(
+        self.process = seat.handle.popen(
             [sys.executable, *program, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -108,7 +108,7 @@ class Ping:
         self.transmitted = 0
         self._offset = time.monotonic_ns() - time.time_ns()
         self._began = time.monotonic_ns()
-        self.process = seat.door.popen(
+        self.process = seat.handle.popen(
             ["ping", "-n", "-D", "-i", str(PING_US / 1e6), "-I", seat.address, peer],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -235,9 +235,9 @@ class TrafficGenerators:
             else Generator(one, ["icmp", one.address, two.address, str(PING_US)])
         )
 
-    def ready(self, patience: float) -> list[str]:
+    def ready(self, timeout: float) -> list[str]:
         """Wait until every protocol gets through; the protocols that do not in time."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while silent := self.silent():
             if time.monotonic() > until:
                 return silent
@@ -276,7 +276,7 @@ class TrafficGenerators:
         for player in players:
             if player is not self.tcp_in and player not in last:  # they end when their senders do
                 player.ask_to_end()
-        until = time.monotonic() + (PATIENCE_WITH_SILENT if self.silent() else PATIENCE)
+        until = time.monotonic() + (SILENT_TIMEOUT if self.silent() else TIMEOUT)
         if not self.tcp_in.facts.get("received"):
             self.tcp_in.ask_to_end()
         for player in players:

@@ -25,7 +25,7 @@ IN_FLIGHT_NS = 50 * MS  # a probe may be this much older than the event that los
 ALIVE_NS = 300 * MS  # a stream lives when something of the last moments before the next event arrived
 
 
-class Happening(NamedTuple):
+class DemoEvent(NamedTuple):
     """One line of the time line. `what` is `failover` or `failback` where traffic had to move, else any other word."""
 
     at_ns: int
@@ -125,7 +125,7 @@ class Recording:
     rounds: int
     started_at: int
     ended_at: int
-    happenings: tuple[Happening, ...]
+    happenings: tuple[DemoEvent, ...]
     streams: tuple[Stream, ...]
     notes: tuple[str, ...] = field(default=())
     session: Mapping[str, object] | None = None  # of the RDMA session: settings, each recovery, writes
@@ -137,7 +137,7 @@ class Recording:
         return PROTOCOLS if self.session is None else (*PROTOCOLS, RDMA)
 
     @property
-    def moves(self) -> tuple[Happening, ...]:
+    def moves(self) -> tuple[DemoEvent, ...]:
         """The events at which traffic had to move."""
         return tuple(happening for happening in self.happenings if happening.what in KINDS)
 
@@ -157,7 +157,7 @@ def recording_from(raw: Mapping[str, object]) -> Recording:
         rounds: int
         started_at: int
         ended_at: int
-        happenings: list[Happening]
+        happenings: list[DemoEvent]
         probes: list[ProbeStream]
         bytes: list[ByteStream]
         notes: list[str] = []
@@ -278,7 +278,7 @@ def summarize(recording: Recording) -> Summary:
     return Summary(recording, tuple(rows))
 
 
-def windows(recording: Recording) -> list[tuple[Happening, int, int]]:
+def windows(recording: Recording) -> list[tuple[DemoEvent, int, int]]:
     """Each move with the time that it is answerable for: until the next one, and the packets in flight before it."""
     moves = recording.moves
     ends = [*(move.at_ns for move in moves), recording.ended_at][1:]

@@ -21,7 +21,7 @@ from ibbond.demo.generators import Endpoint, TrafficGenerators
 from ibbond.demo.live_view import SAMPLE_EVERY, View
 from ibbond.demo.measure import PROTOCOLS, ByteStream, Stream
 from ibbond.errors import Refused
-from ibbond.lab.exec import Door, door
+from ibbond.lab.exec import HostHandle, host_handle
 from ibbond.machine import MS, SECOND
 
 FLOWING = 10.0  # seconds within which all protocols must get through at first
@@ -120,7 +120,7 @@ def probing(control: Control, hosts: tuple[str, str]) -> Iterator[Probing]:
 
     It is measured by `Probing.end`, at the end of the block at the latest; a block that fails measures nothing.
     """
-    with seats(control, hosts) as (one, two):
+    with endpoints(control, hosts) as (one, two):
         generators = TrafficGenerators(one, two)
         try:
             silent = generators.ready(FLOWING)
@@ -177,9 +177,9 @@ def watch(
 def start(control: Control, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """A program of this machine, for which this lab is the one that `ibbond` means; what it prints goes to stderr."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
-    surroundings = {**os.environ, "PATH": path, "IBBOND_LAB": control.path.stem}
+    inherited = {**os.environ, "PATH": path, "IBBOND_LAB": control.path.stem}
     try:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=surroundings)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=inherited)
     except OSError as error:
         raise Refused(
             f"cannot run {command[0]}",
@@ -212,16 +212,16 @@ def show_bonds(control: Control, view: View) -> None:
 
 
 @contextlib.contextmanager
-def seats(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoint, Endpoint]]:
+def endpoints(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoint, Endpoint]]:
     """The two hosts with the IPv4 addresses by which they reach each other."""
     status = control.ask("status")
     assert isinstance(status, dict)
     if hosts[0] == hosts[1]:
         raise Refused(f"cannot measure from {hosts[0]} to itself", why="it takes two hosts", fix="Name another host")
-    doors: list[Door] = []
+    handles: list[HostHandle] = []
     try:
         for host in hosts:
-            doors.append(door(control, host))  # refused where there is no such host
+            handles.append(host_handle(control, host))  # refused where there is no such host
         addresses = common_addresses(*(addresses_of(status["hosts"][host]) for host in hosts))
         if addresses is None:
             raise Refused(
@@ -229,9 +229,9 @@ def seats(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoint, 
                 why="they have no IPv4 addresses of one family and place",
                 fix="Give both a bond or device an address: ibbond lab exec HOST -- ip address add ...",
             )
-        yield Endpoint(hosts[0], doors[0], addresses[0]), Endpoint(hosts[1], doors[1], addresses[1])
+        yield Endpoint(hosts[0], handles[0], addresses[0]), Endpoint(hosts[1], handles[1], addresses[1])
     finally:
-        for way in doors:
+        for way in handles:
             way.close()
 
 

@@ -19,13 +19,13 @@ from typing import NamedTuple
 from ibbond.backend.control_socket import Control
 from ibbond.demo.rdma_report import Plain, failover_row, settings
 from ibbond.errors import Refused
-from ibbond.lab.exec import Door, door
+from ibbond.lab.exec import HostHandle, host_handle
 from ibbond.rdma.program import refusal_in
 from ibbond.rdma.session import SERVICE_PORT
 
 HEALTHY = 0.5  # seconds before and after each move
 RECOVERING = 2.0
-PATIENCE = 60.0
+TIMEOUT = 60.0
 LOOKING_EVERY = 0.05
 PROGRAM = ("-m", "ibbond.rdma.program")
 
@@ -37,15 +37,17 @@ class _Bond(NamedTuple):
     address: str
 
 
-def perform(control: Control, source: str, target: str, *, failovers: int, heed_address_change: bool = True) -> Plain:
+def run_session(
+    control: Control, source: str, target: str, *, failovers: int, heed_address_change: bool = True
+) -> Plain:
     """Run the session in a lab and pull `failovers` cables."""
     hosts = _table(control.ask("status"), "hosts")
     bonds = {host: _bond(hosts, host) for host in (source, target)}
     with contextlib.ExitStack() as closing:
-        serving = _start(closing, door(control, target), f"the target on {target}", "target")
+        serving = _start(closing, host_handle(control, target), f"the target on {target}", "target")
         words = [] if heed_address_change else ["--ignore-addr-change"]
         initiator = ("initiator", bonds[target].address, *words)
-        asking = _start(closing, door(control, source), f"the initiator on {source}", *initiator)
+        asking = _start(closing, host_handle(control, source), f"the initiator on {source}", *initiator)
         began = time.monotonic_ns()
         _rest((asking, serving), HEALTHY)
         moves = []
@@ -96,7 +98,7 @@ class _End(NamedTuple):
     process: subprocess.Popen[bytes]
 
 
-def _start(closing: contextlib.ExitStack, way: Door, name: str, *words: str) -> _End:
+def _start(closing: contextlib.ExitStack, way: HostHandle, name: str, *words: str) -> _End:
     """One end of the session in a host; returns when its requests so far have been granted."""
     closing.callback(way.close)
     process = way.popen(
@@ -130,9 +132,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def _last_words(end: _End) -> bytes:
     """End one end of the session; the last line that it says."""
     try:
-        out, _ = end.process.communicate(timeout=PATIENCE)
+        out, _ = end.process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        why = f"{end.name} did not end within {PATIENCE:.0f} s"
+        why = f"{end.name} did not end within {TIMEOUT:.0f} s"
         raise Refused("the session did not end", why=why, fix="See with ibbond lab status what is cut") from None
     lines = out.splitlines() or [b""]
     if end.process.returncode:

@@ -28,7 +28,7 @@ from ibbond.topology.load import parse
 
 STARTING_MS = 1000
 HEALTHY_MS = 300  # before each failover
-PATIENCE_MS = 20_000  # for one recovery
+TIMEOUT_MS = 20_000  # for one recovery
 USERS = {"initiator": 1, "target": 2}
 
 
@@ -37,7 +37,7 @@ class End(Protocol):
 
     def start(self, now: int) -> list[RdmaRequest]: ...
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]: ...
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]: ...
 
     def tick(self, now: int) -> list[RdmaRequest]: ...
 
@@ -55,9 +55,9 @@ class SimulatedProgram:
     _now: int = 0
     _begun: bool = False
 
-    def hear(self, now: int, effect: NetworkEffect) -> None:
+    def on_effect(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, RdmaEvent) and (effect.host, effect.user) == (self.host, self.user):
-            self.heard.append(effect.news)
+            self.heard.append(effect.event)
             self._now = now
 
     def deadline(self) -> int | None:
@@ -69,7 +69,7 @@ class SimulatedProgram:
             self._begun = True
             requests += self.end.start(now)
         while self.heard:
-            requests += self.end.hear(now, self.heard.popleft())
+            requests += self.end.on_event(now, self.heard.popleft())
         requests += self.end.tick(now)
         return [OnHost(self.host, RdmaCall(self.user, request)) for request in requests]
 
@@ -135,7 +135,7 @@ class Beside:
 def _finish(world: World, initiator: Initiator) -> None:
     """Until the target has been read back."""
     initiator.finish()
-    for _ in range(PATIENCE_MS):
+    for _ in range(TIMEOUT_MS):
         if initiator.verified:
             break
         _wait(world, 1)
@@ -174,7 +174,7 @@ def _fail_over(world: World, host: str, initiator: Initiator, began: int) -> Pla
     known = len(initiator.recoveries)
     cut_at = world.now
     world.feed(OnSubnet(Cut(device.port)))
-    for _ in range(PATIENCE_MS):
+    for _ in range(TIMEOUT_MS):
         _wait(world, 1)
         if initiator.recoveries[known:] and initiator.recoveries[-1].first_io_at is not None:
             break

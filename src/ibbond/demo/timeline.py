@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator
 
-from ibbond.demo.measure import ByteStream, Happening, ProbeStream, Recording
+from ibbond.demo.measure import ByteStream, DemoEvent, ProbeStream, Recording
 from ibbond.machine import MS, SECOND
 
 COLORS = {"icmp": "#7a5195", "udp": "#1f77b4", "tcp": "#1b8a5a", "multicast": "#b8690f", "rdma": "#a83262"}
@@ -129,7 +129,7 @@ def _protocol_lane(recording: Recording, protocol: str, x: X, y: int) -> Iterato
         yield f'<rect x="{half / 2:.1f}" y="{y + 6}" width="1.5" height="{LANE - 12}" fill="{LOST}"/>'
 
 
-def lens(recording: Recording, move: Happening, end: int) -> str:
+def lens(recording: Recording, move: DemoEvent, end: int) -> str:
     """Some milliseconds around one move: a dot per probe, filled where it arrived, red where it was lost."""
     width, left, lane = 480, 108, 22
     before, after = 8 * MS, _shown_after(recording, move, end)
@@ -166,7 +166,7 @@ def lens(recording: Recording, move: Happening, end: int) -> str:
     return "".join(parts)
 
 
-def _shown_after(recording: Recording, move: Happening, end: int) -> int:
+def _shown_after(recording: Recording, move: DemoEvent, end: int) -> int:
     """Nanoseconds after the move that the picture shows: enough for the longest outage, 32 ms at least, 2 s at most."""
     longest = max((stream.outage_ns(move.at_ns - 8 * MS, end) for stream in recording.streams), default=0)
     return int(min(max(32 * MS, longest * 1.3), 2 * SECOND))

@@ -26,7 +26,7 @@ from collections.abc import Callable
 PROBE = struct.Struct("!QQ")  # number, nothing
 SIZE = 64
 BLOCK = bytes(i * 7 % 251 for i in range(8192))
-TELL_NS = 100_000_000
+REPORT_NS = 100_000_000
 SILENCE_NS = 2_000_000  # shorter silences of a TCP receiver are not noted
 STOP = sys.stdin
 
@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
             sys.exit(f"unknown kind {kind}")
 
 
-def tell(**facts: object) -> None:
+def emit(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
@@ -86,7 +86,7 @@ def probe(sock: socket.socket, target: tuple[str, int], spacing_us: int) -> None
             times.append(time.monotonic_ns())
 
     sent = spaced(sock, spacing_us * 1000, send, receive, numbers)
-    tell(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
+    emit(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
 
 
 def spaced(
@@ -100,7 +100,7 @@ def spaced(
     sock.setblocking(False)
     sent = array.array("Q")
     now = time.monotonic_ns()
-    send_at, tell_at = now, now
+    send_at, report_at = now, now
     stopping_at = 0
     while not stopping_at or now < stopping_at:
         if now >= send_at and not stopping_at:
@@ -108,11 +108,11 @@ def spaced(
                 send(len(sent))
             sent.append(now)
             send_at = max(send_at + spacing, now + spacing // 4)
-        if now >= tell_at:
+        if now >= report_at:
             lost = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
-            tell(sent=len(sent), received=len(numbers), lost=max(0, lost))
-            tell_at = now + TELL_NS
-        wake_at = min(stopping_at or send_at, tell_at)
+            emit(sent=len(sent), received=len(numbers), lost=max(0, lost))
+            report_at = now + REPORT_NS
+        wake_at = min(stopping_at or send_at, report_at)
         readable, _, _ = select.select(
             [sock] if stopping_at else [sock, STOP], [], [], max(0, wake_at - time.monotonic_ns()) / 1e9
         )
@@ -148,7 +148,7 @@ def ping(own: str, peer: str, spacing_us: int) -> None:
             times.append(time.monotonic_ns())
 
     sent = spaced(sock, spacing_us * 1000, send, receive, numbers)
-    tell(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
+    emit(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
 
 
 def internet_checksum(body: bytes) -> int:
@@ -166,7 +166,7 @@ def tcp_send(own: str, peer: str, port: int, spacing_us: int) -> None:
     digest = hashlib.sha256()
     sent, start = 0, 0
     spacing = spacing_us * 1000
-    now = send_at = tell_at = time.monotonic_ns()
+    now = send_at = report_at = time.monotonic_ns()
     while True:
         if now >= send_at:
             with contextlib.suppress(BlockingIOError):
@@ -174,10 +174,10 @@ def tcp_send(own: str, peer: str, port: int, spacing_us: int) -> None:
                 digest.update(memoryview(BLOCK)[start : start + done])
                 sent, start = sent + done, (start + done) % len(BLOCK)
             send_at = max(send_at + spacing, now + spacing // 4)
-        if now >= tell_at:
-            tell(sent=sent)
-            tell_at = now + TELL_NS
-        wait = max(0, min(send_at, tell_at) - time.monotonic_ns()) / 1e9
+        if now >= report_at:
+            emit(sent=sent)
+            report_at = now + REPORT_NS
+        wait = max(0, min(send_at, report_at) - time.monotonic_ns()) / 1e9
         if select.select([STOP], [], [], wait)[0] and not STOP.readline():
             break
         now = time.monotonic_ns()
@@ -186,15 +186,15 @@ def tcp_send(own: str, peer: str, port: int, spacing_us: int) -> None:
     sock.settimeout(10)
     with contextlib.suppress(OSError):
         sock.recv(1)  # the receiver has read to the end and closes
-    tell(final=True, sent=sent, sha256=digest.hexdigest())
+    emit(final=True, sent=sent, sha256=digest.hexdigest())
 
 
 def tcp_receive(own: str, port: int) -> None:
     listener = socket.create_server((own, port))
-    tell(received=0)
+    emit(received=0)
     readable, _, _ = select.select([listener, STOP], [], [])
     if listener not in readable:
-        tell(final=True, received=0, sha256="", silences=[], last_at=0)
+        emit(final=True, received=0, sha256="", silences=[], last_at=0)
         return
     sock, _ = listener.accept()
     digest = hashlib.sha256()
@@ -203,7 +203,7 @@ def tcp_receive(own: str, port: int) -> None:
     buffer = bytearray(1 << 18)
     view = memoryview(buffer)
     last_at = time.monotonic_ns()
-    tell_at = last_at
+    report_at = last_at
     sock.settimeout(12)
     with contextlib.suppress(TimeoutError, ConnectionError):
         while size := sock.recv_into(buffer):
@@ -213,11 +213,11 @@ def tcp_receive(own: str, port: int) -> None:
             last_at = now
             digest.update(view[:size])
             received += size
-            if now >= tell_at:
-                tell(received=received)
-                tell_at = now + TELL_NS
+            if now >= report_at:
+                emit(received=received)
+                report_at = now + REPORT_NS
     sock.close()
-    tell(final=True, received=received, sha256=digest.hexdigest(), silences=silences, last_at=last_at)
+    emit(final=True, received=received, sha256=digest.hexdigest(), silences=silences, last_at=last_at)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ibbond.fabric.packet import Packet, segments, train_pieces
+from ibbond.fabric.packet import Packet, gso_segments, segments
 from ibbond.verbs.reliable_verbs import Kind, ReliableMessage
 from ibbond.verbs.verbs import GSI_QKEY, Datagram
 from ibbond.wire.ib import UdPacket
@@ -42,7 +42,7 @@ def _reliable_frames(message: ReliableMessage) -> list[bytes]:
     """A message, or a run of its packets, as the packets that a wire would carry."""
     frames: list[bytes] = []
     size = message.mtu_bytes
-    for payload in train_pieces(message.payload, message.offload):
+    for payload in gso_segments(message.payload, message.offload):
         pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
         frames += _message_frames(message, pieces, len(frames))
     return frames

@@ -16,7 +16,7 @@ from ibbond.fabric.port import Port
 from ibbond.fabric.switch import Switch
 
 FIRST_HCA_GUID, FIRST_SWITCH_GUID, GUID_STEP = 0x0002C90300100000, 0x0002C90300200000, 16
-MOST_PORTS = 254
+MAX_PORTS = 254
 NAMES_SHOWN = 12
 
 
@@ -148,8 +148,8 @@ class Inventory:
             raise Refused(f"cannot add {name}", why="the subnet has a node of that name", fix="Choose another name")
         if not name or "/" in name:
             raise Refused(f"cannot add {name!r}", why="a node needs a name without /", fix="Choose another name")
-        if not 1 <= ports <= MOST_PORTS:
-            raise Refused(f"cannot add {name}", why=f"{ports} is not 1 to {MOST_PORTS} ports", fix="Give it fewer")
+        if not 1 <= ports <= MAX_PORTS:
+            raise Refused(f"cannot add {name}", why=f"{ports} is not 1 to {MAX_PORTS} ports", fix="Give it fewer")
 
     def _take_guid(self, name: str, guid: int) -> None:
         if guid in self._guids:

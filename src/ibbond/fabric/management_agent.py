@@ -233,7 +233,7 @@ def set_port_info(port: Port, asked: PortInfo, listener: Listener) -> None:
         raise _Wrong(Status.BAD_VALUE)
     port.change(**_written(port, asked))
     if port.is_end_port:
-        _tell_of_addresses(port, before, asked, listener)
+        _report_addresses(port, before, asked, listener)
     _set_link_state(port, old, asked, listener)
 
 
@@ -269,7 +269,7 @@ def _written(port: Port, asked: PortInfo) -> dict[str, int]:
     return fields
 
 
-def _tell_of_addresses(port: Port, before: PortInfo, asked: PortInfo, listener: Listener) -> None:
+def _report_addresses(port: Port, before: PortInfo, asked: PortInfo, listener: Listener) -> None:
     """Events in the order in which a driver finds them in the SMP that it snooped."""
     if port.lid != before.lid:
         listener.routes_changed()

@@ -78,7 +78,7 @@ class ManagementInterfaces:
             self._transit.send(port, mad_packet(mad, management=kind in SUBNET_CLASSES))
             return
         directed = bytearray(mad.mad)
-        way = self._transit.straight(port, mad.destination_lid, directed)
+        way = self._transit.route_directed(port, mad.destination_lid, directed)
         if way is not None:
             count(way[1], 1, MAD_BYTES)
             self.arrived(way[0], mad, directed)
@@ -98,7 +98,7 @@ class ManagementInterfaces:
         if self._timing.agent_ns or mad[17] == SmpAttribute.SM_INFO or not port.node.alive:
             return None
         asked = bytearray(mad)
-        way = self._transit.straight(port, PERMISSIVE_LID, asked)
+        way = self._transit.route_directed(port, PERMISSIVE_LID, asked)
         if way is None or end_port(way[0]).info.m_key:
             return None
         there, links = way

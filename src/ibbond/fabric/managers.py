@@ -101,7 +101,7 @@ class Managers:
     def sm_lid_changed(self, now: int, port: Port) -> None:
         manager = self.all.get(port.name)
         if manager is not None and port.sm_lid != port.lid:
-            manager.overruled(now)
+            manager.lost_mastership(now)
 
     def kill(self) -> None:
         self._wanted = False

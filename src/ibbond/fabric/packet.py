@@ -125,7 +125,7 @@ def segments(packet: Packet) -> list[Packet]:
     return singles
 
 
-def train_pieces(payload: bytes, offload: bytes) -> list[bytes]:
+def gso_segments(payload: bytes, offload: bytes) -> list[bytes]:
     """The IPoIB payloads that a train stands for; what is no train, or cannot be read as one, is alone."""
     if not any(offload):
         return [payload]

@@ -97,6 +97,7 @@ class Port:
         "is_end_port",
         "lid",
         "m_key_expires_at",
+        "mirrored",
         "mtu_bytes",
         "name",
         "node",
@@ -106,7 +107,6 @@ class Port:
         "sl_to_vl",
         "sm_lid",
         "state",
-        "tapped",
         "vl_arbitration",
     )
 
@@ -118,7 +118,7 @@ class Port:
         self.is_end_port = number == 0 or node.node_type != NodeType.SWITCH  # it has a LID of its own
         self.cable: Cable | None = None
         self.peer: Port | None = None  # the port at the other end, while there is light on the cable
-        self.tapped = False
+        self.mirrored = False
         self.power_up(mtu_bytes)
 
     def power_up(self, mtu_bytes: int) -> None:

@@ -17,7 +17,7 @@ from ibbond.fabric.port import Port
 from ibbond.fabric.posted_queues import PostedQueues
 from ibbond.fabric.reliable_flow import ReliableFlow
 from ibbond.fabric.reliable_pair import (
-    HALF,
+    PSN_HALF,
     PSN_MASK,
     RNR_DELAYS_10US,
     RUN_PACKETS,
@@ -56,7 +56,7 @@ WINDOW_PACKETS = 128  # of programs' queue pairs; a driver's messages go whole
 BURST = 64  # requests begun at one moment; others have their turn before the rest
 QUEUE = 128  # messages that a driver may have posted and not seen through (Linux' IPoIB: ipoib_sendq_size)
 MAX_FLUSHED = 1 << 15  # more than any queue has
-FOR_EVER = 7
+RNR_RETRY_INFINITE = 7
 DENIALS: dict[int, Status] = {
     Nak.INVALID_REQUEST: Status.REMOTE_INVALID_REQUEST,
     Nak.REMOTE_ACCESS: Status.REMOTE_ACCESS,
@@ -73,7 +73,7 @@ KINDS = {
 
 class Reliable:
     """The reliable queue pairs of all adapters of a subnet. `completed(port, qpn, completion)` is called with what is
-    over of that which was posted, `handed_up(port, qpn, payload, offload)` with the messages to queue pairs of drivers.
+    over of that which was posted, `delivered(port, qpn, payload, offload)` with the messages to queue pairs of drivers.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Reliable:
         transit: Transit,
         generation: Generation,
         completed: Callable[[Port, int, Completion], None],
-        handed_up: Callable[[Port, int, bytes, bytes], None],
+        delivered: Callable[[Port, int, bytes, bytes], None],
     ) -> None:
         self._schedule = schedule
         self._transit = transit
         self._generation = generation
         self._completed = completed
-        self._responder = Responder(self._emit, lambda pair: self._error(pair, Status.FLUSHED), handed_up)
+        self._responder = Responder(self._emit, lambda pair: self._error(pair, Status.FLUSHED), delivered)
         self._pairs: dict[tuple[str, int], ReliablePair] = {}
         self._flows: dict[ReliablePair, ReliableFlow] = {}
 
@@ -108,7 +108,7 @@ class Reliable:
         pair = self._pairs.pop((port.node.name, qpn), None)
         if pair is not None:
             pair.state, pair.expires_at = PairState.ERROR, None
-            pair.under_way.clear()
+            pair.in_flight.clear()
             pair.held = pair.receiving = pair.room = None
             self._forget_flow(pair)
 
@@ -167,12 +167,12 @@ class Reliable:
     def has_room(self, port: Port, qpn: int) -> bool:
         """Whether a driver may post one message more."""
         pair = self.get(port, qpn)
-        return pair is not None and len(pair.under_way) + _waiting(pair) < QUEUE
+        return pair is not None and len(pair.in_flight) + _waiting(pair) < QUEUE
 
     def carries(self, port: Port, qpn: int, there: Port, peer_qpn: int) -> bool:
         """For flows: a message would go at once from this queue pair to that one, which is a driver's and takes it."""
         mine, other = self.get(port, qpn), self.get(there, peer_qpn)
-        if mine is None or other is None or mine.under_way or _waiting(mine) or not other.hands_up:
+        if mine is None or other is None or mine.in_flight or _waiting(mine) or not other.kernel_consumer:
             return False
         return mine.port is port and other.port is there and connected(mine, other)
 
@@ -183,13 +183,13 @@ class Reliable:
         peer = pair.peer
         if peer is None or pair.state is not PairState.READY or pair.paused:
             return
-        if not pair.under_way and not pair.hands_up and self._flow(pair, peer):
+        if not pair.in_flight and not pair.kernel_consumer and self._flow(pair, peer):
             return
-        idle = not pair.under_way
-        while self._emit_begun(pair, peer) and len(pair.under_way) < WINDOW:
+        idle = not pair.in_flight
+        while self._emit_begun(pair, peer) and len(pair.in_flight) < WINDOW:
             if not self._begin(pair, peer):
                 break
-        if idle and pair.under_way and not self._faulty(pair):
+        if idle and pair.in_flight and not self._faulty(pair):
             self._arm(pair, peer)
 
     def _flow(self, pair: ReliablePair, peer: Peer) -> bool:
@@ -215,30 +215,30 @@ class Reliable:
         return False
 
     def _find_flow(self, pair: ReliablePair, peer: Peer) -> ReliableFlow | None:
-        walk = self._transit.walk(pair.port, peer.lid)
+        walk = self._transit.trace_path(pair.port, peer.lid)
         if walk is None:
             return None
         other = self._pairs.get((walk.destination.partition("/")[0], peer.qpn))
-        if other is None or other.hands_up or other.port.name != walk.destination or not connected(pair, other):
+        if other is None or other.kernel_consumer or other.port.name != walk.destination or not connected(pair, other):
             return None
-        back = self._transit.walk(other.port, pair.port.lid)
+        back = self._transit.trace_path(other.port, pair.port.lid)
         return ReliableFlow(self._generation.value, pair, other, walk, back) if back is not None else None
 
     def _forget_flow(self, pair: ReliablePair) -> None:
         flow = self._flows.pop(pair, None)
         if flow is not None:
-            flow.settle()
+            flow.flush_counters()
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         """Bring counters of ports up to date with what went the short way."""
         for flow in self._flows.values():
-            flow.settle()
+            flow.flush_counters()
 
     def _may_begin(self, pair: ReliablePair) -> bool:
         """Whether it is not yet the turn of others; then the rest comes a moment later."""
         if pair.burst_at != self._schedule.now:
             pair.burst_at, pair.burst = self._schedule.now, 0
-        if pair.burst < BURST or pair.hands_up:
+        if pair.burst < BURST or pair.kernel_consumer:
             return True
         if pair.burst == BURST:
             pair.burst += 1
@@ -253,7 +253,7 @@ class Reliable:
         pair.held = None
         if request is None:
             return False
-        fetching = sum(sent.request.operation in FETCHES for sent in pair.under_way)
+        fetching = sum(sent.request.operation in FETCHES for sent in pair.in_flight)
         if fetching and (request.fence or (request.operation in FETCHES and fetching >= max(1, peer.max_reads))):
             pair.held = request
             return False
@@ -263,15 +263,15 @@ class Reliable:
         sent = Sent(request, pair.send_psn, packets, fault=request.fault)
         pair.send_psn = (pair.send_psn + packets) & PSN_MASK
         pair.burst += 1
-        pair.under_way.append(sent)
+        pair.in_flight.append(sent)
         return True
 
     def _emit_begun(self, pair: ReliablePair, peer: Peer) -> bool:
         """Put what is begun onto the wire as far as the window goes; whether all of it is there."""
-        flight = sum(sent.emitted - sent.done for sent in pair.under_way)
-        for sent in tuple(pair.under_way):
+        flight = sum(sent.emitted - sent.done for sent in pair.in_flight)
+        for sent in tuple(pair.in_flight):
             while sent.emitted < sent.packets:
-                if sent.fault is not None or (flight >= WINDOW_PACKETS and not pair.hands_up):
+                if sent.fault is not None or (flight >= WINDOW_PACKETS and not pair.kernel_consumer):
                     return False
                 count = self._transmit(pair, peer, sent)
                 if not count:
@@ -281,8 +281,8 @@ class Reliable:
 
     def _faulty(self, pair: ReliablePair) -> bool:
         """Whether it is the turn of a request that cannot go; then the queue pair is in error."""
-        if pair.under_way and pair.under_way[0].fault is not None:
-            self._error(pair, pair.under_way[0].fault, pair.under_way[0])
+        if pair.in_flight and pair.in_flight[0].fault is not None:
+            self._error(pair, pair.in_flight[0].fault, pair.in_flight[0])
             return True
         return False
 
@@ -300,7 +300,7 @@ class Reliable:
                 remote_address=request.remote_address + offset, compare_add=request.compare_add, swap=request.swap,
             )  # fmt: skip
             return sent.packets - done
-        packets = sent.packets if pair.hands_up else min(RUN_PACKETS, sent.packets - done)
+        packets = sent.packets if pair.kernel_consumer else min(RUN_PACKETS, sent.packets - done)
         last = done + packets == sent.packets
         length = request.length - offset if last else packets * peer.mtu_bytes
         payload = gather(pair.domain, request, offset, length)
@@ -383,19 +383,19 @@ class Reliable:
         pair.expires_at = self._schedule.now + (4096 << peer.timeout)
         if not pair.timer_set:
             pair.timer_set = True
-            self._schedule.call_after(4096 << peer.timeout, self._rang, pair)
+            self._schedule.call_after(4096 << peer.timeout, self._on_timer, pair)
 
-    def _rang(self, pair: ReliablePair) -> None:
+    def _on_timer(self, pair: ReliablePair) -> None:
         pair.timer_set = False
         peer, at = pair.peer, pair.expires_at
         if at is None or peer is None or pair.state is not PairState.READY:
             return
         if at > self._schedule.now:
             pair.timer_set = True
-            self._schedule.call_after(at - self._schedule.now, self._rang, pair)
+            self._schedule.call_after(at - self._schedule.now, self._on_timer, pair)
             return
         if pair.retries_left == 0:
-            self._error(pair, Status.RETRY_EXCEEDED, pair.under_way[0])
+            self._error(pair, Status.RETRY_EXCEEDED, pair.in_flight[0])
             return
         pair.retries_left -= 1
         self._repeat(pair)
@@ -403,9 +403,9 @@ class Reliable:
     def _repeat(self, pair: ReliablePair) -> None:
         """Everything that is under way goes again, from the first packet on that is not acknowledged."""
         peer = pair.peer
-        if peer is None or pair.state is not PairState.READY or not pair.under_way:
+        if peer is None or pair.state is not PairState.READY or not pair.in_flight:
             return
-        for sent in pair.under_way:
+        for sent in pair.in_flight:
             sent.emitted = sent.done
         self._emit_begun(pair, peer)
         if not self._faulty(pair):
@@ -440,10 +440,10 @@ class Reliable:
     def _acknowledged(self, pair: ReliablePair, psn: int) -> None:
         """All up to this number has arrived; what was fetched ends by its response alone."""
         progress = False
-        while pair.under_way:
-            sent = pair.under_way[0]
+        while pair.in_flight:
+            sent = pair.in_flight[0]
             behind = (psn - sent.psn) & PSN_MASK
-            if behind >= HALF or sent.request.operation in FETCHES or sent.fault is not None:
+            if behind >= PSN_HALF or sent.request.operation in FETCHES or sent.fault is not None:
                 break
             done = min(behind + 1, sent.packets)
             progress = progress or done > sent.done
@@ -451,7 +451,7 @@ class Reliable:
             sent.emitted = max(sent.emitted, sent.done)
             if sent.done < sent.packets:
                 break
-            pair.under_way.popleft()
+            pair.in_flight.popleft()
             pair.queues.sent(sent.request, Status.SUCCESS)
             if pair.state is not PairState.READY:
                 return
@@ -464,19 +464,19 @@ class Reliable:
             return
         pair.retries_left, pair.rnr_left = peer.retry_count, peer.rnr_retry_count
         pair.expires_at = None
-        if pair.under_way and not pair.paused:
+        if pair.in_flight and not pair.paused:
             self._arm(pair, peer)
         self._pump(pair)
 
     def _responded(self, pair: ReliablePair, message: ReliableMessage) -> None:
         self._acknowledged(pair, (message.psn - 1) & PSN_MASK)
-        sent = pair.under_way[0] if pair.under_way else None
+        sent = pair.in_flight[0] if pair.in_flight else None
         peer = pair.peer
         if sent is None or peer is None or sent.request.operation not in FETCHES or sent.fault is not None:
             return
         request, done = sent.request, (message.psn - sent.psn) & PSN_MASK
         if done != sent.done or done + message.packets > sent.packets:
-            if sent.done < done < HALF and not pair.asked_again:  # a run before it was lost (9.7.5.1.2)
+            if sent.done < done < PSN_HALF and not pair.asked_again:  # a run before it was lost (9.7.5.1.2)
                 pair.asked_again = True
                 self._repeat(pair)
             return
@@ -486,15 +486,15 @@ class Reliable:
             return
         sent.done += message.packets
         if sent.done == sent.packets:
-            pair.under_way.popleft()
+            pair.in_flight.popleft()
             pair.queues.sent(request, Status.SUCCESS)
         self._progress(pair)
 
     def _refused(self, pair: ReliablePair, message: ReliableMessage) -> None:
         self._acknowledged(pair, (message.psn - 1) & PSN_MASK)
-        if not pair.under_way or pair.state is not PairState.READY:
+        if not pair.in_flight or pair.state is not PairState.READY:
             return
-        about = pair.under_way[0]
+        about = pair.in_flight[0]
         not_ready = Nak.RECEIVER_NOT_READY <= message.syndrome < Nak.RECEIVER_NOT_READY + 0x20
         if pair.paused and (not_ready or message.syndrome == Nak.SEQUENCE):
             return  # all of it goes again after the pause anyway
@@ -504,7 +504,7 @@ class Reliable:
             if pair.rnr_left == 0:
                 self._error(pair, Status.RNR_RETRY_EXCEEDED, about)
                 return
-            if pair.rnr_left != FOR_EVER:
+            if pair.rnr_left != RNR_RETRY_INFINITE:
                 pair.rnr_left -= 1
             pair.paused, pair.expires_at = True, None
             self._schedule.call_after(RNR_DELAYS_10US[message.syndrome & 0x1F] * 10_000, self._resume, pair)
@@ -519,10 +519,10 @@ class Reliable:
             return
         pair.state, pair.expires_at = PairState.ERROR, None
         self._forget_flow(pair)
-        under_way, receiving = tuple(pair.under_way), pair.receiving
-        pair.under_way.clear()
+        in_flight, receiving = tuple(pair.in_flight), pair.receiving
+        pair.in_flight.clear()
         pair.receiving = None
-        for sent in under_way:
+        for sent in in_flight:
             pair.queues.sent(sent.request, status if sent is culprit else Status.FLUSHED)
         held, pair.held = pair.held, None
         if held is not None:

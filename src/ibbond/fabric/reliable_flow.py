@@ -4,7 +4,7 @@ Read first: `verbs.generation`; `fabric.reliable` for the long way. A flow remem
 that a way without loss, delay or capture leads there and back, and that their partitions fit; it holds while the
 generation counter stands still. It decides nothing: keys, ranges, rights, room and memory are looked at for every
 message, and what would not end well goes the long way, which finds out why. Counters of ports are brought up to date
-by `settle`.
+by `flush_counters`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ibbond.fabric.packet import (
     padded,
 )
 from ibbond.fabric.reliable_pair import PSN_MASK, RUN_PACKETS, PairState, ReliablePair, atomic_result, gather, scatter
-from ibbond.fabric.transit import Walk
+from ibbond.fabric.transit import PathTrace
 from ibbond.verbs.memory import Access, Memory
 from ibbond.verbs.reliable_verbs import (
     ATOMIC_BYTES,
@@ -39,7 +39,9 @@ class ReliableFlow:
         "_back_bytes", "_back_packets", "_bytes", "_mine", "_other", "_packets", "_there", "_to", "_walks", "generation"
     )  # fmt: skip
 
-    def __init__(self, generation: int, mine: ReliablePair, other: ReliablePair, walk: Walk, back: Walk) -> None:
+    def __init__(
+        self, generation: int, mine: ReliablePair, other: ReliablePair, walk: PathTrace, back: PathTrace
+    ) -> None:
         assert mine.peer is not None
         assert other.peer is not None
         self.generation = generation
@@ -98,7 +100,7 @@ class ReliableFlow:
         mine.queues.sent(request, Status.SUCCESS)
         return True
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         """Add what was carried since the last time to the counters of all ports on the way."""
         walk, back = self._walks
         if self._packets:

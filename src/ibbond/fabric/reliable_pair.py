@@ -28,7 +28,7 @@ from ibbond.verbs.reliable_verbs import (
 from ibbond.wire.rxe import Sge
 
 PSN_MASK = 0xFFFFFF
-HALF = 0x800000
+PSN_HALF = 0x800000
 RUN_PACKETS = 16  # that a long message goes in at once
 RNR_DELAYS_10US = (
     65536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096,
@@ -75,12 +75,12 @@ class ReliablePair:
     port: Port
     domain: ProtectionDomain | None
     queues: Queues
-    hands_up: bool = False  # a driver's: it always has room, and takes messages whole
+    kernel_consumer: bool = False  # a driver's: it always has room, and takes messages whole
     state: PairState = PairState.INIT
     peer: Peer | None = None
     send_psn: int = 0
     receive_psn: int = 0
-    under_way: deque[Sent] = field(default_factory=deque)
+    in_flight: deque[Sent] = field(default_factory=deque)
     held: SendRequest | None = None  # the next one, which has to wait for others
     receiving: Receiving | None = None
     sequence: int = 0  # messages of the peer that are complete
@@ -90,7 +90,7 @@ class ReliablePair:
     expires_at: int | None = None
     timer_set: bool = False
     paused: bool = False  # the receiver was not ready: nothing goes, and one `_resume` is in the schedule
-    complained: bool = False  # the sender was told which message must come next, and it has not come
+    nak_sent: bool = False  # the sender was told which message must come next, and it has not come
     burst_at: int = -1
     burst: int = 0  # requests begun at that moment
     room: ReceiveRequest | None = None  # taken out of the queue for a message that has to come in packets

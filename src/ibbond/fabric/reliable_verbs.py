@@ -1,7 +1,7 @@
 """Reliable queue pairs of one adapter as verbs make them: created without a port, moved from state to state.
 
 Read first: InfiniBand Architecture volume 1, 11.2.5 (Modify QP). What is asked for here happens at once; what follows
-from it is in the subnet's schedule (`Subnet.restless`).
+from it is in the subnet's schedule (`Subnet.has_pending`).
 """
 
 from __future__ import annotations

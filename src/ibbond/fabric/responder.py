@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ibbond.fabric.port import Port
 from ibbond.fabric.reliable_pair import (
-    HALF,
+    PSN_HALF,
     PSN_MASK,
     RUN_PACKETS,
     PairState,
@@ -54,30 +54,30 @@ class Emit(Protocol):
 
 
 class Responder:
-    """Answers requests. `fail` brings a queue pair into the error state, `handed_up` gets the messages of drivers."""
+    """Answers requests. `fail` brings a queue pair into the error state, `delivered` gets the messages of drivers."""
 
     def __init__(
         self,
         emit: Emit,
         fail: Callable[[ReliablePair], None],
-        handed_up: Callable[[Port, int, bytes, bytes], None],
+        delivered: Callable[[Port, int, bytes, bytes], None],
     ) -> None:
         self._emit = emit
         self._fail = fail
-        self._handed_up = handed_up
+        self._delivered = delivered
 
     def requested(self, pair: ReliablePair, peer: Peer, message: ReliableMessage) -> None:
         """A request of the peer: in order it is done, a duplicate is answered again, after a gap the sender is told."""
         ahead = (message.psn - pair.receive_psn) & PSN_MASK
-        if ahead >= HALF:
+        if ahead >= PSN_HALF:
             self._repeat_answer(pair, peer, message)
             return
         if ahead:
-            if not pair.complained:
-                pair.complained = True
+            if not pair.nak_sent:
+                pair.nak_sent = True
                 self._emit(pair, peer, Kind.NAK, pair.receive_psn, syndrome=Nak.SEQUENCE)
             return
-        pair.complained = False
+        pair.nak_sent = False
         if pair.state is PairState.RECEIVING:
             pair.queues.raised(PairEvent.ESTABLISHED)
         if message.kind is Kind.READ:
@@ -102,8 +102,8 @@ class Responder:
         """Put the bytes where they belong; whether that was possible."""
         if message.kind is Kind.WRITE:
             return self._take_written(pair, peer, message)
-        if pair.hands_up:
-            self._handed_up(pair.port, pair.qpn, message.payload, message.offload)
+        if pair.kernel_consumer:
+            self._delivered(pair.port, pair.qpn, message.payload, message.offload)
             return True
         if message.first:
             room = self._room(pair, peer, message)
@@ -153,7 +153,7 @@ class Responder:
         """Room for a message; where there is none the sender is told to wait."""
         room, pair.room = pair.room or pair.queues.next_receive(), None
         if room is None:
-            pair.complained = True  # what follows is dropped in silence until this one comes again (9.7.5.2.8)
+            pair.nak_sent = True  # what follows is dropped in silence until this one comes again (9.7.5.2.8)
             syndrome = Nak.RECEIVER_NOT_READY | peer.rnr_timer & 0x1F
             self._emit(pair, peer, Kind.NAK, message.psn, syndrome=syndrome)
         return room

@@ -52,7 +52,7 @@ from ibbond.fabric.port import Port, PortCounters
 from ibbond.fabric.reliable import Reliable
 from ibbond.fabric.reliable_verbs import ReliableVerbs
 from ibbond.fabric.switch import Switch
-from ibbond.fabric.transit import Transit, Walk
+from ibbond.fabric.transit import PathTrace, Transit
 from ibbond.machine import EventQueue, earliest
 from ibbond.manager.partitions import Partition
 from ibbond.manager.subnet_config import SubnetConfig
@@ -90,7 +90,7 @@ class Subnet:
         self._inventory = Inventory()
         self._links = LinkTrainer(generation, self)
         self._transit = Transit(self._schedule, random, self.timing.hop_ns, self._deliver, self._captured)
-        self._reliable = Reliable(self._schedule, self._transit, generation, self._work_done, self._handed_up)
+        self._reliable = Reliable(self._schedule, self._transit, generation, self._work_done, self._delivered)
         self._management = ManagementInterfaces(
             self._schedule, self.timing, self._transit, self._inventory, self, self._effect
         )
@@ -248,7 +248,7 @@ class Subnet:
 
     def counters(self, port: str) -> PortCounters:
         """A copy of what the port has counted."""
-        self.settle()
+        self.flush_counters()
         return replace(self.port(port).counters)
 
     # ---- verbs of a host
@@ -301,14 +301,14 @@ class Subnet:
         self._schedule.run(now)
 
     @property
-    def restless(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether something is to be done before time goes on: effects to be taken, or a schedule that is due."""
         due = self._schedule.deadline()
         return bool(self._effects) or (due is not None and due <= self._schedule.now)
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         """Bring counters of ports up to date with what queue pairs carried by the short way."""
-        self._reliable.settle()
+        self._reliable.flush_counters()
 
     def has_room(self, port: str, qpn: int) -> bool:
         """Whether a driver may post one message more to its reliable queue pair."""
@@ -328,12 +328,12 @@ class Subnet:
         pair = self._reliable.get(self.port(port), qpn)
         return pair.peer.mtu_bytes if pair is not None and pair.peer is not None else 0
 
-    def walk(self, port: str, dlid: int, *, tapped: bool = False) -> Walk | None:
+    def trace_path(self, port: str, dlid: int, *, mirrored: bool = False) -> PathTrace | None:
         """For the fast path: the way of unicast packets now; None when they must go by `SendDatagram`.
 
-        With `tapped` taps on the way are no hindrance: whoever goes it shows them what passes.
+        With `mirrored` taps on the way are no hindrance: whoever goes it shows them what passes.
         """
-        return self._transit.walk(self.port(port), dlid, tapped=tapped)
+        return self._transit.trace_path(self.port(port), dlid, mirrored=mirrored)
 
     def accepts(self, port: str, pkey: int, qpn: int, qkey: int) -> bool:
         """A datagram that arrives at this port would pass the checks of `DatagramArrived` (nothing is counted)."""
@@ -341,9 +341,9 @@ class Subnet:
         pair = self._inventory.hca(own).queue_pairs.get(qpn)
         return pair is not None and pair.port is own and pair.qkey == qkey and own.admits(pkey)
 
-    def tap(self, port: str, on: bool) -> None:
+    def mirror(self, port: str, on: bool) -> None:
         """Begin or end to hand out `Captured` for every frame at the port."""
-        self.port(port).tapped = on
+        self.port(port).mirrored = on
         self._generation.bump()
 
     # ---- what agents and links report (management_agent.Listener, links.LinkListener)
@@ -463,7 +463,7 @@ class Subnet:
     def _work_done(self, port: Port, qpn: int, completion: Completion) -> None:
         self._effects.append(WorkDone(port.name, qpn, completion))
 
-    def _handed_up(self, port: Port, qpn: int, payload: bytes, offload: bytes) -> None:
+    def _delivered(self, port: Port, qpn: int, payload: bytes, offload: bytes) -> None:
         self._effects.append(MessageArrived(port.name, qpn, payload, offload))
 
     def _captured(self, port: Port, packet: Packet, sent: bool) -> None:

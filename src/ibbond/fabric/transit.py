@@ -22,7 +22,7 @@ from ibbond.wire.smp import PERMISSIVE_LID
 HOP_POINTER, HOP_COUNT, RETURNING = 6, 7, 4  # where a directed route keeps them in the MAD
 INITIAL_PATH, RETURN_PATH = 128, 192
 DR_SLID, DR_DLID = 32, 34
-MOST_DIRECTED_HOPS = 63
+MAX_DIRECTED_HOPS = 63
 
 
 Arrival = tuple[Port, Packet, int]  # a packet on the cable to this port, of this epoch of the cable
@@ -30,12 +30,12 @@ Hops = Sequence[tuple[Port, Port]]  # where a packet leaves and where it arrives
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class PathTrace:
     """A way through the subnet that a flow remembers until the generation changes: where it ends, whom to count."""
 
     destination: str
     links: tuple[tuple[Port, Port], ...]
-    taps: tuple[tuple[str, bool], ...] = ()  # tapped ports on the way, and whether packets leave there
+    capture_points: tuple[tuple[str, bool], ...] = ()  # tapped ports on the way, and whether packets leave there
 
     def count(self, packets: int, octets: int, overhead: int = 32) -> None:
         """Count what went this way unseen; `octets` are UD payload, `overhead` the headers of each packet."""
@@ -73,33 +73,33 @@ class Transit:
                 self._schedule.call_after(0, self._deliver, port, packet.copy())  # other queue pairs of the port
             self._transmit(port, packet)
 
-    def walk(self, port: Port, lid: int, *, tapped: bool = False) -> Walk | None:
+    def trace_path(self, port: Port, lid: int, *, mirrored: bool = False) -> PathTrace | None:
         """The way a unicast packet goes now; None when there is none, or it must not be taken unseen.
 
-        With `tapped` taps on the way are no hindrance: whoever goes it shows them what passes.
+        With `mirrored` taps on the way are no hindrance: whoever goes it shows them what passes.
         """
         if self._hop_ns or port.state != PortState.ACTIVE:
             return None
         if lid == port.lid:
-            return None if port.tapped else Walk(port.name, ())
+            return None if port.mirrored else PathTrace(port.name, ())
         links: list[tuple[Port, Port]] = []
-        taps: list[tuple[str, bool]] = []
+        capture_points: list[tuple[str, bool]] = []
         here: Port | None = port
         while here is not None and here.number and here.state == PortState.ACTIVE and len(links) < MAX_HOPS:
             there = here.peer
             cable = here.cable
             if there is None or cable is None or there.state != PortState.ACTIVE:
                 return None
-            if cable.loss or ((here.tapped or there.tapped) and not tapped):
+            if cable.loss or ((here.mirrored or there.mirrored) and not mirrored):
                 return None
             links.append((here, there))
-            taps += [(end.name, end is here) for end in (here, there) if end.tapped]
+            capture_points += [(end.name, end is here) for end in (here, there) if end.mirrored]
             if not isinstance(there.node, Switch):
-                return Walk(there.name, tuple(links), tuple(taps)) if there.lid == lid else None
+                return PathTrace(there.name, tuple(links), tuple(capture_points)) if there.lid == lid else None
             here = there.node.egress(lid)
         return None
 
-    def straight(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Hops] | None:
+    def route_directed(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Hops] | None:
         """The whole way of a directed MAD in one go, where nothing takes time and nobody looks: where it arrives.
 
         A sweep is thousands of these; who sends it counts the walk. None where it must go hop by hop by `send`, which
@@ -107,7 +107,7 @@ class Transit:
         """
         count, back = mad[HOP_COUNT], mad[RETURNING] & 0x80
         last = DR_SLID if back else DR_DLID
-        if self._hop_ns or count > MOST_DIRECTED_HOPS or mad[last] & mad[last + 1] != 0xFF:
+        if self._hop_ns or count > MAX_DIRECTED_HOPS or mad[last] & mad[last + 1] != 0xFF:
             return None
         if not back and lid not in (PERMISSIVE_LID, port.lid):
             return None
@@ -119,7 +119,7 @@ class Transit:
             if egress is None or not egress.number or not (isinstance(node, Switch) or (egress is here and not links)):
                 return None
             there, cable = egress.peer, egress.cable
-            if there is None or cable is None or cable.loss or egress.tapped or there.tapped:
+            if there is None or cable is None or cable.loss or egress.mirrored or there.mirrored:
                 return None
             links.append((egress, there))
             if not back:
@@ -149,7 +149,7 @@ class Transit:
         counters.transmit_words += packet.words
         if packet.multicast:
             counters.transmit_multicast += packet.count
-        if port.tapped:
+        if port.mirrored:
             self._capture(port, packet, True)
         if not cable.loss:
             return ((peer, packet, cable.epoch),)
@@ -175,7 +175,7 @@ class Transit:
         port.counters.receive_words += packet.words
         if packet.multicast:
             port.counters.receive_multicast += packet.count
-        if port.tapped:
+        if port.mirrored:
             self._capture(port, packet, False)
         if packet.directed is not None:
             self._directed(port, packet)
@@ -224,7 +224,7 @@ class Transit:
         """14.2.2: the sender of a request or of an answer puts the hop pointer where its way begins."""
         mad = packet.directed
         assert mad is not None
-        if mad[HOP_COUNT] > MOST_DIRECTED_HOPS:
+        if mad[HOP_COUNT] > MAX_DIRECTED_HOPS:
             return
         if mad[RETURNING] & 0x80:
             mad[HOP_POINTER] = mad[HOP_COUNT] + 1

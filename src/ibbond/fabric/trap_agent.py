@@ -17,7 +17,7 @@ from ibbond.wire.smp import NodeType, Smp, SmpAttribute
 LINK_STATE, CAPABILITIES = 128, 144
 URGENT, INFORMATIONAL = 1, 4
 SUBNET_TIMEOUT_UNIT_NS = 4096
-LEAST_TIMEOUT = 8  # a port that was told a shorter one repeats its traps every millisecond all the same
+MIN_TIMEOUT = 8  # a port that was told a shorter one repeats its traps every millisecond all the same
 
 
 @dataclass(slots=True)
@@ -74,5 +74,5 @@ class TrapAgent:
 
     def _emit(self, now: int, trap: _Pending) -> None:
         port = trap.port
-        trap.again_at = now + (SUBNET_TIMEOUT_UNIT_NS << max(port.info.subnet_timeout, LEAST_TIMEOUT))
+        trap.again_at = now + (SUBNET_TIMEOUT_UNIT_NS << max(port.info.subnet_timeout, MIN_TIMEOUT))
         self._send(port, ManagementDatagram(port.lid, port.sm_lid, 0, 0, trap.smp.pack()))

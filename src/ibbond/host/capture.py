@@ -53,7 +53,7 @@ class Capture(ABC):
             os.ftruncate(self._descriptor, 0)
         self._write(FileHeader(self.linktype).pack())
 
-    def hear(self, now: int, captured: FrameCaptured) -> None:
+    def on_frame(self, now: int, captured: FrameCaptured) -> None:
         """A frame at one of the ports, at a monotonic nanosecond."""
         if self.problem is None:
             record = self.record(now + self._epoch, captured)
@@ -205,7 +205,7 @@ class Captures:
         self._backlog = Backlog(loop, self._give, self._missed)
         loop.recorder = self._backlog.take
         loop.network.record_flows()
-        loop.listeners.append(self._hear)
+        loop.listeners.append(self._on_frame)
 
     def start_port(self, port: str, descriptor: int) -> Capture:
         """Capture a port (`h1/1`, `s1/7`); `Refused` when there is none."""
@@ -217,16 +217,16 @@ class Captures:
 
     def stop(self, capture: Capture) -> None:
         """End a capture; its descriptor stays open with its owner. What waits for it still is made into records."""
-        self.untap(capture)
+        self.unmirror(capture)
         self.work(FLUSHING)
         self._running.remove(capture)
         capture.end()
 
-    def untap(self, capture: Capture) -> None:
+    def unmirror(self, capture: Capture) -> None:
         """Nothing new for this capture."""
         for port in capture.ports:
             if not any(port in other.ports for other in self._running if other is not capture):
-                self._loop.network.subnet.tap(port, False)
+                self._loop.network.subnet.mirror(port, False)
 
     def work(self, ns: int) -> bool:
         """Make records of what waits, for so long; whether something waits still."""
@@ -235,18 +235,18 @@ class Captures:
     def _start(self, capture: Capture) -> Capture:
         capture.begin()
         for port in capture.ports:
-            self._loop.network.subnet.tap(port, True)
+            self._loop.network.subnet.mirror(port, True)
         self._running.append(capture)
         return capture
 
-    def _hear(self, now: int, effect: NetworkEffect) -> None:
+    def _on_frame(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, FrameCaptured):
-            self._backlog.hear(now, effect)
+            self._backlog.on_frame(now, effect)
 
     def _give(self, now: int, captured: FrameCaptured) -> None:
         for capture in self._running:
             if captured.port in capture.ports:
-                capture.hear(now, captured)
+                capture.on_frame(now, captured)
 
     def _missed(self, port: str, count: int) -> None:
         for capture in self._running:

@@ -17,7 +17,7 @@ from ibbond.host.loop import LiveLoop
 from ibbond.host.tun import OFFLOAD_BYTES
 from ibbond.machine import MS
 from ibbond.stack.events import FrameCaptured
-from ibbond.stack.flows import Tap
+from ibbond.stack.flows import CapturePoint
 from ibbond.wire.ipoib import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from ibbond.wire.offload import segment_count
 
@@ -39,24 +39,24 @@ class Backlog:
         self._loop = loop
         self._give = give
         self._miss = miss
-        self._waiting: deque[tuple[int, Tap | None, bytes | FrameCaptured]] = deque()
+        self._waiting: deque[tuple[int, CapturePoint | None, bytes | FrameCaptured]] = deque()
         self._held = 0
         self._missed: dict[tuple[tuple[str, bool], ...], int] = {}
         self._since = 0  # packets taken since the last look
         self._looking = False
 
-    def take(self, tap: Tap, raw: memoryview) -> None:
+    def take(self, capture_point: CapturePoint, raw: memoryview) -> None:
         """A packet (with its offload header in front) that a flow has carried."""
         self._since += 1
         if self._held + len(raw) > ROOM:
             missed = segment_count(bytes(raw[:OFFLOAD_BYTES]), raw[OFFLOAD_BYTES:]) if raw[1] else 1
-            self._missed[tap.ports] = self._missed.get(tap.ports, 0) + missed
+            self._missed[capture_point.ports] = self._missed.get(capture_point.ports, 0) + missed
             return
         self._held += len(raw)
-        self._waiting.append((self._loop.now(), tap, bytes(raw)))
+        self._waiting.append((self._loop.now(), capture_point, bytes(raw)))
         self._look_soon(LOOK_EVERY)
 
-    def hear(self, now: int, captured: FrameCaptured) -> None:
+    def on_frame(self, now: int, captured: FrameCaptured) -> None:
         """A frame of the slow path: given at once when nothing waits before it."""
         if self._waiting:
             self._waiting.append((now, None, captured))
@@ -71,21 +71,21 @@ class Backlog:
             for port, _ in ports:
                 self._miss(port, count)
         while self._waiting:
-            at, tap, raw = self._waiting.popleft()
+            at, capture_point, raw = self._waiting.popleft()
             if isinstance(raw, FrameCaptured):
                 self._give(at, raw)
-            elif tap is not None:
+            elif capture_point is not None:
                 self._held -= len(raw)
-                self._frames(at, tap, raw)
+                self._frames(at, capture_point, raw)
             if self._loop.now() >= until:
                 break
         return bool(self._waiting)
 
-    def _frames(self, at: int, tap: Tap, raw: bytes) -> None:
+    def _frames(self, at: int, capture_point: CapturePoint, raw: bytes) -> None:
         offload, packet = raw[:OFFLOAD_BYTES], raw[OFFLOAD_BYTES:]
         payload = HEADERS[packet[0] >> 4] + packet
-        for frame in frames_of(datagram_packet(replace(tap.datagram, payload=payload, offload=offload))):
-            for port, sent in tap.ports:
+        for frame in frames_of(datagram_packet(replace(capture_point.datagram, payload=payload, offload=offload))):
+            for port, sent in capture_point.ports:
                 self._give(at, FrameCaptured(port, frame, sent))
 
     def _look_soon(self, ns: int) -> None:

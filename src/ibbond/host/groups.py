@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 
 MAX_BYTES = 512 << 10  # of one file: some 10,000 groups
 
@@ -22,11 +22,11 @@ class GroupFiles:
     `complete` says whether the last reading got to the end of both.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: NetNamespace) -> None:
         self.complete = True
         self._files = [
-            (space.within(lambda: _file("/proc/thread-self/net/igmp")), _parse_igmp),
-            (space.within(lambda: _file("/proc/thread-self/net/igmp6")), _parse_igmp6),
+            (space.run_in(lambda: _file("/proc/thread-self/net/igmp")), _parse_igmp),
+            (space.run_in(lambda: _file("/proc/thread-self/net/igmp6")), _parse_igmp6),
         ]
 
     def read(self) -> dict[str, tuple[bytes, ...]]:

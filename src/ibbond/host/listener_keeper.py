@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 KEEP, KEPT, ALL, END = b"keep", b"kept", b"all", b"end"
-PATIENCE = 5.0  # seconds that a keeper may take to answer
+TIMEOUT = 5.0  # seconds that a keeper may take to answer
 
 
 class Keeper:
@@ -32,7 +32,7 @@ class Keeper:
     def take_over(self) -> list[tuple[int, int]]:
         """The (listener, memory) descriptors that a dead lab of this name left; none where it left no keeper."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TIMEOUT)
         found = []
         try:
             connection.connect(str(self._path))

@@ -18,7 +18,7 @@ from ibbond.bonding.option import NAME_CHARACTERS
 from ibbond.errors import Refused
 from ibbond.host import rtnetlink
 from ibbond.host.groups import GroupFiles
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import Link, RouteListener, RouteSocket
 from ibbond.host.tun import Tun, open_tap, open_tun
 from ibbond.netdev.device import Device
@@ -49,7 +49,7 @@ MAX_KEPT_GROUPS = 4096  # of a device that has more than can be read
 class LiveHost:
     """The kernel's side of one host of the network; `devices` is the model's side of the same host."""
 
-    def __init__(self, name: str, space: Space, devices: Namespace) -> None:
+    def __init__(self, name: str, space: NetNamespace, devices: Namespace) -> None:
         self.name = name
         self.space = space
         self.tuns: dict[str, Tun] = {}
@@ -62,8 +62,8 @@ class LiveHost:
         self._groups: dict[str, tuple[bytes, ...]] = {}
         self._kinds: frozenset[int] = frozenset()  # of messages, whose subjects are still to be read
         self._up: dict[int, bool] = {}  # of every link, when its routes and groups were last read
-        self.listener = space.within(RouteListener)  # before the first read of what it watches
-        self.kernel = space.within(RouteSocket)
+        self.listener = space.run_in(RouteListener)  # before the first read of what it watches
+        self.kernel = space.run_in(RouteSocket)
         self._group_files = GroupFiles(space)
 
     def check_name(self, name: str) -> None:
@@ -223,7 +223,7 @@ class LiveHost:
 
     def set_sysctl(self, path: str, value: str) -> None:
         """Write a file below /proc/sys that belongs to the network namespace (`net/ipv4/ip_forward`)."""
-        self.space.within(lambda: Path("/proc/sys", path).write_text(value))
+        self.space.run_in(lambda: Path("/proc/sys", path).write_text(value))
 
     def _link_changes(self) -> list[HostEvent]:
         """Admin states and MTUs that users gave TUNs, and TUNs that they deleted."""

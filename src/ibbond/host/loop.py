@@ -25,7 +25,7 @@ from ibbond.host.busy_polling import Pressure, Waiter
 from ibbond.host.guard import PAUSE_NS, Entry, Faults
 from ibbond.host.lateness import Lateness
 from ibbond.host.live_host import LiveHost
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import avoid_pauses
 from ibbond.host.pump import Drops, Pump
 from ibbond.host.read_scheduler import ReadScheduler
@@ -53,7 +53,7 @@ from ibbond.stack.events import (
     TraceEvent,
     Transmit,
 )
-from ibbond.stack.flows import Flow, Tap
+from ibbond.stack.flows import CapturePoint, Flow
 from ibbond.stack.network import Network
 from ibbond.wire.group_reports import is_report
 
@@ -62,26 +62,26 @@ Listener = Callable[[int, NetworkEffect], None]
 Drop = Callable[[], object]
 
 GROUPS_EVERY = 2 * SECOND  # joins and leaves that no message told of
-SETTLE_EVERY = 200 * MS  # flows hand their counts to the counters
+FLUSH_EVERY = 200 * MS  # flows hand their counts to the counters
 RESTORE_AFTER = 1 * SECOND  # a device of a host that could not be given back, or its kernel's state not be read
 
 
 class LiveLoop:
     """Drives a network whose hosts are the namespaces of `spaces`, by host name.
 
-    `listeners` hear every effect but packets, with its time, on the loop's thread; `before_rest` is called when all
+    `listeners` hear every effect but packets, with its time, on the loop's thread; `on_idle` is called when all
     that happened together has been dealt with. What fails on the way is in `faults` (see `host.guard`).
     """
 
-    def __init__(self, network: Network, spaces: Mapping[str, Space], *, persist: bool = False) -> None:
+    def __init__(self, network: Network, spaces: Mapping[str, NetNamespace], *, persist: bool = False) -> None:
         self.network = network
         self.faults = Faults()
         self.lateness = Lateness()
         self._due: int | None = None  # when the timer was to ring
         self.listeners: list[Listener] = []
-        self.before_rest: list[Callable[[], object]] = []
+        self.on_idle: list[Callable[[], object]] = []
         self.hosts: dict[str, LiveHost] = {}
-        self.recorder: Callable[[Tap, memoryview], None] | None = None  # of what flows carry past taps
+        self.recorder: Callable[[CapturePoint, memoryview], None] | None = None  # of what flows carry past taps
         self.drops = Drops()  # of packets on the slow path; those of the fast path are in the pumps
         self.pumps: dict[tuple[str, str], Pump] = {}
         self._spaces = spaces
@@ -103,7 +103,7 @@ class LiveLoop:
         self._stopping = self._running = False
         self._fatal: BaseException | None = None
         self._looks = ReadScheduler(self._look, self.now, self.call_at)
-        self.add_reader(self._timer.fileno(), self._rang, Entry.TIMER)
+        self.add_reader(self._timer.fileno(), self._on_timer, Entry.TIMER)
         self.add_reader(self._bell, self._answer, Entry.CONTROL)
 
     def open(self) -> None:
@@ -124,7 +124,7 @@ class LiveLoop:
             self.close()
             raise
         self.call_at(self.now() + GROUPS_EVERY, self._read_groups)
-        self.call_at(self.now() + SETTLE_EVERY, self._settle_again)
+        self.call_at(self.now() + FLUSH_EVERY, self._flush_again)
 
     def run(self) -> None:
         """Move packets and time until `stop`; raises what was given to `fail`."""
@@ -167,7 +167,7 @@ class LiveLoop:
 
     def close(self) -> None:
         """Close every descriptor; TUNs that do not persist disappear. The namespaces stay with their owner."""
-        self.settle()
+        self.flush_counters()
         for live in self.hosts.values():
             live.close()
         self.hosts.clear()
@@ -193,20 +193,20 @@ class LiveLoop:
         self._moved = True
         self._execute(self.network.handle(self.now(), event))
 
-    def carry_on(self) -> None:
+    def resume_work(self) -> None:
         """Execute what follows from what was told to the subnet alone. Only on the loop's thread."""
         self._moved = True
-        self._execute(self.network.carry_on(self.now()))
+        self._execute(self.network.resume_work(self.now()))
 
     def ring(self, doorbell: Callable[[int], object]) -> None:
         """Make a call that may give the subnet work, and execute what follows. Only on the loop's thread."""
         doorbell(self.now())
-        self.carry_on_if_restless()
+        self.resume_if_pending()
 
-    def carry_on_if_restless(self) -> None:
+    def resume_if_pending(self) -> None:
         """Execute what follows from calls to the subnet, if anything does; time may go on to another deadline."""
-        if self.network.subnet.restless:
-            self.carry_on()
+        if self.network.subnet.has_pending:
+            self.resume_work()
         else:
             self.network.report_subnet()
             self._moved = True
@@ -255,7 +255,7 @@ class LiveLoop:
             raise problems[0]
         return results[0]
 
-    def hear(self, host: str) -> None:
+    def refresh(self, host: str) -> None:
         """Take note of what the host's kernel has to say now, not a moment later; on the loop's thread."""
         self.hosts[host].listen()
         self._looks.look_now(host)
@@ -326,14 +326,14 @@ class LiveLoop:
             total.add(drops)
         return total
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         """Bring all counters up to date that the fast path has gathered."""
-        self.network.settle(self.now())
+        self.network.flush_counters(self.now())
 
     def _rest(self) -> None:
         """All that happened together has been dealt with: the timer is set to what network and agenda want now."""
         self._moved = False
-        for call in self.before_rest:
+        for call in self.on_idle:
             self.faults.guard(Entry.LISTENER, call)
         try:
             self._due = earliest(self.network.deadline(), self._agenda.deadline())
@@ -341,7 +341,7 @@ class LiveLoop:
         except Exception as error:  # nobody would wake us any more
             self.fail(error)
 
-    def _rang(self) -> None:
+    def _on_timer(self) -> None:
         self._timer.rang()
         self._tick()
 
@@ -461,9 +461,9 @@ class LiveLoop:
         flow = self.network.flow_for(self.now(), host, device.name, packet)
         return flow if flow is not None and flow.mtu >= device.mtu else None
 
-    def _record(self, tap: Tap, packet: memoryview) -> None:
+    def _record(self, capture_point: CapturePoint, packet: memoryview) -> None:
         if self.recorder is not None:
-            self.recorder(tap, packet)
+            self.recorder(capture_point, packet)
 
     def _slow(self, live: LiveHost, device: str, packet: bytes, offload: bytes) -> None:
         if is_report(packet):
@@ -548,6 +548,6 @@ class LiveLoop:
         live.groups_changed()
         self._looks.ask(live.name)
 
-    def _settle_again(self) -> None:
-        self.call_at(self.now() + SETTLE_EVERY, self._settle_again)
-        self.settle()
+    def _flush_again(self) -> None:
+        self.call_at(self.now() + FLUSH_EVERY, self._flush_again)
+        self.flush_counters()

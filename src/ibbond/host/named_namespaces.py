@@ -14,11 +14,11 @@ from pathlib import Path
 from ibbond.errors import Refused
 from ibbond.host.syscalls import MS_BIND, MS_REC, MS_SHARED, mount, unmount
 
-PINS = Path("/run/netns")
-OURS = Path("/run/ibbond-netns")  # holds a note of what /run/netns was before us
+NETNS_DIRECTORY = Path("/run/netns")
+STATE_DIRECTORY = Path("/run/ibbond-netns")  # holds a note of what /run/netns was before us
 
 
-def pin_name(lab: str, host: str) -> str:
+def namespace_name(lab: str, host: str) -> str:
     """The name that `ip netns` shows. A lab's name has no dash, so that names of two labs cannot meet."""
     if "-" in lab or "/" in lab + host or not lab or not host:
         raise Refused(
@@ -31,24 +31,28 @@ def pin_name(lab: str, host: str) -> str:
 
 def leftovers(lab: str) -> list[str]:
     """The pinned hosts of a lab, dead or alive, by name: what a killed lab leaves behind."""
-    prefix = pin_name(lab, "x")[:-1]
-    return sorted(path.name for path in PINS.iterdir() if path.name.startswith(prefix)) if PINS.is_dir() else []
+    prefix = namespace_name(lab, "x")[:-1]
+    return (
+        sorted(path.name for path in NETNS_DIRECTORY.iterdir() if path.name.startswith(prefix))
+        if NETNS_DIRECTORY.is_dir()
+        else []
+    )
 
 
-def pinned(lab: str) -> list[str]:
+def named_hosts(lab: str) -> list[str]:
     """The hosts that outlive this lab, by name; none for users who may not pin: those of this name are others'."""
-    return leftovers(lab) if os.access(PINS, os.W_OK) else []
+    return leftovers(lab) if os.access(NETNS_DIRECTORY, os.W_OK) else []
 
 
-def pin(net: int, name: str) -> bool:
+def bind(net: int, name: str) -> bool:
     """Give the namespace its name in /run/netns; False where this user may not."""
     try:
-        _prepare_pins()
-        (PINS / name).touch(mode=0o444, exist_ok=False)
+        _prepare_directory()
+        (NETNS_DIRECTORY / name).touch(mode=0o444, exist_ok=False)
         try:
-            mount(f"/proc/self/fd/{net}", str(PINS / name), None, MS_BIND)
+            mount(f"/proc/self/fd/{net}", str(NETNS_DIRECTORY / name), None, MS_BIND)
         except OSError:
-            (PINS / name).unlink()
+            (NETNS_DIRECTORY / name).unlink()
             raise
     except OSError as problem:
         if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -57,33 +61,33 @@ def pin(net: int, name: str) -> bool:
     return True
 
 
-def unpin(name: str) -> None:
-    """Take one name out of /run/netns, and what `pin` had to add there when it was the last."""
-    path = PINS / name
+def unbind(name: str) -> None:
+    """Take one name out of /run/netns, and what `bind` had to add there when it was the last."""
+    path = NETNS_DIRECTORY / name
     with contextlib.suppress(OSError):
         while True:
             unmount(str(path))
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    if (OURS / "pins").exists() and not any(PINS.iterdir()):
+    if (STATE_DIRECTORY / "pins").exists() and not any(NETNS_DIRECTORY.iterdir()):
         with contextlib.suppress(OSError):
-            unmount(str(PINS))
-            if (OURS / "pins").read_text() == "directory":
-                PINS.rmdir()
-            (OURS / "pins").unlink()
-            OURS.rmdir()
+            unmount(str(NETNS_DIRECTORY))
+            if (STATE_DIRECTORY / "pins").read_text() == "directory":
+                NETNS_DIRECTORY.rmdir()
+            (STATE_DIRECTORY / "pins").unlink()
+            STATE_DIRECTORY.rmdir()
 
 
-def _prepare_pins() -> None:
+def _prepare_directory() -> None:
     """Make /run/netns what `ip netns` makes it: a shared mount on itself, so that names reach other namespaces."""
-    fresh = not PINS.exists()
-    PINS.mkdir(mode=0o755, exist_ok=True)
+    fresh = not NETNS_DIRECTORY.exists()
+    NETNS_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
     try:
-        mount("none", str(PINS), None, MS_SHARED | MS_REC)
+        mount("none", str(NETNS_DIRECTORY), None, MS_SHARED | MS_REC)
     except OSError as problem:
         if problem.errno != errno.EINVAL:  # anything but "not a mount point"
             raise
-        mount(str(PINS), str(PINS), None, MS_BIND | MS_REC)
-        mount("none", str(PINS), None, MS_SHARED | MS_REC)
-        OURS.mkdir(mode=0o700, exist_ok=True)
-        (OURS / "pins").write_text("directory" if fresh else "mount")
+        mount(str(NETNS_DIRECTORY), str(NETNS_DIRECTORY), None, MS_BIND | MS_REC)
+        mount("none", str(NETNS_DIRECTORY), None, MS_SHARED | MS_REC)
+        STATE_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+        (STATE_DIRECTORY / "pins").write_text("directory" if fresh else "mount")

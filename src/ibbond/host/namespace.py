@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ibbond.errors import Refused
 from ibbond.host.mounts import own_directory, prepare_mounts
-from ibbond.host.named_namespaces import PINS, leftovers, pin, pin_name, unpin
+from ibbond.host.named_namespaces import NETNS_DIRECTORY, bind, leftovers, namespace_name, unbind
 from ibbond.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
 
 Result = TypeVar("Result")
@@ -46,12 +46,12 @@ FILES = {"net": "net", "uts": "uts", "ipc": "ipc", "mount": "mnt"}  # below /pro
 
 
 @dataclass(slots=True)
-class Space:
-    """The namespaces of one lab host, held by descriptors; `pinned` says whether `ip netns` knows it."""
+class NetNamespace:
+    """The namespaces of one lab host, held by descriptors; `named_hosts` says whether `ip netns` knows it."""
 
     name: str
     namespaces: Descriptors
-    pinned: bool
+    named: bool
 
     @property
     def net(self) -> int:
@@ -61,14 +61,14 @@ class Space:
     def mount(self) -> int:
         return self.namespaces.mount
 
-    def within(self, call: Callable[[], Result]) -> Result:
+    def run_in(self, call: Callable[[], Result]) -> Result:
         """Make a call in the host's network namespace: for sockets and TUNs that belong there for good.
 
         A thread of its own makes it, so that nobody has to come back: an ordinary user may not.
         """
         return self._visited(lambda: setns(self.net, CLONE_NEWNET), call)
 
-    def within_mounts(self, call: Callable[[], Result]) -> Result:
+    def run_in_mounts(self, call: Callable[[], Result]) -> Result:
         """Make a call in the host's mount namespace, for what is mounted there; the network stays the caller's."""
 
         def go() -> None:
@@ -127,42 +127,42 @@ class Space:
         self.namespaces.close()
         self.namespaces = Descriptors()
 
-    def remove(self, *, patience: float = 2.0) -> None:
-        """End the programs inside (SIGTERM, after `patience` seconds SIGKILL), unpin, let go."""
-        end_processes(self.processes, patience)
-        if self.pinned:
-            unpin(self.name)
+    def remove(self, *, timeout: float = 2.0) -> None:
+        """End the programs inside (SIGTERM, after `timeout` seconds SIGKILL), unpin, let go."""
+        end_processes(self.processes, timeout)
+        if self.named:
+            unbind(self.name)
         self.close()
 
 
-def make(lab: str, host: str, hosts_file: str = "") -> Space:
+def make(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
     """Namespaces for a new host, loopback up. Refused when the name is taken or the system does not allow it.
 
     The host's name is `host`; `hosts_file` is what its /etc/hosts says, the machine's where it is empty.
     """
-    name = pin_name(lab, host)
-    if os.path.lexists(PINS / name):
+    name = namespace_name(lab, host)
+    if os.path.lexists(NETNS_DIRECTORY / name):
         raise Refused(
             f"cannot make the namespace {name}",
             why="there is one already, perhaps of a lab that was killed",
             fix="Take that lab down first",
             code=errno.EEXIST,
         )
-    space = Space(name, _born(host, hosts_file), pinned=False)
+    space = NetNamespace(name, _create(host, hosts_file), named=False)
     try:
-        space.pinned = pin(space.net, name)
-        space.within(_raise_loopback)
+        space.named = bind(space.net, name)
+        space.run_in(_raise_loopback)
     except BaseException:
         space.remove()
         raise
     return space
 
 
-def adopt(lab: str, host: str, hosts_file: str = "") -> Space:
+def take_over(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
     """Take over a pinned host of a lab whose process is gone: its programs, devices and mounts are as they were."""
-    name = pin_name(lab, host)
-    net = os.open(PINS / name, os.O_RDONLY | os.O_CLOEXEC)
-    space = Space(name, Descriptors(net), pinned=True)
+    name = namespace_name(lab, host)
+    net = os.open(NETNS_DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC)
+    space = NetNamespace(name, Descriptors(net), named=True)
     for process in space.processes():
         found = _namespaces_of(process)
         if found is None:
@@ -172,7 +172,7 @@ def adopt(lab: str, host: str, hosts_file: str = "") -> Space:
             space.namespaces = found
             return space
         found.close()
-    space.namespaces = _born(host, hosts_file, net)
+    space.namespaces = _create(host, hosts_file, net)
     return space
 
 
@@ -181,15 +181,15 @@ def clean(lab: str) -> list[str]:
     removed = leftovers(lab)
     for name in removed:
         try:
-            net = os.open(PINS / name, os.O_RDONLY | os.O_CLOEXEC)
+            net = os.open(NETNS_DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            unpin(name)
+            unbind(name)
             continue
         if _is_namespace(net):
-            Space(name, Descriptors(net), pinned=True).remove()
+            NetNamespace(name, Descriptors(net), named=True).remove()
         else:  # the file was made, its lab died before it was mounted on
             os.close(net)
-            unpin(name)
+            unbind(name)
     return removed
 
 
@@ -202,9 +202,9 @@ def enter(namespaces: Descriptors) -> None:
         os.chdir(here)
 
 
-def end_processes(find: Callable[[], list[int]], patience: float) -> None:
+def end_processes(find: Callable[[], list[int]], timeout: float) -> None:
     """Ask the processes that `find` names to end, then make them."""
-    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+    for number, seconds in ((signal.SIGTERM, timeout), (signal.SIGKILL, 5.0)):
         until = time.monotonic() + seconds
         found = find()
         for process in found:
@@ -217,14 +217,14 @@ def end_processes(find: Callable[[], list[int]], patience: float) -> None:
             return
 
 
-def _born(host: str, hosts_file: str, net: int = -1) -> Descriptors:
+def _create(host: str, hosts_file: str, net: int = -1) -> Descriptors:
     """New namespaces (the network only where `net` is none), as descriptors. A child makes them."""
     ready_out, ready_in = os.pipe()
     go_out, go_in = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(go_in)
-        _be_born(host, hosts_file, net, ready_in, go_out)
+        _child_main(host, hosts_file, net, ready_in, go_out)
     os.close(ready_in)
     os.close(go_out)
     try:
@@ -246,7 +246,7 @@ def _born(host: str, hosts_file: str, net: int = -1) -> Descriptors:
         os.waitpid(child, 0)
 
 
-def _be_born(host: str, hosts_file: str, net: int, ready_in: int, go_out: int) -> NoReturn:
+def _child_main(host: str, hosts_file: str, net: int, ready_in: int, go_out: int) -> NoReturn:
     """The child: makes the namespaces, says 0 or an errno, stays until the parent holds them."""
     problem = 0
     try:

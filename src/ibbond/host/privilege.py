@@ -30,7 +30,7 @@ def may_make_namespaces() -> bool:
     return os.geteuid() == 0
 
 
-def become_able() -> bool:
+def gain_privileges() -> bool:
     """Enter a user namespace of our own where that is needed; whether it was. `Refused` where it is not allowed."""
     if may_make_namespaces():
         return False

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ibbond.host.tun import OFFLOAD_BYTES
-from ibbond.stack.flows import Tap
+from ibbond.stack.flows import CapturePoint
 from ibbond.verbs.generation import Generation
 from ibbond.wire.offload import segment_count
 
@@ -46,7 +46,7 @@ class Flow(Protocol):
     bytes: int
 
     @property
-    def tap(self) -> Tap | None: ...
+    def capture_point(self) -> CapturePoint | None: ...
 
 
 @dataclass(slots=True)
@@ -91,11 +91,11 @@ class Pump:
         find: Callable[[bytes], Flow | None],
         descriptor: Callable[[tuple[str, str]], int | None],
         slow: Callable[[bytes, bytes], None],
-        record: Callable[[Tap, memoryview], None] | None = None,
+        record: Callable[[CapturePoint, memoryview], None] | None = None,
     ) -> None:
         self.fd = fd
         self.drops = Drops()
-        self.flows: dict[int | bytes, tuple[Flow, int, Tap | None]] = {}
+        self.flows: dict[int | bytes, tuple[Flow, int, CapturePoint | None]] = {}
         self._generation = generation
         self._learnt_at = generation.value
         self._find = find
@@ -104,7 +104,7 @@ class Pump:
         self._record = record
         self.drain = self._made_drain()
 
-    def _learn(self, key: int | bytes, packet: bytes) -> tuple[Flow, int, Tap | None] | None:
+    def _learn(self, key: int | bytes, packet: bytes) -> tuple[Flow, int, CapturePoint | None] | None:
         if len(self.flows) >= FLOWS:
             self._generation.bump()  # who made the flows lets go of them as well
         if self._generation.value != self._learnt_at:
@@ -116,7 +116,7 @@ class Pump:
         out = self._descriptor(flow.target)
         if out is None:
             return None
-        self.flows[key] = known = flow, out, flow.tap if self._record is not None else None
+        self.flows[key] = known = flow, out, flow.capture_point if self._record is not None else None
         return known
 
     def _made_drain(self) -> Callable[[], None]:
@@ -161,16 +161,16 @@ class Pump:
                         slow(packet, bytes(view[:OFFLOAD_BYTES]))
                         slowly += 1
                         continue
-                flow, out, tap = known
+                flow, out, capture_point = known
                 try:
                     write(out, view[:size])
                 except OSError as problem:
                     drops.count(problem)
                     continue
-                if tap is not None and record is not None:
-                    record(tap, view[:size])
-                is_train = buffer[OFFLOAD_AT + 1]
-                flow.packets += segment_count(bytes(view[:OFFLOAD_BYTES]), view[OFFLOAD_BYTES:size]) if is_train else 1
+                if capture_point is not None and record is not None:
+                    record(capture_point, view[:size])
+                is_gso = buffer[OFFLOAD_AT + 1]
+                flow.packets += segment_count(bytes(view[:OFFLOAD_BYTES]), view[OFFLOAD_BYTES:size]) if is_gso else 1
                 flow.bytes += size - OFFLOAD_BYTES
             if turns == 1:
                 alone += 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ibbond.errors import Refused
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.wire.hardware_type import INFINIBAND
 
@@ -69,7 +69,7 @@ class Tun:
             self.fd = -1
 
 
-def open_tun(space: Space, routes: RouteSocket, name: str, *, mtu: int, queue_packets: int = 1000) -> Tun:
+def open_tun(space: NetNamespace, routes: RouteSocket, name: str, *, mtu: int, queue_packets: int = 1000) -> Tun:
     """A TUN of type InfiniBand in the host, down, or the one that a killed lab kept there."""
     tun = _open(space, routes, name, IFF_TUN, queue_packets)
     try:
@@ -85,7 +85,7 @@ def open_tun(space: Space, routes: RouteSocket, name: str, *, mtu: int, queue_pa
     return tun
 
 
-def open_tap(space: Space, routes: RouteSocket, name: str, address: bytes, *, queue_packets: int = 100) -> Tun:
+def open_tap(space: NetNamespace, routes: RouteSocket, name: str, address: bytes, *, queue_packets: int = 100) -> Tun:
     """An Ethernet device with this 6-byte address, down: it stands for a host's eth0 and leads nowhere."""
     tap = _open(space, routes, name, IFF_TAP, queue_packets)
     try:
@@ -106,9 +106,9 @@ def available() -> str | None:
     return None
 
 
-def _open(space: Space, routes: RouteSocket, name: str, kind: int, queue_packets: int) -> Tun:
+def _open(space: NetNamespace, routes: RouteSocket, name: str, kind: int, queue_packets: int) -> Tun:
     try:
-        return space.within(lambda: _made(routes, name, kind, queue_packets))
+        return space.run_in(lambda: _made(routes, name, kind, queue_packets))
     except OSError as problem:
         absent = problem.filename == DEVICE or problem.errno == errno.ENOTTY  # ENOTTY: the file is another device
         reason = os.strerror(problem.errno or 0)

@@ -67,7 +67,7 @@ class Active:
     local_id: int
     record: PathRecord
     peer_qpn: int = 0
-    greatest: int = 0  # of an IP packet; 0 until connected
+    max_bytes: int = 0  # of an IP packet; 0 until connected
     waiting: list[Packet] = field(default_factory=list)
 
 
@@ -128,7 +128,7 @@ class Connections:
         effects: list[InterfaceEffect] = []
         if connection is None:
             connection, effects = self._connect(now, address, record)
-        if connection.greatest:
+        if connection.max_bytes:
             return effects + self._transmit(connection, packet)
         if len(connection.waiting) >= WAITING_PACKETS:
             return effects + self._outlet.drop("too many packets wait for the connection")
@@ -178,7 +178,7 @@ class Connections:
     def path_to(self, address: bytes) -> Path | None:
         """The connection to this address, while it is there."""
         connection = self._active.get(address)
-        if connection is None or not connection.greatest:
+        if connection is None or not connection.max_bytes:
             return None
         return Path(
             connection.record.dlid,
@@ -186,7 +186,7 @@ class Connections:
             qkey=0,
             sl=connection.record.sl,
             own_qpn=connection.qpn,
-            greatest=connection.greatest,
+            max_bytes=connection.max_bytes,
         )
 
     def rerouted(self, now: int, address: bytes, record: PathRecord) -> list[InterfaceEffect]:
@@ -264,10 +264,10 @@ class Connections:
         connection = self._active_by_id(event.local_id)
         if connection is None:
             return _emit(self._manager.disconnect(now, event.local_id))
-        greatest = ConnectedModeData.parse(message.private).receive_bytes - ENCAPSULATION_BYTES
-        if greatest <= 0:
+        max_bytes = ConnectedModeData.parse(message.private).receive_bytes - ENCAPSULATION_BYTES
+        if max_bytes <= 0:
             return self._end(now, connection, "the peer takes no packets")
-        connection.peer_qpn, connection.greatest = message.qpn, greatest
+        connection.peer_qpn, connection.max_bytes = message.qpn, max_bytes
         effects: list[InterfaceEffect] = [
             ConnectQueuePair(
                 connection.qpn,
@@ -291,9 +291,9 @@ class Connections:
     def _transmit(self, connection: Active, packet: Packet) -> list[InterfaceEffect]:
         payload, offload = packet.encapsulated, packet.offload
         statistics = self._outlet.device.statistics
-        if largest_segment(offload, payload, ENCAPSULATION_BYTES) > connection.greatest:
+        if largest_segment(offload, payload, ENCAPSULATION_BYTES) > connection.max_bytes:
             statistics.tx_errors += 1
-            too_long = TooLong(payload[ENCAPSULATION_BYTES:], connection.greatest)
+            too_long = TooLong(payload[ENCAPSULATION_BYTES:], connection.max_bytes)
             return [too_long, *self._outlet.drop("packet longer than the peer takes")]
         statistics.tx_packets += segment_count(offload, payload, ENCAPSULATION_BYTES) if offload else 1
         statistics.tx_bytes += len(payload)
@@ -336,7 +336,7 @@ class Connections:
 
     def _refused(self, now: int, event: RejReceived) -> list[InterfaceEffect]:
         connection = self._active_by_id(event.local_id)
-        if connection is not None and not connection.greatest:
+        if connection is not None and not connection.max_bytes:
             self._rejected[connection.address] = now + REJECTED_BRIEFLY.get(event.reason, REJECTED_NS)
         return self._ended(event.local_id, "the peer refused the connection")
 

@@ -17,7 +17,7 @@ from ibbond.wire.hwaddr import RC_SUPPORTED, HardwareAddress
 from ibbond.wire.ipoib import CONNECTED_MTU, ENCAPSULATION_BYTES
 from ibbond.wire.pkey import FULL_MEMBER
 
-LEAST_MTU = 72
+MIN_MTU = 72
 HARD_HEADER_BYTES = 24  # Linux' pseudo header of 20 bytes and the encapsulation header
 TX_QUEUE_LEN = 256
 DATAGRAM, CONNECTED = "datagram", "connected"
@@ -41,15 +41,15 @@ class IpoibDriver:
     def close(self, device: Device) -> None:
         """Never refused."""
 
-    def greatest_mtu(self) -> int:
+    def max_mtu(self) -> int:
         """The most that may be asked for. In datagram mode the broadcast group may allow less."""
         return CONNECTED_MTU if self.mode == CONNECTED else self._port.mtu_bytes - ENCAPSULATION_BYTES
 
     def check_mtu(self, device: Device, mtu: int) -> None:
-        if not LEAST_MTU <= mtu <= self.greatest_mtu():
+        if not MIN_MTU <= mtu <= self.max_mtu():
             raise Refused(
                 f"cannot set the MTU of {device.name} to {mtu}",
-                why=f"in {self.mode} mode its port carries {LEAST_MTU} to {self.greatest_mtu()} bytes",
+                why=f"in {self.mode} mode its port carries {MIN_MTU} to {self.max_mtu()} bytes",
                 fix="Choose an MTU in these limits",
             )
 
@@ -94,7 +94,7 @@ def ipoib_device(
         address,
         broadcast_address(pkey, scope),
         mtu=port.mtu_bytes - ENCAPSULATION_BYTES,
-        min_mtu=LEAST_MTU,
+        min_mtu=MIN_MTU,
         max_mtu=CONNECTED_MTU,
         permanent_address=address,
         hard_header_len=HARD_HEADER_BYTES,

@@ -34,7 +34,7 @@ from ibbond.ipoib.events import (
 from ibbond.ipoib.membership import Membership
 from ibbond.ipoib.mtu import Mtu
 from ibbond.ipoib.partition import Partition
-from ibbond.ipoib.paths import Paths, StackNeighbours
+from ibbond.ipoib.paths import Paths, StackNeighbors
 from ibbond.ipoib.preparation import Preparation
 from ibbond.ipoib.queries import AskPath, Join, Leave, Queries
 from ibbond.ipoib.receive import ReceiveSide
@@ -83,7 +83,7 @@ class Interface:
         qpn: int,
         pkey: int | None = None,
         scope: int = LINK_LOCAL_SCOPE,
-        old_neighbours: StackNeighbours | None = None,
+        old_neighbours: StackNeighbors | None = None,
         connected_mode: ConnectedMode | None = None,
     ) -> None:
         self.device = device
@@ -223,7 +223,7 @@ class Interface:
 
     def carries(self, path: Path) -> int:
         """The largest IP packet that goes by this path, in bytes."""
-        return path.greatest or self._outlet.mtu
+        return path.max_bytes or self._outlet.mtu
 
     def touch(self, now: int, destination: bytes) -> None:
         """Packets went there by a remembered path: not idle."""
@@ -245,7 +245,7 @@ class Interface:
         peer = self._connections.peer_of(now, qpn) if self._connections is not None else None
         return self._inlet.read_message(peer, payload, offload) if peer is not None and self._running else None
 
-    def heard(self, now: int, qpn: int) -> None:
+    def touch_receiver(self, now: int, qpn: int) -> None:
         """Messages have come to a reliable queue pair of ours by a remembered path: not idle."""
         if self._connections is not None:
             self._connections.peer_of(now, qpn)

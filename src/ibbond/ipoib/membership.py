@@ -26,7 +26,7 @@ from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Selector
 
 WAITING_PACKETS = 64  # per group while it is joined (IPOIB_MAX_MCAST_QUEUE)
-LONGEST_BACKOFF_S = 16
+MAX_BACKOFF_S = 16
 SEND_ONLY_TRIES = 2
 MAX_SEND_ONLY = 256  # groups only sent to: each random IPv6 neighbor that is looked for has a group of its own
 SEND_ONLY_NS = 1 * SECOND  # so long at least a group only sent to is kept for the next packet
@@ -249,7 +249,7 @@ class Membership:
             self._no_room.add(now, mgid)
         elif not gives_up:
             group.waits = True
-            group.backoff_s = min(group.backoff_s * 2, LONGEST_BACKOFF_S)
+            group.backoff_s = min(group.backoff_s * 2, MAX_BACKOFF_S)
             self._retries.report(mgid, now + group.backoff_s * SECOND)
         return effects
 

@@ -20,13 +20,13 @@ class Mtu:
         self.asked: int | None = None
 
     @property
-    def greatest(self) -> int:
+    def max_mtu(self) -> int:
         return CONNECTED_MTU if self.connected else self._outlet.mtu
 
     def was_set(self) -> None:
         """The device has another MTU: a wish where it is less than the link's; more than the link's is not had."""
         mtu = self._outlet.device.mtu
-        self.asked = mtu if mtu < self.greatest else None
+        self.asked = mtu if mtu < self.max_mtu else None
 
     def set_mode(self, connected: bool) -> None:
         """A wish of connected mode is forgotten in it, and kept on the way back as far as the group carries it."""
@@ -38,5 +38,5 @@ class Mtu:
 
     def fit(self) -> list[InterfaceEffect]:
         """What the device's MTU has to be, when it is something else."""
-        mtu = self.greatest if self.asked is None else min(self.asked, self.greatest)
+        mtu = self.max_mtu if self.asked is None else min(self.asked, self.max_mtu)
         return [MtuIs(mtu)] if mtu != self._outlet.device.mtu else []

@@ -2,7 +2,7 @@
 
 Read first: Linux' `ipoib_main.c` (`path_rec_completion`, `neigh_add_path`, `unicast_arp_send`, `__ipoib_reap_neigh`).
 Neighbours are keyed by the whole 20-byte address, paths by the GID; nothing hangs on the stack's own neighbours, as it
-did until 2012 (see `StackNeighbours`). Two things are better than in Linux: a path that has to be asked for again is
+did until 2012 (see `StackNeighbors`). Two things are better than in Linux: a path that has to be asked for again is
 used until the answer is there, and more than three packets may wait for one.
 """
 
@@ -38,11 +38,11 @@ class Route:
     record: PathRecord | None = None
     valid: bool = False
     waiting: list[tuple[int, Packet]] = field(default_factory=list)  # (QPN, ARP packet)
-    neighbours: dict[bytes, Neighbour] = field(default_factory=dict)  # those at this GID, by address
+    neighbors: dict[bytes, Neighbor] = field(default_factory=dict)  # those at this GID, by address
 
 
 @dataclass(eq=False, slots=True)
-class Neighbour:
+class Neighbor:
     """A 20-byte address that IP packets were sent to."""
 
     address: bytes
@@ -54,14 +54,14 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class OldNeighbour:
+class OldNeighbor:
     """What IPoIB of 2007 hung on an entry of the stack's neighbour table: who made it, and the path of that time."""
 
     owner: str
     record: PathRecord
 
 
-StackNeighbours = dict[bytes, OldNeighbour]  # by next hop; one for all interfaces of a host, as the bond's entries were
+StackNeighbors = dict[bytes, OldNeighbor]  # by next hop; one for all interfaces of a host, as the bond's entries were
 
 
 class Paths:
@@ -72,33 +72,33 @@ class Paths:
     peer's failover the old path is used until the stack forgets the neighbour.
     """
 
-    def __init__(self, outlet: TransmitSide, queries: Queries, groups: Membership, old: StackNeighbours | None) -> None:
+    def __init__(self, outlet: TransmitSide, queries: Queries, groups: Membership, old: StackNeighbors | None) -> None:
         self.connections: Connections | None = None  # in connected mode
         self._outlet = outlet
         self._queries = queries
         self._groups = groups
         self._old = old
         self._routes: dict[bytes, Route] = {}
-        self._neighbours: dict[bytes, Neighbour] = {}
+        self._neighbours: dict[bytes, Neighbor] = {}
         self._gc_at: int | None = None
 
     def send(self, now: int, address: bytes, packet: Packet, next_hop: bytes) -> list[InterfaceEffect]:
         """An IP packet to the interface with this 20-byte address."""
         if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
             return self._outlet.send(self._path(old.record, _qpn(address)), packet)
-        neighbour = self._neighbours.get(address)
-        if neighbour is None:
-            neighbour = self._meet(now, address)
-        neighbour.used_at = now
-        route = neighbour.route
+        neighbor = self._neighbours.get(address)
+        if neighbor is None:
+            neighbor = self._meet(now, address)
+        neighbor.used_at = now
+        route = neighbor.route
         effects = [] if route.valid else self._ask(now, route)
-        if neighbour.path is not None:
+        if neighbor.path is not None:
             if self._old is not None and next_hop and route.record is not None:
-                self._old[next_hop] = OldNeighbour(self._outlet.device.name, route.record)
-            return effects + self._transmit(now, neighbour, neighbour.path, packet)
-        if len(neighbour.waiting) >= WAITING_PACKETS:
+                self._old[next_hop] = OldNeighbor(self._outlet.device.name, route.record)
+            return effects + self._transmit(now, neighbor, neighbor.path, packet)
+        if len(neighbor.waiting) >= WAITING_PACKETS:
             return effects + self._outlet.drop("too many packets wait for the path")
-        neighbour.waiting.append(packet)
+        neighbor.waiting.append(packet)
         return effects
 
     def send_arp(self, now: int, address: bytes, packet: Packet) -> list[InterfaceEffect]:
@@ -115,25 +115,25 @@ class Paths:
     def path_to(self, address: bytes, next_hop: bytes) -> Path | None:
         if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
             return self._path(old.record, _qpn(address))
-        neighbour = self._neighbours.get(address)
-        if neighbour is None or not neighbour.route.valid:  # the next packet asks again
+        neighbor = self._neighbours.get(address)
+        if neighbor is None or not neighbor.route.valid:  # the next packet asks again
             return None
         if self.connections is not None and address[0] & RC_SUPPORTED:
             return self.connections.path_to(address)
-        return neighbour.path
+        return neighbor.path
 
     def touch(self, now: int, address: bytes) -> None:
-        neighbour = self._neighbours.get(address)
-        if neighbour is not None:
-            neighbour.used_at = now
+        neighbor = self._neighbours.get(address)
+        if neighbor is not None:
+            neighbor.used_at = now
 
     def learn(self, now: int, address: bytes) -> list[InterfaceEffect]:
         """Find the path to this address before anything is sent there."""
-        neighbour = self._neighbours.get(address)
-        if neighbour is None:
-            neighbour = self._meet(now, address)
-        neighbour.used_at = now
-        return [] if neighbour.route.valid else self._ask(now, neighbour.route)
+        neighbor = self._neighbours.get(address)
+        if neighbor is None:
+            neighbor = self._meet(now, address)
+        neighbor.used_at = now
+        return [] if neighbor.route.valid else self._ask(now, neighbor.route)
 
     def doubt(self, now: int, address: bytes) -> list[InterfaceEffect]:
         """Ask again for a path that is known, and use it until the answer is there.
@@ -148,8 +148,8 @@ class Paths:
 
     def resolving(self, address: bytes) -> bool:
         """Whether the path to this address is being asked for, and none is there to use meanwhile."""
-        neighbour = self._neighbours.get(address)
-        return neighbour is not None and neighbour.path is None and self._queries.waits_for(AskPath(address[4:]))
+        neighbor = self._neighbours.get(address)
+        return neighbor is not None and neighbor.path is None and self._queries.waits_for(AskPath(address[4:]))
 
     def answered(self, now: int, gid: bytes, reply: SaMad) -> list[InterfaceEffect]:
         """The administrator's word about a path. The GID of the answer is taken to be the one asked for."""
@@ -169,11 +169,11 @@ class Paths:
         for qpn, packet in route.waiting:
             effects += self._outlet.send(self._path(record, qpn), packet)
         route.waiting.clear()
-        for neighbour in route.neighbours.values():
-            neighbour.path = self._path(record, neighbour.qpn)
-            for packet in neighbour.waiting:
-                effects += self._transmit(now, neighbour, neighbour.path, packet)
-            neighbour.waiting.clear()
+        for neighbor in route.neighbors.values():
+            neighbor.path = self._path(record, neighbor.qpn)
+            for packet in neighbor.waiting:
+                effects += self._transmit(now, neighbor, neighbor.path, packet)
+            neighbor.waiting.clear()
         return effects
 
     def unanswered(self, now: int, gid: bytes) -> list[InterfaceEffect]:
@@ -191,11 +191,11 @@ class Paths:
             return []
         effects: list[InterfaceEffect] = []
         lost = len(route.waiting)
-        for neighbour in route.neighbours.values():
-            lost += len(neighbour.waiting)
-            del self._neighbours[neighbour.address]
+        for neighbor in route.neighbors.values():
+            lost += len(neighbor.waiting)
+            del self._neighbours[neighbor.address]
             if self.connections is not None:
-                effects += self.connections.forget(now, neighbour.address)
+                effects += self.connections.forget(now, neighbor.address)
         effects += self._outlet.drop("no path to the destination", lost)
         return [*effects, PathsChanged()] if route.record is not None else effects
 
@@ -211,7 +211,7 @@ class Paths:
     def flush(self) -> list[InterfaceEffect]:
         """Normal flush: forget everything."""
         lost = sum(len(route.waiting) for route in self._routes.values())
-        lost += sum(len(neighbour.waiting) for neighbour in self._neighbours.values())
+        lost += sum(len(neighbor.waiting) for neighbor in self._neighbours.values())
         self._routes.clear()
         self._neighbours.clear()
         self._queries.forget_all(lambda token: isinstance(token, AskPath))
@@ -227,10 +227,10 @@ class Paths:
         for route in self._routes.values():
             lost += len(route.waiting)
             route.waiting.clear()
-        for neighbour in self._neighbours.values():
-            kept = [packet for packet in neighbour.waiting if not packet.names_sender]
-            lost += len(neighbour.waiting) - len(kept)
-            neighbour.waiting = kept
+        for neighbor in self._neighbours.values():
+            kept = [packet for packet in neighbor.waiting if not packet.names_sender]
+            lost += len(neighbor.waiting) - len(kept)
+            neighbor.waiting = kept
         return self._outlet.drop(SUPERSEDED, lost)
 
     def tick(self, now: int) -> list[InterfaceEffect]:
@@ -238,11 +238,11 @@ class Paths:
         effects: list[InterfaceEffect] = []
         if self._gc_at is None or self._gc_at > now:
             return effects
-        for neighbour in [each for each in self._neighbours.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
-            if not neighbour.waiting:
-                del self._neighbours[neighbour.address], neighbour.route.neighbours[neighbour.address]
+        for neighbor in [each for each in self._neighbours.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
+            if not neighbor.waiting:
+                del self._neighbours[neighbor.address], neighbor.route.neighbors[neighbor.address]
                 if self.connections is not None:
-                    effects += self.connections.forget(now, neighbour.address)
+                    effects += self.connections.forget(now, neighbor.address)
         self._gc_at = now + GC_INTERVAL_NS
         return effects + self._groups.collect(now, 2 * GC_INTERVAL_NS)
 
@@ -253,28 +253,28 @@ class Paths:
     def deadline(self) -> int | None:
         return self._gc_at
 
-    def _transmit(self, now: int, neighbour: Neighbour, path: Path, packet: Packet) -> list[InterfaceEffect]:
+    def _transmit(self, now: int, neighbor: Neighbor, path: Path, packet: Packet) -> list[InterfaceEffect]:
         """As a datagram, or by connection where both sides want that."""
-        connections, record = self.connections, neighbour.route.record
-        if connections is not None and record is not None and connections.carries(now, neighbour.address, packet):
-            return connections.send(now, neighbour.address, record, packet)
+        connections, record = self.connections, neighbor.route.record
+        if connections is not None and record is not None and connections.carries(now, neighbor.address, packet):
+            return connections.send(now, neighbor.address, record, packet)
         return self._outlet.send(path, packet)
 
     def _reconnect(self, now: int, connections: Connections, route: Route, record: PathRecord) -> list[InterfaceEffect]:
         """Connections by the old path end; what waited for one goes by the new one."""
         effects: list[InterfaceEffect] = []
-        for neighbour in self._neighbours.values():
-            if neighbour.route is route:
-                effects += connections.rerouted(now, neighbour.address, record)
+        for neighbor in self._neighbours.values():
+            if neighbor.route is route:
+                effects += connections.rerouted(now, neighbor.address, record)
         return effects
 
-    def _meet(self, now: int, address: bytes) -> Neighbour:
+    def _meet(self, now: int, address: bytes) -> Neighbor:
         route = self._route(address[4:])
-        neighbour = Neighbour(address, _qpn(address), route, used_at=now)
-        self._neighbours[address] = route.neighbours[address] = neighbour
+        neighbor = Neighbor(address, _qpn(address), route, used_at=now)
+        self._neighbours[address] = route.neighbors[address] = neighbor
         if route.record is not None:
-            neighbour.path = self._path(route.record, neighbour.qpn)
-        return neighbour
+            neighbor.path = self._path(route.record, neighbor.qpn)
+        return neighbor
 
     def _route(self, gid: bytes) -> Route:
         route = self._routes.get(gid)

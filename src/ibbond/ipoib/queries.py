@@ -42,7 +42,7 @@ class AskPath:
 Token = Join | Leave | AskPath
 
 # How long to wait for each try's answer, in milliseconds; the request has failed after the last.
-PATIENCE_MS: dict[type[Token], tuple[int, ...]] = {
+TIMEOUT_MS: dict[type[Token], tuple[int, ...]] = {
     Join: (200, 400, 1000),
     Leave: (200, 400, 1000),
     AskPath: (200, 300, 500),
@@ -80,8 +80,8 @@ class Queries:
         self._by_id: dict[int, Query] = {}
         self._by_token: dict[Token, Query] = {}
         self._due: Deadlines[int] = Deadlines()  # by transaction id
-        self._sent: dict[type[Token], int] = dict.fromkeys(PATIENCE_MS, 0)  # how many wait for an answer
-        self._unsent: dict[type[Token], OrderedDict[Token, Query]] = {kind: OrderedDict() for kind in PATIENCE_MS}
+        self._sent: dict[type[Token], int] = dict.fromkeys(TIMEOUT_MS, 0)  # how many wait for an answer
+        self._unsent: dict[type[Token], OrderedDict[Token, Query]] = {kind: OrderedDict() for kind in TIMEOUT_MS}
         self._now = 0
 
     def ask(self, now: int, token: Token, make: Callable[[], SaMad]) -> list[EmitMad]:
@@ -135,7 +135,7 @@ class Queries:
 
     def proceed(self, now: int) -> list[EmitMad]:
         """Send those whose turn has come."""
-        return [mad for kind in PATIENCE_MS for mad in self._send_waiting(now, kind)]
+        return [mad for kind in TIMEOUT_MS for mad in self._send_waiting(now, kind)]
 
     def tick(self, now: int) -> tuple[list[EmitMad], list[Token]]:
         """Repeat what got no answer in time; what was repeated enough has failed."""
@@ -143,7 +143,7 @@ class Queries:
         failed: list[Token] = []
         for transaction in self._due.due(now):
             query = self._by_id[transaction]
-            if query.tries < len(PATIENCE_MS[type(query.token)]):
+            if query.tries < len(TIMEOUT_MS[type(query.token)]):
                 sent += self._send(now, query)
             else:
                 self.forget(query.token)
@@ -175,7 +175,7 @@ class Queries:
         return sent
 
     def _send(self, now: int, query: Query) -> list[EmitMad]:
-        self._due.report(query.transaction_id, now + PATIENCE_MS[type(query.token)][query.tries] * MS)
+        self._due.report(query.transaction_id, now + TIMEOUT_MS[type(query.token)][query.tries] * MS)
         query.tries += 1
         if not query.mad:
             query.mad = replace(query.make(), transaction_id=query.transaction_id).pack()

@@ -25,7 +25,7 @@ _DISCOVERY = tuple(bytes([kind]) for kind in range(133, 138))  # router and neig
 class Path:
     """How to reach a queue pair or a group; with a `gid`, packets carry a GRH to it.
 
-    A reliable connection has `own_qpn`, the queue pair that sends, and `greatest`, the largest IP packet that the peer
+    A reliable connection has `own_qpn`, the queue pair that sends, and `max_bytes`, the largest IP packet that the peer
     takes (else the broadcast group's MTU counts).
     """
 
@@ -38,7 +38,7 @@ class Path:
     flow_label: int = 0
     hop_limit: int = 0
     own_qpn: int = 0
-    greatest: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,15 +29,15 @@ from ibbond.host import capabilities, descriptors, namespace
 from ibbond.host.capture import Captures
 from ibbond.host.listener_keeper import Keeper
 from ibbond.host.loop import LiveLoop
-from ibbond.host.named_namespaces import pin_name, pinned
-from ibbond.host.namespace import Space
+from ibbond.host.named_namespaces import named_hosts, namespace_name
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import raise_priority
-from ibbond.host.privilege import become_able
+from ibbond.host.privilege import gain_privileges
 from ibbond.lab.control.requests import Requests
 from ibbond.lab.journal import Journal
 from ibbond.lab.launch import clean
-from ibbond.lab.saved_state import Memory, recalled, remember
-from ibbond.lab.state import NOT_OURS, Files, Note, Wish
+from ibbond.lab.saved_state import SavedState, capture_state, restored
+from ibbond.lab.state import NOT_OURS, Files, LabConfig, Note
 from ibbond.lab.views import Views
 from ibbond.machine import MS, SECOND
 from ibbond.stack.build import build
@@ -52,41 +52,41 @@ from ibbond.topology.model import Topology
 from ibbond.verbs.timing import Timing
 
 LOOKING_EVERY = 2 * MS
-READY_PATIENCE = 15 * SECOND
-REMEMBERING_AFTER = 200 * MS
-BROKEN_PATIENCE = 3 * SECOND  # where a patch is left out, a bond may never come up
+READY_TIMEOUT = 15 * SECOND
+SAVE_AFTER = 200 * MS
+BROKEN_READY_TIMEOUT = 3 * SECOND  # where a patch is left out, a bond may never come up
 
 
 def main() -> None:
     """Read the wish from standard input, be the lab, answer on the descriptor that the first argument names."""
     telling = int(sys.argv[1])
-    wish = read_wish(sys.stdin.buffer.read())
+    config = read_config(sys.stdin.buffer.read())
     try:
-        with Lab(wish) as lab:
-            lab.run(lambda status: tell(telling, {"ok": status}))
+        with Lab(config) as lab:
+            lab.run(lambda status: report_ready(telling, {"ok": status}))
         if lab.ready_ms is None:
             why = "it was taken down while it did"
-            raise Refused(f"lab {wish.name} did not start", why=why, fix="Start it again", code=errno.ECANCELED)
+            raise Refused(f"lab {config.name} did not start", why=why, fix="Start it again", code=errno.ECANCELED)
     except Refused as refusal:
         print(f"refused: {refusal}", flush=True)
         words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}
-        tell(telling, {"refused": words})
+        report_ready(telling, {"refused": words})
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         traceback.print_exc()
-        tell(telling, {"failed": f"{type(error).__name__}: {error}"})
+        report_ready(telling, {"failed": f"{type(error).__name__}: {error}"})
         sys.exit(1)
 
 
-def read_wish(raw: bytes) -> Wish:
+def read_config(raw: bytes) -> LabConfig:
     fields = json.loads(raw)
     fields["without"] = tuple(fields["without"])
-    return Wish(**fields)
+    return LabConfig(**fields)
 
 
-def tell(telling: int, answer: dict[str, object]) -> None:
+def report_ready(telling: int, answer: dict[str, object]) -> None:
     """One line to whoever started us; nobody may be listening any more."""
     with contextlib.suppress(OSError):
         os.write(telling, encode(answer))
@@ -96,11 +96,11 @@ def tell(telling: int, answer: dict[str, object]) -> None:
 class Lab:
     """A running lab. Leaving the block leaves nothing of it."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, config: LabConfig) -> None:
         self.began = time.monotonic_ns()
-        self.files = Files(wish.name)
-        self.wish = wish
-        self.spaces: dict[str, Space] = {}
+        self.files = Files(config.name)
+        self.config = config
+        self.spaces: dict[str, NetNamespace] = {}
         self.user_space = -1  # descriptor of the user namespace of an ordinary user's lab
         self.ready_ms: float | None = None
         self.opensm: OpenSm | None = None
@@ -150,29 +150,29 @@ class Lab:
         note = self.files.read_note()
         self._found = note is not None
         self._closing.push(self._remove_files)
-        if self.wish.resume:
-            self.wish = resumed(self.wish, note)
+        if self.config.resume:
+            self.config = resumed_config(self.config, note)
         else:
             clean(self.files)  # before we enter a user namespace, from which those of another one cannot be seen
         self._found = False
-        if become_able():
+        if gain_privileges():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         capabilities.drop()  # while there is one thread, and before anything of a host is read
         with contextlib.suppress(FileNotFoundError):
             self.files.socket.unlink()
-        self.topology = parse(self.wish.text, name=self.wish.source, others=NOT_OURS)
+        self.topology = parse(self.config.text, name=self.config.source, others=NOT_OURS)
         self._limit = descriptors.raise_limit(len(self.topology.hosts))
         self._hosts_file = hosts_file(self.topology)
-        self.memory = (self.files.read_memory() if self.wish.resume else None) or Memory()
-        if self.memory.hosts:
-            self.topology = recalled(self.topology, self.memory)
-        built_in = self.wish.manager != "opensm"
+        self.saved = (self.files.read_state() if self.config.resume else None) or SavedState()
+        if self.saved.hosts:
+            self.topology = restored(self.topology, self.saved)
+        built_in = self.config.manager != "opensm"
         self.network: Network = build(
             self.topology,
             random=random.Random(),
             timing=Timing.live(built_in_manager=built_in),
-            profile=self.wish.profile,
-            without=self.wish.without,
+            profile=self.config.profile,
+            without=self.config.without,
             built_in_manager=built_in,
             draw_key=functools.partial(secrets.randbits, 32),
         )
@@ -190,35 +190,35 @@ class Lab:
         self.files.remove(self._lock, keep_log=wrong)
 
     def _open_spaces(self) -> None:
-        adopted = pinned(self.wish.name) if self.wish.resume else []
+        adopted = named_hosts(self.config.name) if self.config.resume else []
         for host in self.topology.hosts:
-            known = pin_name(self.wish.name, host.name) in adopted
-            space = (namespace.adopt if known else namespace.make)(self.wish.name, host.name, self._hosts_file)
+            known = namespace_name(self.config.name, host.name) in adopted
+            space = (namespace.take_over if known else namespace.make)(self.config.name, host.name, self._hosts_file)
             self._closing.callback(space.remove)
             self.spaces[host.name] = space
 
     def _note(self) -> None:
         inodes = {host: os.fstat(space.net).st_ino for host, space in self.spaces.items()}
-        self.files.write_note(Note(os.getpid(), self.wish, inodes))
+        self.files.write_note(Note(os.getpid(), self.config, inodes))
 
     def _open_loop(self) -> None:
         self.loop = LiveLoop(self.network, self.spaces, persist=True)
         self.captures = Captures(self.loop)
         self.requests = Requests(self)
         self.server = ControlServer(self.files.socket, self.requests.handlers(), self.loop.faults)
-        self.journal = Journal(self.began, self.topology.end_for_people, self.server.lay_out)
-        self.loop.before_rest.append(self.server.ring)
-        self.loop.listeners.append(self.journal.hear)
+        self.journal = Journal(self.began, self.topology.end_for_people, self.server.enqueue)
+        self.loop.on_idle.append(self.server.ring)
+        self.loop.listeners.append(self.journal.on_effect)
         self.loop.open()
         self._closing.callback(self.loop.close)
         self._closing.callback(self.server.close, self.loop.answer)  # before the loop, which its requests need
         self._open_tools()
-        self.loop.listeners.append(self._heard)
-        self.requests.cut_again(self.memory.cut)
+        self.loop.listeners.append(self._on_signal)
+        self.requests.cut_again(self.saved.cut)
         self._open_views()
         for host in self.topology.hosts:
             self.loop.hosts[host.name].configure(host)
-        if self.wish.resume:
+        if self.config.resume:
             self.rdma.take_over()
         self.server.start()
         self.priority = raise_priority()
@@ -231,7 +231,7 @@ class Lab:
             if host.hcas
         }
         spaces = {name: space for name, space in self.spaces.items() if name in ports}
-        manager_host = next(iter(spaces)) if self.wish.manager == "opensm" else None
+        manager_host = next(iter(spaces)) if self.config.manager == "opensm" else None
         self.tools = UmadServer(self.loop, SOCKET_BASE, spaces, ports, manager_host)
         self._closing.callback(self.tools.close)
         self._closing.callback(RdmaServer(self.loop, self.spaces).close)
@@ -252,7 +252,7 @@ class Lab:
         self.views = Views(self.loop)
         self._closing.callback(self.views.close)
         self.views.open(self.spaces, self.requests.backend, self.rdma.adapters())
-        self.loop.listeners.append(self.views.heard)
+        self.loop.listeners.append(self.views.on_effect)
 
     def _look(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Look again and again whether the lab is ready, but not for ever. What fails until then ends the start."""
@@ -264,36 +264,36 @@ class Lab:
     def _look_once(self, ready: Callable[[dict[str, object]], None]) -> None:
         now = self.loop.now()
         waiting = self.waiting_for()
-        patience = BROKEN_PATIENCE if self.wish.without or self.wish.profile != "default" else READY_PATIENCE
-        if (waiting or self.views.opening) and now - self.began < patience:
+        timeout = BROKEN_READY_TIMEOUT if self.config.without or self.config.profile != "default" else READY_TIMEOUT
+        if (waiting or self.views.opening) and now - self.began < timeout:
             self.loop.call_at(now + LOOKING_EVERY, lambda: self._look(ready))
             return
         self.loop.lateness.clear()  # the start has kept it busy itself
         self.ready_ms = round((now - self.began) / MS, 1)
         self._activate_again()
-        self.remember_soon()
-        self.journal.note(now, "ready", self.wish.name, f"not up: {', '.join(waiting)}" if waiting else "")
+        self.save_soon()
+        self.journal.note(now, "ready", self.config.name, f"not up: {', '.join(waiting)}" if waiting else "")
         ready(self.requests.status())
 
-    def _heard(self, _at: int, effect: NetworkEffect) -> None:
+    def _on_signal(self, _at: int, effect: NetworkEffect) -> None:
         """Whatever changes what must be remembered has it written down, a little later and together."""
         if isinstance(effect, AttributeChanged | DeviceAppeared | DeviceVanished):
-            self.remember_soon()
+            self.save_soon()
 
-    def remember_soon(self) -> None:
+    def save_soon(self) -> None:
         """On the loop's thread."""
         if not self._remembering:
             self._remembering = True
-            self.loop.call_at(self.loop.now() + REMEMBERING_AFTER, self._remember)
+            self.loop.call_at(self.loop.now() + SAVE_AFTER, self._save_state)
 
-    def _remember(self) -> None:
+    def _save_state(self) -> None:
         self._remembering = False
-        self.files.write_memory(remember(self.network, self.requests.cut))
+        self.files.write_state(capture_state(self.network, self.requests.cut))
 
     def _activate_again(self) -> None:
         """After resuming, members are what they were, and traffic returns to those that carried it."""
-        for host, memory in self.memory.hosts.items():
-            for bond in memory.bonds:
+        for host, saved in self.saved.hosts.items():
+            for bond in saved.bonds:
                 members = self.network.hosts[host].bond(bond.name).members
                 for name, failures, priority in bond.counted:
                     if name in members:
@@ -347,32 +347,32 @@ def hosts_file(topology: Topology) -> str:
 def heed_signals(end: Callable[[], None]) -> None:
     """SIGTERM and SIGINT end the lab properly, at any time; a lost terminal does not."""
 
-    def heard(_number: int, _frame: FrameType | None) -> None:
+    def on_effect(_number: int, _frame: FrameType | None) -> None:
         end()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, heard)
+        signal.signal(number, on_effect)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-def resumed(wish: Wish, note: Note | None) -> Wish:
+def resumed_config(config: LabConfig, note: Note | None) -> LabConfig:
     """The wish of the lab that was killed; `Refused` when nothing is left of it."""
-    if note is None or not pinned(wish.name):
+    if note is None or not named_hosts(config.name):
         raise Refused(
-            f"cannot resume lab {wish.name}",
+            f"cannot resume lab {config.name}",
             why="nothing of it is left" if note is None else "its hosts ended with it, as they do for ordinary users",
             fix="Start it without --resume",
         )
-    return Wish(
-        wish.name,
-        note.wish.text,
-        note.wish.source,
+    return LabConfig(
+        config.name,
+        note.config.text,
+        note.config.source,
         resume=True,
-        profile=note.wish.profile,
-        without=note.wish.without,
-        leased=wish.leased,
-        manager=note.wish.manager,
+        profile=note.config.profile,
+        without=note.config.without,
+        leased=config.leased,
+        manager=note.config.manager,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ibbond.errors import Refused
 from ibbond.host import notification, tun
-from ibbond.host.named_namespaces import PINS
+from ibbond.host.named_namespaces import NETNS_DIRECTORY
 from ibbond.host.priority import NICE
 from ibbond.host.privilege import SUBUID, map_commands, may_make_namespaces, subordinate_ids
 from ibbond.lab.prerequisites import why_not_live
@@ -178,11 +178,15 @@ def _sysctls() -> Finding:
 
 
 def _resume() -> Finding:
-    place = PINS if PINS.exists() else PINS.parent
+    place = NETNS_DIRECTORY if NETNS_DIRECTORY.exists() else NETNS_DIRECTORY.parent
     if _root() and os.access(place, os.W_OK):
         return Finding("resume", OK, "hosts outlive a lab that is killed (lab up --resume)")
     return Finding(
-        "resume", LIMITED, f"{PINS} is not writable", "hosts end with their lab, also when it is killed", "Run as root"
+        "resume",
+        LIMITED,
+        f"{NETNS_DIRECTORY} is not writable",
+        "hosts end with their lab, also when it is killed",
+        "Run as root",
     )
 
 

@@ -26,10 +26,10 @@ from ibbond.host import namespace, notification
 from ibbond.host.syscalls import CLONE_NEWUSER, setns
 from ibbond.tools.infiniband_tools import SYSTEM_FOLDERS, TOOLS, equip, is_tool
 
-STAND_INS = "stand-ins"  # as `cli.entry` knows it
+SHIMS = "stand-ins"  # as `cli.entry` knows it
 
 
-class Door(NamedTuple):
+class HostHandle(NamedTuple):
     """The way into a host: descriptors of its namespaces (`user` is -1 where the lab has none of its own).
 
     `rdma` is a socket on which the lab takes the listener that serves RDMA devices, -1 where it has none.
@@ -40,7 +40,7 @@ class Door(NamedTuple):
     rdma: int
     environment: dict[str, str]
 
-    def step_through(self) -> None:
+    def enter(self) -> None:
         """Move this process, of one thread, into the host for good."""
         if self.user >= 0:
             setns(self.user, CLONE_NEWUSER)
@@ -57,7 +57,7 @@ class Door(NamedTuple):
         def start() -> None:
             if priority:
                 ask_for_priority(priority)
-            self.step_through()
+            self.enter()
 
         return subprocess.Popen(
             command, env=self.environment, preexec_fn=start, start_new_session=bool(priority), **options
@@ -97,13 +97,13 @@ def ask_for_priority(nice: int) -> None:
         Path("/proc/self/autogroup").write_text(str(nice))
 
 
-def door(control: Control, host: str) -> Door:
+def host_handle(control: Control, host: str) -> HostHandle:
     """The way into a host of a running lab; `Refused` when it has no such host, or we are nowhere."""
     try:
         os.getcwd()
     except FileNotFoundError:
         raise Refused(f"cannot go into {host}", why="the working directory is gone", fix="Change to another") from None
-    answer, descriptors = control.ask_for_descriptors("door", host=host)
+    answer, descriptors = control.ask_for_descriptors("host_handle", host=host)
     assert isinstance(answer, dict)
     kinds: list[str] = answer["descriptors"]
     given = dict(zip(kinds, descriptors, strict=True))
@@ -111,38 +111,38 @@ def door(control: Control, host: str) -> Door:
     if user >= 0 and os.fstat(user).st_ino == os.stat("/proc/self/ns/user").st_ino:
         os.close(user)  # we are inside already
         user = -1
-    return Door(namespace.Descriptors(**given), user, rdma, environment(control, host))
+    return HostHandle(namespace.Descriptors(**given), user, rdma, environment(control, host))
 
 
 def environment(control: Control, host: str) -> dict[str, str]:
     """What programs in a host find in their environment. `ibbond` is found there even when it was called by path."""
     own = Path(sys.executable).parent
-    folders = without_stand_ins(os.environ.get("PATH", os.defpath))
+    folders = without_shims(os.environ.get("PATH", os.defpath))
     if str(own) not in folders:
         folders.append(str(own))
-    surroundings = {name: value for name, value in os.environ.items() if name != "IBBOND_LAB"}  # it is in this lab
+    inherited = {name: value for name, value in os.environ.items() if name != "IBBOND_LAB"}  # it is in this lab
     return {
-        **surroundings,
-        "PATH": os.pathsep.join((*stand_ins(control), *folders)),
+        **inherited,
+        "PATH": os.pathsep.join((*shim_directories(control), *folders)),
         CONTROL: str(control.path.absolute()),
         HOST: host,
         "PS1": f"{host}# ",
     }
 
 
-def stand_ins(control: Control) -> list[str]:
+def shim_directories(control: Control) -> list[str]:
     """The folder in which shells and scripts of a host find the InfiniBand tools; none where it cannot be made.
 
     There each tool that is installed is a link to `ibbond`, which under such a name runs the tool (`cli.entry`).
     """
-    folder = tools_home(control) / STAND_INS
+    folder = tools_home(control) / SHIMS
     command = Path(sys.executable).with_name("ibbond")
-    path = os.pathsep.join((*without_stand_ins(os.environ.get("PATH", os.defpath)), *SYSTEM_FOLDERS))
+    path = os.pathsep.join((*without_shims(os.environ.get("PATH", os.defpath)), *SYSTEM_FOLDERS))
     if not folder.is_dir():
         if not command.exists():
             return []
         with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=tools_home(control)) as scratch:
-            made = Path(scratch) / STAND_INS
+            made = Path(scratch) / SHIMS
             made.mkdir()
             for tool in TOOLS:
                 if shutil.which(tool, path=path):
@@ -151,8 +151,8 @@ def stand_ins(control: Control) -> list[str]:
     return [str(folder)] if folder.is_dir() else []
 
 
-def without_stand_ins(path: str) -> list[str]:
-    return [folder for folder in path.split(os.pathsep) if Path(folder).name != STAND_INS]
+def without_shims(path: str) -> list[str]:
+    return [folder for folder in path.split(os.pathsep) if Path(folder).name != SHIMS]
 
 
 def tools_home(control: Control) -> Path:
@@ -165,10 +165,10 @@ def tools_home(control: Control) -> Path:
 
 def become(control: Control, host: str, command: Sequence[str]) -> None:
     """Replace this process by a program in a host; returns only by `Refused`."""
-    way, place = door_and_place(control, host, command[0])
+    way, place = handle_and_directory(control, host, command[0])
     if place is not None:
         os.chdir(place)
-    way.step_through()
+    way.enter()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect it
     try:
         os.execvpe(command[0], list(command), way.environment)
@@ -178,7 +178,7 @@ def become(control: Control, host: str, command: Sequence[str]) -> None:
 
 def run(control: Control, host: str, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
     """Run a program in a host to its end and take what it said. For one that a signal ended the code is a shell's."""
-    way, place = door_and_place(control, host, command[0])
+    way, place = handle_and_directory(control, host, command[0])
     try:
         with way.popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             out, err = process.communicate()
@@ -190,9 +190,9 @@ def run(control: Control, host: str, command: Sequence[str]) -> subprocess.Compl
     return subprocess.CompletedProcess(command, code if code >= 0 else 128 - code, out, err)
 
 
-def door_and_place(control: Control, host: str, program: str) -> tuple[Door, str | None]:
+def handle_and_directory(control: Control, host: str, program: str) -> tuple[HostHandle, str | None]:
     """The way into a host for a program, and where it must start: an InfiniBand tool, where its library may write."""
-    way = door(control, host)
+    way = host_handle(control, host)
     if not is_tool(program):
         return way, None
     equipped = tool_environment(control, host, way.environment)
@@ -201,7 +201,7 @@ def door_and_place(control: Control, host: str, program: str) -> tuple[Door, str
 
 def tool_environment(control: Control, host: str, environment: dict[str, str]) -> dict[str, str]:
     """The surroundings of an InfiniBand tool: the first active port of the host, or the one that SIM_HOST names."""
-    path = os.pathsep.join(without_stand_ins(environment["PATH"]))  # tools that are scripts run others
+    path = os.pathsep.join(without_shims(environment["PATH"]))  # tools that are scripts run others
     node = os.environ.get("SIM_HOST", "")
     return equip({**environment, "PATH": path}, tools_home(control), node or host)
 

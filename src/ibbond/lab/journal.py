@@ -35,7 +35,7 @@ class Journal:
         self._people = people
         self._publish = publish
 
-    def hear(self, at: int, effect: NetworkEffect) -> None:
+    def on_effect(self, at: int, effect: NetworkEffect) -> None:
         """A listener of the live loop."""
         match effect:
             case TraceEvent("log", where, detail):

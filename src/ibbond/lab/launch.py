@@ -24,16 +24,16 @@ from typing import NamedTuple
 from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, result_of
 from ibbond.errors import Refused
 from ibbond.host import namespace
-from ibbond.host.named_namespaces import pinned
+from ibbond.host.named_namespaces import named_hosts
 from ibbond.host.priority import raise_priority
-from ibbond.lab.state import NOT_OURS, Files, Wish, in_runtime_directory
+from ibbond.lab.state import NOT_OURS, Files, LabConfig, in_runtime_directory
 from ibbond.topology.load import parse
 
 NS_GET_OWNER_UID = 0xB704
-START_PATIENCE = 60.0
-END_PATIENCE = 20.0
-DYING_PATIENCE = 3.0
-ANSWER_PATIENCE = 5.0  # what a lab that starts or ends may take until it answers or has gone
+START_TIMEOUT = 60.0
+END_TIMEOUT = 20.0
+EXIT_TIMEOUT = 3.0
+ANSWER_TIMEOUT = 5.0  # what a lab that starts or ends may take until it answers or has gone
 
 
 class DidNotStart(Refused):
@@ -47,21 +47,27 @@ class Running(NamedTuple):
     status: dict[str, object]
 
 
-def start(wish: Wish) -> Running:
+def start(config: LabConfig) -> Running:
     """Start a lab in the background and wait until its ports are active and its bonds are up.
 
     Whatever interrupts the wait takes the lab down.
     """
-    files = Files(wish.name)
-    files.wait_for_dying_process(DYING_PATIENCE)
-    if not wish.resume:
-        parse(wish.text, name=wish.source, others=NOT_OURS)  # refused here, before anything exists
+    files = Files(config.name)
+    files.wait_for_dying_process(EXIT_TIMEOUT)
+    if not config.resume:
+        parse(config.text, name=config.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:
         raise files.running()
     told, telling = os.pipe()
     with in_runtime_directory(lambda: files.log.open("ab")) as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ibbond.lab.daemon", str(telling), wish.name],  # the name is for people who read ps
+            [
+                sys.executable,
+                "-m",
+                "ibbond.lab.daemon",
+                str(telling),
+                config.name,
+            ],  # the name is for people who read ps
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -73,7 +79,7 @@ def start(wish: Wish) -> Running:
         raise_priority(process.pid)  # already to start, for a resumed lab's programs wait for it
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(wish)).encode())
+            process.stdin.write(json.dumps(asdict(config)).encode())
             process.stdin.close()
         return Running(process, wait_until_ready(told, files))
     except BaseException as reason:
@@ -99,9 +105,9 @@ def remove_log(files: Files) -> None:
 
 def wait_until_ready(told: int, files: Files) -> dict[str, object]:
     """The status that a starting lab tells, or its refusal."""
-    told_text = b""
-    until = time.monotonic() + START_PATIENCE
-    while not told_text.endswith(b"\n"):
+    text = b""
+    until = time.monotonic() + START_TIMEOUT
+    while not text.endswith(b"\n"):
         readable, _, _ = select.select([told], [], [], max(0, until - time.monotonic()))
         piece = os.read(told, 1 << 16) if readable else b""
         if not piece:
@@ -111,8 +117,8 @@ def wait_until_ready(told: int, files: Files) -> dict[str, object]:
                 why=last[0] if last else ("it ended without a word" if readable else "it was not ready in time"),
                 fix=f"Read its log: {files.log}" if last else "Start it again",
             )
-        told_text += piece
-    answer = json.loads(told_text)
+        text += piece
+    answer = json.loads(text)
     if "failed" in answer:
         raise DidNotStart(f"lab {files.name} did not start", why=answer["failed"], fix=f"Read its log: {files.log}")
     status = result_of(answer)
@@ -125,7 +131,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(END_PATIENCE)
+            process.wait(END_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -136,24 +142,25 @@ def killed(name: str) -> bool:
     files = Files(name)
     if files.held:
         return False
-    left = files.read_note() is not None or bool(pinned(name))
+    left = files.read_note() is not None or bool(named_hosts(name))
     return left and not files.held  # which may have started meanwhile
 
 
-def refuse_changes(wish: Wish, given: Sequence[str]) -> None:
+def refuse_changes(config: LabConfig, given: Sequence[str]) -> None:
     """A lab is resumed as it was: `Refused` where what was given (fields of the wish) says something else."""
-    files = Files(wish.name)
+    files = Files(config.name)
     note = files.read_note()
     if note is None or files.held:
         return  # which says more than this
     words = {"text": "FILE", "profile": "--profile", "manager": "--sm"}
-    changed = [words[field] for field in given if getattr(wish, field) != getattr(note.wish, field)]
+    changed = [words[field] for field in given if getattr(config, field) != getattr(note.config, field)]
     if changed:
-        option = "" if wish.name == DEFAULT_LAB else f" --name {wish.name}"
+        option = "" if config.name == DEFAULT_LAB else f" --name {config.name}"
+        kept = note.config
         raise Refused(
-            f"cannot resume lab {wish.name} with another {' and another '.join(changed)}",
-            why=f"it goes on as it was: {note.wish.source}, --profile {note.wish.profile}, --sm {note.wish.manager}",
-            fix=f"Leave that out; or start anew: ibbond lab down{option}, then ibbond lab up",
+            f"cannot resume lab {config.name} with another {' and another '.join(changed)}",
+            why=f"it continues as it was: {kept.source}, --profile {kept.profile}, --sm {kept.manager}",
+            fix=f"Omit that option, or start over: ibbond lab down{option}, then ibbond lab up",
         )
 
 
@@ -193,12 +200,12 @@ def take_down(name: str = DEFAULT_LAB) -> str:
 def end_running(files: Files) -> int | None:
     """Have the lab that runs end, and wait; its pid, or None where it had gone before it was asked."""
     pid = ask_to_end(files)
-    until = time.monotonic() + END_PATIENCE
+    until = time.monotonic() + END_TIMEOUT
     while pid is not None and _alive(pid):
         if time.monotonic() > until:
             raise Refused(
                 f"lab {files.name} does not end",
-                why=f"process {pid} is still there after {END_PATIENCE:.0f} s",
+                why=f"process {pid} is still there after {END_TIMEOUT:.0f} s",
                 fix=f"Kill it with: kill -9 {pid}; then: ibbond lab down",
             )
         time.sleep(0.01)
@@ -207,7 +214,7 @@ def end_running(files: Files) -> int | None:
 
 def ask_to_end(files: Files) -> int | None:
     """Ask until the lab answers, for it may just be starting or ending; one that has no socket gets a signal."""
-    until = time.monotonic() + ANSWER_PATIENCE
+    until = time.monotonic() + ANSWER_TIMEOUT
     while files.held:
         try:
             with Control(files.socket) as control:
@@ -227,15 +234,15 @@ def ask_to_end(files: Files) -> int | None:
 
 
 def end_process(pid: int) -> None:
-    namespace.end_processes(lambda: [pid] if _alive(pid) else [], END_PATIENCE)
+    namespace.end_processes(lambda: [pid] if _alive(pid) else [], END_TIMEOUT)
 
 
 def clean(files: Files) -> list[str]:
     """Remove hosts, and programs in them, that a killed lab left; their names."""
     note = files.read_note()
-    left = namespace.clean(files.name) if pinned(files.name) else []
+    left = namespace.clean(files.name) if named_hosts(files.name) else []
     inodes = set(note.spaces.values()) if note else set()
-    namespace.end_processes(lambda: processes_in(inodes, files), patience=2.0)
+    namespace.end_processes(lambda: processes_in(inodes, files), timeout=2.0)
     return left
 
 
@@ -257,12 +264,12 @@ def processes_in(spaces: set[int], files: Files) -> list[int]:
 def _names(process: Path, marks: Sequence[bytes]) -> bool:
     """Whether a process's environment names the lab; that of a subordinate user, whose it is (ioctl_ns(2))."""
     try:
-        surroundings = (process / "environ").read_bytes()
+        inherited = (process / "environ").read_bytes()
     except PermissionError:
         with (process / "ns/user").open("rb") as users:
             owner = fcntl.ioctl(users, NS_GET_OWNER_UID, bytes(4))
         return int.from_bytes(owner, sys.byteorder) == os.geteuid()
-    return any(mark in surroundings for mark in marks)
+    return any(mark in inherited for mark in marks)
 
 
 def _alive(pid: int) -> bool:
@@ -274,11 +281,11 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_lab(wish: Wish) -> Iterator[tuple[Running, Control]]:
+def running_lab(config: LabConfig) -> Iterator[tuple[Running, Control]]:
     """A lab that ends with this block, and, should this process be killed, with this process."""
-    running = start(wish)
+    running = start(config)
     try:
-        with Control.of(wish.name) as control, Control.of(wish.name) as lease:
+        with Control.of(config.name) as control, Control.of(config.name) as lease:
             lease.ask("lease")
             yield running, control
     finally:

@@ -16,7 +16,7 @@ try:
     if why is None:
         space = namespace.make(f"probe{os.getpid()}", "h")
         try:
-            routes = space.within(rtnetlink.RouteSocket)
+            routes = space.run_in(rtnetlink.RouteSocket)
             tun.open_tun(space, routes, "ib0", mtu=2044).close()
         finally:
             space.remove()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class BondMemory:
+class SavedBond:
     """One bond; `options` are (name, text) in the order in which they can be written."""
 
     name: str
@@ -36,7 +36,7 @@ class BondMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceMemory:
+class SavedDevice:
     """An IPoIB device that is in no bond."""
 
     name: str
@@ -45,22 +45,22 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class HostMemory:
-    bonds: tuple[BondMemory, ...] = ()
+class SavedHost:
+    bonds: tuple[SavedBond, ...] = ()
     children: tuple[tuple[str, str, int], ...] = ()  # name, parent, P_Key
-    devices: tuple[DeviceMemory, ...] = ()
+    devices: tuple[SavedDevice, ...] = ()
     connected: tuple[str, ...] | None = None  # IPoIB devices in connected mode
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class SavedState:
     """A lab at one moment; `cut` are the cables that are out, by a port each."""
 
-    hosts: dict[str, HostMemory] = field(default_factory=dict)
+    hosts: dict[str, SavedHost] = field(default_factory=dict)
     cut: tuple[str, ...] = ()
 
 
-def remember(network: Network, cut: Iterable[str]) -> Memory:
+def capture_state(network: Network, cut: Iterable[str]) -> SavedState:
     """The running lab as a value."""
     hosts = {}
     for name, host in network.hosts.items():
@@ -70,16 +70,16 @@ def remember(network: Network, cut: Iterable[str]) -> Memory:
             if (parent := host.links.parent(interface.device.name)) is not None
         )
         free = [interface.device for interface in host.links if interface.device.master is None]
-        hosts[name] = HostMemory(
-            tuple(remember_bond(bond) for bond in host.registry.bonds.values()),
+        hosts[name] = SavedHost(
+            tuple(saved_bond(bond) for bond in host.registry.bonds.values()),
             children,
-            tuple(DeviceMemory(device.name, device.up, device.mtu) for device in free),
+            tuple(SavedDevice(device.name, device.up, device.mtu) for device in free),
             tuple(interface.device.name for interface in host.links if interface.connected),
         )
-    return Memory(hosts, tuple(cut))
+    return SavedState(hosts, tuple(cut))
 
 
-def remember_bond(bond: Bond) -> BondMemory:
+def saved_bond(bond: Bond) -> SavedBond:
     found = bond.snapshot()
     written = [
         (option.name, text)
@@ -87,7 +87,7 @@ def remember_bond(bond: Bond) -> BondMemory:
         if not (option.read_only or option.of_member)
         for text in texts(option, found.options.get(option.name))
     ]
-    return BondMemory(
+    return SavedBond(
         found.name,
         tuple(member.name for member in found.members),
         tuple(written),
@@ -114,35 +114,35 @@ def texts(option: Option, value: object) -> list[str]:
             return []
 
 
-def recalled(topology: Topology, memory: Memory) -> Topology:
+def restored(topology: Topology, saved: SavedState) -> Topology:
     """The topology with the bonds and children that the lab had; addresses stay with the kernel, which has them."""
-    return replace(topology, hosts=tuple(recalled_host(host, memory.hosts.get(host.name)) for host in topology.hosts))
+    return replace(topology, hosts=tuple(restored_host(host, saved.hosts.get(host.name)) for host in topology.hosts))
 
 
-def recalled_host(host: Host, memory: HostMemory | None) -> Host:
-    if memory is None:
+def restored_host(host: Host, saved: SavedHost | None) -> Host:
+    if saved is None:
         return host
     ports = {device.name: device.port for device in host.devices}
     known = {device.name: device for device in host.devices}
     parents = [device for device in host.devices if device.parent is None]
     children = [
-        known.get(name) or IpoibDevice(name, ports[parent], pkey, parent) for name, parent, pkey in memory.children
+        known.get(name) or IpoibDevice(name, ports[parent], pkey, parent) for name, parent, pkey in saved.children
     ]
-    if memory.connected is not None:
+    if saved.connected is not None:
         parents, children = (
-            [replace(device, mode=recalled_mode(device, memory.connected)) for device in devices]
+            [replace(device, mode=restored_mode(device, saved.connected)) for device in devices]
             for devices in (parents, children)
         )
-    states = {device.name: device for device in memory.devices}
+    states = {device.name: device for device in saved.devices}
     devices = [
         replace(device, up=state.up, mtu=state.mtu) if (state := states.get(device.name)) else device
         for device in (*parents, *children)
     ]
-    bonds = tuple(BondPlan(bond.name, bond.members, bond.options, bond.mtu, up=bond.up) for bond in memory.bonds)
+    bonds = tuple(BondPlan(bond.name, bond.members, bond.options, bond.mtu, up=bond.up) for bond in saved.bonds)
     return replace(host, devices=tuple(devices), bonds=bonds)
 
 
-def recalled_mode(device: IpoibDevice, connected: Collection[str]) -> str:
+def restored_mode(device: IpoibDevice, connected: Collection[str]) -> str:
     """The mode of a device that its file had set; what the driver can do stays."""
     if device.mode == DATAGRAM_ONLY:
         return device.mode

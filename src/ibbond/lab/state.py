@@ -28,7 +28,7 @@ from ibbond.backend.control_socket import (
     runtime_directory,
 )
 from ibbond.errors import Refused
-from ibbond.lab.saved_state import Memory
+from ibbond.lab.saved_state import SavedState
 
 NOT_OURS = ("story",)  # what a scenario file says to the simulator
 Made = TypeVar("Made")
@@ -36,7 +36,7 @@ LAB_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LabConfig:
     """What a lab is asked to be. `text` is its topology; `leased` labs end when the connection of their owner does."""
 
     name: str
@@ -54,7 +54,7 @@ class Note:
     """What a lab writes down once it runs. `spaces` are the inodes of its hosts' network namespaces."""
 
     pid: int
-    wish: Wish
+    config: LabConfig
     spaces: dict[str, int] = field(default_factory=dict)
 
 
@@ -74,7 +74,7 @@ class Files:
         self.lock = self.directory / f"{name}.lock"
         self.log = self.directory / f"{name}.log"
         self.note = self.directory / f"{name}.json"
-        self.memory = self.directory / f"{name}.memory"
+        self.saved = self.directory / f"{name}.memory"
         self.rdma = self.directory / f"{name}.rdma"  # a folder: what sysfs says of RDMA devices, host by host
         self.keeper = self.directory / f"{name}.keeper"  # a socket: see host.listener_keeper
         self.tools = self.directory / f"{name}.tools"  # a folder: what InfiniBand tools write
@@ -101,10 +101,10 @@ class Files:
         """Whether the lab runs (or is just starting or ending)."""
         return locked(self.lock) or self.process() is not None
 
-    def wait_for_dying_process(self, patience: float) -> None:
+    def wait_for_dying_process(self, timeout: float) -> None:
         """Give a lab that was just killed the moment that its process needs to go."""
         note = self.read_note()
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while note is not None and self.held and is_dying(note.pid) and time.monotonic() < until:
             time.sleep(0.01)
 
@@ -132,17 +132,17 @@ class Files:
     def write_note(self, note: Note) -> None:
         replace_text(self.note, json.dumps(asdict(note)).encode())
 
-    def write_memory(self, memory: Memory) -> None:
+    def write_state(self, saved: SavedState) -> None:
         import msgspec
 
-        replace_text(self.memory, msgspec.json.encode(memory))
+        replace_text(self.saved, msgspec.json.encode(saved))
 
-    def read_memory(self) -> Memory | None:
+    def read_state(self) -> SavedState | None:
         """What the lab remembered last; None where it never did."""
         import msgspec
 
         try:
-            return msgspec.json.decode(self.memory.read_bytes(), type=Memory)
+            return msgspec.json.decode(self.saved.read_bytes(), type=SavedState)
         except (OSError, msgspec.MsgspecError):
             return None
 
@@ -150,9 +150,9 @@ class Files:
         """The note of the running lab, or of one that was killed; None after a proper end."""
         try:
             raw = json.loads(self.note.read_text())
-            wish = raw["wish"]
-            wish["without"] = tuple(wish["without"])
-            return Note(raw["pid"], Wish(**wish), raw["spaces"])
+            config = raw["config"]
+            config["without"] = tuple(config["without"])
+            return Note(raw["pid"], LabConfig(**config), raw["spaces"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -165,7 +165,7 @@ class Files:
             return
         for folder in (self.tools, self.rdma):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.socket, self.keeper, self.note, self.memory, *(() if keep_log else (self.log,)), self.lock):
+        for path in (self.socket, self.keeper, self.note, self.saved, *(() if keep_log else (self.log,)), self.lock):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()

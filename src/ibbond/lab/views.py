@@ -13,7 +13,7 @@ from ibbond.abi.device_tree import DeviceTree
 from ibbond.backend.contract import Files
 from ibbond.backend.emulated import facts_of
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.stack.events import AttributeChanged, NetworkEffect
 from ibbond.sysfs.mount import Mounted, why_not
 
@@ -28,7 +28,10 @@ class Views:
         self._opening: threading.Thread | None = None
 
     def open(
-        self, spaces: Mapping[str, Space], backend: Callable[[str], Files], adapters: Mapping[str, Mapping[str, str]]
+        self,
+        spaces: Mapping[str, NetNamespace],
+        backend: Callable[[str], Files],
+        adapters: Mapping[str, Mapping[str, str]],
     ) -> None:
         """Begin to mount the view of every host; `adapters` as in `backend.emulated.facts_of`, by host."""
         backends = {name: backend(name) for name in spaces}
@@ -40,7 +43,10 @@ class Views:
         return self._opening is not None and self._opening.is_alive()
 
     def _open(
-        self, spaces: Mapping[str, Space], backends: Mapping[str, Files], adapters: Mapping[str, Mapping[str, str]]
+        self,
+        spaces: Mapping[str, NetNamespace],
+        backends: Mapping[str, Files],
+        adapters: Mapping[str, Mapping[str, str]],
     ) -> None:
         """All of them or none."""
         self.missing = why_not()
@@ -55,7 +61,7 @@ class Views:
             self.missing = f"it cannot be mounted: {error.strerror or error}"
             self._abort()
 
-    def heard(self, _at: int, effect: NetworkEffect) -> None:
+    def on_effect(self, _at: int, effect: NetworkEffect) -> None:
         """A listener of the loop."""
         if isinstance(effect, AttributeChanged):
             mounted = self._mounted.get(effect.host)

@@ -216,14 +216,14 @@ def matches(value: int, wanted: int, selector: int) -> bool:
         return value > wanted
     if selector == Selector.LESS:
         return value < wanted
-    return selector == Selector.LARGEST or value == wanted
+    return selector == Selector.MAX_BYTES or value == wanted
 
 
 def _choose(wanted: int, selector: int, mask: int, bit: McMemberMask, default: int, largest: int) -> int:
     """The MTU or rate of a group that is made: as asked, or the default."""
     if not mask & bit:
         return default
-    if selector == Selector.LARGEST:
+    if selector == Selector.MAX_BYTES:
         return largest
     value = {Selector.GREATER: wanted + 1, Selector.LESS: wanted - 1}.get(Selector(selector), wanted)
     if not 0 < value <= largest:

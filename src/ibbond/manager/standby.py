@@ -23,7 +23,7 @@ class StandbyWatch:
 
     def __init__(self, timing: Timing, rank: int) -> None:
         self._timing = timing
-        self._patience = timing.standby_misses * (rank + 1)
+        self._timeout = timing.standby_misses * (rank + 1)
         self._missed = 0
         self._hurried = False
         self._ask_at: int | None = None
@@ -48,7 +48,7 @@ class StandbyWatch:
         """The time to ask has come; a poll that was not answered by then counts as missed."""
         if self._ask_at is None or now < self._ask_at:
             return Verdict.WAIT
-        if self._missed >= self._patience:
+        if self._missed >= self._timeout:
             self._ask_at = None
             return Verdict.TAKE_OVER
         self._missed += 1

@@ -28,8 +28,8 @@ from ibbond.wire.mad import RESPONSE, ManagementClass, Method, Notice, Status, g
 from ibbond.wire.sa import SA_DATA_BYTES, SINGLE, RmppType, SaAttribute, SaMad
 from ibbond.wire.smp import SmControl, SmInfo, Smp, SmpAttribute, SmState
 
-MOST_PATIENCE = 256
-RIVALRY_NS = SECOND  # after which another manager that wrote here has found out that it must yield
+MAX_BACK_OFF = 256
+COMPETITION_NS = SECOND  # after which another manager that wrote here has found out that it must yield
 TRAP_GID_IN_SERVICE, TRAP_GID_OUT_OF_SERVICE = 64, 65
 TRAP_GROUP_CREATED, TRAP_GROUP_DELETED = 66, 67
 
@@ -66,9 +66,9 @@ class SubnetManager:
         self._out: list[SmEffect] = []
         self._sweep_at: int | None = None
         self._light_at: int | None = None
-        self._patience = 1  # how many SMP timeouts to wait before a sweep that found silence is done again
+        self._back_off = 1  # how many SMP timeouts to wait before a sweep that found silence is done again
         self._yielding = False
-        self._rival_until: int | None = None  # until then sweeps trust nothing: another manager has written here
+        self._competition_until: int | None = None  # until then sweeps trust nothing: another manager has written here
         self._activity = 0
         self._transaction = TRANSACTION_BASE | 1 << 40
         self._now = 0
@@ -97,7 +97,7 @@ class SubnetManager:
         self._forget_work()
         self.state = SmState.MASTER
         self.administrator.clear()
-        self.sweeper.begin_anew()
+        self.sweeper.resync()
         self._jobs.append(self._sweep)
         return self._work()
 
@@ -161,11 +161,11 @@ class SubnetManager:
         self._watch.hurry(now)
         return self._work()
 
-    def overruled(self, now: int) -> None:
+    def lost_mastership(self, now: int) -> None:
         """Another manager wrote its LID to our port: look at everything, and find out who has to yield."""
         if self.is_master:
             self._now = now
-            self._rival_until = now + RIVALRY_NS
+            self._competition_until = now + COMPETITION_NS
             self._schedule_sweep()
 
     def sweep_now(self, now: int) -> list[SmEffect]:
@@ -227,7 +227,7 @@ class SubnetManager:
         if smp.method == Method.SET and smp.modifier != SmControl.HANDOVER:
             status = Status.BAD_VALUE  # only managers that came from elsewhere disable each other
         elif smp.method == Method.SET and self.is_master:
-            self.overruled(self._now)
+            self.lost_mastership(self._now)
         elif smp.method == Method.SET:
             self._out = self.start(self._now)
         self._activity += 1
@@ -259,14 +259,14 @@ class SubnetManager:
 
     def _sweep_again(self) -> None:
         """Somebody was silent: try it again, and not at once."""
-        self._schedule_sweep(self._timing.sweep_hold_off_ns + self._patience * self._timing.smp_timeout_ns)
+        self._schedule_sweep(self._timing.sweep_hold_off_ns + self._back_off * self._timing.smp_timeout_ns)
 
     def _sweep(self) -> Task:
         sent, began = self._conversation.smps_sent, self._now
-        if self._rival_until is not None:
-            self.sweeper.overruled()
-            if began >= self._rival_until:
-                self._rival_until = None
+        if self._competition_until is not None:
+            self.sweeper.invalidate()
+            if began >= self._competition_until:
+                self._competition_until = None
         change = yield from self.sweeper.sweep()
         self.sweeps += 1
         if change.better_master:
@@ -285,13 +285,13 @@ class SubnetManager:
         self._out.append(
             SubnetLog(f"sweep: {nodes} nodes, {len(self.directory.ends)} end ports, {smps} SMPs, {took:.3f} ms", "sm")
         )
-        self._patience = min(self._patience * 2, MOST_PATIENCE) if change.again else 1
+        self._back_off = min(self._back_off * 2, MAX_BACK_OFF) if change.again else 1
         if change.again:
             self._sweep_again()
-        if change.rival:  # until it has found this one, and yields
-            self._rival_until = self._now + RIVALRY_NS
-        if self._rival_until is not None:  # the other one may still be writing
-            self._schedule_sweep(max(self._timing.sweep_hold_off_ns, self._rival_until - self._now))
+        if change.competing_master:  # until it has found this one, and yields
+            self._competition_until = self._now + COMPETITION_NS
+        if self._competition_until is not None:  # the other one may still be writing
+            self._schedule_sweep(max(self._timing.sweep_hold_off_ns, self._competition_until - self._now))
         if self._timing.light_sweep_ns:
             self._light_at = self._now + self._timing.light_sweep_ns
 

@@ -51,7 +51,7 @@ class Change:
     gone: list[EndPort] = field(default_factory=list)
     moved: set[int] = field(default_factory=set)  # GUIDs of adapter ports that have another LID than ever before
     groups_ended: list[Group] = field(default_factory=list)
-    rival: bool = False  # another master is there, which has to yield to this one
+    competing_master: bool = False  # another master is there, which has to yield to this one
     again: bool = False
     better_master: int = 0  # the GUID of a manager to which this one must yield; nothing was written then
 
@@ -82,37 +82,37 @@ class Sweeper:
         """Something could not be written since the last sweep began: only another one makes it true."""
         return self._failed
 
-    def begin_anew(self) -> None:
+    def resync(self) -> None:
         """Trust nothing that was written before, but keep LIDs; every port is asked to register."""
         self._linear.clear()
         self._masks.clear()
         self._trees.clear()
         self._register_all = True
-        self.look_afresh()
+        self.rescan()
 
-    def look_afresh(self) -> None:
+    def rescan(self) -> None:
         """The next sweep reads everything again."""
         self._trusted = SubnetMap()
 
-    def overruled(self) -> None:
+    def invalidate(self) -> None:
         """Somebody else has written switches: the next sweep reads everything again and writes all tables."""
-        self.look_afresh()
+        self.rescan()
         for node in self._switches:
-            self._distrust(node)
+            self._invalidate(node)
 
     def sweep(self) -> Generator[Sequence[SmpRequest], SmpResponses, Change]:
         found = yield from discover(self._trusted)
         self._trusted = SubnetMap()
         ends = found.end_ports()
-        rivals = yield from self._rivals(ends)
-        better = next((port for port, is_better in rivals if is_better), None)
+        competitors = yield from self._competing_masters(ends)
+        better = next((port for port, is_better in competitors if is_better), None)
         if better is not None:
             yield from self._hand_over(better)
             return Change(better_master=better.guid)
         self._number(ends)
         yield from self._configure(found, ends)
         change = self._publish(found, ends)
-        change.rival = bool(rivals)
+        change.competing_master = bool(competitors)
         self._switches = found.switches()
         graph = _graph(found)
         if graph.keys() != self._graph.keys():
@@ -130,20 +130,22 @@ class Sweeper:
         self._trusted = SubnetMap() if change.again else found
         return change
 
-    def _rivals(self, ends: Ends) -> Generator[Sequence[SmpRequest], SmpResponses, list[tuple[SeenPort, bool]]]:
+    def _competing_masters(
+        self, ends: Ends
+    ) -> Generator[Sequence[SmpRequest], SmpResponses, list[tuple[SeenPort, bool]]]:
         """Other masters, and whether each is better: the higher priority stays, then the lower GUID (14.4.1).
 
         Two subnets that were joined have two.
         """
         others = [port for _, port in ends if port.info.capability_mask & IS_SM and port.guid != self._guid]
         answers = yield [SmpRequest(port.path, SmpAttribute.SM_INFO) for port in others]
-        rivals: list[tuple[SeenPort, bool]] = []
+        competitors: list[tuple[SeenPort, bool]] = []
         for port, answer in zip(others, answers, strict=True):
             data = asked(answer)
             other = SmInfo.parse(data) if data is not None else None
             if other is not None and other.state == SmState.MASTER:
-                rivals.append((port, (other.priority, -other.guid) > (self._config.priority, -self._guid)))
-        return rivals
+                competitors.append((port, (other.priority, -other.guid) > (self._config.priority, -self._guid)))
+        return competitors
 
     def _hand_over(self, better: SeenPort) -> Task:
         """Tell the other master that this one yields: what it has written since is for the other to write anew."""
@@ -183,7 +185,7 @@ class Sweeper:
         for node in found.switches():
             been_off = 0 in node.ports and node.ports[0].info.lid == 0
             if been_off or node.guid not in self._directory.map.nodes:
-                self._distrust(node)
+                self._invalidate(node)
         ports: list[tuple[SeenPort, SmpRequest]] = []
         others: list[SmpRequest] = []
         for node, port in ends:
@@ -204,7 +206,7 @@ class Sweeper:
                 self._to_register.pop(port.guid, None)
         self._failed = any(asked(answer) is None for answer in answers)
 
-    def _distrust(self, node: SeenNode) -> None:
+    def _invalidate(self, node: SeenNode) -> None:
         """The switch has been off, or somebody else has written it: its tables are unknown as far as they are used."""
         self._masks.pop(node.guid, None)
         used = node.switch.linear_top // LIDS_PER_BLOCK if node.switch is not None else 0
@@ -427,7 +429,7 @@ class Sweeper:
         self._failed = self._failed or bool(silent)
         for node in self._switches:
             if node.path in silent:
-                self._distrust(node)
+                self._invalidate(node)
 
 
 @lru_cache(maxsize=256)  # most ports have the same table

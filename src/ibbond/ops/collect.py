@@ -67,8 +67,8 @@ DEVICE_FILES = [
 DEVICE_DIRECTORIES = ("bonding", "bonding_slave", "statistics")
 ADAPTER_FILES = ("board_id", "fw_ver", "hca_type", "node_desc", "node_guid", "node_type", "sys_image_guid")
 PORT_FILES = ("state", "phys_state", "lid", "sm_lid", "sm_sl", "rate", "link_layer", "gids/0")
-LARGEST = 1 << 20
-PATIENCE_SECONDS = 5.0
+MAX_BYTES = 1 << 20
+TIMEOUT_SECONDS = 5.0
 COMMANDS = {
     read_network.SAVED_RULES: (("ip", "-4", "rule", "show"), ("ip", "-6", "rule", "show")),
     read_network.SAVED_NEIGHBORS: (("ip", "neigh", "show"),),
@@ -205,7 +205,7 @@ def _take(files: HostFiles, bundle: Bundle, path: str) -> None:
     """One file, as far as it can be read; large ones are cut, of configuration only what check reads is kept."""
     try:
         with open(files.name(path), "rb") as file:
-            content = file.read(LARGEST)
+            content = file.read(MAX_BYTES)
     except OSError:
         return
     if not path.startswith(("sys/", "proc/")) and path != "etc/os-release":
@@ -219,7 +219,7 @@ def _output(command: tuple[str, ...]) -> str:
 
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
         )
         return done.stdout if done.returncode == 0 else ""
     return ""

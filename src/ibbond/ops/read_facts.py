@@ -28,7 +28,7 @@ from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, Member
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 NEIGHBORS = "ibbond/neighbors"  # in a saved copy: one file per adapter and port, as smpquery printed it
-PATIENCE_SECONDS = 0.5
+TIMEOUT_SECONDS = 0.5
 PCI_FUNCTION = re.compile(r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})\.[0-9a-f]$")
 TYPES = {"ether": ETHERNET, "infiniband": INFINIBAND}
 FLAG_BITS = {"UP": 0x1, "LOOPBACK": 0x8, "POINTOPOINT": 0x10, "NOARP": 0x80}
@@ -109,12 +109,12 @@ def _devices(host: KernelBackend, snapshots: list[BondSnapshot]) -> dict[str, De
         device = _with_link(device_facts(text, own, name, port=ports.get(name)), links.get(name))
         above = files.where(f"{CLASS_NET}/{name}/master")
         below = (each for each in files.entries(f"{CLASS_NET}/{name}") if each.startswith("lower_"))
-        news = host.link(name) if name in host.bonds() else None
+        link = host.link(name) if name in host.bonds() else None
         found[name] = replace(
             device,
             master=masters.get(name) or (above.rpartition("/")[2] if above else device.master),
             lower=tuple(each.removeprefix("lower_") for each in below),
-            max_mtu=news.max_mtu if news else None,
+            max_mtu=link.max_mtu if link else None,
         )
     return found
 
@@ -318,7 +318,7 @@ def ask_neighbors(ports: list[tuple[str, int]]) -> dict[tuple[str, int], str | N
     found: dict[tuple[str, int], str | None] = {}
     for port, process in started.items():
         try:
-            found[port] = process.communicate(timeout=PATIENCE_SECONDS)[0]
+            found[port] = process.communicate(timeout=TIMEOUT_SECONDS)[0]
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -21,9 +21,9 @@ MARKS = ("sys/class/net", "proc/net/bonding", "ibbond/bundle")  # one of them ma
 WANTED = frozenset(
     {"sys", "proc", "etc", "run", "usr", "lib", "ibbond", "sos_commands", "uname", "ip_addr", "ip_route"}
 )
-LARGEST_FILE = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 MAX_BYTES = 256 << 20  # of all files that are unpacked
-MOST_FILES = 200_000
+MAX_FILES = 200_000
 # What tarfile lets out of damaged or hostile archives: ValueError for a NUL in a name, RecursionError for headers that
 # announce headers.
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError, RecursionError)
@@ -42,13 +42,13 @@ def opened(path: Path) -> Iterator[Path]:
             place = root / "proc/net/bonding" / bond
             place.parent.mkdir(parents=True)
             with path.open("rb") as file:
-                place.write_bytes(file.read(LARGEST_FILE))
+                place.write_bytes(file.read(MAX_FILE_BYTES))
             yield root
             return
         try:
             with tarfile.open(path) as tar:
                 _unpack(tar, root)
-                while tar.fileobj is not None and tar.fileobj.read(LARGEST_FILE):
+                while tar.fileobj is not None and tar.fileobj.read(MAX_FILE_BYTES):
                     pass  # the checksum of what was unpacked stands at the end
         except UNREADABLE as error:
             raise Refused(
@@ -97,10 +97,10 @@ def _unpack(tar: tarfile.TarFile, root: Path) -> None:
         count += 1
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         wanted = any(part in WANTED for part in parts[: DEPTH + 1])
-        if not wanted or member.size > LARGEST_FILE or not (member.isreg() or member.issym() or member.isdir()):
+        if not wanted or member.size > MAX_FILE_BYTES or not (member.isreg() or member.issym() or member.isdir()):
             continue
-        if count > MOST_FILES:
-            raise tarfile.TarError(f"it has more than {MOST_FILES} files")
+        if count > MAX_FILES:
+            raise tarfile.TarError(f"it has more than {MAX_FILES} files")
         size += member.size
         if size > MAX_BYTES:
             raise tarfile.TarError(f"its files have more than {MAX_BYTES >> 20} MiB")

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 
 from ibbond.errors import Refused
 from ibbond.rdma.messages import (
-    LARGEST,
-    MOST_MEMORY,
+    MAX_BYTES,
+    MAX_MEMORY,
     SOCKET_NAME,
     NotDone,
     Register,
@@ -61,9 +61,9 @@ class Context:
 
     def register(self, size: int) -> tuple[memoryview, int]:
         """New memory of so many bytes that connections of this context and their peers may use, and its key."""
-        if not 0 < size <= MOST_MEMORY:
+        if not 0 < size <= MAX_MEMORY:
             code = errno.ENOMEM if size > 0 else errno.EINVAL
-            raise _no_memory(size, f"a region has 1 to {MOST_MEMORY} bytes", "Ask for another size", code)
+            raise _no_memory(size, f"a region has 1 to {MAX_MEMORY} bytes", "Ask for another size", code)
         descriptor = os.memfd_create("ibbond-rdma", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
@@ -144,7 +144,7 @@ class Context:
     def _receive(self) -> list[Answer]:
         """Hear one packet: answers come back, all else is kept for `poll`."""
         try:
-            raw = self._sock.recv(LARGEST)
+            raw = self._sock.recv(MAX_BYTES)
         except ConnectionError:
             raise self._lost() from None
         if not raw:
@@ -155,7 +155,7 @@ class Context:
         """The connection is lost: the last refusal says why, where there was one, and else whether the lab runs on."""
         with contextlib.suppress(OSError):
             self._sock.setblocking(False)
-            while raw := self._sock.recv(LARGEST):
+            while raw := self._sock.recv(MAX_BYTES):
                 self._sorted(raw)
         return next((heard for heard in reversed(self._heard) if isinstance(heard, Refused)), None) or _gone()
 
@@ -179,18 +179,18 @@ def _socket() -> socket.socket:
 def _packets(requests: Sequence[bytes]) -> Iterator[bytes]:
     """Requests together in packets; `Refused` at once when one of them fits none."""
     largest = max(map(len, requests), default=0)
-    if largest + len(b"[]") > LARGEST:
-        raise too_large(f"its request has {largest} bytes, at most {LARGEST} fit")
+    if largest + len(b"[]") > MAX_BYTES:
+        raise too_large(f"its request has {largest} bytes, at most {MAX_BYTES} fit")
     return _filled(requests)
 
 
 def _filled(requests: Sequence[bytes]) -> Iterator[bytes]:
     packet: list[bytes] = []
-    room = LARGEST - 1
+    room = MAX_BYTES - 1
     for request in requests:
         if len(packet) == AT_ONCE or len(request) + 1 > room:
             yield b"[" + b",".join(packet) + b"]"
-            packet, room = [], LARGEST - 1
+            packet, room = [], MAX_BYTES - 1
         packet.append(request)
         room -= len(request) + 1
     if packet:

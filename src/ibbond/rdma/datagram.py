@@ -40,7 +40,7 @@ from ibbond.verbs.reliable_verbs import Operation, Receive, Status, Work
 from ibbond.wire.cm import RejectReason
 
 DEFAULT_PORT = 18634  # RDS over RDMA CM
-LARGEST = 4096  # bytes of one datagram
+MAX_BYTES = 4096  # bytes of one datagram
 WINDOW = 32  # datagrams to one destination without an acknowledgment
 QUEUED = 1024  # datagrams to one destination that wait
 PEERS = 8  # destinations, and as many senders
@@ -55,7 +55,7 @@ REFUSAL = struct.Struct("!II")  # in a REJ: what it is from, how many senders th
 FULL = int.from_bytes(b"full")
 PROBE = b"?"  # shorter than any datagram; of its number in completions there is no datagram
 PROBING = (1 << 64) - 1
-SLOT = NUMBER.size + LARGEST
+SLOT = NUMBER.size + MAX_BYTES
 OUT = 0  # what is under way; then room for acknowledgments, then room for what arrives
 ACKS = OUT + PEERS * WINDOW * SLOT
 IN = ACKS + PEERS * (WINDOW + 1) * NUMBER.size
@@ -82,7 +82,7 @@ class Anew:
 
 @dataclass(slots=True)
 class _Way:
-    """To one destination. `under_way` and `waiting` hold datagrams without an acknowledgment, in order."""
+    """To one destination. `in_flight` and `waiting` hold datagrams without an acknowledgment, in order."""
 
     place: int
     destination: bytes
@@ -91,7 +91,7 @@ class _Way:
     peer: int | None = None  # the receiver's name
     refusal: str = ""  # why it does not take us
     first: int = 0  # number of the oldest one under way
-    under_way: deque[bytes] = field(default_factory=deque)
+    in_flight: deque[bytes] = field(default_factory=deque)
     waiting: deque[bytes] = field(default_factory=deque)
     again_at: int | None = None
     broken_at: int | None = None
@@ -137,8 +137,8 @@ class Endpoint:
 
     def send(self, now: int, destination: bytes, payload: bytes) -> list[RdmaRequest]:
         """Take one datagram for an IP address. `Refused` with EAGAIN while too many wait, EMSGSIZE when too long."""
-        if len(payload) > LARGEST:
-            why = f"it has {len(payload)} bytes, at most {LARGEST} fit"
+        if len(payload) > MAX_BYTES:
+            why = f"it has {len(payload)} bytes, at most {MAX_BYTES} fit"
             raise Refused("cannot send a datagram", why=why, fix="Split it", code=errno.EMSGSIZE)
         way = self._ways.get(destination)
         requests: list[RdmaRequest] = []
@@ -154,7 +154,7 @@ class Endpoint:
 
     @property
     def unacknowledged(self) -> int:
-        return sum(len(way.under_way) + len(way.waiting) for way in self._ways.values())
+        return sum(len(way.in_flight) + len(way.waiting) for way in self._ways.values())
 
     @property
     def refusals(self) -> dict[bytes, str]:
@@ -176,15 +176,15 @@ class Endpoint:
         waits = (at for way in self._ways.values() for at in (way.again_at, way.probe_at) if at is not None)
         return min(waits, default=None)
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        if isinstance(news, RdmaCmEvent) and news.kind is RdmaKind.CONNECT_REQUEST:
-            return self._requested(now, news)
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(event, RdmaCmEvent) and event.kind is RdmaKind.CONNECT_REQUEST:
+            return self._requested(now, event)
         for way in self._ways.values():
-            if way.id == news.id:
-                return self._of_way(now, way, news)
+            if way.id == event.id:
+                return self._of_way(now, way, event)
         for source in self._sources.values():
-            if source.id == news.id:
-                return self._of_source(now, source, news)
+            if source.id == event.id:
+                return self._of_source(now, source, event)
         return []
 
     # --- sending
@@ -194,9 +194,9 @@ class Endpoint:
         self._next_id += 1
         return [ResolveAddress(way.id, way.destination, self.port, timeout_ms=1000)]
 
-    def _of_way(self, now: int, way: _Way, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        if isinstance(news, WorkCompleted):
-            done = news.completion
+    def _of_way(self, now: int, way: _Way, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(event, WorkCompleted):
+            done = event.completion
             if done.status is not Status.SUCCESS:
                 return self._broken(now, way)
             if done.operation is Operation.RECEIVE:
@@ -204,7 +204,7 @@ class Endpoint:
             if done.number == PROBING:
                 self._await(now, way)
             return []
-        match news.kind:
+        match event.kind:
             case RdmaKind.ADDR_RESOLVED:
                 return [ResolveRoute(way.id, timeout_ms=1000)]
             case RdmaKind.ROUTE_RESOLVED:
@@ -218,13 +218,13 @@ class Endpoint:
                 )
                 return [MakeQueuePair(way.id), *(self._ack_room(way, slot) for slot in range(WINDOW + 1)), connect]
             case RdmaKind.ESTABLISHED:
-                welcome = _marked(WELCOME, news.private)
+                welcome = _marked(WELCOME, event.private)
                 if welcome is not None:
                     return self._flowing(now, way, *welcome)
                 way.refusal = "it speaks another protocol"
                 return self._broken(now, way)
             case RdmaKind.REJECTED:
-                way.refusal = _why(news)
+                way.refusal = _why(event)
                 return self._broken(now, way)
             case _:
                 way.refusal = ""
@@ -242,32 +242,32 @@ class Endpoint:
 
     def _flowing(self, now: int, way: _Way, wanted: int, peer: int) -> list[RdmaRequest]:
         """The receiver wants this number next: what is older has arrived, the rest goes again."""
-        anew = way.peer not in (None, peer) or not way.first <= wanted <= way.first + len(way.under_way)
+        anew = way.peer not in (None, peer) or not way.first <= wanted <= way.first + len(way.in_flight)
         if anew:
-            self.began_anew.append(Anew(now, way.destination, len(way.under_way)))
+            self.began_anew.append(Anew(now, way.destination, len(way.in_flight)))
             way.first = wanted
         self._forget(way, wanted)
         way.ready, way.peer, way.refusal = True, peer, ""
         if way.broken_at is not None:
             self.reconnects.append((way.broken_at, now))
             way.broken_at = None
-        self.replayed += len(way.under_way)
-        again = [self._post(way, way.first + at, payload) for at, payload in enumerate(way.under_way)]
+        self.replayed += len(way.in_flight)
+        again = [self._post(way, way.first + at, payload) for at, payload in enumerate(way.in_flight)]
         self._await(now, way)
         return [*again, *self._pump(now, way)]
 
     def _pump(self, now: int, way: _Way) -> list[RdmaRequest]:
         requests: list[RdmaRequest] = []
-        while way.ready and way.waiting and len(way.under_way) < WINDOW:
-            if not way.under_way:
+        while way.ready and way.waiting and len(way.in_flight) < WINDOW:
+            if not way.in_flight:
                 way.probe_at = now + PROBE_AFTER
-            way.under_way.append(way.waiting.popleft())
-            requests.append(self._post(way, way.first + len(way.under_way) - 1, way.under_way[-1]))
+            way.in_flight.append(way.waiting.popleft())
+            requests.append(self._post(way, way.first + len(way.in_flight) - 1, way.in_flight[-1]))
         return requests
 
     def _await(self, now: int, way: _Way) -> None:
         """The next probe goes when nothing is heard for a while, if anything is to be heard."""
-        way.probe_at = now + PROBE_AFTER if way.under_way else None
+        way.probe_at = now + PROBE_AFTER if way.in_flight else None
 
     def _post(self, way: _Way, number: int, payload: bytes) -> RdmaRequest:
         raw = NUMBER.pack(number) + payload
@@ -287,30 +287,30 @@ class Endpoint:
         return [self._ack_room(way, slot), *self._pump(now, way)]
 
     def _forget(self, way: _Way, wanted: int) -> None:
-        while way.under_way and way.first < wanted:
-            way.under_way.popleft()
+        while way.in_flight and way.first < wanted:
+            way.in_flight.popleft()
             way.first += 1
             self.acknowledged += 1
 
     # --- receiving
 
-    def _requested(self, now: int, news: RdmaCmEvent) -> list[RdmaRequest]:
+    def _requested(self, now: int, event: RdmaCmEvent) -> list[RdmaRequest]:
         """A sender connects, perhaps again: then its older connection is over, and nothing of that counts any more."""
-        hello = _marked(HELLO, news.private)
+        hello = _marked(HELLO, event.private)
         if hello is None:
-            return [Reject(news.id), Destroy(news.id)]
+            return [Reject(event.id), Destroy(event.id)]
         (name,) = hello
         source = self._sources.get(name)
         if source is None:
             place = self._free_place()
             if place is None:
-                return [Reject(news.id, REFUSAL.pack(FULL, PEERS)), Destroy(news.id)]
+                return [Reject(event.id, REFUSAL.pack(FULL, PEERS)), Destroy(event.id)]
             source = self._sources[name] = _Source(place)
         gone: list[RdmaRequest] = [] if source.id < 0 else [Disconnect(source.id), Destroy(source.id)]
-        source.id, source.address = news.id, news.detail
+        source.id, source.address = event.id, event.detail
         room = (self._room(source, slot) for slot in range(WINDOW + 1))
         welcome = WELCOME.pack(MARK, source.expected, self.name)
-        return [*gone, MakeQueuePair(news.id), *room, Accept(news.id, welcome)]
+        return [*gone, MakeQueuePair(event.id), *room, Accept(event.id, welcome)]
 
     def _free_place(self) -> int | None:
         """For one sender more: a new one, or that of the sender who has been away for longest; None without any."""
@@ -319,10 +319,10 @@ class Endpoint:
         away = {name: source.left_at for name, source in self._sources.items() if source.id < 0}
         return self._sources.pop(min(away, key=away.__getitem__)).place if away else None
 
-    def _of_source(self, now: int, source: _Source, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        if isinstance(news, RdmaCmEvent):
-            return [] if news.kind is RdmaKind.ESTABLISHED else self._leave(now, source)
-        done = news.completion
+    def _of_source(self, now: int, source: _Source, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if isinstance(event, RdmaCmEvent):
+            return [] if event.kind is RdmaKind.ESTABLISHED else self._leave(now, source)
+        done = event.completion
         if done.status is not Status.SUCCESS:
             return self._leave(now, source)
         return self._took(now, source, done.number, done.length) if done.operation is Operation.RECEIVE else []
@@ -366,12 +366,12 @@ def _marked(layout: struct.Struct, private: bytes) -> tuple[int, ...] | None:
     return tuple(numbers) if mark == MARK else None
 
 
-def _why(news: RdmaCmEvent) -> str:
+def _why(event: RdmaCmEvent) -> str:
     """In words, why a connection was rejected."""
-    if news.status == RejectReason.CONSUMER and len(news.private) >= REFUSAL.size:
-        kind, senders = REFUSAL.unpack_from(news.private)
+    if event.status == RejectReason.CONSUMER and len(event.private) >= REFUSAL.size:
+        kind, senders = REFUSAL.unpack_from(event.private)
         if kind == FULL:
             return f"it has {senders} senders already, more it does not take"
-    if news.status == RejectReason.INVALID_SERVICE_ID:
+    if event.status == RejectReason.INVALID_SERVICE_ID:
         return "nobody takes datagrams there"
-    return f"the connection was rejected, reason {news.status}"
+    return f"the connection was rejected, reason {event.status}"

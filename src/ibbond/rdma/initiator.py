@@ -126,13 +126,13 @@ class Initiator:
         """Breaks after which nothing was written or read any more."""
         return sum(each.first_io_at is None for each in self.recoveries)
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        if news.id != self._id or self.over:
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+        if event.id != self._id or self.over:
             return []
-        if isinstance(news, WorkCompleted):
-            return self._work_over(now, news.completion)
+        if isinstance(event, WorkCompleted):
+            return self._work_over(now, event.completion)
         recovery = self._recovery
-        match news.kind:
+        match event.kind:
             case RdmaKind.ADDR_RESOLVED:
                 if recovery is not None:
                     recovery.resolved_at = now
@@ -150,7 +150,7 @@ class Initiator:
                         cm_retries=CM_RETRIES,
                     ),
                 ]
-            case RdmaKind.ESTABLISHED if named(news.private) != self.name:
+            case RdmaKind.ESTABLISHED if named(event.private) != self.name:
                 return self._end("the target speaks another protocol")
             case RdmaKind.ESTABLISHED:
                 if recovery is not None:
@@ -159,10 +159,10 @@ class Initiator:
                 return [self._message(LOGIN, 0, key=self.key)]
             case RdmaKind.ADDR_CHANGE:
                 return self._broken(now, "ADDR_CHANGE") if self.heed_address_change else self._ignore(now)
-            case RdmaKind.REJECTED if news.private.startswith(BUSY):
+            case RdmaKind.REJECTED if event.private.startswith(BUSY):
                 return self._busy(now)
             case _:
-                return self._broken(now, news.kind.name)
+                return self._broken(now, event.kind.name)
 
     def tick(self, now: int) -> list[RdmaRequest]:
         requests: list[RdmaRequest] = []

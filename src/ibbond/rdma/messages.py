@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SOCKET_NAME = "\0ibbond-rdma"  # abstract: each network namespace has its own
-LARGEST = 1 << 17  # bytes of a packet
-MOST_INLINE = 60_000  # bytes of an inline message; in hexadecimal they fit a packet
+MAX_BYTES = 1 << 17  # bytes of a packet
+MAX_INLINE = 60_000  # bytes of an inline message; in hexadecimal they fit a packet
 MAX_MESSAGE = 1 << 23  # bytes, as soft RoCE has it (`RXE_PORT_MAX_MSG_SZ`): the lab copies it in one go
-MOST_MEMORY = 1 << 32  # bytes of one region
+MAX_MEMORY = 1 << 32  # bytes of one region
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ def _check_work(work: Work) -> None:
         raise _unfit(work, "offload is of IPoIB's own messages", "Leave it empty")
     if work.inline and work.operation is Operation.READ:
         raise _unfit(work, "what is read cannot be inline", "Name memory by key, offset and length")
-    if len(work.inline) > MOST_INLINE:
-        raise too_large(f"inline has {len(work.inline)} bytes, at most {MOST_INLINE} fit")
+    if len(work.inline) > MAX_INLINE:
+        raise too_large(f"inline has {len(work.inline)} bytes, at most {MAX_INLINE} fit")
 
 
 def too_large(why: str) -> Refused:

@@ -26,7 +26,7 @@ from ibbond.rdma.initiator import Initiator
 from ibbond.rdma.session import MEMORY_BYTES
 from ibbond.rdma.target import Target
 
-LAST_PATIENCE = 10 * SECOND
+FINAL_TIMEOUT = 10 * SECOND
 PROGRESS_EVERY = 100 * MS
 
 
@@ -50,9 +50,9 @@ def spacing(text: str) -> int:
 
 
 def main() -> None:
-    wish = arguments()
+    options = arguments()
     try:
-        play(wish)
+        play(options)
     except Refused as refusal:
         words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}
         print(json.dumps({"refused": words}), flush=True)
@@ -71,61 +71,61 @@ def refusal_in(line: bytes) -> Refused | None:
         return None
 
 
-def play(wish: argparse.Namespace) -> None:
+def play(options: argparse.Namespace) -> None:
     context = Context()
     memory, key = context.register(MEMORY_BYTES)
-    if wish.end == "target":
+    if options.end == "target":
         run(context, Target(memory, key))
         return
     initiator = Initiator(
         memory,
         key,
-        wish.address.packed,
+        options.address.packed,
         secrets.randbits(64),
-        spacing_ns=wish.spacing_us * US,
-        heed_address_change=not wish.ignore_addr_change,
+        spacing_ns=options.spacing_us * US,
+        heed_address_change=not options.ignore_addr_change,
     )
-    run(context, initiator, tell_progress if wish.progress else None)
+    run(context, initiator, print_progress if options.progress else None)
     if initiator.over:
         raise Refused("the session cannot come back", why=initiator.over, fix="Begin another one")
     print(json.dumps({"final": True, **facts(initiator)}), flush=True)
 
 
-def run(context: Context, end: Initiator | Target, tell: Callable[[Initiator], None] | None = None) -> None:
+def run(context: Context, end: Initiator | Target, on_progress: Callable[[Initiator], None] | None = None) -> None:
     """Let one end live until standard input ends, and an initiator until it has read its target back or cannot."""
     context.ask(*end.start(time.monotonic_ns()))
     context.settle()
     print("ready", flush=True)
-    input_open, give_up_at, tell_at = True, 0, 0
+    input_open, give_up_at, report_at = True, 0, 0
     while True:
         now = time.monotonic_ns()
         context.ask(*end.tick(now))
-        while (news := context.poll(0)) is not None:
-            context.ask(*end.hear(time.monotonic_ns(), news))
-        if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at or nobody_reads()):
+        while (event := context.poll(0)) is not None:
+            context.ask(*end.on_event(time.monotonic_ns(), event))
+        if not input_open and (isinstance(end, Target) or end.verified or now > give_up_at or output_closed()):
             return
         if isinstance(end, Initiator) and end.over:
             return
-        if tell is not None and isinstance(end, Initiator) and now >= tell_at:
-            tell(end)
-            tell_at = now + PROGRESS_EVERY
+        if on_progress is not None and isinstance(end, Initiator) and now >= report_at:
+            on_progress(end)
+            report_at = now + PROGRESS_EVERY
         at = end.deadline()
         wait = 0.1 if at is None else max(0.0, min(0.1, (at - time.monotonic_ns()) / SECOND))
         readable, _, _ = select.select([context.fileno(), *([0] if input_open else [])], [], [], wait)
         if 0 in readable and not os.read(0, 100):
-            input_open, give_up_at = False, now + LAST_PATIENCE
+            input_open, give_up_at = False, now + FINAL_TIMEOUT
             if isinstance(end, Initiator):
                 end.finish()
 
 
-def nobody_reads() -> bool:
+def output_closed() -> bool:
     """Standard output is a pipe whose other end is closed."""
     looking = select.poll()
     looking.register(1, 0)  # errors are told unasked
     return any(events & select.POLLERR for _, events in looking.poll(0))
 
 
-def tell_progress(initiator: Initiator) -> None:
+def print_progress(initiator: Initiator) -> None:
     print(json.dumps({"sent": initiator.issued, "received": initiator.completed, "lost": 0}), flush=True)
 
 

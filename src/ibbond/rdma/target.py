@@ -73,17 +73,17 @@ class Target:
     def deadline(self) -> int | None:
         return None
 
-    def hear(self, now: int, news: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
+    def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
         login = self._login
-        if isinstance(news, RdmaCmEvent) and news.kind is RdmaKind.CONNECT_REQUEST:
-            return self._requested(news)
-        if login is None or news.id != login.id:
+        if isinstance(event, RdmaCmEvent) and event.kind is RdmaKind.CONNECT_REQUEST:
+            return self._requested(event)
+        if login is None or event.id != login.id:
             return []
-        if isinstance(news, RdmaCmEvent):
-            if news.kind is RdmaKind.ESTABLISHED:
+        if isinstance(event, RdmaCmEvent):
+            if event.kind is RdmaKind.ESTABLISHED:
                 return []
             return self._drop(login)
-        done = news.completion
+        done = event.completion
         if done.status is not Status.SUCCESS:
             return self._drop(login)
         if done.operation is Operation.RECEIVE:
@@ -92,23 +92,23 @@ class Target:
             return self._fetched(login, done.number)
         return []
 
-    def _requested(self, news: RdmaCmEvent) -> list[RdmaRequest]:
+    def _requested(self, event: RdmaCmEvent) -> list[RdmaRequest]:
         """The session has one connection, its newest; another session begins only when that has none.
 
         Whether the connection of a session that stands in the way is dead, a NOP-In (RFC 7143, 11.19) finds out.
         """
-        login, name = self._login, named(news.private)
+        login, name = self._login, named(event.private)
         if name is None:
-            return [Reject(news.id), Destroy(news.id)]
+            return [Reject(event.id), Destroy(event.id)]
         if login is not None and name != self.name:
-            return [Reject(news.id, BUSY), Destroy(news.id), self._answer(login, NOP, 0)]
+            return [Reject(event.id, BUSY), Destroy(event.id), self._answer(login, NOP, 0)]
         if name != self.name:
             self.name, self.expected = name, 0
             self.memory[COUNTS:MEMORY_BYTES] = bytes(MEMORY_BYTES - COUNTS)
         gone: list[RdmaRequest] = [] if login is None else [Disconnect(login.id), Destroy(login.id)]
-        self._login = _Login(news.id)
-        receives = (self._receive(news.id, slot) for slot in range(2 * DEPTH))
-        return [*gone, MakeQueuePair(news.id), *receives, Accept(news.id, HELLO.pack(MARK, name))]
+        self._login = _Login(event.id)
+        receives = (self._receive(event.id, slot) for slot in range(2 * DEPTH))
+        return [*gone, MakeQueuePair(event.id), *receives, Accept(event.id, HELLO.pack(MARK, name))]
 
     def _drop(self, login: _Login) -> list[RdmaRequest]:
         self._login = None

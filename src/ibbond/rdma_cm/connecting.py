@@ -49,39 +49,39 @@ class Connecting:
         self._manager = manager
         manager.listen(self._handle, RDMA_CM_PREFIX, RDMA_CM_MASK)
 
-    def data_arrived(self, now: int, one: RdmaId) -> None:
+    def data_arrived(self, now: int, cm_id: RdmaId) -> None:
         """A message has come to the id's queue pair: as good as an RTU."""
-        for effect in self._manager.data_arrived(now, one.local_id) if one.local_id is not None else ():
+        for effect in self._manager.data_arrived(now, cm_id.local_id) if cm_id.local_id is not None else ():
             if isinstance(effect, Notify):
                 effect.user(now, effect.event)
 
-    def device_removed(self, one: RdmaId) -> None:
-        if one.local_id is not None:
-            self._manager.forget(one.local_id)
+    def device_removed(self, cm_id: RdmaId) -> None:
+        if cm_id.local_id is not None:
+            self._manager.forget(cm_id.local_id)
 
-    def connect(self, now: int, one: RdmaId, wish: Connect) -> None:
-        record, qpn = one.record, _queue_pair(one, wish.qpn)
+    def connect(self, now: int, cm_id: RdmaId, request: Connect) -> None:
+        record, qpn = cm_id.record, _queue_pair(cm_id, request.qpn)
         if record is None:
-            raise refused(one, "it has no route", errno.EINVAL)
-        wish = _checked(one, wish)
-        port = self._subnet.port(one.port)
-        one.source_port = self._ids.free_port()
-        header = RdmaIpHeader(one.source, one.destination, one.source_port)
-        one.settings, one.state = wish, IdState.CONNECTING
-        request = Req(
+            raise refused(cm_id, "it has no route", errno.EINVAL)
+        request = _checked(cm_id, request)
+        port = self._subnet.port(cm_id.port)
+        cm_id.source_port = self._ids.free_port()
+        header = RdmaIpHeader(cm_id.source, cm_id.destination, cm_id.source_port)
+        cm_id.settings, cm_id.state = request, IdState.CONNECTING
+        req = Req(
             local_id=0,
-            service_id=rdma_cm(one.service_port),
+            service_id=rdma_cm(cm_id.service_port),
             ca_guid=port.node.guid,
             qpn=qpn,
-            psn=one.psn,
+            psn=cm_id.psn,
             responder_resources=16,
             initiator_depth=16,
-            remote_timeout=wish.response_timeout,
-            local_timeout=wish.response_timeout,
-            retry_count=wish.retry_count,
-            rnr_retry_count=wish.rnr_retry_count,
-            max_cm_retries=wish.cm_retries,
-            pkey=one.pkey,
+            remote_timeout=request.response_timeout,
+            local_timeout=request.response_timeout,
+            retry_count=request.retry_count,
+            rnr_retry_count=request.rnr_retry_count,
+            max_cm_retries=request.cm_retries,
+            pkey=cm_id.pkey,
             path_mtu=record.mtu,
             primary=CmPath(
                 local_lid=record.slid,
@@ -92,51 +92,51 @@ class Connecting:
                 sl=record.sl,
                 hop_limit=record.hop_limit,
                 subnet_local=True,
-                ack_timeout=self._ack_timeout(one),
+                ack_timeout=self._ack_timeout(cm_id),
             ),
-            private=(header.pack() + wish.private).ljust(92, b"\0"),
+            private=(header.pack() + request.private).ljust(92, b"\0"),
         )
-        local_id, mads = self._manager.connect(now, self._handle, one.port, request)
-        self._ids.has_local(one, local_id)
+        local_id, mads = self._manager.connect(now, self._handle, cm_id.port, req)
+        self._ids.has_local(cm_id, local_id)
         self._send(mads)
 
-    def accept(self, now: int, one: RdmaId, wish: Accept) -> None:
-        request, private = one.request, wish.private
-        if one.local_id is None:
-            raise refused(one, "no peer has requested a connection", errno.EINVAL)
-        if request is None and self._manager.state(one.local_id) is CmState.REP_RCVD:  # after CONNECT_RESPONSE
-            self._send(self._manager.ready(one.local_id))
-            one.state = IdState.CONNECTED
+    def accept(self, now: int, cm_id: RdmaId, request: Accept) -> None:
+        req, private = cm_id.request, request.private
+        if cm_id.local_id is None:
+            raise refused(cm_id, "no peer has requested a connection", errno.EINVAL)
+        if req is None and self._manager.state(cm_id.local_id) is CmState.REP_RCVD:  # after CONNECT_RESPONSE
+            self._send(self._manager.ready(cm_id.local_id))
+            cm_id.state = IdState.CONNECTED
             return
-        if request is None or self._manager.state(one.local_id) is not CmState.REQ_RCVD:
-            raise refused(one, "it has answered already", errno.EINVAL)
-        qpn = _queue_pair(one, wish.qpn)
-        check_private(one, private, Rep.PRIVATE_BYTES)
-        if one.qpn is not None:
-            self._connect_pair(one, request)
+        if req is None or self._manager.state(cm_id.local_id) is not CmState.REQ_RCVD:
+            raise refused(cm_id, "it has answered already", errno.EINVAL)
+        qpn = _queue_pair(cm_id, request.qpn)
+        check_private(cm_id, private, Rep.PRIVATE_BYTES)
+        if cm_id.qpn is not None:
+            self._connect_pair(cm_id, req)
         reply = Rep(
             local_id=0,
             remote_id=0,
             qpn=qpn,
-            psn=one.psn,
-            ca_guid=self._subnet.port(one.port).node.guid,
-            responder_resources=request.initiator_depth,
-            initiator_depth=request.responder_resources,
-            rnr_retry_count=request.rnr_retry_count,
+            psn=cm_id.psn,
+            ca_guid=self._subnet.port(cm_id.port).node.guid,
+            responder_resources=req.initiator_depth,
+            initiator_depth=req.responder_resources,
+            rnr_retry_count=req.rnr_retry_count,
             private=private.ljust(Rep.PRIVATE_BYTES, b"\0"),
         )
-        self._send(self._manager.accept(now, one.local_id, reply))
+        self._send(self._manager.accept(now, cm_id.local_id, reply))
 
-    def _connect_pair(self, one: RdmaId, request: Req) -> None:
+    def _connect_pair(self, cm_id: RdmaId, request: Req) -> None:
         """Move the queue pair of an id to RTS, as the peer's REQ describes the connection."""
-        assert one.qpn is not None
+        assert cm_id.qpn is not None
         self._subnet.connect_reliable(
-            one.port,
-            one.qpn,
+            cm_id.port,
+            cm_id.qpn,
             Peer(
                 request.primary.local_lid,
                 request.qpn,
-                send_psn=one.psn,
+                send_psn=cm_id.psn,
                 receive_psn=request.psn,
                 mtu_bytes=MTU_BYTES[request.path_mtu],
                 timeout=request.primary.ack_timeout,
@@ -147,28 +147,28 @@ class Connecting:
             ),
         )
 
-    def reject(self, now: int, one: RdmaId, private: bytes) -> None:
-        check_private(one, private, Rej.PRIVATE_BYTES)
-        if one.local_id is not None:
-            self._send(self._manager.reject(now, one.local_id, RejectReason.CONSUMER, private))
-        self._over(one)
+    def reject(self, now: int, cm_id: RdmaId, private: bytes) -> None:
+        check_private(cm_id, private, Rej.PRIVATE_BYTES)
+        if cm_id.local_id is not None:
+            self._send(self._manager.reject(now, cm_id.local_id, RejectReason.CONSUMER, private))
+        self._over(cm_id)
 
-    def disconnect(self, now: int, one: RdmaId) -> None:
+    def disconnect(self, now: int, cm_id: RdmaId) -> None:
         """What is no connection yet is given up; an id that never asked for one has none to end."""
-        if one.local_id is None:
+        if cm_id.local_id is None:
             return
-        if one.state is IdState.CONNECTING:
-            one.state = IdState.DISCONNECTED
-        self._ids.fail_queue_pair(one)
-        self._send(self._manager.disconnect(now, one.local_id))
+        if cm_id.state is IdState.CONNECTING:
+            cm_id.state = IdState.DISCONNECTED
+        self._ids.fail_queue_pair(cm_id)
+        self._send(self._manager.disconnect(now, cm_id.local_id))
 
-    def leave(self, now: int, one: RdmaId) -> None:
+    def leave(self, now: int, cm_id: RdmaId) -> None:
         """The id is no more: nothing is heard of its connection, and its queue pair is destroyed."""
-        if one.local_id is not None:
-            self._send(self._manager.disconnect(now, one.local_id))
-        self._ids.forget(one)
-        if one.qpn is not None:
-            self._subnet.destroy_queue_pair(one.port, one.qpn)
+        if cm_id.local_id is not None:
+            self._send(self._manager.disconnect(now, cm_id.local_id))
+        self._ids.forget(cm_id)
+        if cm_id.qpn is not None:
+            self._subnet.destroy_queue_pair(cm_id.port, cm_id.qpn)
 
     # ---- what the communication manager says
 
@@ -194,26 +194,26 @@ class Connecting:
             self._host.send(mad)
 
     def _established(self, local_id: int) -> None:
-        one = self._ids.of_local(local_id)
-        if one is not None:
-            one.state = IdState.CONNECTED
-            self._ids.notify(one, RdmaKind.ESTABLISHED)
+        cm_id = self._ids.of_local(local_id)
+        if cm_id is not None:
+            cm_id.state = IdState.CONNECTED
+            self._ids.notify(cm_id, RdmaKind.ESTABLISHED)
 
     def _timewait_exit(self, local_id: int) -> None:
-        one = self._ids.of_local(local_id)
-        if one is not None and one.program_qpn is not None:
-            self._ids.notify(one, RdmaKind.TIMEWAIT_EXIT)
+        cm_id = self._ids.of_local(local_id)
+        if cm_id is not None and cm_id.program_qpn is not None:
+            self._ids.notify(cm_id, RdmaKind.TIMEWAIT_EXIT)
 
     def _ended(self, local_id: int, kind: RdmaKind, status: int, private: bytes = b"") -> None:
-        one = self._ids.of_local(local_id)
-        if one is not None:
-            self._over(one)
-            self._ids.notify(one, kind, status, private)
+        cm_id = self._ids.of_local(local_id)
+        if cm_id is not None:
+            self._over(cm_id)
+            self._ids.notify(cm_id, kind, status, private)
 
-    def _over(self, one: RdmaId) -> None:
+    def _over(self, cm_id: RdmaId) -> None:
         """However connecting or the connection has ended: nothing stays posted."""
-        one.state = IdState.DISCONNECTED
-        self._ids.fail_queue_pair(one)
+        cm_id.state = IdState.DISCONNECTED
+        self._ids.fail_queue_pair(cm_id)
 
     def _requested(self, now: int, local_id: int, port: str, request: Req) -> None:
         """`cma_ib_req_handler`: the device by port, P_Key and destination, or its master; then the listener."""
@@ -223,14 +223,14 @@ class Connecting:
             self._send(self._manager.reject(now, local_id, reason))
             return
         listener, device, header = found
-        one = self._ids.arrived(listener.user)
-        one.state, one.service_port, one.port = IdState.CONNECTING, listener.service_port, port
-        one.device, one.source, one.destination = device.name, header.destination, header.source
-        one.source_address, one.pkey, one.request = device.address, request.pkey, request
-        self._ids.has_local(one, local_id)
+        cm_id = self._ids.arrived(listener.user)
+        cm_id.state, cm_id.service_port, cm_id.port = IdState.CONNECTING, listener.service_port, port
+        cm_id.device, cm_id.source, cm_id.destination = device.name, header.destination, header.source
+        cm_id.source_address, cm_id.pkey, cm_id.request = device.address, request.pkey, request
+        self._ids.has_local(cm_id, local_id)
         private = request.private[RdmaIpHeader.LAYOUT.size :]
         peer = str(ip_address(header.source))
-        self._ids.notify(one, RdmaKind.CONNECT_REQUEST, private=private, listener=listener.number, detail=peer)
+        self._ids.notify(cm_id, RdmaKind.CONNECT_REQUEST, private=private, listener=listener.number, detail=peer)
 
     def _destination(self, port: str, request: Req) -> tuple[RdmaId, Device, RdmaIpHeader] | None:
         service = rdma_cm_port(request.service_id)
@@ -244,10 +244,10 @@ class Connecting:
             device = lower.master or lower
             if not self._host.owns(device.name, header.destination):
                 continue
-            for one in self._ids:
-                wanted = service is not None and one.service_port == service[1]
-                if one.state is IdState.LISTENING and wanted and self._hears(one, port, header.destination):
-                    return one, device, header
+            for cm_id in self._ids:
+                wanted = service is not None and cm_id.service_port == service[1]
+                if cm_id.state is IdState.LISTENING and wanted and self._hears(cm_id, port, header.destination):
+                    return cm_id, device, header
         return None
 
     def _hears(self, listener: RdmaId, port: str, destination: bytes) -> bool:
@@ -257,66 +257,66 @@ class Connecting:
         return listener.source == destination and self._ids.adapter(listener.port) == self._ids.adapter(port)
 
     def _accepted(self, now: int, local_id: int, reply: Rep) -> None:
-        one = self._ids.of_local(local_id)
-        if one is None or one.record is None or one.settings is None:
+        cm_id = self._ids.of_local(local_id)
+        if cm_id is None or cm_id.record is None or cm_id.settings is None:
             self._send(self._manager.reject(now, local_id, RejectReason.CONSUMER))
             return
-        one.reply = reply
-        if one.qpn is None:
-            self._ids.notify(one, RdmaKind.CONNECT_RESPONSE, private=reply.private)
+        cm_id.reply = reply
+        if cm_id.qpn is None:
+            self._ids.notify(cm_id, RdmaKind.CONNECT_RESPONSE, private=reply.private)
             return
         self._subnet.connect_reliable(
-            one.port,
-            one.qpn,
+            cm_id.port,
+            cm_id.qpn,
             Peer(
-                one.record.dlid,
+                cm_id.record.dlid,
                 reply.qpn,
-                send_psn=one.psn,
+                send_psn=cm_id.psn,
                 receive_psn=reply.psn,
-                mtu_bytes=MTU_BYTES[one.record.mtu],
-                timeout=self._ack_timeout(one),
-                retry_count=one.settings.retry_count,
-                rnr_retry_count=min(one.settings.rnr_retry_count, reply.rnr_retry_count),
-                pkey=one.pkey,
-                service_level=one.record.sl,
+                mtu_bytes=MTU_BYTES[cm_id.record.mtu],
+                timeout=self._ack_timeout(cm_id),
+                retry_count=cm_id.settings.retry_count,
+                rnr_retry_count=min(cm_id.settings.rnr_retry_count, reply.rnr_retry_count),
+                pkey=cm_id.pkey,
+                service_level=cm_id.record.sl,
             ),
         )
         self._send(self._manager.ready(local_id))
-        one.state = IdState.CONNECTED
-        self._ids.notify(one, RdmaKind.ESTABLISHED, private=reply.private)
+        cm_id.state = IdState.CONNECTED
+        self._ids.notify(cm_id, RdmaKind.ESTABLISHED, private=reply.private)
 
-    def _ack_timeout(self, one: RdmaId) -> int:
-        """As wished for; else of the path (`cma_set_ack_timeout`, `cm_ack_timeout`)."""
-        wish = one.settings.ack_timeout if one.settings is not None else None
-        lifetime = one.record.lifetime if one.record is not None else 18
-        return min(31, lifetime + 1) if wish is None else wish
+    def _ack_timeout(self, cm_id: RdmaId) -> int:
+        """The requested value, else that of the path (`cma_set_ack_timeout`, `cm_ack_timeout`)."""
+        requested = cm_id.settings.ack_timeout if cm_id.settings is not None else None
+        lifetime = cm_id.record.lifetime if cm_id.record is not None else 18
+        return min(31, lifetime + 1) if requested is None else requested
 
 
-def _queue_pair(one: RdmaId, program_qpn: int | None) -> int:
+def _queue_pair(cm_id: RdmaId, program_qpn: int | None) -> int:
     """The number that the peer is told: of the id's own queue pair, or of one that the program moves itself."""
-    if program_qpn is not None and one.qpn is None:
-        one.program_qpn, one.psn = program_qpn, first_psn(program_qpn)
+    if program_qpn is not None and cm_id.qpn is None:
+        cm_id.program_qpn, cm_id.psn = program_qpn, first_psn(program_qpn)
         return program_qpn
-    if one.qpn is None:
-        raise refused(one, "it has no queue pair", errno.EINVAL)
-    return one.qpn
+    if cm_id.qpn is None:
+        raise refused(cm_id, "it has no queue pair", errno.EINVAL)
+    return cm_id.qpn
 
 
-def check_private(one: RdmaId, private: bytes, room: int) -> None:
+def check_private(cm_id: RdmaId, private: bytes, room: int) -> None:
     if len(private) > room:
-        raise refused(one, f"{len(private)} bytes of private data, there is room for {room}", errno.EINVAL)
+        raise refused(cm_id, f"{len(private)} bytes of private data, there is room for {room}", errno.EINVAL)
 
 
-def _checked(one: RdmaId, wish: Connect) -> Connect:
+def _checked(cm_id: RdmaId, request: Connect) -> Connect:
     """Retries of more than 7 are taken as 7 (`rdma_connect` of programs does so), what else a REQ cannot say is not."""
-    check_private(one, wish.private, ROOM)
-    for name, value, most in (
-        ("retry_count", wish.retry_count, 255),
-        ("rnr_retry_count", wish.rnr_retry_count, 255),
-        ("ack_timeout", 0 if wish.ack_timeout is None else wish.ack_timeout, 31),
-        ("response_timeout", wish.response_timeout, 31),
-        ("cm_retries", wish.cm_retries, 15),
+    check_private(cm_id, request.private, ROOM)
+    for name, value, high in (
+        ("retry_count", request.retry_count, 255),
+        ("rnr_retry_count", request.rnr_retry_count, 255),
+        ("ack_timeout", 0 if request.ack_timeout is None else request.ack_timeout, 31),
+        ("response_timeout", request.response_timeout, 31),
+        ("cm_retries", request.cm_retries, 15),
     ):
-        if not 0 <= value <= most:
-            raise refused(one, f"{name} {value} is not 0 to {most}", errno.EINVAL)
-    return replace(wish, retry_count=min(7, wish.retry_count), rnr_retry_count=min(7, wish.rnr_retry_count))
+        if not 0 <= value <= high:
+            raise refused(cm_id, f"{name} {value} is not 0 to {high}", errno.EINVAL)
+    return replace(request, retry_count=min(7, request.retry_count), rnr_retry_count=min(7, request.rnr_retry_count))

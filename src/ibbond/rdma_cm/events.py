@@ -178,4 +178,4 @@ class RdmaEvent:
 
     host: str
     user: int
-    news: RdmaCmEvent | WorkCompleted
+    event: RdmaCmEvent | WorkCompleted

@@ -92,35 +92,35 @@ class RdmaIds:
             raise Refused(what, why="ids of programs are 0 to 2^24-1", fix=fix, code=errno.EINVAL)
         if (user, number) in self._all:
             raise Refused(what, why="the number is taken", fix=fix, code=errno.EEXIST)
-        one = self._all[user, number] = RdmaId(user, number)
-        return one
+        cm_id = self._all[user, number] = RdmaId(user, number)
+        return cm_id
 
     def arrived(self, user: int) -> RdmaId:
         """A new id for a connection request; we number it."""
-        one = self._all[user, self._next_arrived] = RdmaId(user, self._next_arrived)
+        cm_id = self._all[user, self._next_arrived] = RdmaId(user, self._next_arrived)
         self._next_arrived += 1
-        return one
+        return cm_id
 
     def find(self, user: int, number: int) -> RdmaId | None:
         return self._all.get((user, number))
 
     def get(self, user: int, number: int) -> RdmaId:
-        one = self._all.get((user, number))
-        if one is None:
+        cm_id = self._all.get((user, number))
+        if cm_id is None:
             why = "this program has none of this number"
             raise Refused(f"no id {number}", why=why, fix="Resolve an address first", code=errno.ENOENT)
-        return one
+        return cm_id
 
-    def forget(self, one: RdmaId) -> None:
-        self._all.pop((one.user, one.number), None)
-        if one.local_id is not None:
-            self._by_local.pop(one.local_id, None)
-        if one.qpn is not None:
-            self._by_pair.pop((self.adapter(one.port), one.qpn), None)
+    def forget(self, cm_id: RdmaId) -> None:
+        self._all.pop((cm_id.user, cm_id.number), None)
+        if cm_id.local_id is not None:
+            self._by_local.pop(cm_id.local_id, None)
+        if cm_id.qpn is not None:
+            self._by_pair.pop((self.adapter(cm_id.port), cm_id.qpn), None)
 
     def free_port(self) -> int:
         """The next service port for an id that connects (`cma_alloc_any_port`)."""
-        taken = {one.source_port or one.service_port for one in self._all.values()}
+        taken = {cm_id.source_port or cm_id.service_port for cm_id in self._all.values()}
         after = range(self._next_port, EPHEMERAL_PORTS.stop)
         free = next((port for port in (*after, *EPHEMERAL_PORTS) if port not in taken), 0)
         self._next_port = free + 1
@@ -129,38 +129,38 @@ class RdmaIds:
     def of_local(self, local_id: int) -> RdmaId | None:
         return self._by_local.get(local_id)
 
-    def has_local(self, one: RdmaId, local_id: int) -> None:
+    def has_local(self, cm_id: RdmaId, local_id: int) -> None:
         """The communication manager calls it by this number."""
-        one.local_id = local_id
-        self._by_local[local_id] = one
+        cm_id.local_id = local_id
+        self._by_local[local_id] = cm_id
 
     def of_pair(self, port: str, qpn: int) -> RdmaId | None:
         return self._by_pair.get((self.adapter(port), qpn))
 
-    def make_queue_pair(self, one: RdmaId) -> None:
+    def make_queue_pair(self, cm_id: RdmaId) -> None:
         """One whose connection is over already is in error from the start: what is posted comes back."""
-        if not one.port or one.qpn is not None:
-            raise refused(one, "it has no port yet" if not one.port else "it has one already", errno.EINVAL)
-        one.qpn = self._subnet.create_reliable(one.port, self.domain(one.user))
-        one.psn = first_psn(one.qpn)
-        self._by_pair[self.adapter(one.port), one.qpn] = one
-        if one.state is IdState.DISCONNECTED:
-            self.fail_queue_pair(one)
+        if not cm_id.port or cm_id.qpn is not None:
+            raise refused(cm_id, "it has no port yet" if not cm_id.port else "it has one already", errno.EINVAL)
+        cm_id.qpn = self._subnet.create_reliable(cm_id.port, self.domain(cm_id.user))
+        cm_id.psn = first_psn(cm_id.qpn)
+        self._by_pair[self.adapter(cm_id.port), cm_id.qpn] = cm_id
+        if cm_id.state is IdState.DISCONNECTED:
+            self.fail_queue_pair(cm_id)
 
-    def fail_queue_pair(self, one: RdmaId) -> None:
+    def fail_queue_pair(self, cm_id: RdmaId) -> None:
         """Everything that is posted to it is flushed, now and later (`cma_modify_qp_err`)."""
-        if one.qpn is not None:
-            self._host.send(FailQueuePair(one.port, one.qpn))
+        if cm_id.qpn is not None:
+            self._host.send(FailQueuePair(cm_id.port, cm_id.qpn))
 
     def port_of(self, device: Device) -> str | None:
         """`cma_acquire_dev_by_src_ip`: the device's address of now says which port."""
         gid = device.address[4:]
         return next((name for name in self._host.ports if self._subnet.port(name).gid == gid), None)
 
-    def may_send(self, one: RdmaId) -> bool:
+    def may_send(self, cm_id: RdmaId) -> bool:
         """Its queue pair is beyond INIT (connected, or in error, where work is flushed), as `ibv_post_send` asks."""
-        ended = one.state in (IdState.DISCONNECTED, IdState.REMOVED)
-        return ended or (one.qpn is not None and self._subnet.peer_of(one.port, one.qpn) is not None)
+        ended = cm_id.state in (IdState.DISCONNECTED, IdState.REMOVED)
+        return ended or (cm_id.qpn is not None and self._subnet.peer_of(cm_id.port, cm_id.qpn) is not None)
 
     def domain(self, user: int) -> ProtectionDomain:
         if user not in self._domains:
@@ -175,7 +175,7 @@ class RdmaIds:
 
     def notify(
         self,
-        one: RdmaId,
+        cm_id: RdmaId,
         kind: RdmaKind,
         status: int = 0,
         private: bytes = b"",
@@ -184,8 +184,8 @@ class RdmaIds:
         detail: str = "",
     ) -> None:
         """The id's program hears this."""
-        news = RdmaCmEvent(one.number, kind, status, private, listener, detail)
-        self._host.notify(RdmaEvent(self._host.name, one.user, news))
+        event = RdmaCmEvent(cm_id.number, kind, status, private, listener, detail)
+        self._host.notify(RdmaEvent(self._host.name, cm_id.user, event))
 
 
 def first_psn(qpn: int) -> int:
@@ -193,13 +193,13 @@ def first_psn(qpn: int) -> int:
     return qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
 
 
-def need(one: RdmaId, *states: IdState) -> RdmaId:
+def need(cm_id: RdmaId, *states: IdState) -> RdmaId:
     """The id, when it is in one of these states; else `Refused`."""
-    if one.state not in states:
-        raise refused(one, f"it is {one.state.name.lower().replace('_', ' ')}", errno.EINVAL)
-    return one
+    if cm_id.state not in states:
+        raise refused(cm_id, f"it is {cm_id.state.name.lower().replace('_', ' ')}", errno.EINVAL)
+    return cm_id
 
 
-def refused(one: RdmaId, why: str, code: int) -> Refused:
+def refused(cm_id: RdmaId, why: str, code: int) -> Refused:
     fix = "Follow the order of rdma_cm(7)"
-    return Refused(f"id {one.number} cannot do this", why=why, fix=fix, code=code)
+    return Refused(f"id {cm_id.number} cannot do this", why=why, fix=fix, code=code)

@@ -34,98 +34,102 @@ class Resolving:
         self._ids = ids
         self._next_query = 0
 
-    def address(self, now: int, one: RdmaId, wish: ResolveAddress) -> None:
-        host, destination = self._host, wish.destination
+    def address(self, now: int, cm_id: RdmaId, request: ResolveAddress) -> None:
+        host, destination = self._host, request.destination
         device = host.device_to(destination)
-        one.service_port, one.destination, one.record = wish.port, destination, None
+        cm_id.service_port, cm_id.destination, cm_id.record = request.port, destination, None
         if device is None or not device.usable or len(device.address) != 20:
-            one.state = IdState.IDLE
-            self._ids.notify(one, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
+            cm_id.state = IdState.IDLE
+            self._ids.notify(cm_id, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
             return
-        one.device, one.source = device.name, host.source_for(device.name, destination)
-        one.state = IdState.RESOLVING_ADDRESS
+        cm_id.device, cm_id.source = device.name, host.source_for(device.name, destination)
+        cm_id.state = IdState.RESOLVING_ADDRESS
         if host.owns(device.name, destination):
-            self._address_resolved(one, device.address)
+            self._address_resolved(cm_id, device.address)
             return
-        one.next_hop = host.next_hop(device.name, destination)
-        known = host.neighbor(device.name, one.next_hop)
-        one.due_at = now + wish.timeout_ms * MS
-        host.resolve(now, device.name, one.next_hop)
+        cm_id.next_hop = host.next_hop(device.name, destination)
+        known = host.neighbor(device.name, cm_id.next_hop)
+        cm_id.due_at = now + request.timeout_ms * MS
+        host.resolve(now, device.name, cm_id.next_hop)
         if known:
-            self._address_resolved(one, known)
+            self._address_resolved(cm_id, known)
 
-    def route(self, now: int, one: RdmaId, timeout_ms: int) -> None:
-        one.state, one.due_at = IdState.RESOLVING_ROUTE, now + timeout_ms * MS
-        self._ask_path(now, one)
+    def route(self, now: int, cm_id: RdmaId, timeout_ms: int) -> None:
+        cm_id.state, cm_id.due_at = IdState.RESOLVING_ROUTE, now + timeout_ms * MS
+        self._ask_path(now, cm_id)
 
     def path_answered(self, answer: SaMad) -> None:
-        for one in self._ids:
-            if one.query == answer.transaction_id and one.state is IdState.RESOLVING_ROUTE:
-                one.due_at = one.ask_at = None
+        for cm_id in self._ids:
+            if cm_id.query == answer.transaction_id and cm_id.state is IdState.RESOLVING_ROUTE:
+                cm_id.due_at = cm_id.ask_at = None
                 record = PathRecord.parse(answer.data)
                 if answer.status != SaStatus.OK or not record.dlid:
-                    one.state = IdState.ADDRESS_RESOLVED
-                    self._ids.notify(one, RdmaKind.ROUTE_ERROR, errno.EHOSTUNREACH)
+                    cm_id.state = IdState.ADDRESS_RESOLVED
+                    self._ids.notify(cm_id, RdmaKind.ROUTE_ERROR, errno.EHOSTUNREACH)
                     return
-                one.record, one.state = record, IdState.ROUTE_RESOLVED
-                self._ids.notify(one, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
+                cm_id.record, cm_id.state = record, IdState.ROUTE_RESOLVED
+                self._ids.notify(cm_id, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
 
-    def settle(self, now: int) -> None:
+    def run_due(self, now: int) -> None:
         """Something has happened on the host: a neighbor that somebody waits for may have answered.
 
         Ids with a path hear nothing of a neighbor that moves: `cma_netevent_callback` knows only ids of RoCE.
         """
-        for one in self._ids:
-            if one.state is IdState.RESOLVING_ADDRESS and (known := self._host.neighbor(one.device, one.next_hop)):
-                self._address_resolved(one, known)
+        for cm_id in self._ids:
+            if cm_id.state is IdState.RESOLVING_ADDRESS and (
+                known := self._host.neighbor(cm_id.device, cm_id.next_hop)
+            ):
+                self._address_resolved(cm_id, known)
 
     def tick(self, now: int) -> None:
-        for one in self._ids:
-            if one.due_at is not None and one.due_at <= now:
-                one.due_at = one.ask_at = None
-                route = one.state is IdState.RESOLVING_ROUTE
-                one.state = IdState.ADDRESS_RESOLVED if route else IdState.IDLE
-                self._ids.notify(one, RdmaKind.ROUTE_ERROR if route else RdmaKind.ADDR_ERROR, errno.ETIMEDOUT)
-            elif one.ask_at is not None and one.ask_at <= now:
-                self._ask_path(now, one)
+        for cm_id in self._ids:
+            if cm_id.due_at is not None and cm_id.due_at <= now:
+                cm_id.due_at = cm_id.ask_at = None
+                route = cm_id.state is IdState.RESOLVING_ROUTE
+                cm_id.state = IdState.ADDRESS_RESOLVED if route else IdState.IDLE
+                self._ids.notify(cm_id, RdmaKind.ROUTE_ERROR if route else RdmaKind.ADDR_ERROR, errno.ETIMEDOUT)
+            elif cm_id.ask_at is not None and cm_id.ask_at <= now:
+                self._ask_path(now, cm_id)
 
     def deadline(self) -> int | None:
         if not self._ids:  # on most hosts, after every packet
             return None
-        return min((at for one in self._ids for at in (one.due_at, one.ask_at) if at is not None), default=None)
+        return min((at for cm_id in self._ids for at in (cm_id.due_at, cm_id.ask_at) if at is not None), default=None)
 
-    def _address_resolved(self, one: RdmaId, neighbor: bytes) -> None:
-        device = self._host.device(one.device)
-        one.due_at = None
-        one.neighbor_address, one.source_address = neighbor, device.address
-        one.pkey = int.from_bytes(device.broadcast[8:10])
+    def _address_resolved(self, cm_id: RdmaId, neighbor: bytes) -> None:
+        device = self._host.device(cm_id.device)
+        cm_id.due_at = None
+        cm_id.neighbor_address, cm_id.source_address = neighbor, device.address
+        cm_id.pkey = int.from_bytes(device.broadcast[8:10])
         port = self._ids.port_of(device)
         if port is None:
-            one.state = IdState.IDLE
-            self._ids.notify(one, RdmaKind.ADDR_ERROR, errno.ENODEV)
+            cm_id.state = IdState.IDLE
+            self._ids.notify(cm_id, RdmaKind.ADDR_ERROR, errno.ENODEV)
             return
-        one.port, one.state = port, IdState.ADDRESS_RESOLVED
-        self._ids.notify(one, RdmaKind.ADDR_RESOLVED, detail=port)
+        cm_id.port, cm_id.state = port, IdState.ADDRESS_RESOLVED
+        self._ids.notify(cm_id, RdmaKind.ADDR_RESOLVED, detail=port)
 
-    def _ask_path(self, now: int, one: RdmaId) -> None:
+    def _ask_path(self, now: int, cm_id: RdmaId) -> None:
         """`cma_query_ib_route`. The administrator may be silent while it sweeps; it is asked again."""
         self._next_query += 1
-        one.query = QUERIES | self._next_query
-        one.ask_at = now + ASK_AGAIN
+        cm_id.query = QUERIES | self._next_query
+        cm_id.ask_at = now + ASK_AGAIN
         question = PathRecord(
-            dgid=one.neighbor_address[4:],
-            sgid=one.source_address[4:],
-            pkey=one.pkey,
+            dgid=cm_id.neighbor_address[4:],
+            sgid=cm_id.source_address[4:],
+            pkey=cm_id.pkey,
             numb_path=1,
             reversible=True,
         )
-        port = self._subnet.port(one.port)
+        port = self._subnet.port(cm_id.port)
         if port.state == PortState.ACTIVE and port.sm_lid:
             mad = SaMad(
                 Method.GET,
                 SaAttribute.PATH_RECORD,
                 component_mask=QUESTION,
                 data=question.pack(),
-                transaction_id=one.query,
+                transaction_id=cm_id.query,
             )
-            self._host.send(SendMad(one.port, ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, mad.pack())))
+            self._host.send(
+                SendMad(cm_id.port, ManagementDatagram(port.lid, port.sm_lid, GSI_QPN, GSI_QPN, mad.pack()))
+            )

@@ -74,15 +74,15 @@ class RdmaUsers:
                         f"port {port} of {len(destination)} bytes of address",
                     )
                     raise Refused(what, why=why, fix="Ports are 0 to 65535, addresses 4 or 16 bytes")
-                one = ids.find(user, number) or ids.new(user, number)
-                self._resolving.address(now, need(one, IdState.IDLE), request)
+                cm_id = ids.find(user, number) or ids.new(user, number)
+                self._resolving.address(now, need(cm_id, IdState.IDLE), request)
             case ResolveRoute(number, timeout_ms):
                 self._resolving.route(now, need(ids.get(user, number), IdState.ADDRESS_RESOLVED), timeout_ms)
             case MakeQueuePair(number):
-                one = ids.get(user, number)
-                if one.state is IdState.LISTENING:
-                    raise refused(one, "it listens", errno.EINVAL)
-                ids.make_queue_pair(one)
+                cm_id = ids.get(user, number)
+                if cm_id.state is IdState.LISTENING:
+                    raise refused(cm_id, "it listens", errno.EINVAL)
+                ids.make_queue_pair(cm_id)
             case Connect(number):
                 self._connecting.connect(now, need(ids.get(user, number), IdState.ROUTE_RESOLVED), request)
             case Accept(number):
@@ -94,23 +94,23 @@ class RdmaUsers:
             case Destroy(number):
                 self._connecting.leave(now, ids.get(user, number))
             case PostWork(number, work):
-                one = ids.get(user, number)
-                if one.qpn is None:
-                    raise refused(one, "it has no queue pair", errno.EINVAL)
+                cm_id = ids.get(user, number)
+                if cm_id.qpn is None:
+                    raise refused(cm_id, "it has no queue pair", errno.EINVAL)
                 if not _possible(work):
-                    raise refused(one, "no adapter takes such work", errno.EINVAL)
-                if not isinstance(work, Receive) and not self._ids.may_send(one):
-                    raise refused(one, "its queue pair is not connected", errno.EINVAL)
-                self._host.send(Post(one.port, one.qpn, work))
+                    raise refused(cm_id, "no adapter takes such work", errno.EINVAL)
+                if not isinstance(work, Receive) and not self._ids.may_send(cm_id):
+                    raise refused(cm_id, "its queue pair is not connected", errno.EINVAL)
+                self._host.send(Post(cm_id.port, cm_id.qpn, work))
             case _:
                 assert_never(request)
 
     def gone(self, now: int, user: int) -> None:
         """The program has ended: its connections are ended as `rdma_destroy_id` would."""
-        for one in self._ids:
-            if one.user == user:
-                self._connecting.disconnect(now, one)
-                self._connecting.leave(now, one)
+        for cm_id in self._ids:
+            if cm_id.user == user:
+                self._connecting.disconnect(now, cm_id)
+                self._connecting.leave(now, cm_id)
         self._ids.forget_domain(user)
 
     def _listen(self, user: int, number: int, port: int, address: bytes) -> None:
@@ -130,10 +130,10 @@ class RdmaUsers:
         if any(_listens(other, port) and (not address or other.source in (b"", address)) for other in ids):
             why = f"somebody listens at port {port}"
             raise Refused(what, why=why, fix="Take another port", code=errno.EADDRINUSE)
-        one = ids.new(user, number)
-        one.state, one.service_port, one.source = IdState.LISTENING, port, address
+        cm_id = ids.new(user, number)
+        cm_id.state, cm_id.service_port, cm_id.source = IdState.LISTENING, port, address
         if device is not None and where is not None:
-            one.device, one.source_address, one.port = device.name, device.address, where
+            cm_id.device, cm_id.source_address, cm_id.port = device.name, device.address, where
 
     # ---- the host reports
 
@@ -146,18 +146,18 @@ class RdmaUsers:
             return  # counted where everything is read
 
     def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> None:
-        one = self._ids.of_pair(port, qpn)
-        if one is None:
+        cm_id = self._ids.of_pair(port, qpn)
+        if cm_id is None:
             return
         if completion.operation is Operation.RECEIVE and completion.status is Status.SUCCESS:
-            self._connecting.data_arrived(now, one)
-        self._host.notify(RdmaEvent(self._host.name, one.user, WorkCompleted(one.number, completion)))
+            self._connecting.data_arrived(now, cm_id)
+        self._host.notify(RdmaEvent(self._host.name, cm_id.user, WorkCompleted(cm_id.number, completion)))
 
     def failed_over(self, device: Device) -> None:
         """`cma_netdev_callback`: ids on this bond whose stored source address is not the bond's any more hear of it."""
-        for one in self._ids:
-            if one.device == device.name and one.source_address and one.source_address != device.address:
-                self._ids.notify(one, RdmaKind.ADDR_CHANGE)
+        for cm_id in self._ids:
+            if cm_id.device == device.name and cm_id.source_address and cm_id.source_address != device.address:
+                self._ids.notify(cm_id, RdmaKind.ADDR_CHANGE)
 
     def device_removed(self, port: str) -> None:
         """`cma_process_remove`, for one port of an adapter that is gone: its ids hear it, and can only be destroyed.
@@ -165,17 +165,17 @@ class RdmaUsers:
         Their queue pairs fail first, as a driver flushes them. Listeners at every address are on no
         adapter and stay.
         """
-        for one in self._ids:
-            if one.port == port and one.state is not IdState.REMOVED:
-                self._connecting.device_removed(one)
-                one.state, one.source_address = IdState.REMOVED, b""  # of failovers it hears no more
-                one.due_at = one.ask_at = None
-                self._ids.fail_queue_pair(one)
-                self._ids.notify(one, RdmaKind.DEVICE_REMOVAL, detail=port)
+        for cm_id in self._ids:
+            if cm_id.port == port and cm_id.state is not IdState.REMOVED:
+                self._connecting.device_removed(cm_id)
+                cm_id.state, cm_id.source_address = IdState.REMOVED, b""  # of failovers it hears no more
+                cm_id.due_at = cm_id.ask_at = None
+                self._ids.fail_queue_pair(cm_id)
+                self._ids.notify(cm_id, RdmaKind.DEVICE_REMOVAL, detail=port)
 
-    def settle(self, now: int) -> None:
+    def run_due(self, now: int) -> None:
         """Something has happened on the host: a neighbor that somebody waits for may have answered."""
-        self._resolving.settle(now)
+        self._resolving.run_due(now)
 
     def tick(self, now: int) -> None:
         self._resolving.tick(now)
@@ -184,25 +184,25 @@ class RdmaUsers:
         return self._resolving.deadline()
 
 
-def _listens(one: RdmaId, port: int) -> bool:
+def _listens(cm_id: RdmaId, port: int) -> bool:
     """A listener whose adapter has gone keeps its port until it is destroyed."""
-    return one.state in (IdState.LISTENING, IdState.REMOVED) and not one.destination and one.service_port == port
+    return cm_id.state in (IdState.LISTENING, IdState.REMOVED) and not cm_id.destination and cm_id.service_port == port
 
 
-def _too_late(one: RdmaId | None, request: RdmaRequest) -> bool:
+def _too_late(cm_id: RdmaId | None, request: RdmaRequest) -> bool:
     """The id has ended while this was on its way: its program hears of that, and what it asked does nothing.
 
     librdmacm's calls return at once and would say EINVAL; here an answer to a request that has just gone is no misuse.
     """
-    if one is None:
+    if cm_id is None:
         return False
     match request:
         case Accept() | Reject():
-            return one.state in (IdState.DISCONNECTED, IdState.REMOVED)
+            return cm_id.state in (IdState.DISCONNECTED, IdState.REMOVED)
         case ResolveRoute() | MakeQueuePair() | Connect():
-            return one.state is IdState.REMOVED
+            return cm_id.state is IdState.REMOVED
         case PostWork():
-            return one.state is IdState.REMOVED and one.qpn is None
+            return cm_id.state is IdState.REMOVED and cm_id.qpn is None
     return False
 
 

@@ -128,14 +128,14 @@ def argument(word: str, rest: Iterator[str]) -> str:
     return following
 
 
-def number(word: str, text: str, least: int, most: int) -> int:
+def number(word: str, text: str, low: int, high: int) -> int:
     """A number in C's notation (`strtol` with base 0)."""
     octal = text.lstrip("-+").startswith("0") and text.lstrip("-+").isdigit()
     try:
         value = int(text, 8 if octal else 0)
     except ValueError:
-        value = most + 1
-    if not least <= value <= most or "_" in text:
+        value = high + 1
+    if not low <= value <= high or "_" in text:
         raise IpRefused(COMMAND_LINE, f'argument "{text}" is wrong: invalid {word}')
     return value
 

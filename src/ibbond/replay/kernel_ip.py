@@ -72,9 +72,9 @@ class KernelIp:
         self._transmit = transmit
         self._ipv6 = ipv6
         self._interfaces: dict[Device, Interface] = {}
-        namespace.subscribe(self.hear)
+        namespace.subscribe(self.on_netdev_event)
 
-    def hear(self, notice: NetdevEvent, device: Device) -> None:
+    def on_netdev_event(self, notice: NetdevEvent, device: Device) -> None:
         match notice:
             case NetdevEvent.REGISTER:
                 self._interfaces[device] = Interface()

@@ -94,7 +94,7 @@ class Steps:
             answer = actions[step.op](step)
         except Refused as error:
             answer = Answer(errno=errno_name(error.code))
-        self._world.settle()
+        self._world.run_until_quiescent()
         self._world.clock.run()
         return answer
 

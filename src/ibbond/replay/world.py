@@ -65,7 +65,7 @@ class RecordedWorld:
         self.watched = False  # the bond has been up once
         self.clock = VirtualClock(self._deadline, self._tick)
         self.namespace = Namespace()
-        self.namespace.subscribe(self._hear)
+        self.namespace.subscribe(self._on_netdev_event)
         self.ip = KernelIp(self.namespace, self.clock, self._send, ipv6=case.ipv6)
         self.registry = Registry(self.namespace, profile=profile, log=lambda _bond, _line: self.look())
         self.facts = ModelFacts(self.namespace, self.registry)
@@ -144,7 +144,7 @@ class RecordedWorld:
             deadline = bond.deadline()
             if deadline is not None and deadline <= now:
                 self.execute(bond, bond.tick(now))
-        self.settle()
+        self.run_until_quiescent()
 
     def ask(self, bond: Bond, event: BondEvent) -> None:
         self.execute(bond, bond.handle(self.clock.now, event))
@@ -193,7 +193,7 @@ class RecordedWorld:
                 case _:
                     pass
 
-    def settle(self) -> None:
+    def run_until_quiescent(self) -> None:
         """The link watch: queues start and stop with the carrier, and IPv6 begins to use what can send."""
         for device in self.namespace:
             device.link_watch_pending = False
@@ -222,7 +222,7 @@ class RecordedWorld:
                 self.trace.state(f"{member.name}/state", member.state)
                 self.trace.state(f"{member.name}/link_failure_count", str(member.link_failure_count))
 
-    def _hear(self, notice: NetdevEvent, device: Device) -> None:
+    def _on_netdev_event(self, notice: NetdevEvent, device: Device) -> None:
         """The first thing that leaving a bond does is to make the member a backup, and its files go last."""
         key = f"{device.name}/state"
         if notice is NetdevEvent.CHANGEUPPER and device.master is None and key in self.trace.states:

@@ -109,7 +109,7 @@ def arrives_once(probe: "Probe", host: str) -> None:
         raise Broken(f"{probe.kind} probe {probe.number} of {probe.source} reached {host} {probe.copies[host]} times")
 
 
-def everybody_reached(world: "World") -> None:
+def all_reached(world: "World") -> None:
     """At the end: every probe sent after the world had time to settle has arrived where it had to."""
     settled = (world.last_fault_ms + world.story.settle_ms) * MS + world.began
     last = world.now - 200 * MS  # what was sent later may still be on its way

@@ -25,13 +25,13 @@ LATE = "allow_not_up_enslave"  # shows where programs join groups before the bon
 STARTING_MS = 1000
 SETTLING_MS = 800
 PROBES = {"icmp": 10, "udp": 1, "multicast": 1}  # ms between two
-SHORTEST_SILENCE = 5 * MS
+MIN_SILENCE = 5 * MS
 
 Plain = dict[str, object]
 
 
 @dataclass(slots=True)
-class Performance:
+class DemoRun:
     """The world, what has happened in it so far, and the programs that probe."""
 
     world: World
@@ -101,8 +101,8 @@ def record(*, rounds: int, seed: int = 0, without: str | None = None, beside: Gu
             world.run_until(100 * MS)
             add_members(world)
     except Refused as refusal:
-        return plain(Performance(world), rounds, 0, notes=[f"The hosts could not be built. {refusal}"])
-    performance = Performance(world)
+        return plain(DemoRun(world), rounds, 0, notes=[f"The hosts could not be built. {refusal}"])
+    performance = DemoRun(world)
     world.run_until(STARTING_MS * MS)
     world.stream(ONE, TWO)
     world.stream(TWO, ONE)
@@ -134,7 +134,7 @@ def add_members(world: World) -> None:
             world.feed(OnHost(host, ToBond(BOND, AddMember(member))))
 
 
-def plain(performance: Performance, rounds: int, started_at: int, *, notes: list[str]) -> Plain:
+def plain(performance: DemoRun, rounds: int, started_at: int, *, notes: list[str]) -> Plain:
     world = performance.world
     notes = [*notes, "Simulated: programs and IP stacks take no time; TCP is a stream with TCP's retransmission timer."]
     return {
@@ -184,4 +184,4 @@ def probe_streams(world: World) -> list[Plain]:
 def silences(receiver: StreamReceiver) -> list[list[int]]:
     """The longer times without new bytes."""
     times = receiver.progress
-    return [[a, b] for a, b in pairwise(times) if b - a > SHORTEST_SILENCE]
+    return [[a, b] for a, b in pairwise(times) if b - a > MIN_SILENCE]

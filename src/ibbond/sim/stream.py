@@ -14,8 +14,8 @@ from ibbond.wire.udp import UdpDatagram
 STREAM_PORT = 4792
 SEGMENT = struct.Struct("!?I")  # is it an acknowledgement; segment number, or the next one expected
 SEGMENT_BYTES = 1000
-LEAST_TIMEOUT = 200 * MS
-GREATEST_TIMEOUT = 120_000 * MS
+MIN_TIMEOUT = 200 * MS
+MAX_TIMEOUT = 120_000 * MS
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class StreamSender:
     next_offer: int = 0
     offered: int = 0
     acknowledged: int = 0
-    timeout: int = LEAST_TIMEOUT
+    timeout: int = MIN_TIMEOUT
     resend_at: int | None = None
 
     def deadline(self) -> int:
@@ -44,7 +44,7 @@ class StreamSender:
                 self.resend_at = now + self.timeout
         if self.resend_at is not None and now >= self.resend_at:
             packets.append(self._segment(self.acknowledged))
-            self.timeout = min(self.timeout * 2, GREATEST_TIMEOUT)
+            self.timeout = min(self.timeout * 2, MAX_TIMEOUT)
             self.resend_at = now + self.timeout
         return packets
 
@@ -52,9 +52,9 @@ class StreamSender:
         """The receiver has everything before `expected`; what it still misses of the flight goes out again at once."""
         if expected <= self.acknowledged:
             return []
-        was_silent = self.timeout > LEAST_TIMEOUT
+        was_silent = self.timeout > MIN_TIMEOUT
         self.acknowledged = expected
-        self.timeout = LEAST_TIMEOUT
+        self.timeout = MIN_TIMEOUT
         self.resend_at = now + self.timeout if self.acknowledged < self.offered else None
         return [self._segment(n) for n in range(expected, self.offered)] if was_silent else []
 

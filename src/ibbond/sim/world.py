@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ibbond.errors import Malformed, Refused
 from ibbond.machine import MS, US
-from ibbond.sim.checkers import STATE_CHECKERS, Broken, DeliveryChecker, arrives_once, everybody_reached
+from ibbond.sim.checkers import STATE_CHECKERS, Broken, DeliveryChecker, all_reached, arrives_once
 from ibbond.sim.faults import KINDS, Fault, draw
 from ibbond.sim.programs import Probe, SimulatedHost, make_probe
 from ibbond.sim.story import Story
@@ -29,7 +29,7 @@ from ibbond.wire.udp import UdpDatagram
 class Program(Protocol):
     """A program of some host: hears every effect, and acts when its time has come."""
 
-    def hear(self, now: int, effect: NetworkEffect) -> None: ...
+    def on_effect(self, now: int, effect: NetworkEffect) -> None: ...
 
     def deadline(self) -> int | None: ...
 
@@ -40,7 +40,7 @@ GROUP_SENDERS = 4  # every host hears each of them
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TracedEvent:
     """A line of the time line."""
 
     at_ms: float
@@ -59,7 +59,7 @@ class Outcome:
     trace: str
     steps: int
     faults: tuple[Fault, ...]
-    moments: tuple[Moment, ...]
+    moments: tuple[TracedEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class World:
     probes: list[Probe] = field(default_factory=list)
     streams: list[_Stream] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[TracedEvent] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     network: Network = field(init=False)
     hosts: dict[str, SimulatedHost] = field(init=False)
@@ -106,7 +106,9 @@ class World:
     _order: int = field(init=False, default=0)
     _hash: "hashlib._Hash" = field(init=False)
     _delivery: DeliveryChecker = field(init=False, default_factory=DeliveryChecker)
-    _news: bool = field(init=False, default=False)  # something other than packets came out since the last check
+    _state_changed: bool = field(
+        init=False, default=False
+    )  # something other than packets came out since the last check
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -142,7 +144,7 @@ class World:
             self.probe_regularly(from_ms=self.story.quiet_ms // 2)
             self.run_until(self.story.length_ms * MS)
             if self.checked:
-                everybody_reached(self)
+                all_reached(self)
         except Broken as error:
             broken = str(error)
         return Outcome(
@@ -255,8 +257,8 @@ class World:
             if stream.sender.deadline() <= self.now:
                 for packet in stream.sender.tick(self.now):
                     self._feed(OnHost(stream.sender_host, self.hosts[stream.sender_host].send(packet)))
-        if self.checked and self._news:
-            self._news = False
+        if self.checked and self._state_changed:
+            self._state_changed = False
             for check in STATE_CHECKERS:
                 check(self)
 
@@ -264,27 +266,27 @@ class World:
         try:
             effects = self.network.handle(self.now, event)
         except Refused as refusal:
-            self.moments.append(Moment(self.now / MS, "refused", "", str(refusal)))
+            self.moments.append(TracedEvent(self.now / MS, "refused", "", str(refusal)))
             return
         self._take(effects)
 
     def _take(self, effects: list[NetworkEffect]) -> None:
         if not effects:
             return
-        news = not all(isinstance(effect, Deliver) for effect in effects)
-        self._news = self._news or news
-        if self.checked and news:
+        changed = not all(isinstance(effect, Deliver) for effect in effects)
+        self._state_changed = self._state_changed or changed
+        if self.checked and changed:
             self._delivery.follow(self)
         self._hash.update(repr((self.now, effects)).encode())
         for effect in effects:
             for program in self.programs:
-                program.hear(self.now, effect)
+                program.on_effect(self.now, effect)
             if isinstance(effect, Deliver):
                 if self.checked:
                     self._delivery.delivered(self, effect)
                 self._deliver(effect)
             elif isinstance(effect, TraceEvent):
-                self.moments.append(Moment(self.now / MS, effect.what, effect.where, effect.detail))
+                self.moments.append(TracedEvent(self.now / MS, effect.what, effect.where, effect.detail))
 
     def _deliver(self, effect: Deliver) -> None:
         if self._stream_segment(effect):

@@ -3,9 +3,9 @@
 A flow is made only of decisions that are settled (neighbor and path known, receive filter open, a way without loss or
 delay, and without a capture but where the user of flows shows it what passes) and holds as long as the world's
 generation counter stands still; whatever changes a decision bumps the counter. Counts are kept in the flow and handed
-to devices and ports by `settle`. Read first: `verbs/generation`, host/pump. Left out: groups and broadcasts, which
-every receiver must see for itself; packets that the stack itself reads (group reports, neighbor discovery), which have
-no flow. Messages of connected mode are remembered while nothing waits at their queue pair; neither numbered nor
+to devices and ports by `flush_counters`. Read first: `verbs/generation`, host/pump. Left out: groups and broadcasts,
+which every receiver must see for itself; packets that the stack itself reads (group reports, neighbor discovery), which
+have no flow. Messages of connected mode are remembered while nothing waits at their queue pair; neither numbered nor
 acknowledged then, they are counted as if: a message longer than the InfiniBand MTU as packets of that size.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ibbond.fabric.packet import ACK_HEADER_BYTES, RELIABLE_OVERHEAD
 from ibbond.fabric.subnet import Subnet
-from ibbond.fabric.transit import Walk
+from ibbond.fabric.transit import PathTrace
 from ibbond.netdev.device import Device
 from ibbond.stack.frames import WayOut
 from ibbond.stack.host_stack import HostStack
@@ -33,12 +33,12 @@ class Acknowledged:
     """What a flow by a reliable connection counts otherwise: its packets' size, and the way of acknowledgments."""
 
     mtu_bytes: int
-    back: Walk
-    hears: Callable[[], None]  # the receiving end is not idle
+    back: PathTrace
+    touch_receiver: Callable[[], None]  # the receiving end is not idle
 
 
 @dataclass(frozen=True, slots=True)
-class Tap:
+class CapturePoint:
     """Captures on a flow's way: the ports (and whether packets leave there), and its packets but for their payload."""
 
     ports: tuple[tuple[str, bool], ...]
@@ -53,17 +53,17 @@ class Flow:
 
     __slots__ = (
         "_acknowledged",
+        "_flushed_bytes",
+        "_flushed_packets",
         "_receiver",
         "_sender",
-        "_settled_bytes",
-        "_settled_packets",
         "_touch",
-        "_walk",
+        "_trace",
         "bytes",
+        "capture_point",
         "generation",
         "mtu",
         "packets",
-        "tap",
         "target",
     )
 
@@ -72,33 +72,33 @@ class Flow:
         generation: int,
         target: tuple[str, str],
         mtu: int,
-        walk: Walk,
+        trace: PathTrace,
         sender: Device,
         receiver: Device,
         touch: Callable[[], None],
         acknowledged: Acknowledged | None = None,
-        tap: Tap | None = None,
+        capture_point: CapturePoint | None = None,
     ) -> None:
         self.generation = generation
         self.target = target
         self.mtu = mtu
-        self.tap = tap
+        self.capture_point = capture_point
         self.packets = 0
         self.bytes = 0
-        self._walk = walk
+        self._trace = trace
         self._sender = sender
         self._receiver = receiver
         self._touch = touch
         self._acknowledged = acknowledged
-        self._settled_packets = 0
-        self._settled_bytes = 0
+        self._flushed_packets = 0
+        self._flushed_bytes = 0
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         """Add what was counted since the last time to the counters of both interfaces and of the ports between."""
-        packets, octets = self.packets - self._settled_packets, self.bytes - self._settled_bytes
+        packets, octets = self.packets - self._flushed_packets, self.bytes - self._flushed_bytes
         if not packets:
             return
-        self._settled_packets, self._settled_bytes = self.packets, self.bytes
+        self._flushed_packets, self._flushed_bytes = self.packets, self.bytes
         wire = octets + packets * ENCAPSULATION_BYTES
         sent, received = self._sender.statistics, self._receiver.statistics
         sent.tx_packets += packets
@@ -107,11 +107,11 @@ class Flow:
         received.rx_bytes += octets
         connection = self._acknowledged
         if connection is None:
-            self._walk.count(packets, wire)
+            self._trace.count(packets, wire)
         else:
-            self._walk.count(max(packets, -(-wire // connection.mtu_bytes)), wire, RELIABLE_OVERHEAD)
+            self._trace.count(max(packets, -(-wire // connection.mtu_bytes)), wire, RELIABLE_OVERHEAD)
             connection.back.count(packets, 0, RELIABLE_OVERHEAD + ACK_HEADER_BYTES)
-            connection.hears()
+            connection.touch_receiver()
         self._touch()
 
 
@@ -133,29 +133,39 @@ class Flows:
         out = self._hosts[host].way_out(device, packet)
         if out is None:
             return None
-        walk = self._subnet.walk(out.port, out.path.dlid, tapped=self.recorded)
-        if walk is None or (walk.taps and out.path.own_qpn):
+        trace = self._subnet.trace_path(out.port, out.path.dlid, mirrored=self.recorded)
+        if trace is None or (trace.capture_points and out.path.own_qpn):
             return None
-        receiver = self._at_port.get(walk.destination)
-        taken = receiver.way_in(walk.destination, out.path, out.pkey) if receiver is not None else None
+        receiver = self._at_port.get(trace.destination)
+        taken = receiver.way_in(trace.destination, out.path, out.pkey) if receiver is not None else None
         if receiver is None or taken is None:
             return None
         upper, lower = taken
         acknowledged = None
         if out.path.own_qpn:
-            acknowledged = self._connection(out, walk, receiver)
+            acknowledged = self._connection(out, trace, receiver)
             if acknowledged is None:
                 return None
-        elif not self._subnet.accepts(walk.destination, out.pkey, out.path.qpn, out.path.qkey):
+        elif not self._subnet.accepts(trace.destination, out.pkey, out.path.qpn, out.path.qkey):
             return None
         upper, lower = taken
         target = receiver.name, upper.name
-        flow = Flow(generation, target, out.mtu, walk, out.device, lower, out.touch, acknowledged, self._tap(out, walk))
-        self._remember((host, device, destination_of(packet) or b""), flow)
+        flow = Flow(
+            generation,
+            target,
+            out.mtu,
+            trace,
+            out.device,
+            lower,
+            out.touch,
+            acknowledged,
+            self._capture_point(out, trace),
+        )
+        self._keep((host, device, destination_of(packet) or b""), flow)
         return flow
 
-    def _tap(self, out: WayOut, walk: Walk) -> Tap | None:
-        if not walk.taps:
+    def _capture_point(self, out: WayOut, trace: PathTrace) -> CapturePoint | None:
+        if not trace.capture_points:
             return None
         port, path = self._subnet.port(out.port), out.path
         datagram = Datagram(
@@ -173,29 +183,29 @@ class Flows:
             flow_label=path.flow_label,
             hop_limit=path.hop_limit,
         )
-        return Tap(walk.taps, datagram)
+        return CapturePoint(trace.capture_points, datagram)
 
-    def _connection(self, out: WayOut, walk: Walk, receiver: HostStack) -> Acknowledged | None:
+    def _connection(self, out: WayOut, trace: PathTrace, receiver: HostStack) -> Acknowledged | None:
         """The connection by which packets go now; None when something waits there or acknowledgments have no way."""
-        back = self._subnet.walk(walk.destination, self._subnet.port(out.port).lid)
-        if back is None or not self._subnet.carries(out.port, out.path.own_qpn, walk.destination, out.path.qpn):
+        back = self._subnet.trace_path(trace.destination, self._subnet.port(out.port).lid)
+        if back is None or not self._subnet.carries(out.port, out.path.own_qpn, trace.destination, out.path.qpn):
             return None
         mtu_bytes = self._subnet.message_mtu(out.port, out.path.own_qpn)
-        return Acknowledged(mtu_bytes, back, receiver.hears(walk.destination, out.path.qpn))
+        return Acknowledged(mtu_bytes, back, receiver.receive_toucher(trace.destination, out.path.qpn))
 
-    def settle(self) -> None:
+    def flush_counters(self) -> None:
         for flow in self._live.values():
-            flow.settle()
+            flow.flush_counters()
 
-    def _remember(self, key: tuple[str, str, bytes], flow: Flow) -> None:
-        """Keep it for `settle`; flows of an older generation are done with."""
+    def _keep(self, key: tuple[str, str, bytes], flow: Flow) -> None:
+        """Keep it for `flush_counters`; flows of an older generation are done with."""
         if flow.generation != self._generation:
-            self.settle()
+            self.flush_counters()
             self._live.clear()
             self._generation = flow.generation
         older = self._live.get(key)
         if older is not None:
-            older.settle()
+            older.flush_counters()
         self._live[key] = flow
 
 

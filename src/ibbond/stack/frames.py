@@ -126,7 +126,7 @@ class Frames:
             monitored, accepted = bool(bond.values.arp_interval), bond.accepts(member, now, unicast)
             own = not unicast and (monitored or accepted) and self._is_our_own(bond, frame)
             if monitored:
-                self._host.tell_bond(bond, _seen(member, frame, arp, discovery, own=own))
+                self._host.notify_bond(bond, _seen(member, frame, arp, discovery, own=own))
                 accepted = bond.accepts(member, now, unicast)
             if own or not accepted:
                 return
@@ -191,10 +191,10 @@ class Frames:
             return None  # the ARP monitor counts frames, and a handover ends by itself
         return bond.device, device
 
-    def hears(self, port: str, qpn: int) -> Callable[[], None]:
+    def receive_toucher(self, port: str, qpn: int) -> Callable[[], None]:
         """For flows by a connection: keeps its receiving end from being closed as idle."""
         interface = self._links.at(port, qpn)
-        return lambda: interface.heard(self._host.now, qpn) if interface is not None else None
+        return lambda: interface.touch_receiver(self._host.now, qpn) if interface is not None else None
 
     def _toucher(self, touch: Callable[[int, bytes], None], hardware: bytes) -> Callable[[], None]:
         return lambda: touch(self._host.now, hardware)

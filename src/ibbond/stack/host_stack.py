@@ -122,7 +122,7 @@ class HostStack:
         self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
         self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
-        self._news: dict[str, None] = {}  # bonds that have heard something
+        self._changed_bonds: dict[str, None] = {}  # bonds that have heard something
         self._preparing: dict[str, str] = {}  # member -> bond that waits for it
         self._bond_key = lru_cache(maxsize=None)(_Bond)
         self._layer_key = lru_cache(maxsize=None)(_Layer)
@@ -167,7 +167,7 @@ class HostStack:
         self.now = now
         for step in self._on_start:
             step()
-            self._settle()
+            self._run_pending()
         self._on_start.clear()
         return self.outbox.take()
 
@@ -177,21 +177,21 @@ class HostStack:
         try:
             self._dispatch(event)
         finally:
-            self._settle()
+            self._run_pending()
         return self.outbox.take()
 
     def receive(self, now: int, port: str, qpn: int, datagram: Datagram) -> list[HostEffect]:
         """A datagram has come in at a queue pair of a port."""
         self.now = now
         self.frames.receive(now, port, qpn, datagram)
-        self._settle()
+        self._run_pending()
         return self.outbox.take()
 
     def receive_message(self, now: int, port: str, qpn: int, payload: bytes, offload: bytes) -> list[HostEffect]:
         """A message has come in at a reliable queue pair of IPoIB."""
         self.now = now
         self.frames.receive_message(now, port, qpn, payload, offload)
-        self._settle()
+        self._run_pending()
         return self.outbox.take()
 
     def mad_arrived(self, now: int, port: str, mad: bytes) -> list[HostEffect]:
@@ -201,7 +201,7 @@ class HostStack:
         else:
             self.links.mad_arrived(now, port, mad)
             self.rdma.mad_arrived(mad)
-        self._settle()
+        self._run_pending()
         return self.outbox.take()
 
     def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> list[HostEffect]:
@@ -209,7 +209,7 @@ class HostStack:
         self.now = now
         if not self.links.work_done(now, port, qpn, completion):
             self.rdma.work_done(now, port, qpn, completion)
-        self._settle()
+        self._run_pending()
         return self.outbox.take()
 
     def port_raised(self, now: int, port: str, kind: PortEventKind) -> list[HostEffect]:
@@ -219,7 +219,7 @@ class HostStack:
             self.rdma.device_removed(port)
         else:
             self.links.port_raised(now, port, kind)
-        self._settle()
+        self._run_pending()
         return self.outbox.take()
 
     def tick(self, now: int) -> list[HostEffect]:
@@ -238,7 +238,7 @@ class HostStack:
                 case _Layer(name) if name in self.ip:
                     layer = self.ip[name]
                     self.frames.send_all(now, layer, layer.tick(now))
-        self._settle()
+        self._run_pending()
         return self.outbox.take()
 
     def deadline(self) -> int | None:
@@ -285,11 +285,11 @@ class HostStack:
         """For flows: the devices (upper, lower) at which a packet on this path comes out; None when not settled."""
         return self.frames.way_in(port, path, pkey)
 
-    def hears(self, port: str, qpn: int) -> Callable[[], None]:
+    def receive_toucher(self, port: str, qpn: int) -> Callable[[], None]:
         """For flows: to be called while messages come to this end of a connection by one."""
-        return self.frames.hears(port, qpn)
+        return self.frames.receive_toucher(port, qpn)
 
-    def settle_statistics(self) -> None:
+    def flush_statistics(self) -> None:
         """Bring the counters of bonds up to date."""
         for bond in self.registry.bonds.values():
             bond.statistics()
@@ -307,20 +307,20 @@ class HostStack:
         """Do this when what happens now is over."""
         self._later.append(step)
 
-    def news_for(self, bond: str) -> None:
+    def bond_changed(self, bond: str) -> None:
         """The bond has heard something: it is asked what follows when what happens now is over."""
-        self._news[bond] = None
+        self._changed_bonds[bond] = None
 
     def touched(self, layer: IpLayer) -> None:
         """The IP side of a device was used: its deadline may be another one."""
         self._touched_layers[layer.device.name] = None
 
-    def tell_bond(self, bond: Bond, event: BondEvent) -> None:
+    def notify_bond(self, bond: Bond, event: BondEvent) -> None:
         """Hand an event to a bond and carry out what it asks for; the bond may refuse a request."""
         try:
             effects = bond.handle(self.now, event)
         except Refused:
-            self._news[bond.name] = None  # what it said before comes with the next call
+            self._changed_bonds[bond.name] = None  # what it said before comes with the next call
             raise
         self._execute(bond, effects)
 
@@ -380,7 +380,7 @@ class HostStack:
             case Transmit(name, packet, offload):
                 self.frames.transmit(self.now, name, packet, offload)
             case ToBond(name, inner):
-                self.tell_bond(self.bond(name), inner)
+                self.notify_bond(self.bond(name), inner)
             case AddressesAre(name, addresses):
                 self._addresses_are(self.device(name), addresses)
             case RoutesAre(routes):
@@ -399,7 +399,7 @@ class HostStack:
             case SetDeviceMode(name, connected):
                 self._set_mode(self.device(name), connected)
             case CreateBond(name):
-                self._news[self.registry.create(self.now, name).name] = None
+                self._changed_bonds[self.registry.create(self.now, name).name] = None
             case DeleteBond(name):
                 bond = self.bond(name)
                 self._execute(bond, self.registry.delete(self.now, name))
@@ -419,7 +419,7 @@ class HostStack:
     def _set_admin(self, device: Device, up: bool) -> None:
         bond = self.registry.bonds.get(device.name)
         if bond is not None:
-            self.tell_bond(bond, Open() if up else Close())
+            self.notify_bond(bond, Open() if up else Close())
         elif up:
             device.open()
         else:
@@ -428,7 +428,7 @@ class HostStack:
     def _set_mtu(self, device: Device, mtu: int) -> None:
         bond = self.registry.bonds.get(device.name)
         if bond is not None:
-            self.tell_bond(bond, SetMtu(mtu))
+            self.notify_bond(bond, SetMtu(mtu))
         else:
             device.set_mtu(mtu)
 
@@ -446,19 +446,19 @@ class HostStack:
         self.generation.bump()
         bond = self.registry.bonds.get(device.name)
         if bond is not None:
-            self.tell_bond(bond, AddressesChanged(tuple(address for address, _ in addresses)))
+            self.notify_bond(bond, AddressesChanged(tuple(address for address, _ in addresses)))
 
     def _layer(self, name: str) -> IpLayer:
         return self.ip[self.device(name).name]
 
-    def _settle(self) -> None:
+    def _run_pending(self) -> None:
         """What follows from what has just happened: news for bonds, members that are ready, new deadlines."""
-        while self._later or self._news or self._preparing:
+        while self._later or self._changed_bonds or self._preparing:
             later, self._later = self._later, []
             for step in later:
                 step()
-            news, self._news = self._news, {}
-            for name in news:
+            changed, self._changed_bonds = self._changed_bonds, {}
+            for name in changed:
                 bond = self.registry.bonds.get(name)
                 if bond is not None:
                     self._execute(bond, bond.handle(self.now, MemberChanged("")))
@@ -466,10 +466,10 @@ class HostStack:
             for member in ready:
                 bond = self.registry.bonds.get(self._preparing.pop(member))
                 if bond is not None:
-                    self.tell_bond(bond, Ready(member))
-            if not ready and not self._later and not self._news:
+                    self.notify_bond(bond, Ready(member))
+            if not ready and not self._later and not self._changed_bonds:
                 break
-        self.rdma.settle(self.now)
+        self.rdma.run_due(self.now)
         self._report_deadlines()
 
     def _report_deadlines(self) -> None:

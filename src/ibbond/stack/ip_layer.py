@@ -238,10 +238,10 @@ class IpLayer:
         due = self.own.take_due(now)
         return [Announced(tuple(due)), *self.announce(due)] if due else []
 
-    def source_for(self, target: bytes, wish: bytes = b"") -> bytes:
+    def source_for(self, target: bytes, preferred: bytes = b"") -> bytes:
         """Our address for asking about `target`: the one wished for if ours, on its prefix, any, or unspecified."""
-        if wish in self.own.all and len(wish) == len(target):
-            return wish
+        if preferred in self.own.all and len(preferred) == len(target):
+            return preferred
         family = [(address, prefix) for address, prefix in self.addresses if len(address) == len(target)]
         width, value = 8 * len(target), int.from_bytes(target)
         for address, prefix in family:

@@ -48,7 +48,7 @@ from ibbond.ipoib.events import (
     TooLong,
 )
 from ibbond.ipoib.interface import Interface
-from ibbond.ipoib.paths import StackNeighbours
+from ibbond.ipoib.paths import StackNeighbors
 from ibbond.machine import Deadlines
 from ibbond.netdev.device import Device, NetdevEvent
 from ibbond.netdev.namespace import Namespace
@@ -87,7 +87,7 @@ class IpoibInterfaces:
         connection_manager: ConnectionManager,
         too_long: Callable[[Device, bytes, int], None],
         *,
-        old_neighbours: StackNeighbours | None = None,
+        old_neighbours: StackNeighbors | None = None,
     ) -> None:
         self._subnet = subnet
         self._namespace = namespace
@@ -320,20 +320,20 @@ class IpoibInterfaces:
         work = Work(0, Operation.SEND, inline=message.payload, offload=message.offload, signaled=False)
         self._outbox.send(Post(port, qpn, work))
 
-    def _connect(self, interface: Interface, wish: ConnectQueuePair) -> None:
+    def _connect(self, interface: Interface, request: ConnectQueuePair) -> None:
         peer = Peer(
-            wish.dlid,
-            wish.peer_qpn,
-            send_psn=wish.psn,
-            receive_psn=wish.peer_psn,
-            mtu_bytes=min(MTU_BYTES.get(wish.mtu, 2048), interface.port.mtu_bytes),
-            timeout=wish.ack_timeout,
-            retry_count=wish.retries,
+            request.dlid,
+            request.peer_qpn,
+            send_psn=request.psn,
+            receive_psn=request.peer_psn,
+            mtu_bytes=min(MTU_BYTES.get(request.mtu, 2048), interface.port.mtu_bytes),
+            timeout=request.ack_timeout,
+            retry_count=request.retries,
             pkey=interface.table_key,
-            service_level=wish.sl,
+            service_level=request.sl,
         )
-        self._by_queue_pair[interface.port.name, wish.qpn] = interface
-        self._subnet.connect_reliable(interface.port.name, wish.qpn, peer)
+        self._by_queue_pair[interface.port.name, request.qpn] = interface
+        self._subnet.connect_reliable(interface.port.name, request.qpn, peer)
 
     def _run(self, now: int, interface: Interface, effects: Iterable[InterfaceEffect]) -> None:
         """Carry out what an interface asks for."""

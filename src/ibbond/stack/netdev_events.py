@@ -30,9 +30,9 @@ class NetdevEvents:
         self._host = host
         self._carriers: dict[str, bool] = {}  # as they were told last
         self._addresses: dict[str, bytes] = {}
-        host.namespace.subscribe(self._heard)
+        host.namespace.subscribe(self._on_netdev_event)
 
-    def _heard(self, notice: NetdevEvent, device: Device) -> None:
+    def _on_netdev_event(self, notice: NetdevEvent, device: Device) -> None:
         host, name = self._host, device.name
         match notice:
             case NetdevEvent.REGISTER:
@@ -60,7 +60,7 @@ class NetdevEvents:
             host.outbox.notify(DeviceChanged(host.name, name))
         bond = device.master.name if device.master is not None else name
         if bond in host.registry.bonds:
-            host.news_for(bond)
+            host.bond_changed(bond)
             if host.standby is not None and notice is NetdevEvent.RX_MODE:
                 host.standby.groups_changed(bond)
             elif host.standby is not None and notice in PREPARED_FOR:

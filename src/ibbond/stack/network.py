@@ -89,7 +89,7 @@ class Network:
                 return self._run(now, effects, [name])
             case OnSubnet(change):
                 if isinstance(change, KillSwitch | KillAdapter):
-                    self._settle_flows()  # what dies forgets what it has counted, and that is not all yet
+                    self._flush_flows()  # what dies forgets what it has counted, and that is not all yet
                 try:
                     work = self.subnet.handle(now, change)
                 except Exception:
@@ -114,7 +114,7 @@ class Network:
                 raise
         return effects
 
-    def carry_on(self, now: int) -> list[NetworkEffect]:
+    def resume_work(self, now: int) -> list[NetworkEffect]:
         """What follows from what was told to the subnet alone (`Subnet.answer`)."""
         return self._run(now, self.subnet.tick(now), [_SUBNET])
 
@@ -132,7 +132,7 @@ class Network:
         return self.hosts[name]
 
     def record_flows(self) -> None:
-        """From now on whoever uses flows shows taps what they carry (`Flow.tap`)."""
+        """From now on whoever uses flows shows taps what they carry (`Flow.capture_point`)."""
         self._flows.recorded = True
         self.generation.bump()
 
@@ -140,20 +140,20 @@ class Network:
         """What the fast path may remember about packets like this one (same device, same destination), if anything."""
         return self._flows.find(now, host, device, packet, self.generation.value)
 
-    def settle(self, now: int = 0) -> None:
+    def flush_counters(self, now: int = 0) -> None:
         """Bring every counter up to date with what flows carried and members counted.
 
         `now` says when flows were last in use; without it the time of the host's last event counts.
         """
         for host in self.hosts.values():
             host.now = max(host.now, now)
-        self._settle_flows()
+        self._flush_flows()
         for host in self.hosts.values():
-            host.settle_statistics()
+            host.flush_statistics()
 
-    def _settle_flows(self) -> None:
-        self._flows.settle()
-        self.subnet.settle()
+    def _flush_flows(self) -> None:
+        self._flows.flush_counters()
+        self.subnet.flush_counters()
 
     def _run(self, now: int, effects: Iterable[_Work], touched: list[str]) -> list[NetworkEffect]:
         """Carry effects between hosts and subnet until it is quiet; what is left is for the world outside."""
@@ -161,26 +161,26 @@ class Network:
         work, self._left = self._left, deque()
         work.extend(effects)
         packets: list[NetworkEffect] = []
-        news: list[NetworkEffect] = self._take_late()
+        notifications: list[NetworkEffect] = self._take_late()
         keys = dict.fromkeys(touched)
         try:
             while work:
-                self._carry(now, work, packets, news, keys)
+                self._carry(now, work, packets, notifications, keys)
         except BaseException:
-            self._left, self._late = work, packets + news
+            self._left, self._late = work, packets + notifications
             raise
         finally:
             for key in keys:
                 machine = self.subnet if key == _SUBNET else self.hosts[key]
                 self._agenda.report(key, machine.deadline())
-        return packets + news
+        return packets + notifications
 
     def _carry(
         self,
         now: int,
         work: deque[_Work],
         packets: list[NetworkEffect],
-        news: list[NetworkEffect],
+        notifications: list[NetworkEffect],
         keys: dict[str, None],
     ) -> None:
         """One step of `_run`: the first of `work`; whose deadlines it may have changed is added to `keys`."""
@@ -202,7 +202,7 @@ class Network:
                     work.extend(host.receive_message(now, port, qpn, payload, offload))
             case MadArrived(port, mad):
                 if port in self.outside:
-                    news.append(item)
+                    notifications.append(item)
                 host = self._at_port.get(port)
                 if host is not None:
                     keys[host.name] = None
@@ -213,17 +213,17 @@ class Network:
                     keys[host.name] = None
                     work.extend(host.work_done(now, port, qpn, completion))
             case PortEvent(port, kind):
-                news.append(TraceEvent("port", port, kind.name.lower()))
+                notifications.append(TraceEvent("port", port, kind.name.lower()))
                 host = self._at_port.get(port)
                 if host is not None:
                     keys[host.name] = None
                     work.extend(host.port_raised(now, port, kind))
             case SubnetLog(what, where):
-                news.append(TraceEvent("subnet", where, what))
+                notifications.append(TraceEvent("subnet", where, what))
             case Captured(port, frame, sent):
-                news.append(FrameCaptured(port, frame, sent))
+                notifications.append(FrameCaptured(port, frame, sent))
             case _:
-                news.append(item)
+                notifications.append(item)
 
     def _take_late(self) -> list[NetworkEffect]:
         late, self._late = self._late, []

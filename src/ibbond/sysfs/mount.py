@@ -21,7 +21,7 @@ from ibbond.abi.device_tree import DeviceTree
 from ibbond.backend.contract import Files
 from ibbond.host.guard import Faults
 from ibbond.host.mounts import own_directory
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.syscalls import MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from ibbond.sysfs.kernel_tree import CLASS, KernelTree
 
@@ -33,7 +33,7 @@ KIND = "fuse.ibbond"
 LIBRARIES = ("libfuse3.so.3", "libfuse3.so.4")
 FORCE_AND_DETACH = 0x1 | MNT_DETACH  # the first ends the connection: nobody waits for an answer any more
 ATTRIBUTES_STAY = 86400.0  # seconds: the attributes of a name never change
-END_PATIENCE = 0.005
+END_TIMEOUT = 0.005
 
 
 def why_not() -> str | None:
@@ -62,7 +62,12 @@ class Mounted:
     """The view over one host's /sys/class/net; `close` takes it away."""
 
     def __init__(
-        self, space: Space, tree: DeviceTree, backend: Files, devices: Iterable[str], faults: Faults | None = None
+        self,
+        space: NetNamespace,
+        tree: DeviceTree,
+        backend: Files,
+        devices: Iterable[str],
+        faults: Faults | None = None,
     ) -> None:
         """`devices` are the names that the host's kernel must know, or else /sys is another namespace's.
 
@@ -73,9 +78,9 @@ class Mounted:
         self._kernel: KernelTree | None = None
         descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._kernel = space.within_mounts(lambda: _prepared(set(devices)))
+            self._kernel = space.run_in_mounts(lambda: _prepared(set(devices)))
             self.view = view_of(tree, backend, self._kernel, faults)
-            space.within_mounts(lambda: _mount(descriptor))
+            space.run_in_mounts(lambda: _mount(descriptor))
         except BaseException:
             os.close(descriptor)
             self._close_kernel()
@@ -92,14 +97,14 @@ class Mounted:
         """End the connection: whoever waits for an answer gets ENOTCONN, and the serving thread ends soon."""
         self.view.close()
         try:
-            self._space.within_mounts(lambda: unmount(CLASS, FORCE_AND_DETACH))
+            self._space.run_in_mounts(lambda: unmount(CLASS, FORCE_AND_DETACH))
         except OSError as error:
             if error.errno != errno.EINVAL:  # somebody in the host has unmounted it
                 raise
 
     def ended(self) -> bool:
         """Whether the serving thread has ended; waits for it a moment."""
-        self._thread.join(END_PATIENCE)
+        self._thread.join(END_TIMEOUT)
         if self._thread.is_alive():
             return False
         self._close_kernel()

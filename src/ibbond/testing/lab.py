@@ -30,7 +30,7 @@ from ibbond.errors import Refused
 from ibbond.lab import exec as lab_exec
 from ibbond.lab.capturing import Captured, RunningCapture
 from ibbond.lab.launch import running_lab
-from ibbond.lab.state import Wish
+from ibbond.lab.state import LabConfig
 from ibbond.testing.event_log import Event, EventLog
 from ibbond.topology.builder import TopologyBuilder
 from ibbond.topology.default import TWO_HOSTS
@@ -58,7 +58,7 @@ class Lab:
     ) -> None:
         self.name = name or f"py{os.getpid()}_{next(_numbers)}"
         text, source = read_topology(topology)
-        self._config = Wish(self.name, text, source, profile=profile, leased=True, manager=manager)
+        self._config = LabConfig(self.name, text, source, profile=profile, leased=True, manager=manager)
         self._running = ExitStack()
         self._control: Control | None = None
         self._log: EventLog | None = None
@@ -259,7 +259,7 @@ class LabHost:
     ) -> subprocess.Popen[str]:
         """Start a program in the host. It is ended with the lab at the latest."""
         with Control.of(self._lab.name) as control:
-            way, place = lab_exec.door_and_place(control, self.name, command[0])
+            way, place = lab_exec.handle_and_directory(control, self.name, command[0])
         if env:
             way = way._replace(environment={**way.environment, **env})
         try:

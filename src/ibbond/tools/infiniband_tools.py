@@ -22,7 +22,7 @@ from ibbond.fabric.subnet import Subnet
 from ibbond.host import capabilities
 from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space, end_processes, enter
+from ibbond.host.namespace import NetNamespace, end_processes, enter
 from ibbond.host.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from ibbond.tools.umad import UmadServer
 from ibbond.topology.model import Topology
@@ -129,7 +129,7 @@ class OpenSm:
         self,
         loop: LiveLoop,
         tools: UmadServer,
-        space: Space,
+        space: NetNamespace,
         home: Path,
         partition_file: str,
         ended: Callable[[int], None],
@@ -148,12 +148,12 @@ class OpenSm:
         self._watched = -1  # descriptor of the process
         self._process: subprocess.Popen[bytes] | None = None
         self._configuration = home / "opensm.conf"
-        end_processes(self._left, patience=0)  # with one that stayed alive all would be managed by two
+        end_processes(self._left, timeout=0)  # with one that stayed alive all would be managed by two
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._picture = home / "sys"  # of /sys/class/infiniband, 300 files, which the library draws where it starts
         self._picture.mkdir(exist_ok=True)
         with contextlib.suppress(OSError):  # not in memory then
-            space.within_mounts(lambda: mount("tmpfs", str(self._picture), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
+            space.run_in_mounts(lambda: mount("tmpfs", str(self._picture), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
         self._configuration.write_text(OPENSM_CONF)
         self.partition(partition_file)
         self.environment = equip({}, home, f"{MANAGER_NODE}:1")

@@ -30,7 +30,7 @@ class NetlinkFile:
 
     def __init__(self, host: RdmaHost, *, blocking: bool) -> None:
         self._host = host
-        self._socket = host.space.within(netlink_socket)
+        self._socket = host.space.run_in(netlink_socket)
         self.descriptor = self._socket.fileno()
         os.set_blocking(self.descriptor, blocking)
         self._inode = os.fstat(self.descriptor).st_ino

@@ -15,7 +15,7 @@ from pathlib import Path
 from ibbond.abi.infiniband_text import STATIC, RdmaDevice, devices, files, links
 from ibbond.fabric.hca import Hca
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.rdma_view import RdmaView
 
 NETLINK_USERSOCK = 2
@@ -24,7 +24,7 @@ NETLINK_USERSOCK = 2
 class RdmaHost:
     """One host: its devices, the view of them, and the socket that answers NETLINK_RDMA."""
 
-    def __init__(self, name: str, space: Space, adapters: Sequence[Hca], folder: Path) -> None:
+    def __init__(self, name: str, space: NetNamespace, adapters: Sequence[Hca], folder: Path) -> None:
         self.name = name
         self.space = space
         self.inode = os.fstat(space.namespaces.net).st_ino
@@ -55,13 +55,13 @@ class RdmaHost:
 
     def mount(self) -> None:
         """Put the view into the host; not on the loop's thread. OSError."""
-        self.space.within_mounts(self.view.mount)
+        self.space.run_in_mounts(self.view.mount)
         self.mounted = True
 
     def answering(self) -> socket.socket:
         """A socket of the host's own network namespace, from which programs get answers."""
         if self._netlink is None:
-            self._netlink = self.space.within(netlink_socket)
+            self._netlink = self.space.run_in(netlink_socket)
             self._netlink.bind((0, 0))
         return self._netlink
 
@@ -83,7 +83,7 @@ class RdmaHosts:
     """All hosts by the inode of their network namespace."""
 
     def __init__(
-        self, loop: LiveLoop, spaces: Mapping[str, Space], adapters: Mapping[str, Sequence[Hca]], folder: Path
+        self, loop: LiveLoop, spaces: Mapping[str, NetNamespace], adapters: Mapping[str, Sequence[Hca]], folder: Path
     ) -> None:
         self._loop = loop
         self._generation = -1
@@ -92,7 +92,7 @@ class RdmaHosts:
         }
         self._by_inode = {host.inode: host for host in self._all.values()}
         self._folder = folder
-        loop.before_rest.append(self._refresh)
+        loop.on_idle.append(self._refresh)
 
     def __getitem__(self, name: str) -> RdmaHost:
         return self._all[name]
@@ -116,7 +116,7 @@ class RdmaHosts:
             host.mount()
 
     def close(self) -> None:
-        self._loop.before_rest.remove(self._refresh)
+        self._loop.on_idle.remove(self._refresh)
         for host in self._all.values():
             host.close()
         if self._folder.is_dir() and not any(self._folder.iterdir()):

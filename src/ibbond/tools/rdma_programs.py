@@ -28,7 +28,7 @@ from ibbond.host.descriptors import is_scarce
 from ibbond.host.guard import Entry
 from ibbond.host.listener_keeper import Keeper
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.notification import HIGH, LOW, Call, Listener
 from ibbond.host.queue_file import CloseWatch
 from ibbond.host.shared_memory import map_memfd
@@ -92,7 +92,7 @@ class RdmaPrograms:
     def __init__(
         self,
         loop: LiveLoop,
-        spaces: Mapping[str, Space],
+        spaces: Mapping[str, NetNamespace],
         adapters: Mapping[str, Sequence[Hca]],
         folder: Path,
         keeper: Keeper,

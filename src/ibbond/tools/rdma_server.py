@@ -26,12 +26,12 @@ from ibbond.host.descriptors import is_scarce
 from ibbond.host.device_access import DeviceFile, may_open
 from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.host.shared_memory import map_memfd
 from ibbond.machine import MS
 from ibbond.rdma.messages import (
-    LARGEST,
-    MOST_MEMORY,
+    MAX_BYTES,
+    MAX_MEMORY,
     SOCKET_NAME,
     NotDone,
     Register,
@@ -55,13 +55,13 @@ MAX_HOST_REGIONS = 512  # of all programs of a host: a process has 65,530 mappin
 MAX_PROGRAMS = 64  # of one host
 DOOR_REST = 100 * MS  # when no descriptor is free
 TURN = 1 * MS  # for what one program asks, before others have theirs
-MOST_WORDS = 300  # characters of a refusal
+MAX_WORDS = 300  # characters of a refusal
 REQUESTS = get_args(RdmaRequest)
 Memory = memoryview | Refused | None  # of a `Register`: what its descriptor led to
 
 
 @dataclass(eq=False, slots=True)
-class _Posted:
+class _SendAccounting:
     """Work of a queue pair that is not over. What is not signaled is over when something later is, as with verbs."""
 
     sends: deque[tuple[int, bool]] = field(default_factory=deque)  # number, signaled
@@ -87,7 +87,7 @@ class _Posted:
         elif self.sends:
             self.sends.pop()
 
-    def over(self, completion: Completion) -> None:
+    def completed(self, completion: Completion) -> None:
         if completion.operation is Operation.RECEIVE:
             self.receives -= 1
             return
@@ -106,7 +106,7 @@ class _Program:
     sock: socket.socket
     asked: deque[tuple[object, Memory]] = field(default_factory=deque)  # requests that were read and are to be done
     waiting: deque[bytes] = field(default_factory=deque)
-    posted: dict[int, _Posted] = field(default_factory=dict)  # by id
+    posted: dict[int, _SendAccounting] = field(default_factory=dict)  # by id
     regions: int = 0
     paused: bool = False
 
@@ -114,20 +114,20 @@ class _Program:
 class RdmaServer:
     """Serves the programs of all hosts. Only on the loop's thread."""
 
-    def __init__(self, loop: LiveLoop, spaces: Mapping[str, Space]) -> None:
+    def __init__(self, loop: LiveLoop, spaces: Mapping[str, NetNamespace]) -> None:
         self._loop = loop
-        self._doors: list[socket.socket] = []
+        self._handles: list[socket.socket] = []
         self._programs: dict[int, _Program] = {}
         self._next = 1
         for host, space in spaces.items():
-            door = space.within(_listen)
-            self._doors.append(door)
+            door = space.run_in(_listen)
+            self._handles.append(door)
             loop.add_reader(door.fileno(), functools.partial(self._enter, host, door), Entry.RDMA)
-        loop.listeners.append(self._heard)
+        loop.listeners.append(self._on_effect)
 
     def close(self) -> None:
-        self._loop.listeners.remove(self._heard)
-        for sock in (*self._doors, *(program.sock for program in self._programs.values())):
+        self._loop.listeners.remove(self._on_effect)
+        for sock in (*self._handles, *(program.sock for program in self._programs.values())):
             self._loop.remove_reader(sock.fileno())
             sock.close()
         self._programs.clear()
@@ -185,7 +185,7 @@ class RdmaServer:
         if program.asked:
             return True
         try:
-            raw, descriptors, flags, _ = socket.recv_fds(program.sock, LARGEST, 4)
+            raw, descriptors, flags, _ = socket.recv_fds(program.sock, MAX_BYTES, 4)
         except BlockingIOError:
             return False
         except OSError:
@@ -204,7 +204,7 @@ class RdmaServer:
         """Requests are done later; the memory of a `Register` is mapped now, while its descriptor is here."""
         try:
             if cut_off:
-                raise too_large(f"its packet has more than {LARGEST} bytes")
+                raise too_large(f"its packet has more than {MAX_BYTES} bytes")
             requests = parse(raw)
         except Malformed as problem:
             self._loop.faults.malformed[Entry.RDMA] += 1
@@ -224,7 +224,7 @@ class RdmaServer:
             why, fix = f"the program has {program.regions} regions, its host {of_host}", "Register fewer, larger ones"
             return Refused("cannot register memory", why=why, fix=fix, code=errno.ENOMEM)
         try:
-            memory = map_memfd(descriptors[0], MOST_MEMORY)
+            memory = map_memfd(descriptors[0], MAX_MEMORY)
         except (IndexError, OSError, ValueError) as error:
             fix = "Send a memfd with F_SEAL_SHRINK"
             return Refused("cannot register memory", why=str(error), fix=fix, code=errno.EINVAL)
@@ -275,7 +275,7 @@ class RdmaServer:
     def _post(self, program: _Program, request: PostWork) -> None:
         """Counted first: work can be over before `handle` returns."""
         admitted(request)
-        posted = program.posted.get(request.id) or _Posted()
+        posted = program.posted.get(request.id) or _SendAccounting()
         posted.add(request.request)
         program.posted[request.id] = posted
         try:
@@ -286,16 +286,16 @@ class RdmaServer:
                 program.posted.pop(request.id, None)
             raise
 
-    def _heard(self, _now: int, effect: NetworkEffect) -> None:
+    def _on_effect(self, _now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, RdmaEvent):
             program = self._programs.get(effect.user)
             if program is not None and program.host == effect.host:
                 if (
-                    isinstance(effect.news, WorkCompleted)
-                    and (posted := program.posted.get(effect.news.id)) is not None
+                    isinstance(effect.event, WorkCompleted)
+                    and (posted := program.posted.get(effect.event.id)) is not None
                 ):
-                    posted.over(effect.news.completion)
-                self._give(program, pack(effect.news))
+                    posted.completed(effect.event.completion)
+                self._give(program, pack(effect.event))
 
     def _give(self, program: _Program, message: bytes) -> None:
         program.waiting.append(message)
@@ -326,9 +326,9 @@ class RdmaServer:
     def _resume(self, program: _Program) -> None:
         """Soon, for we may be in the middle of what somebody else has caused."""
         if program.paused:
-            self._loop.call_at(self._loop.now(), functools.partial(self._carry_on, program))
+            self._loop.call_at(self._loop.now(), functools.partial(self._resume_reading, program))
 
-    def _carry_on(self, program: _Program) -> None:
+    def _resume_reading(self, program: _Program) -> None:
         if program.paused and program.user in self._programs:
             program.paused = False
             self._listen_to(program)
@@ -354,4 +354,4 @@ def _listen() -> socket.socket:
 
 
 def refused(refusal: Refused, question: int = -1) -> NotDone:
-    return NotDone(refusal.what, refusal.why[:MOST_WORDS], refusal.fix, refusal.code, question)
+    return NotDone(refusal.what, refusal.why[:MAX_WORDS], refusal.fix, refusal.code, question)

@@ -27,7 +27,7 @@ from ibbond.host.descriptors import is_scarce
 from ibbond.host.device_access import DeviceFile, may_open, port_of
 from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
-from ibbond.host.namespace import Space
+from ibbond.host.namespace import NetNamespace
 from ibbond.machine import MS
 from ibbond.stack.events import NetworkEffect, OnSubnet
 from ibbond.verbs.verbs import SMI_QPN, ManagementDatagram, PortState
@@ -49,12 +49,12 @@ SMP_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTE
 LOST_AFTER = 50 * MS  # an SMP that nobody has answered by then goes back to its sender as timed out
 RETRY_AFTER = 1 * MS  # a client that does not read is tried again
 PAUSE = 1 * MS  # a manager that has written nothing for so long has finished, as far as hosts are concerned
-LONGEST_WRITING = 20 * MS  # but they wait no longer than that
+MAX_WRITE_NS = 20 * MS  # but they wait no longer than that
 TOGETHER = 8  # answers that leave together; most kernels keep ten for who does not read
 QUEUE_LIMIT = 4096  # packets that may wait for one client
 MAX_CLIENTS = 0x7FFF
 CLIENTS_PER_HOST = 10
-LONGEST_QUEUE = 4096  # datagrams; net.unix.max_dgram_qlen is 10 nearly everywhere
+MAX_QUEUE = 4096  # datagrams; net.unix.max_dgram_qlen is 10 nearly everywhere
 VENDOR = struct.Struct("=IIIxxxxQ")
 SA_HEADER_BYTES = 56
 
@@ -90,7 +90,7 @@ class UmadServer:
         self,
         loop: LiveLoop,
         base: str,
-        spaces: Mapping[str, Space],
+        spaces: Mapping[str, NetNamespace],
         ports: Mapping[str, Sequence[str]],
         manager_host: str | None = None,
     ) -> None:
@@ -117,10 +117,10 @@ class UmadServer:
             self._places[host] = [self._new_place(host) for _ in range(CLIENTS_PER_HOST)]
         if manager_host is not None:
             self._manager_place = self._new_place(manager_host)
-        loop.listeners.append(self._heard)
+        loop.listeners.append(self._on_event)
 
     def close(self) -> None:
-        self._loop.listeners.remove(self._heard)
+        self._loop.listeners.remove(self._on_event)
         for client in tuple(self._clients.values()):
             self._forget(client)
         for sock in self._controls.values():
@@ -195,13 +195,13 @@ class UmadServer:
                 return None
         return replace(request, data=data)
 
-    def _connect(self, host: str, sender: Credentials, wish: Connect) -> bytes | None:
+    def _connect(self, host: str, sender: Credentials, request: Connect) -> bytes | None:
         """Take a process in. Permission is asked for here, as by open(2): whoever inherits the socket may use it."""
         port = self._managers.get(sender.pid)
         if port is None:
             if not may_open(sender, DeviceFile.UMAD):
                 return None
-            port = port_of(wish.node, host, self._ports[host], self._is_active)
+            port = port_of(request.node, host, self._ports[host], self._is_active)
         if port is None or not self._subnet.port(port).node.alive:
             return None
         if sender.pid in self._by_process:
@@ -215,7 +215,7 @@ class UmadServer:
         except OSError:  # it has gone, or no descriptor is free
             return None
         sock = self._sockets[number]
-        if is_scarce(ended) or not connect(sock, socket_name(self.base, f"in{wish.number}")):
+        if is_scarce(ended) or not connect(sock, socket_name(self.base, f"in{request.number}")):
             os.close(ended)
             return None
         client = Client(number, host, sender, port, sock, ended)
@@ -224,9 +224,9 @@ class UmadServer:
         drop = functools.partial(self._drop, client)
         self._loop.add_reader(sock.fileno(), functools.partial(self._packets, client), Entry.UMAD, drop)
         self._loop.add_reader(ended, drop, Entry.UMAD, drop)
-        if wish.is_sm:
+        if request.is_sm:
             client.is_sm = True
-        return Connect(number, wish.queue_pair, wish.is_sm, wish.node or port.replace("/", ":")).pack()
+        return Connect(number, request.queue_pair, request.is_sm, request.node or port.replace("/", ":")).pack()
 
     def _is_active(self, port: str) -> bool:
         return self._subnet.port(port).state is PortState.ACTIVE
@@ -284,18 +284,18 @@ class UmadServer:
         self._flush(client)
         if self._written_at is not None and self._first_written_at is None:
             self._first_written_at = self._written_at
-            self._loop.call_at(self._written_at + PAUSE, self._tell_hosts)
+            self._loop.call_at(self._written_at + PAUSE, self._notify_hosts)
 
-    def _tell_hosts(self) -> None:
+    def _notify_hosts(self) -> None:
         """What a manager wrote reaches the hosts when it pauses: it has its answers first, as from an adapter."""
         assert self._written_at is not None
         assert self._first_written_at is not None
-        until = min(self._written_at + PAUSE, self._first_written_at + LONGEST_WRITING)
+        until = min(self._written_at + PAUSE, self._first_written_at + MAX_WRITE_NS)
         if self._loop.now() < until:
-            self._loop.call_at(until, self._tell_hosts)
+            self._loop.call_at(until, self._notify_hosts)
             return
         self._written_at = self._first_written_at = None
-        self._loop.carry_on()
+        self._loop.resume_work()
 
     def _send(self, client: Client, packet: UmadPacket) -> None:
         mad = packet.mad
@@ -350,7 +350,7 @@ class UmadServer:
             self._give(client, packet._replace(mad=mad, status=TIMED_OUT))
         self._watch(client)
 
-    def _heard(self, _now: int, effect: NetworkEffect) -> None:
+    def _on_event(self, _now: int, effect: NetworkEffect) -> None:
         """A MAD arrived for software at a port: whose answer is it, or who manages from there?"""
         if not isinstance(effect, MadArrived):
             return
@@ -429,7 +429,7 @@ class UmadServer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             return sock
 
-        return self._spaces[host].within(bind)
+        return self._spaces[host].run_in(bind)
 
 
 def connect(sock: socket.socket, name: bytes) -> bool:
@@ -452,7 +452,7 @@ def disconnect(sock: socket.socket) -> None:
 def discard(sock: socket.socket) -> None:
     """Drop what waits to be read; no more than a queue holds, for others may be sending."""
     with contextlib.suppress(OSError):
-        for _ in range(LONGEST_QUEUE):
+        for _ in range(MAX_QUEUE):
             sock.recv(1)
 
 

@@ -95,7 +95,7 @@ class UverbsFile:
         if answer:
             caller.write(envelope.address, answer)
         caller.answer(length)
-        self._loop.carry_on_if_restless()
+        self._loop.resume_if_pending()
 
     def _is_doorbell(self, caller: Caller, raw: bytes) -> bool:
         command, _, _, _, handle = DOORBELL.unpack_from(raw)
@@ -130,7 +130,7 @@ class UverbsFile:
         for memory in self._memories.values():
             memory.close()
         self._memories.clear()
-        self._loop.carry_on_if_restless()
+        self._loop.resume_if_pending()
 
     def memory_of(self, process: int) -> ProgramMemory:
         """Kept as long as the device is open: regions are read and written through it."""

@@ -22,7 +22,7 @@ from ibbond.topology.model import (
 from ibbond.topology.reader import unknown
 from ibbond.wire.ipoib import CONNECTED_MTU
 
-SMALLEST_MTU = 1280  # RFC 8200 section 5
+MIN_MTU = 1280  # RFC 8200 section 5
 
 
 def check(topology: Topology) -> None:
@@ -166,16 +166,16 @@ def carried(topology: Topology, device: IpoibDevice) -> int:
     return CONNECTED_MTU if device.mode == CONNECTED else topology.mtu_of(device.pkey)
 
 
-def check_mtu(what: str, mtu: int, greatest: int) -> None:
-    if mtu > greatest:
-        why = f"the subnet carries {greatest} there (the MTU of the partition's broadcast group minus 4)"
+def check_mtu(what: str, mtu: int, max_mtu: int) -> None:
+    if mtu > max_mtu:
+        why = f"the subnet carries {max_mtu} there (the MTU of the partition's broadcast group minus 4)"
         other = ", or mtu = 4092 at the top of the file" if mtu <= DATAGRAM_MTUS[1] else ', or mode = "connected"'
-        if greatest == CONNECTED_MTU:
-            why, other = f"connected mode carries {greatest}", ""
-        raise Refused(f"{what} has MTU {mtu}", why=why, fix=f"Use {greatest} or less{other}")
-    if mtu < SMALLEST_MTU:
-        fix = f"Use {SMALLEST_MTU} to {greatest}"
-        raise Refused(f"{what} has MTU {mtu}", why=f"IPv6 needs {SMALLEST_MTU}", fix=fix)
+        if max_mtu == CONNECTED_MTU:
+            why, other = f"connected mode carries {max_mtu}", ""
+        raise Refused(f"{what} has MTU {mtu}", why=why, fix=f"Use {max_mtu} or less{other}")
+    if mtu < MIN_MTU:
+        fix = f"Use {MIN_MTU} to {max_mtu}"
+        raise Refused(f"{what} has MTU {mtu}", why=f"IPv6 needs {MIN_MTU}", fix=fix)
 
 
 def check_bonds(topology: Topology, host: Host) -> None:

@@ -69,12 +69,12 @@ def from_document(document: dict[str, object], *, name: str = "lab", others: Col
     top.take("fat_tree", dict, {})
     top.done()
 
-    links = [wish for table in link_tables for wish in read_links(table, plugs)]
+    links = [request for table in link_tables for request in read_links(table, plugs)]
     hosts_ports = {host: read_ports(table) for host, table in host_tables.items()}
-    for wish in (*(wish for ports in hosts_ports.values() for wish in ports), *links):
-        plugs.reserve(wish)
-    cables = [Cable(wish.a, plugs.plug(wish.b, wish)) for ports in hosts_ports.values() for wish in ports]
-    cables += [Cable(plugs.plug(wish.a, wish), plugs.plug(wish.b, wish)) for wish in links]
+    for request in (*(request for ports in hosts_ports.values() for request in ports), *links):
+        plugs.reserve(request)
+    cables = [Cable(request.a, plugs.plug(request.b, request)) for ports in hosts_ports.values() for request in ports]
+    cables += [Cable(plugs.plug(request.a, request), plugs.plug(request.b, request)) for request in links]
     pkeys = {name: read_pkey(table) for name, table in partition_tables.items()}
     hosts = tuple(read_host(host, table, hosts_ports[host], mtu) for host, table in host_tables.items())
     partitions = tuple(read_partition(name, pkeys[name], table, hosts, mtu) for name, table in partition_tables.items())
@@ -137,7 +137,7 @@ def read_guid(table: Reader, key: str, text: str) -> int | None:
     return guid
 
 
-class Wish(NamedTuple):
+class PortRequest(NamedTuple):
     """A cable as the file asks for it: ends are ports (`s1/7`) or switches (`s1`: any free port). `a` of a host's
     cable is its HCA port, known already; `device` is its name on the host."""
 
@@ -147,7 +147,7 @@ class Wish(NamedTuple):
     device: str = ""
 
 
-def read_ports(table: Reader) -> list[Wish]:
+def read_ports(table: Reader) -> list[PortRequest]:
     """A host's `ports`: device name to switch, or to {to, hca}. Two ports make one HCA unless `hca` says otherwise."""
     host = table.where.removeprefix("hosts.")
     check_name(table.where, host)
@@ -169,7 +169,7 @@ def read_ports(table: Reader) -> list[Wish]:
             raise wrong_kind(where, to, str)
         check_number(f"{where}.hca", hca, MAX_HCAS)
         used[hca] = used.get(hca, 0) + 1
-        wishes.append(Wish(f"{hca_name(host, hca)}/{port}", to, where, device))
+        wishes.append(PortRequest(f"{hca_name(host, hca)}/{port}", to, where, device))
     return wishes
 
 
@@ -177,7 +177,7 @@ def hca_name(host: str, number: int) -> str:
     return host if number == 1 else f"{host}-{number}"
 
 
-def read_links(table: Reader, plugs: "Plugs") -> list[Wish]:
+def read_links(table: Reader, plugs: "Plugs") -> list[PortRequest]:
     """One `[[links]]` entry: `between = [a, b]`, `count` cables."""
     between = table.texts("between")
     count = table.take("count", int, 1)
@@ -203,7 +203,7 @@ def read_links(table: Reader, plugs: "Plugs") -> list[Wish]:
                 why=f"{end} has {ports} ports",
                 fix="Write a smaller count, or give the switch more ports",
             )
-    return [Wish(*between, where=table.where)] * count
+    return [PortRequest(*between, where=table.where)] * count
 
 
 class Plugs:
@@ -213,30 +213,30 @@ class Plugs:
         self.ports = {switch.name: switch.ports for switch in switches}
         self.used: dict[str, str] = {}
 
-    def reserve(self, wish: Wish) -> None:
+    def reserve(self, request: PortRequest) -> None:
         """Take the switch ports that a cable names by number."""
-        for end in (wish.b,) if wish.device else (wish.a, wish.b):
-            self.check(end, wish.where)
+        for end in (request.b,) if request.device else (request.a, request.b):
+            self.check(end, request.where)
             if "/" in end:
                 if end in self.used:
                     raise Refused(
-                        f"{wish.where} wants port {end}",
+                        f"{request.where} wants port {end}",
                         why=f"{self.used[end]} uses that port",
                         fix="Name a free port, or the switch alone",
                     )
-                self.used[end] = wish.where
+                self.used[end] = request.where
 
-    def plug(self, end: str, wish: Wish) -> str:
+    def plug(self, end: str, request: PortRequest) -> str:
         """The port for one end of a cable."""
         if "/" in end:
             return end
         for number in range(1, self.ports[end] + 1):
             port = f"{end}/{number}"
             if port not in self.used:
-                self.used[port] = wish.where
+                self.used[port] = request.where
                 return port
         raise Refused(
-            f"{wish.where} wants a port of {end}",
+            f"{request.where} wants a port of {end}",
             why=f"all {self.ports[end]} ports of that switch are used",
             fix="Give the switch more ports, or use another one",
         )
@@ -254,12 +254,12 @@ class Plugs:
             )
 
 
-def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
+def read_host(name: str, table: Reader, ports: list[PortRequest], mtu: int) -> Host:
     check_name(table.where, name)
     hcas = read_hcas(name, table, ports)
     mode = read_mode(table, DATAGRAM)
     datagram_mtu, mtu = mtu, CONNECTED_MTU if mode == CONNECTED else mtu
-    devices = {wish.device: IpoibDevice(wish.device, wish.a, mtu=mtu, mode=mode) for wish in ports}
+    devices = {request.device: IpoibDevice(request.device, request.a, mtu=mtu, mode=mode) for request in ports}
     bonds = tuple(read_bond(bond, table, mtu) for bond, table in table.tables("bonds").items())
     details = table.tables("devices")
     for child in (*details, *(member for bond in bonds for member in bond.members)):
@@ -295,11 +295,11 @@ def read_host(name: str, table: Reader, ports: list[Wish], mtu: int) -> Host:
     return host
 
 
-def read_hcas(host: str, table: Reader, ports: list[Wish]) -> tuple[Hca, ...]:
+def read_hcas(host: str, table: Reader, ports: list[PortRequest]) -> tuple[Hca, ...]:
     """The adapters that the host's ports are on, with what `hcas` says of each, the first one first."""
     highest: dict[str, int] = {}
-    for wish in ports:
-        hca, _, number = wish.a.partition("/")
+    for request in ports:
+        hca, _, number = request.a.partition("/")
         highest[hca] = max(highest.get(hca, 0), int(number))
     where = f"{table.where}.hcas"
     details = {

@@ -28,7 +28,7 @@ class Selector(enum.IntEnum):
     GREATER = 0
     LESS = 1
     EXACTLY = 2
-    LARGEST = 3
+    MAX_BYTES = 3
 
 
 class McMemberMask(enum.IntEnum):

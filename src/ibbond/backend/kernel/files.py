@@ -13,7 +13,7 @@ import os
 from ibbond.errors import Refused
 
 CLASS_NET = "sys/class/net"
-LARGEST = 1 << 20
+MAX_BYTES = 1 << 20
 IFF_UP = 0x1
 
 
@@ -37,7 +37,7 @@ class HostFiles:
         try:
             descriptor = os.open(self.name(path), os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return os.read(descriptor, LARGEST).decode("utf-8", "replace")
+                return os.read(descriptor, MAX_BYTES).decode("utf-8", "replace")
             finally:
                 os.close(descriptor)
         except OSError as error:

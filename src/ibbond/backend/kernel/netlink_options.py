@@ -32,7 +32,7 @@ def read_option(routes: RouteSocket, files: HostFiles, bond: str, option: Option
     if option.of_member:
         members = (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
         pairs = [(member, link_info(routes, member)) for member in members]
-        return " ".join(f"{member}:{news.member.priority}" for member, news in pairs if news and news.member)
+        return " ".join(f"{member}:{link.member.priority}" for member, link in pairs if link and link.member)
     link = link_info(routes, bond)
     value = read_bond(link.bond).get(option.name) if link is not None else None
     if value is None:

@@ -79,12 +79,12 @@ class BondReader:
 
     def _options(self, proc: BondSnapshot) -> dict[str, object]:
         """The options that are known; the mode first, because others depend on it."""
-        news = self.link(self.bond)
+        link = self.link(self.bond)
         netlink: dict[str, object] = {}
-        if news is not None:
+        if link is not None:
             from ibbond.abi.bond_attributes import read_bond
 
-            netlink = read_bond(news.bond)
+            netlink = read_bond(link.bond)
         values: dict[str, object] = {}
         mode = self._mode(proc, netlink)
         for option in OPTIONS.values():
@@ -166,14 +166,14 @@ class BondReader:
             unknown.add(key)
             return None
 
-        state, link = fact("state", "state", str), fact("mii_status", "link", str)
+        state, link_state = fact("state", "state", str), fact("mii_status", "link", str)
         active = self._text("bonding/active_slave")
         if state is None and active is not None and options.get("mode") == Mode.ACTIVE_BACKUP:
             state = "active" if active == name else "backup"
             unknown.discard("state")
         failures = fact("link_failure_count", "link_failure_count", int)
         permanent = fact("perm_hwaddr", "permanent_address", parse_address)
-        news = self.link(name)
+        link = self.link(name)
         speed = self.files.number(f"{CLASS_NET}/{name}/speed")
         if speed is None and proc is not None:
             speed = proc.speed
@@ -181,11 +181,11 @@ class BondReader:
         return MemberSnapshot(
             name=name,
             state=str(state or ""),
-            link=str(link or ""),
+            link=str(link_state or ""),
             link_failure_count=failures if isinstance(failures, int) else 0,
             permanent_address=permanent if isinstance(permanent, bytes) else b"",
             queue_id=queues.get(name, proc.queue_id if proc else 0),
-            priority=news.member.priority if news and news.member else 0,
+            priority=link.member.priority if link and link.member else 0,
             speed=speed if speed is not None and speed > 0 else None,
             duplex=duplex if duplex in ("full", "half") else None,
             lacp=proc.lacp if proc else None,

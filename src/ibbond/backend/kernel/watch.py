@@ -31,28 +31,28 @@ class LinkTable:
     def __init__(self) -> None:
         self._links: dict[int, LinkInfo] = {}
 
-    def update(self, news: LinkInfo) -> list[Change]:
+    def update(self, link: LinkInfo) -> list[Change]:
         """A new or changed link. Differences in the order: what it is, what it does, who is active, events."""
-        old = self._links.get(news.index)
-        self._links[news.index] = news
-        if news.kind != "bond" and news.member is None and (old is None or old.member is None):
+        old = self._links.get(link.index)
+        self._links[link.index] = link
+        if link.kind != "bond" and link.member is None and (old is None or old.member is None):
             return []
         changes: list[Change] = []
-        if old is None or old.name != news.name:
-            changes.append(self._change("created" if old is None else "renamed", news, old and old.name, news.name))
-        changes += self._membership(old, news)
+        if old is None or old.name != link.name:
+            changes.append(self._change("created" if old is None else "renamed", link, old and old.name, link.name))
+        changes += self._membership(old, link)
         if old is not None:
             for attribute, what in LINK_FIELDS.items():
-                self._compare(changes, what, news, getattr(old, attribute), getattr(news, attribute))
-            self._compare(changes, "address", news, old.address.hex(":"), news.address.hex(":"))
-            if old.carrier_changes != news.carrier_changes:
-                self._compare(changes, "carrier_changes", news, old.carrier_changes, news.carrier_changes)
-            if old.member is not None and news.member is not None:
+                self._compare(changes, what, link, getattr(old, attribute), getattr(link, attribute))
+            self._compare(changes, "address", link, old.address.hex(":"), link.address.hex(":"))
+            if old.carrier_changes != link.carrier_changes:
+                self._compare(changes, "carrier_changes", link, old.carrier_changes, link.carrier_changes)
+            if old.member is not None and link.member is not None:
                 for attribute, what in MEMBER_FIELDS.items():
-                    self._compare(changes, what, news, getattr(old.member, attribute), getattr(news.member, attribute))
-            changes += self._options(old, news)
-        if news.event is not None and news.kind == "bond":
-            changes.append({"what": news.event, "where": news.name})
+                    self._compare(changes, what, link, getattr(old.member, attribute), getattr(link.member, attribute))
+            changes += self._options(old, link)
+        if link.event is not None and link.kind == "bond":
+            changes.append({"what": link.event, "where": link.name})
         return changes
 
     def remove(self, index: int) -> list[Change]:
@@ -73,29 +73,29 @@ class LinkTable:
         link = self._links.get(index)
         return link.name if link is not None and (link.kind == "bond" or link.member is not None) else None
 
-    def _membership(self, old: LinkInfo | None, news: LinkInfo) -> list[Change]:
+    def _membership(self, old: LinkInfo | None, link: LinkInfo) -> list[Change]:
         was = old.master if old is not None and old.member is not None else 0
-        now = news.master if news.member is not None else 0
+        now = link.master if link.member is not None else 0
         if was == now:
             return []
         changes: list[Change] = []
         if was:
-            changes.append({"what": "left", "where": news.name, "bond": self._name(was)})
+            changes.append({"what": "left", "where": link.name, "bond": self._name(was)})
         if now:
-            changes.append({"what": "joined", "where": news.name, "bond": self._name(now)})
+            changes.append({"what": "joined", "where": link.name, "bond": self._name(now)})
         return changes
 
-    def _options(self, old: LinkInfo, news: LinkInfo) -> list[Change]:
-        if news.kind != "bond" or old.bond == news.bond:
+    def _options(self, old: LinkInfo, link: LinkInfo) -> list[Change]:
+        if link.kind != "bond" or old.bond == link.bond:
             return []
-        before, after = read_bond(old.bond), read_bond(news.bond)
+        before, after = read_bond(old.bond), read_bond(link.bond)
         changes: list[Change] = []
         for option in OPTIONS:
             if option in ("active_slave", "primary"):
                 was, now = (self._name(int(str(values.get(option, 0)))) for values in (before, after))
-                self._compare(changes, "active" if option == "active_slave" else option, news, was, now)
+                self._compare(changes, "active" if option == "active_slave" else option, link, was, now)
             elif option in before or option in after:
-                self._compare(changes, option, news, _shown(option, before), _shown(option, after))
+                self._compare(changes, option, link, _shown(option, before), _shown(option, after))
         return changes
 
     def _name(self, index: int) -> str | None:
@@ -103,13 +103,13 @@ class LinkTable:
             return None
         return self._links[index].name if index in self._links else f"interface {index}"
 
-    def _compare(self, changes: list[Change], what: str, news: LinkInfo, old: object, new: object) -> None:
+    def _compare(self, changes: list[Change], what: str, link: LinkInfo, old: object, new: object) -> None:
         if old != new:
-            changes.append(self._change(what, news, old, new))
+            changes.append(self._change(what, link, old, new))
 
     @staticmethod
-    def _change(what: str, news: LinkInfo, old: object, new: object) -> Change:
-        return {"what": what, "where": news.name, "old": old, "new": new}
+    def _change(what: str, link: LinkInfo, old: object, new: object) -> Change:
+        return {"what": what, "where": link.name, "old": old, "new": new}
 
 
 class Listener(Protocol):

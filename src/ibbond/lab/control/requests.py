@@ -81,7 +81,7 @@ class Requests:
         return {
             "status": lambda: self.run(self.status),
             "host": lambda host: self.backend(host).where,
-            "door": self.door,
+            "host_handle": self.host_handle,
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
             "mend": lambda cables: self.run(lambda: self.cables("mend", Mend, cables)),
             "pull": self.pull,
@@ -132,18 +132,18 @@ class Requests:
     def handle(self, host: str, event: HostEvent) -> None:
         self._lab.loop.handle(OnHost(host, event))
 
-    def hear(self, host: str) -> None:
-        self._lab.loop.hear(host)
+    def refresh(self, host: str) -> None:
+        self._lab.loop.refresh(host)
 
-    def settle(self) -> None:
-        self._lab.loop.settle()
+    def flush_counters(self) -> None:
+        self._lab.loop.flush_counters()
 
     def addresses(self, host: str, device: str) -> list[str]:
         layer = self._lab.network.hosts[host].ip.get(device)
         return address_texts(layer.addresses) if layer is not None else []
 
     def route_socket(self, host: str) -> RouteSocket:
-        return self._lab.spaces[host].within(RouteSocket)
+        return self._lab.spaces[host].run_in(RouteSocket)
 
     def log(self, host: str) -> list[str]:
         return self.run(lambda: list(self._lab.journal.logs.get(host, ())))
@@ -165,14 +165,14 @@ class Requests:
     def status(self) -> dict[str, object]:
         """What `lab status --json` prints."""
         lab = self._lab
-        lab.loop.settle()
+        lab.loop.flush_counters()
         return {
-            "name": lab.wish.name,
+            "name": lab.config.name,
             "pid": os.getpid(),
-            "topology": lab.wish.source,
-            "profile": lab.wish.profile,
+            "topology": lab.config.source,
+            "profile": lab.config.profile,
             "ready_ms": lab.ready_ms,
-            "manager": {"kind": lab.wish.manager, "alive": self._lives(MANAGER)},
+            "manager": {"kind": lab.config.manager, "alive": self._lives(MANAGER)},
             "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
             "rdma": {"served": lab.rdma.missing is None, "why_not": lab.rdma.missing},
             **lab.loop.faults.facts(),
@@ -195,7 +195,7 @@ class Requests:
         """A table of `lab.control.subnet_tables`."""
         if table not in TABLES:
             raise unknown(f"no table {table} of the subnet", table, TABLES)
-        self._lab.loop.settle()
+        self._lab.loop.flush_counters()
         return TABLES[table](self._lab.network.subnet, self._lab.topology.end_for_people)
 
     def neighbors(self, host: str) -> list[Row]:
@@ -283,7 +283,7 @@ class Requests:
             "loss_percent": round(port.cable.loss * 100, 6) if port.cable is not None else 0.0,
         }
 
-    def door(self, host: str) -> WithDescriptors:
+    def host_handle(self, host: str) -> WithDescriptors:
         """The way into a host: its namespaces as descriptors."""
         self._lab.topology.host(host)
         space = self._lab.spaces[host]
@@ -317,7 +317,7 @@ class Requests:
             else:
                 del self.cut[port]
             self._lab.loop.handle(OnSubnet(change(port)))
-        self._lab.remember_soon()
+        self._lab.save_soon()
         return {what: names, "at_ns": at}
 
     def pull(self, cable: str) -> Lease:
@@ -427,7 +427,7 @@ class Requests:
         if found is None:
             return None
         capture, descriptor = found
-        self.run(lambda: self._lab.captures.untap(capture))
+        self.run(lambda: self._lab.captures.unmirror(capture))
         while self.run(lambda: self._lab.captures.work(WORK)):
             time.sleep(WORK / SECOND)
         self.run(lambda: self._lab.captures.stop(capture))
@@ -447,7 +447,7 @@ class Requests:
 
     def lease(self) -> Lease:
         """Tie the lab to the connection that asks."""
-        if not self._lab.wish.leased:
+        if not self._lab.config.leased:
             raise Refused(
                 "this lab has no lease",
                 why="it was started to stay until it is taken down",

@@ -76,7 +76,10 @@ class Match:
 
 @dataclass(slots=True)
 class DesiredMember:
-    """A device that joins a bond, or a P_Key child (`pkey`, `parent`). Its options are `queue_id` and `prio`."""
+    """A device that joins a bond, or a P_Key child (`pkey`, `parent`). Its options are `queue_id` and `prio`.
+
+    `invented_guid` marks a child to which its tool gives an address that no port of the subnet has.
+    """
 
     match: Match
     source: Source
@@ -85,6 +88,15 @@ class DesiredMember:
     transport: Setting | None = None
     mtu: Setting | None = None
     options: dict[str, Setting] = field(default_factory=dict)
+    ethernet: bool = False
+    invented_guid: bool = False
+
+    @property
+    def device(self) -> str:
+        """Its name; that of a child is the kernel's. Empty where it is known by a pattern or address only."""
+        if self.pkey is not None and self.parent:
+            return f"{self.parent}.{self.pkey | 0x8000:04x}"
+        return self.match.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Desired:
-    """What the files of a host want, tool by tool."""
+    """What the files of a host want, tool by tool. `children` are devices that are in no bond, P_Key children first."""
 
     bonds: list[DesiredBond] = field(default_factory=list)
     children: list[DesiredMember] = field(default_factory=list)
@@ -154,6 +166,21 @@ class Desired:
         self.bonds += other.bonds
         self.children += other.children
         self.problems += other.problems
+
+
+def adopt_children(desired: Desired) -> None:
+    """Members that another file describes as children get what it says of them, and are no children any more."""
+    for bond in desired.bonds:
+        for member in bond.members:
+            same = [each for each in desired.children if member.match.name and member.match.name in each.match.names]
+            for child in same:
+                member.match = Match(tuple(dict.fromkeys((*member.match.names, *child.match.names))))
+                member.pkey = child.pkey if member.pkey is None else member.pkey
+                member.parent = member.parent or child.parent
+                member.transport = member.transport or child.transport
+                member.mtu = member.mtu or child.mtu
+                member.invented_guid = member.invented_guid or child.invented_guid
+                desired.children.remove(child)
 
 
 def canonical(option: Option, text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""ifcfg files as a desired state: initscripts and NetworkManager's plugin (RHEL), wicked (SUSE).
+"""ifcfg files as a desired state and back: initscripts and NetworkManager's plugin (RHEL), wicked (SUSE).
 
 Read first: sysconfig.txt of initscripts, nm-settings-ifcfg-rh(5); ifcfg(5), ifcfg-bonding(5), ifcfg-ipoib(5) of wicked.
 On RHEL a member names its bond (MASTER, MASTER_UUID), on SUSE a bond its members (BONDING_SLAVE_n). Left out: aliases,
@@ -8,8 +8,10 @@ rules, what /etc/sysconfig/network says for all.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from ibbond.bonding.option import Kind
+from ibbond.bonding.options import OPTIONS
 from ibbond.config.desired import (
     Desired,
     DesiredBond,
@@ -18,10 +20,13 @@ from ibbond.config.desired import (
     Match,
     Setting,
     Source,
+    adopt_children,
     hardware_address,
     pkey_names,
     set_option,
 )
+from ibbond.config.fields import label
+from ibbond.config.gaps import Gap, Version, of_child
 from ibbond.config.ifupdown import with_prefix
 from ibbond.config.lines import Entry, assignments
 
@@ -33,8 +38,24 @@ PATTERNS = (
     "etc/sysconfig/network/ifroute-*",
 )
 YES = ("yes", "true", "1", "y", "t")
-ROUTE = re.compile(r"([0-9a-fA-F.:/]+|default)\s+(?:via\s+)?([0-9a-fA-F.:]+)(?:\s|$)")
+ROUTE = re.compile(r"([0-9a-fA-F.:/]+|default)\s+(?:via\s+)?([0-9a-fA-F.:]+)(?:\s.*?metric\s+(\d+)|\s|$)")
 STARTS = ("auto", "boot", "onboot", "on", "hotplug", "nfsroot")
+
+NO_FILE = "is not set: it has no file in sysfs, which is what BONDING_OPTS is written to"
+NO_KEY = "is not held: there is no key for it"
+RHEL_GAPS = (
+    *(Gap(f"option.{name}", NO_FILE) for name, row in OPTIONS.items() if row.netlink_only and not row.of_member),
+    Gap("queue_id", NO_KEY),
+    Gap("prio", NO_KEY),
+    Gap("guid", "is not held: HWADDR is compared with all 20 bytes, and the queue pair changes; the name counts"),
+)
+SUSE_GAPS = (
+    *RHEL_GAPS,
+    Gap("ethernet", "is not said: the device is known by its name", harmless=True),
+    Gap("dns", "is not of an interface: NETCONFIG_DNS_STATIC_SERVERS in /etc/sysconfig/network/config has it"),
+    Gap("search", "is not of an interface: NETCONFIG_DNS_STATIC_SEARCHLIST in /etc/sysconfig/network/config has it"),
+    Gap("pkey", "is not held: wicked takes 0x8001 to 0xfffe only", text="0xffff", when=of_child),
+)
 
 Values = dict[str, Entry]
 
@@ -51,6 +72,7 @@ def read(files: Mapping[str, str]) -> Desired:
                 uuids[uuid] = device_of(path, values)
     for path, values in whole.items():
         _member(desired, path, values, uuids)
+    adopt_children(desired)
     return desired
 
 
@@ -121,7 +143,10 @@ def _layer_3(bond: DesiredBond, values: Values) -> None:
         elif key == "MTU" and entry.value:
             bond.mtu = Setting(entry.value, entry.source)
         elif key == "BOOTPROTO" and entry.value.lower().startswith("dhcp"):
-            bond.dhcp |= {6} if entry.value.endswith("6") else {4}
+            both = {4, 6} if "STARTMODE" in values else {4}  # what dhcp alone means to wicked, and to initscripts
+            bond.dhcp |= {"4": {4}, "6": {6}}.get(entry.value[-1], both)
+        elif key == "DHCPV6C" and entry.value.lower() in YES:
+            bond.dhcp |= {6}
 
 
 def _routes(bond: DesiredBond, path: str, name: str, files: Mapping[str, str]) -> None:
@@ -130,7 +155,8 @@ def _routes(bond: DesiredBond, path: str, name: str, files: Mapping[str, str]) -
     for other in (f"{folder}/route-{name}", f"{folder}/route6-{name}", f"{folder}/ifroute-{name}"):
         for number, line in enumerate(files.get(other, "").splitlines(), 1):
             if found := ROUTE.match(line):
-                bond.routes.append(DesiredRoute(found[1], found[2], Source(other, number)))
+                metric = int(found[3] or 0)
+                bond.routes.append(DesiredRoute(found[1], found[2], Source(other, number), metric))
 
 
 def _member(desired: Desired, path: str, values: Values, uuids: Mapping[str, str]) -> None:
@@ -150,6 +176,7 @@ def _member(desired: Desired, path: str, values: Values, uuids: Mapping[str, str
         member.transport = Setting(values["IPOIB_MODE"].value, values["IPOIB_MODE"].source)
     if "MTU" in values and values["MTU"].value:
         member.mtu = Setting(values["MTU"].value, values["MTU"].source)
+    member.ethernet = _text(values, "TYPE").lower() == "ethernet"
     above = uuids.get(_text(values, "MASTER_UUID"), "") or _text(values, "MASTER")
     above = uuids.get(above, above)
     if above and _text(values, "SLAVE").lower() in ("", *YES):
@@ -162,3 +189,89 @@ def _member(desired: Desired, path: str, values: Values, uuids: Mapping[str, str
         for each in bond.members:
             if each is not member and each.match.name == name:
                 each.transport, each.mtu = each.transport or member.transport, each.mtu or member.mtu
+
+
+def render_rhel(desired: Desired, version: Version) -> dict[str, str]:
+    """ifcfg and route files as initscripts of RHEL 7 and 8 read them."""
+    folder = "etc/sysconfig/network-scripts"
+    files: dict[str, str] = {}
+    for bond in desired.bonds:
+        lines = ["TYPE=Bond", f"DEVICE={bond.name}", f"NAME={bond.name}", "BONDING_MASTER=yes"]
+        lines += [f"ONBOOT={'yes' if bond.starts else 'no'}", f"BOOTPROTO={'dhcp' if 4 in bond.dhcp else 'none'}"]
+        lines += ["DHCPV6C=yes", "IPV6INIT=yes"] if 6 in bond.dhcp else []
+        lines += [f'BONDING_OPTS="{_module_options(bond)}"'] + ([f"MTU={bond.mtu.text}"] if bond.mtu else [])
+        for index, each in enumerate(each for each in bond.addresses if ":" not in each.text):
+            address, _, prefix = each.text.partition("/")
+            lines += [f"IPADDR{index or ''}={address}", f"PREFIX{index or ''}={prefix}"]
+        first, *others = [each.text for each in bond.addresses if ":" in each.text] or [""]
+        lines += ["IPV6INIT=yes", f"IPV6ADDR={first}"] if first else []
+        lines += [f'IPV6ADDR_SECONDARIES="{" ".join(others)}"'] if others else []
+        lines += [f"DNS{number}={each.text}" for number, each in enumerate(bond.dns, 1)]
+        lines += [f'DOMAIN="{" ".join(each.text for each in bond.search)}"'] if bond.search else []
+        files[f"{folder}/ifcfg-{bond.name}"] = _lines(lines)
+        for name, routes in (
+            ("route", [route for route in bond.routes if ":" not in route.via]),
+            ("route6", [route for route in bond.routes if ":" in route.via]),
+        ):
+            if routes:
+                files[f"{folder}/{name}-{bond.name}"] = _lines(_route_line(route, bond.name) for route in routes)
+    for bond_name, device in _devices(desired):
+        lines = [f"TYPE={'Ethernet' if device.ethernet else 'InfiniBand'}", f"DEVICE={label(device)}"]
+        lines += ["ONBOOT=yes", "BOOTPROTO=none"]
+        if device.pkey is not None:
+            lines += ["PKEY=yes", f"PKEY_ID={device.pkey:#06x}", f"PHYSDEV={device.parent}"]
+        if device.transport:
+            lines.append(f"CONNECTED_MODE={'yes' if device.transport.text == 'connected' else 'no'}")
+        lines += [f"MTU={device.mtu.text}"] if device.mtu else []
+        lines += [f"MASTER={bond_name}", "SLAVE=yes"] if bond_name else []
+        files[f"{folder}/ifcfg-{label(device)}"] = _lines(lines)
+    return files
+
+
+def render_suse(desired: Desired, version: Version) -> dict[str, str]:
+    """ifcfg and ifroute files as wicked reads them."""
+    folder = "etc/sysconfig/network"
+    files: dict[str, str] = {}
+    for bond in desired.bonds:
+        boot = {0: "static", 1: "dhcp", 2: "dhcp"}[len(bond.dhcp)]
+        boot = f"dhcp{min(bond.dhcp)}" if len(bond.dhcp) == 1 else boot
+        lines = [f"STARTMODE='{'auto' if bond.starts else 'manual'}'", f"BOOTPROTO='{boot}'", "BONDING_MASTER='yes'"]
+        lines += [f"BONDING_SLAVE_{number}='{label(member)}'" for number, member in enumerate(bond.members)]
+        lines += [f"BONDING_MODULE_OPTS='{_module_options(bond)}'"] + ([f"MTU='{bond.mtu.text}'"] if bond.mtu else [])
+        lines += [f"IPADDR{f'_{index}' if index else ''}='{each.text}'" for index, each in enumerate(bond.addresses)]
+        files[f"{folder}/ifcfg-{bond.name}"] = _lines(lines)
+        if bond.routes:
+            routes = [
+                f"{route.to} {route.via} - {bond.name}" + (f" metric {route.metric}" if route.metric else "")
+                for route in bond.routes
+            ]
+            files[f"{folder}/ifroute-{bond.name}"] = _lines(routes)
+    for _, device in _devices(desired):
+        lines = ["STARTMODE='hotplug'", "BOOTPROTO='none'"]
+        if device.pkey is not None:
+            lines += [f"IPOIB_DEVICE='{device.parent}'", f"IPOIB_PKEY='{device.pkey | 0x8000:04x}'"]
+        lines += [f"IPOIB_MODE='{device.transport.text}'"] if device.transport else []
+        lines += [f"MTU='{device.mtu.text}'"] if device.mtu else []
+        files[f"{folder}/ifcfg-{label(device)}"] = _lines(lines)
+    return files
+
+
+def _devices(desired: Desired) -> list[tuple[str, DesiredMember]]:
+    members = [(bond.name, member) for bond in desired.bonds for member in bond.members]
+    return members + [("", child) for child in desired.children]
+
+
+def _module_options(bond: DesiredBond) -> str:
+    words = []
+    for name, setting in bond.options.items():
+        separator = "," if OPTIONS[name].kind is Kind.TARGETS else " "
+        words.append(f"{name}={separator.join(setting.text.split())}")
+    return " ".join(words)
+
+
+def _route_line(route: DesiredRoute, device: str) -> str:
+    return f"{route.to} via {route.via} dev {device}" + (f" metric {route.metric}" if route.metric else "")
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,4 +1,4 @@
-"""/etc/network/interfaces of ifupdown (with ifenslave) and ifupdown2 as a desired state.
+"""/etc/network/interfaces of ifupdown (with ifenslave) and ifupdown2 as a desired state, and back.
 
 Read first: interfaces(5), ifenslave's README.Debian and if-pre-up.d/ifenslave, ifupdown2's addons/bond.py. Options are
 `bond-NAME` or `bond_NAME`, in the bond's stanza; a member may name its bond by `bond-master`. ifupdown2 takes patterns
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
 from ibbond.config.desired import (
     Desired,
@@ -23,9 +24,12 @@ from ibbond.config.desired import (
     Match,
     Setting,
     Source,
+    adopt_children,
     pkey_names,
     set_option,
 )
+from ibbond.config.fields import label
+from ibbond.config.gaps import Gap, Version, not_of_ethernet, of_ethernet
 from ibbond.config.lines import joined_lines
 
 TOOL = "ifupdown"
@@ -42,8 +46,37 @@ NOT_OPTIONS = (  # of ifenslave and ifupdown2, besides the options of the driver
 )
 AUTO = ("auto", "allow-auto", "allow-hotplug", "allow-boot")
 CHILD = re.compile(r"echo\s+(0x[0-9a-fA-F]+)\s*>\s*/sys/class/net/([^/\s]+)/create_child")
-ROUTE = re.compile(r"ip (?:-6 )?route add (\S+) via (\S+)")
+ROUTE = re.compile(r"ip (?:-6 )?route add (\S+) via (\S+)(?: dev \S+)?(?: metric (\d+))?")
 MODE = re.compile(r"echo\s+(connected|datagram)\s*>\s*/sys/class/net/([^/\s]+)/mode")
+MTU = re.compile(r"ip link set (?:dev )?(\S+) mtu (\d+)")
+OPTION = re.compile(r"echo\s+(\S*)\s*>\s*/sys/class/net/([^/\s]+)/bonding/(\w+)")
+IFENSLAVE = (  # what ifenslave 2.13 writes, in its order; other options are written by `up` lines
+    *("mode", "fail_over_mac", "use_carrier", "num_grat_arp", "num_unsol_na", "arp_ip_target", "arp_interval"),
+    *("miimon", "downdelay", "updelay", "ad_select", "xmit_hash_policy", "tlb_dynamic_lb", "packets_per_slave"),
+    *("arp_validate", "lacp_rate", "primary", "primary_reselect"),
+)
+IFUPDOWN2 = (  # bond.py of ifupdown2 3.0.0
+    *("mode", "miimon", "use_carrier", "lacp_rate", "xmit_hash_policy", "min_links", "num_grat_arp", "num_unsol_na"),
+    *("ad_actor_system", "ad_actor_sys_prio", "updelay", "downdelay", "primary", "primary_reselect"),
+)
+NO_FILE = "is not set: it has neither a keyword nor a file in sysfs"
+NEEDS_DOWN = "is not set: it has no keyword, and a bond that is up does not take it"
+BY_NAME = "is not held: ifupdown knows devices by their names only"
+GAPS = (
+    *(Gap(f"option.{name}", NO_FILE) for name, row in OPTIONS.items() if row.netlink_only and not row.of_member),
+    Gap("prio", NO_FILE),
+    Gap("option.lacp_active", NEEDS_DOWN),
+    Gap("option.ad_user_port_key", NEEDS_DOWN),
+    Gap("guid", BY_NAME),
+    Gap("ethernet", "is not said: the device is known by its name", harmless=True),
+)
+IFUPDOWN2_GAPS = (
+    *GAPS,
+    Gap("option.fail_over_mac", "has no keyword; InfiniBand members force it", harmless=True, when=not_of_ethernet),
+    Gap("option.fail_over_mac", NEEDS_DOWN, when=of_ethernet),
+    Gap("option.ad_select", NEEDS_DOWN),
+    Gap("option.tlb_dynamic_lb", NEEDS_DOWN),
+)
 
 
 @dataclass(slots=True)
@@ -67,15 +100,21 @@ def read(files: Mapping[str, str]) -> Desired:
     of_member = {
         word for stanza in stanzas for key, value, _ in stanza.options if key == "bond-master" for word in [value]
     }
-    for stanza in stanzas:
-        keys = {key for key, _, _ in stanza.options}
-        is_bond = stanza.name in of_member or (
-            any(key.startswith("bond-") or key in MEMBERS for key in keys) and "bond-master" not in keys
+    bonds = {
+        stanza.name
+        for stanza in stanzas
+        if stanza.name in of_member
+        or (
+            any(key.startswith("bond-") or key in MEMBERS for key, _, _ in stanza.options)
+            and all(key != "bond-master" for key, _, _ in stanza.options)
         )
-        if is_bond:
+    }
+    for stanza in stanzas:
+        if stanza.name in bonds:
             _bond(desired, stanza, auto)
     for stanza in stanzas:
         _member(desired, stanza)
+    adopt_children(desired)
     return desired
 
 
@@ -119,8 +158,37 @@ def _bond(desired: Desired, stanza: _Stanza, auto: set[str]) -> None:
             option = "arp_ip_target" if key == "bond-arp-ip-targets" else key.removeprefix("bond-").replace("-", "_")
             known = [f"bond-{name.replace('_', '-')}" for name, row in OPTIONS.items() if row.has_file]
             set_option(desired, bond, option, value, source, known=(*NOT_OPTIONS, *MEMBERS, *known), word=key)
+        elif (written := OPTION.search(value)) and written[2] == bond.name and key in ("up", "post-up"):
+            _written(desired, bond, written[3], written[1], source)
         else:
             _layer_3(bond, key, value, source, values.get("netmask", ""))
+    for key, value, source in stanza.options:
+        if key in ("pre-up", "up", "post-up"):
+            _of_members(bond, value, source)
+
+
+def _written(desired: Desired, bond: DesiredBond, name: str, text: str, source: Source) -> None:
+    """An option that a line of shell writes to its file."""
+    if name == "queue_id" and ":" in text:
+        device, _, queue = text.rpartition(":")
+        for member in bond.members:
+            if member.match.name == device:
+                member.options["queue_id"] = Setting(queue, source)
+        return
+    old = bond.options.get(name)
+    if text.startswith("+") and old is not None:
+        bond.options[name] = Setting(f"{old.text} {text[1:]}", old.source)
+    elif name in OPTIONS:
+        set_option(desired, bond, name, text, source)
+
+
+def _of_members(bond: DesiredBond, line: str, source: Source) -> None:
+    """Transport mode and MTU of members that a line of shell sets before the bond takes them."""
+    for pattern, field_name, device, text in ((MODE, "transport", 2, 1), (MTU, "mtu", 1, 2)):
+        for found in pattern.finditer(line):
+            for member in bond.members:
+                if member.match.name == found[device]:
+                    setattr(member, field_name, Setting(found[text], source))
 
 
 def members(text: str) -> list[Match]:
@@ -181,7 +249,7 @@ def _layer_3(bond: DesiredBond, key: str, value: str, source: Source, netmask: s
     elif key == "dns-search":
         bond.search += [Setting(word, source) for word in words]
     elif key in ("up", "post-up") and (route := ROUTE.search(value)):
-        bond.routes.append(DesiredRoute(route[1], route[2], source))
+        bond.routes.append(DesiredRoute(route[1], route[2], source, int(route[3] or 0)))
 
 
 def with_prefix(address: str, netmask: str) -> str:
@@ -192,3 +260,67 @@ def with_prefix(address: str, netmask: str) -> str:
         return f"{address}/{ipaddress.ip_interface(f'{address}/{netmask}').network.prefixlen}"
     except ValueError:
         return address
+
+
+def render(desired: Desired, version: Version) -> dict[str, str]:
+    """One file for the whole state, for ifupdown with ifenslave."""
+    return _file(desired, IFENSLAVE)
+
+
+def render_for_ifupdown2(desired: Desired, version: Version) -> dict[str, str]:
+    return _file(desired, IFUPDOWN2)
+
+
+def _file(desired: Desired, keywords: tuple[str, ...]) -> dict[str, str]:
+    lines: list[str] = []
+    for child in desired.children:
+        lines += [f"auto {label(child)}", f"iface {label(child)} inet manual", *_before(child), ""]
+    for bond in desired.bonds:
+        lines += ([f"auto {bond.name}"] if bond.starts else []) + _stanzas_of(bond, keywords)
+    return {"etc/network/interfaces.d/ibbond": "\n".join(lines).rstrip() + "\n"}
+
+
+def _before(device: DesiredMember) -> list[str]:
+    """What must be done before a device can be used: it is made, and its transport mode and MTU are set."""
+    lines = []
+    if device.pkey is not None:
+        path = f"/sys/class/net/{device.parent}/create_child"
+        lines.append(f"    pre-up test -e /sys/class/net/{device.device} || echo {device.pkey:#06x} > {path}")
+    if device.transport:
+        lines.append(f"    pre-up echo {device.transport.text} > /sys/class/net/{label(device)}/mode")
+    if device.mtu:
+        lines.append(f"    pre-up ip link set {label(device)} mtu {device.mtu.text}")
+    return lines
+
+
+def _stanzas_of(bond: DesiredBond, keywords: tuple[str, ...]) -> list[str]:
+    """One stanza for each address: ifupdown takes one address a stanza, and merges those of one name."""
+    body = [f"    bond-slaves {' '.join(label(member) for member in bond.members) or 'none'}"]
+    body += [line for member in bond.members for line in _before(member)]
+    for name in (*(name for name in keywords if name in bond.options), *bond.options):
+        text = bond.options[name].text
+        if name in keywords:
+            line = f"    bond-{name.replace('_', '-')} {text}"
+            body += [line] if line not in body else []
+        else:
+            words = [f"+{word}" for word in text.split()] if OPTIONS[name].kind is Kind.TARGETS else [text]
+            body += [f"    post-up echo {word} > /sys/class/net/{bond.name}/bonding/{name}" for word in words]
+    for member in bond.members:
+        if queue := member.options.get("queue_id"):
+            body.append(f"    post-up echo {label(member)}:{queue.text} > /sys/class/net/{bond.name}/bonding/queue_id")
+    if bond.mtu:
+        body.append(f"    mtu {bond.mtu.text}")
+    for route in bond.routes:
+        metric = f" metric {route.metric}" if route.metric else ""
+        six = "-6 " if ":" in route.via else ""
+        body.append(f"    post-up ip {six}route add {route.to} via {route.via} dev {bond.name}{metric}")
+    for key, settings in (("dns-nameservers", bond.dns), ("dns-search", bond.search)):
+        body += [f"    {key} {' '.join(each.text for each in settings)}"] if settings else []
+    heads = [f"iface {bond.name} {_family(each.text)} static\n    address {each.text}" for each in bond.addresses]
+    heads += [f"iface {bond.name} {'inet6' if family == 6 else 'inet'} dhcp" for family in sorted(bond.dhcp)]
+    first, *rest = heads or [f"iface {bond.name} inet manual"]
+    return [first, *body, "", *(line for head in rest for line in (head, ""))]
+
+
+def _family(address: str) -> str:
+    return "inet6" if ":" in address else "inet"

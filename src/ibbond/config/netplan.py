@@ -1,4 +1,4 @@
-"""Netplan's YAML as a desired state; cloud-init's network configuration version 2 is the same language.
+"""Netplan's YAML as a desired state and back; cloud-init's network configuration version 2 is the same language.
 
 Read first: netplan's documentation of `bonds`, `ethernets`, `match`, `parameters`; bond_params_handlers in its parse.c.
 Files of /lib, /etc and /run are merged in the order of their base names, later ones win. Left out: what a renderer
@@ -21,7 +21,10 @@ from ibbond.config.desired import (
     hardware_address,
     set_option,
 )
-from ibbond.config.yaml_file import Table, items, load, place, table, text_of
+from ibbond.config.fields import NO_MONITOR, label
+from ibbond.config.gaps import Gap, Version, of_bond, of_device
+from ibbond.config.networkmanager import PREFIX
+from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of
 from ibbond.errors import Malformed
 
 TOOL = "netplan"
@@ -51,6 +54,39 @@ PARAMETERS = {
     "resend-igmp": "resend_igmp",
     "learn-packet-interval": "lp_interval",
 }
+KEYS = {option: key for key, option in reversed(PARAMETERS.items()) if key not in ("gratuitious-arp",)}
+KEYS |= {"all_slaves_active": "all-slaves-active", "packets_per_slave": "packets-per-slave"}
+NO_KEY = "is not held: netplan has no key for it"
+NEVER_WRITTEN = "is never written: netplan passes over a 0, so that the default of the renderer counts"
+GAPS = (
+    *(
+        Gap(f"option.{name}", NO_KEY)
+        for name in (
+            *("peer_notif_delay", "ns_ip6_target", "arp_missed_max", "lacp_active", "num_unsol_na", "use_carrier"),
+            *("tlb_dynamic_lb", "ad_actor_sys_prio", "ad_actor_system", "ad_user_port_key", "coupled_control"),
+            *("broadcast_neighbor", "lacp_strict"),
+        )
+    ),
+    *(Gap(f"option.{name}", NEVER_WRITTEN, text="0") for name in ("num_grat_arp", "resend_igmp", "packets_per_slave")),
+    Gap("option.min_links", NEVER_WRITTEN, text="0", harmless=True),
+    Gap("child", NO_KEY),
+    Gap("pkey", "is not held: netplan has no P_Key children; something else must make the device"),
+    Gap("parent", NO_KEY, harmless=True),
+    Gap("queue_id", NO_KEY),
+    Gap("prio", NO_KEY),
+    Gap("start", NO_KEY),
+    Gap("transport", NO_KEY, since=(0, 105)),
+    Gap("ethernet", "is said by the absence of infiniband-mode", harmless=True),
+)
+NETWORKD_GAPS = (
+    *GAPS,
+    Gap("transport", "goes to [IPoIB] of a .network file, which networkd ignores", when=of_device),
+    Gap("guid", "is compared with all 20 bytes by networkd, and the queue pair changes; the name counts"),
+)
+NETWORKMANAGER_GAPS = (
+    *GAPS,
+    Gap(NO_MONITOR, "becomes miimon 100, NetworkManager's own default", when=of_bond, harmless=True),
+)
 MILLISECONDS = ("miimon", "arp_interval", "updelay", "downdelay")
 
 
@@ -66,9 +102,23 @@ def read(files: Mapping[str, str], tool: str = TOOL) -> Desired:
             desired.problems.append(
                 Problem("config-unreadable", Source(path), str(malformed), "Correct the file; nothing in it counts")
             )
+    _put_together(desired, tables, tool)
+    return desired
+
+
+def read_network(path: str, network: Table, tool: str) -> Desired:
+    """The bonds of a mapping that other files have below `network:`."""
+    desired = Desired()
+    _put_together(desired, [(path, network)], tool)
+    return desired
+
+
+def _put_together(desired: Desired, tables: list[tuple[str, Table]], tool: str) -> None:
+    for path, network in tables:
+        if text_of(network.get("renderer")).lower() == "networkmanager":
+            _become_ethernet(desired, path, network)
     for path, network in reversed(tables):  # an option that was set first stays
         _bonds(desired, path, network, [each for _, each in tables], tool)
-    return desired
 
 
 def _bonds(desired: Desired, path: str, network: Table, all_of_them: list[Table], tool: str) -> None:
@@ -153,3 +203,93 @@ def _layer_3(bond: DesiredBond, body: Table, path: str) -> None:
         target += [Setting(text_of(each), place(servers, key, path)) for each in items(servers.get(key))]
     if "mtu" in body:
         bond.mtu = bond.mtu or Setting(text_of(body["mtu"]), place(body, "mtu", path))
+
+
+def _become_ethernet(desired: Desired, path: str, network: Table) -> None:
+    """Devices that NetworkManager's renderer takes for Ethernet although their names say InfiniBand."""
+    devices = table(network.get("ethernets"))
+    for name, value in devices.items():
+        body = table(value)
+        address = text_of(table(body.get("match")).get("macaddress"))
+        if str(name).startswith("ib") and "infiniband-mode" not in body and len(address) != 59:
+            desired.problems.append(
+                Problem(
+                    "member-becomes-ethernet",
+                    place(devices, name, path),
+                    f"netplan's NetworkManager renderer takes {name} for an Ethernet device",
+                    "Write infiniband-mode: datagram (or connected) there",
+                    next(
+                        (
+                            str(b)
+                            for b, v in table(network.get("bonds")).items()
+                            if name in items(table(v).get("interfaces"))
+                        ),
+                        "",
+                    ),
+                )
+            )
+
+
+def network(desired: Desired, renderer: str = "") -> Table:
+    """The mapping below `network:`."""
+    ethernets: Table = {}
+    bonds: Table = {}
+    for bond in desired.bonds:
+        for member in bond.members:
+            ethernets[label(member)] = _device_table(member)
+        bonds[bond.name] = _bond_table(bond)
+    for child in desired.children:
+        ethernets[label(child)] = _device_table(child)
+    found: Table = {"version": 2} | ({"renderer": renderer} if renderer else {})
+    return found | ({"ethernets": ethernets} if ethernets else {}) | {"bonds": bonds}
+
+
+def _device_table(device: DesiredMember) -> Table:
+    body: Table = {"dhcp4": False}
+    address = device.match.address
+    if address:
+        body["match"] = {"macaddress": (PREFIX + address if len(address) == 8 else address).hex(":")}
+    if not device.ethernet:
+        body["infiniband-mode"] = device.transport.text if device.transport else "datagram"
+    if device.mtu:
+        body["mtu"] = _number(device.mtu.text)
+    return body
+
+
+def _bond_table(bond: DesiredBond) -> Table:
+    body: Table = {"interfaces": [label(member) for member in bond.members]}
+    if bond.mtu:
+        body["mtu"] = _number(bond.mtu.text)
+    if bond.addresses:
+        body["addresses"] = [each.text for each in bond.addresses]
+    body |= {f"dhcp{family}": True for family in sorted(bond.dhcp)}
+    if bond.routes:
+        body["routes"] = [
+            {"to": route.to, "via": route.via} | ({"metric": route.metric} if route.metric else {})
+            for route in bond.routes
+        ]
+    servers = {"addresses": [each.text for each in bond.dns], "search": [each.text for each in bond.search]}
+    if any(servers.values()):
+        body["nameservers"] = {key: texts for key, texts in servers.items() if texts}
+    parameters: Table = {}
+    for name, setting in bond.options.items():
+        if name == "arp_ip_target":
+            parameters[KEYS[name]] = setting.text.split()
+        elif name == "all_slaves_active":
+            parameters[KEYS[name]] = setting.text == "1"
+        else:
+            parameters[KEYS[name]] = _number(setting.text)
+    return body | ({"parameters": parameters} if parameters else {})
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def render(desired: Desired, version: Version) -> dict[str, str]:
+    """One file; for networkd, netplan's default."""
+    return {"etc/netplan/60-ibbond.yaml": dump({"network": network(desired, "networkd")})}
+
+
+def render_for_networkmanager(desired: Desired, version: Version) -> dict[str, str]:
+    return {"etc/netplan/60-ibbond.yaml": dump({"network": network(desired, "NetworkManager")})}

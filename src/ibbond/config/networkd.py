@@ -1,4 +1,4 @@
-"""systemd-networkd's .netdev and .network files as a desired state.
+"""systemd-networkd's .netdev and .network files as a desired state, and a desired state as such files.
 
 Read first: systemd.netdev(5), systemd.network(5); networkd's netdev-gperf.gperf for the keys of [Bond]. Of files with
 one name that of /etc counts, then /run, then /usr/lib; drop-ins (NAME.network.d/*.conf) add to it. Left out: matches by
@@ -19,9 +19,12 @@ from ibbond.config.desired import (
     Problem,
     Setting,
     Source,
+    adopt_children,
     hardware_address,
     set_option,
 )
+from ibbond.config.fields import label
+from ibbond.config.gaps import Gap, Version, not_of_child
 from ibbond.config.lines import Entry, sections
 
 TOOL = "systemd-networkd"
@@ -58,6 +61,36 @@ BONDS = {  # key of [Bond]: option
     "DynamicTransmitLoadBalancing": "tlb_dynamic_lb",
     "MinLinks": "min_links",
 }
+KEYS = {option: key for key, option in BONDS.items()}
+FOLDER = "etc/systemd/network"
+NO_KEY = "is not set: networkd has no key for it"
+GAPS = (
+    Gap("option.peer_notif_delay", "is ignored: the key is unknown before 256", since=(256,)),
+    Gap("option.arp_missed_max", "is ignored: the key is unknown before 256", since=(256,)),
+    Gap("option.use_carrier", NO_KEY, text="0"),
+    Gap("option.use_carrier", NO_KEY, harmless=True),
+    *(
+        Gap(f"option.{name}", "is never sent to the kernel, which has 0 by itself", text="0", harmless=True)
+        for name in ("miimon", "updelay", "downdelay", "arp_interval", "peer_notif_delay")
+    ),
+    *(
+        Gap(f"option.{name}", NO_KEY)
+        for name in (
+            "ns_ip6_target",
+            "lacp_active",
+            "num_unsol_na",
+            "coupled_control",
+            "broadcast_neighbor",
+            "lacp_strict",
+        )
+    ),
+    Gap("prio", NO_KEY),
+    Gap("queue_id", NO_KEY),
+    Gap("ethernet", "is not said: networkd takes any device that matches", harmless=True),
+    Gap("transport", "is ignored: networkd never reads [IPoIB] of a .network file", when=not_of_child),
+    Gap("start", "is not held: networkd makes every bond that it has files of"),
+    Gap("guid", "is not held: networkd compares all 20 bytes, and the queue pair changes; the name counts"),
+)
 SECONDS = ("LearnPacketIntervalSec",)  # counted in seconds by the kernel
 UNITS = {"us": 0.001, "ms": 1, "s": 1000, "sec": 1000, "min": 60_000, "m": 60_000, "h": 3_600_000, "": 1000}
 YES, NO = ("1", "yes", "y", "true", "t", "on"), ("0", "no", "n", "false", "f", "off")
@@ -70,6 +103,7 @@ def read(files: Mapping[str, str]) -> Desired:
         _netdev(desired, parts)
     for parts in _whole(files, ".network"):
         _network(desired, parts)
+    adopt_children(desired)
     return desired
 
 
@@ -102,7 +136,11 @@ def _netdev(desired: Desired, parts: list[list[Entry]]) -> None:
     if kind.value == "ipoib":
         key = values.get(("IPoIB", "PartitionKey"))
         pkey = int(key.value, 0) if key and re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", key.value) else None
-        desired.children.append(DesiredMember(Match((name.value,)), source, pkey=pkey))
+        child = DesiredMember(Match((name.value,)), source, pkey=pkey)
+        child.invented_guid = "MACAddress" not in {entry.key for entry in values.values() if entry.section == "NetDev"}
+        if mode := values.get(("IPoIB", "Mode")):
+            child.transport = Setting(mode.value, mode.source)
+        desired.children.append(child)
     if kind.value != "bond":
         return
     bond = desired.bond(name.value, TOOL, source)
@@ -139,6 +177,11 @@ def span_ms(text: str) -> float | None:
 def _network(desired: Desired, parts: list[list[Entry]]) -> None:
     names = [word for part in parts for entry in part if _is(entry, "Match", "Name") for word in entry.value.split()]
     addresses = _addresses(parts)
+    for entry in (entry for part in parts for entry in part if _is(entry, "Network", "IPoIB")):
+        for child in [child for child in desired.children if child.match.name == entry.value and names]:
+            child.parent = names[0]
+            if child.pkey is not None:
+                child.match = Match(tuple(dict.fromkeys((child.match.name, child.device))))
     for bond in [bond for bond in desired.bonds if bond.tool == TOOL and bond.name in names]:
         _layer_3(bond, parts)
     above = next((entry for part in parts for entry in part if _is(entry, "Network", "Bond")), None)
@@ -171,7 +214,8 @@ def _primary(desired: Desired, bond: DesiredBond, parts: list[list[Entry]], memb
     for entry in (entry for part in parts for entry in part if _is(entry, "Network", "PrimarySlave")):
         if entry.value.lower() in YES:
             names = [match.name for match in members if match.name]
-            bond.options.setdefault("primary", Setting(" ".join(names), entry.source))
+            if names:
+                bond.options.setdefault("primary", Setting(" ".join(names), entry.source))
         elif entry.value.lower() not in NO:
             _misplaced(desired, bond, entry)
 
@@ -234,3 +278,73 @@ def _is(entry: Entry, section: str, key: str) -> bool:
 
 def _is_plain(name: str) -> bool:
     return not re.search(r"[*?!\[]", name)
+
+
+def render(desired: Desired, version: Version) -> dict[str, str]:
+    """The .netdev and .network files by their paths."""
+    files: dict[str, str] = {}
+    members = {label(member): (bond, member) for bond in desired.bonds for member in bond.members}
+    devices = {name: member for name, (_, member) in members.items()} | {label(each): each for each in desired.children}
+    children: dict[str, list[str]] = {}
+    for name, device in devices.items():
+        if device.pkey is not None:
+            children.setdefault(device.parent, []).append(name)
+            files[f"{FOLDER}/10-{name}.netdev"] = _child_netdev(name, device)
+    for bond in desired.bonds:
+        files[f"{FOLDER}/10-{bond.name}.netdev"] = _bond_netdev(bond)
+        files[f"{FOLDER}/10-{bond.name}.network"] = _bond_network(bond)
+    for name in dict.fromkeys((*devices, *children)):
+        above = members.get(name)
+        device = devices.get(name) or DesiredMember(Match((name,)), Source(""))
+        files[f"{FOLDER}/20-{name}.network"] = _device_network(
+            device, above[0] if above else None, children.get(name, [])
+        )
+    return files
+
+
+def _ini(*parts: tuple[str, list[tuple[str, str]]]) -> str:
+    return "\n".join(
+        f"[{section}]\n" + "".join(f"{key}={value}\n" for key, value in values) for section, values in parts if values
+    )
+
+
+def _child_netdev(name: str, child: DesiredMember) -> str:
+    """Without MACAddress=none networkd would invent an address, of a port GUID that the subnet does not know."""
+    of_child = [("PartitionKey", f"{child.pkey or 0:#06x}")]
+    of_child += [("Mode", child.transport.text)] if child.transport else []
+    return _ini(("NetDev", [("Name", name), ("Kind", "ipoib"), ("MACAddress", "none")]), ("IPoIB", of_child))
+
+
+def _bond_netdev(bond: DesiredBond) -> str:
+    values = []
+    for name, setting in bond.options.items():
+        if name != "primary":
+            key = KEYS[name]
+            unit = "s" if key in SECONDS else "ms"
+            values.append((key, f"{setting.text}{unit}" if key.endswith("Sec") else setting.text))
+    return _ini(("NetDev", [("Name", bond.name), ("Kind", "bond")]), ("Bond", values))
+
+
+def _bond_network(bond: DesiredBond) -> str:
+    network = [("Address", each.text) for each in bond.addresses]
+    network += [("DNS", each.text) for each in bond.dns] + [("Domains", each.text) for each in bond.search]
+    if bond.dhcp:
+        network.append(("DHCP", "yes" if len(bond.dhcp) == 2 else f"ipv{min(bond.dhcp)}"))
+    parts = [("Match", [("Name", bond.name)])]
+    parts.append(("Link", [("MTUBytes", bond.mtu.text)] if bond.mtu else []))
+    parts.append(("Network", network or [("LinkLocalAddressing", "ipv6")]))
+    for route in bond.routes:
+        default = "::/0" if ":" in route.via else "0.0.0.0/0"
+        values = [("Destination", default if route.to == "default" else route.to), ("Gateway", route.via)]
+        parts.append(("Route", values + ([("Metric", str(route.metric))] if route.metric else [])))
+    return _ini(*parts)
+
+
+def _device_network(device: DesiredMember, bond: DesiredBond | None, children: list[str]) -> str:
+    match = [("Name", label(device))]
+    network = [("Bond", bond.name)] if bond else [("LinkLocalAddressing", "no")]
+    if bond and "primary" in bond.options and bond.options["primary"].text == device.match.name:
+        network.append(("PrimarySlave", "yes"))
+    network += [("IPoIB", child) for child in children]
+    link = [("MTUBytes", device.mtu.text)] if device.mtu else []
+    return _ini(("Match", match), ("Link", link), ("Network", network))

@@ -1,4 +1,4 @@
-"""NetworkManager's keyfiles as a desired state.
+"""NetworkManager's keyfiles as a desired state, and a desired state as keyfiles.
 
 Read first: nm-settings-keyfile(5), nm-settings(5) (connection, bond, bond-port, infiniband, ipv4, ipv6). A port names
 its bond by interface name, by the UUID of the bond's profile or by its id; with `p-key` the interface's name is
@@ -7,7 +7,9 @@ PARENT.PKEY by definition. Left out: profiles of RHEL's ifcfg files (ifcfg.py), 
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import uuid
 from collections.abc import Mapping
 
 from ibbond.bonding.options import OPTIONS
@@ -18,16 +20,32 @@ from ibbond.config.desired import (
     DesiredRoute,
     Match,
     Setting,
+    adopt_children,
     hardware_address,
     pkey_names,
     set_option,
 )
+from ibbond.config.fields import NO_MONITOR, label
+from ibbond.config.gaps import Gap, Version
 from ibbond.config.lines import Entry, sections
 
 TOOL = "NetworkManager"
 FOLDERS = ("etc", "run", "usr/lib")
 PATTERNS = tuple(f"{folder}/NetworkManager/system-connections/*" for folder in FOLDERS)
 ONLY_HERE = ("active_slave", "interface-name")  # accepted in [bond]: active_slave is an alias of primary
+
+FOLDER = "etc/NetworkManager/system-connections"
+PREFIX = bytes(4) + b"\xfe\x80" + bytes(6)  # before a port GUID: only its eight bytes are compared
+NAMESPACE = uuid.UUID("c3c1b1a2-5f0e-4b8e-9a57-1bb0bd000000")
+REFUSED = "makes NetworkManager refuse the whole profile: it does not know that option"
+GAPS = (
+    Gap("option.ns_ip6_target", REFUSED, since=(1, 46)),
+    Gap("option.lacp_active", REFUSED, since=(1, 46)),
+    Gap("option.arp_missed_max", REFUSED, since=(1, 44)),
+    *(Gap(f"option.{name}", REFUSED) for name in ("coupled_control", "broadcast_neighbor", "lacp_strict")),
+    Gap("prio", "is dropped: [bond-port] has no prio before 1.44", since=(1, 44)),
+    Gap(NO_MONITOR, "becomes miimon 100, NetworkManager's own default", harmless=True),
+)
 
 Keys = dict[tuple[str, str], Entry]
 
@@ -42,6 +60,7 @@ def read(files: Mapping[str, str]) -> Desired:
             _bond(desired, keys, bonds)
     for keys in profiles:
         _port(desired, keys, bonds)
+    adopt_children(desired)
     return desired
 
 
@@ -126,7 +145,103 @@ def _device(keys: Keys, first: Entry) -> DesiredMember | None:
     for key, field in (("transport-mode", "transport"), ("mtu", "mtu")):
         if entry := keys.get(("infiniband", key)):
             setattr(member, field, Setting(entry.value, entry.source))
+    if _text(keys, "connection", "type") in ("ethernet", "802-3-ethernet"):
+        member.ethernet = True
+        if entry := keys.get(("ethernet", "mtu")) or keys.get(("802-3-ethernet", "mtu")):
+            member.mtu = Setting(entry.value, entry.source)
     for key, option in (("queue-id", "queue_id"), ("prio", "prio")):
         if entry := keys.get(("bond-port", key)):
             member.options[option] = Setting(entry.value, entry.source)
     return member
+
+
+def render(desired: Desired, version: Version) -> dict[str, str]:
+    """The keyfiles by their paths; NetworkManager wants them to be root's, mode 0600."""
+    files = {f"{FOLDER}/{bond.name}.nmconnection": _bond_profile(bond) for bond in desired.bonds}
+    for bond in desired.bonds:
+        for member in bond.members:
+            files[f"{FOLDER}/{label(member)}.nmconnection"] = _port_profile(member, bond.name, version)
+    for child in desired.children:
+        if child.pkey is not None:
+            files[f"{FOLDER}/{label(child)}.nmconnection"] = _port_profile(child, "", version)
+    return files
+
+
+def _profile(name: str, kind: str, parts: list[tuple[str, dict[str, str]]]) -> str:
+    first = {"id": name, "uuid": str(uuid.uuid5(NAMESPACE, name)), "type": kind}
+    texts = []
+    for section, values in (("connection", first | dict(parts[0][1])), *parts[1:]):
+        if values:
+            texts.append(f"[{section}]\n" + "".join(f"{key}={value}\n" for key, value in values.items()))
+    return "\n".join(texts)
+
+
+def _bond_profile(bond: DesiredBond) -> str:
+    connection = {"interface-name": bond.name} | ({} if bond.starts else {"autoconnect": "false"})
+    options = {}
+    for name, setting in bond.options.items():
+        is_list = name in ("arp_ip_target", "ns_ip6_target")
+        options[name] = setting.text.replace(" ", ",") if is_list else setting.text
+    parts = [("connection", connection), ("bond", options)]
+    parts.append(("ethernet", {"mtu": bond.mtu.text} if bond.mtu else {}))
+    return _profile(bond.name, "bond", [*parts, ("ipv4", _family(bond, 4)), ("ipv6", _family(bond, 6))])
+
+
+def _family(bond: DesiredBond, family: int) -> dict[str, str]:
+    """The section of one family of addresses."""
+    values: dict[str, str] = {}
+    addresses = [each.text for each in bond.addresses if version_of(each.text) == family]
+    for number, text in enumerate(addresses, 1):
+        values[f"address{number}"] = text
+    number = 0
+    for route in (route for route in bond.routes if version_of(route.via) == family):
+        if route.to == "default" and not route.metric and "gateway" not in values and addresses:
+            values["gateway"] = route.via
+            continue
+        number += 1
+        to = {4: "0.0.0.0/0", 6: "::/0"}[family] if route.to == "default" else route.to
+        values[f"route{number}"] = f"{to},{route.via}" + (f",{route.metric}" if route.metric else "")
+    if servers := [each.text for each in bond.dns if version_of(each.text) == family]:
+        values["dns"] = "".join(f"{server};" for server in servers)
+    other = any(version_of(each.text) == 4 for each in bond.addresses) or 4 in bond.dhcp
+    if bond.search and (family == 4) == other:
+        values["dns-search"] = "".join(f"{each.text};" for each in bond.search)
+    if family in bond.dhcp:
+        return {"method": "auto", **values}
+    if addresses:
+        return {"method": "manual", **values}
+    return {"method": "disabled" if family == 4 else "link-local", **values}
+
+
+def version_of(text: str) -> int:
+    """4 or 6; 0 for what is not an address."""
+    try:
+        return ipaddress.ip_interface(text).version
+    except ValueError:
+        return 0
+
+
+def _port_profile(device: DesiredMember, bond: str, version: Version) -> str:
+    connection: dict[str, str] = {}
+    values: dict[str, str] = {}
+    if device.match.address:
+        address = device.match.address
+        whole = PREFIX + address if len(address) == 8 else address
+        values["mac-address"] = whole.hex(":").upper()
+    elif device.pkey is None:
+        connection["interface-name"] = device.match.name
+    if bond:
+        words = ("controller", "port-type") if version >= (1, 46) else ("master", "slave-type")
+        connection |= {words[0]: bond, words[1]: "bond"}
+    if device.mtu:
+        values["mtu"] = device.mtu.text
+    if device.pkey is not None:
+        values |= {"p-key": str(device.pkey), "parent": device.parent}
+    if not device.ethernet:
+        values["transport-mode"] = device.transport.text if device.transport else "datagram"
+    kind = "ethernet" if device.ethernet else "infiniband"
+    port = {name.replace("_", "-"): setting.text for name, setting in device.options.items()}
+    parts = [("connection", connection), (kind, values), ("bond-port", port)]
+    if not bond:
+        parts += [("ipv4", {"method": "disabled"}), ("ipv6", {"method": "disabled"})]
+    return _profile(label(device), kind, parts)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ibbond.bonding.options import OPTIONS
-from ibbond.config import files, ifcfg, ifupdown, netplan, networkd
+from ibbond.config import bonds_toml, files, ifcfg, ifupdown, netplan, networkd
 from ibbond.config.lines import ASSIGNMENT, joined_lines
 from ibbond.config.yaml_file import load
 from ibbond.errors import Malformed
@@ -36,14 +36,14 @@ NETWORKD = {
     "IPoIB": "PartitionKey|Mode|IgnoreUserspaceMulticastGroups",
     "Match": "Name|MACAddress|PermanentMACAddress|Type",
     "Link": "MTUBytes|MACAddress|RequiredForOnline",
-    "Network": "Bond|PrimarySlave|Address|Gateway|DNS|Domains|DHCP|LinkLocalAddressing|ActiveSlave",
+    "Network": "Bond|IPoIB|PrimarySlave|Address|Gateway|DNS|Domains|DHCP|LinkLocalAddressing|ActiveSlave",
     "Address": "Address",
     "Route": "Gateway|Destination|Metric",
 }
 IFCFG = re.compile(
     r"TYPE|DEVICE|NAME|UUID|ONBOOT|STARTMODE|BOOTPROTO|HWADDR|MTU|NM_CONTROLLED|MASTER|MASTER_UUID|SLAVE|DOMAIN"
     r"|BONDING_(MASTER|OPTS|MODULE_OPTS|SLAVE_?\d+)|(IPADDR|PREFIX|PREFIXLEN|NETMASK|ADDRESS|GATEWAY|DNS)_?\d*"
-    r"|(IPADDR|PREFIXLEN|NETMASK)_\w+|IPV6(ADDR|ADDR_SECONDARIES|INIT|_DEFAULTGW)|DEFROUTE|PHYSDEV|PKEY|PKEY_ID"
+    r"|(IPADDR|PREFIXLEN|NETMASK)_\w+|IPV6(ADDR|ADDR_SECONDARIES|INIT|_DEFAULTGW)|DHCPV6C|DEFROUTE|PHYSDEV|PKEY|PKEY_ID"
     r"|PKEY_ID_NM|IPOIB_(DEVICE|PKEY|MODE|UMCAST)|CONNECTED_MODE"
 )
 OFED = re.compile(r"IPOIBBOND_ENABLE|IPOIB_(BONDS|MTU|LOAD)|SET_IPOIB_CM|ONBOOT|\w+_(SLAVES|IP)")
@@ -67,8 +67,8 @@ NETPLAN: dict[str, Any] = {
 
 def without_secrets(path: str, text: str) -> str:
     """The text of the file at `path` (below a root) with what may be told; of other files' formats nothing."""
-    for name, (patterns, _) in files.FORMATS.items():
-        if any(PurePosixPath(path).match(pattern) for pattern in patterns):
+    for name, reader in files.READERS.items():
+        if reader.at_boot and any(PurePosixPath(path).match(pattern) for pattern in reader.patterns):
             return FILTERS[name](text)
     if path.startswith("etc/modprobe.d/"):
         return _lines(_modprobe(text))
@@ -130,7 +130,7 @@ def _interfaces(text: str) -> str:
         if key.startswith("bond-"):
             return words[0]
         if key in ("pre-up", "up", "post-up"):
-            patterns = (ifupdown.CHILD, ifupdown.MODE, ifupdown.ROUTE)
+            patterns = (ifupdown.CHILD, ifupdown.MODE, ifupdown.ROUTE, ifupdown.MTU, ifupdown.OPTION)
             found = [match[0] for pattern in patterns if (match := pattern.search(" ".join(words[1:])))]
             return f"{key} {'; '.join(found)}" if found else ""
         return ""
@@ -184,7 +184,15 @@ def _secret_spans(node: Any, known: dict[str, Any] | None, seen: set[tuple[int, 
             yield (key.end_mark.index, value.end_mark.index)
 
 
+def _bonds_toml(text: str) -> str:
+    """A valid file has no room for secrets but its comments."""
+    if bonds_toml.read({"bonds.toml": text}).problems:
+        return LEFT_OUT + "\n"
+    return _lines(COMMENT.sub(r"\1", line) for line in text.splitlines())
+
+
 FILTERS: dict[str, Callable[[str], str]] = {
+    "bonds.toml": _bonds_toml,
     "netplan": _netplan,
     "networkmanager": lambda text: _sections(text, KEYFILE, continues=False),
     "networkd": lambda text: _sections(text, NETWORKD, continues=True),

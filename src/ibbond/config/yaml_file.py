@@ -35,6 +35,20 @@ def load(text: str, path: str) -> Table:
     return found
 
 
+def dump(value: Table) -> str:
+    """YAML of plain mappings, lists and scalars, block style, in their order."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="rt")
+    yaml.default_flow_style = False
+    yaml.width = 4096
+    stream = StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()
+
+
 def table(value: object) -> Table:
     """A mapping, or an empty one for anything else."""
     return value if isinstance(value, dict) else {}

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 from ibbond.bonding.option import Kind, Mode
 from ibbond.bonding.options import OPTIONS
-from ibbond.config import ifcfg, ifupdown, netplan, networkd, networkmanager, ofed
+from ibbond.config import bonds_toml, ifcfg, ifupdown, netplan, networkd, networkmanager, ofed
 from ibbond.config.desired import DesiredBond, Problem, Setting
 from ibbond.ops.facts import BondFacts, HostFacts
 from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command, system_command
 
 BRINGS_UP = {
+    bonds_toml.TOOL: "ibbond apply",
     networkd.TOOL: "networkctl reload",
     netplan.TOOL: "netplan apply",
     networkmanager.TOOL: "nmcli connection up {bond}",

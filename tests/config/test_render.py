@@ -14,7 +14,7 @@ TARGETS = [(to, version) for to, row in RENDERERS.items() for version in (row.ve
 
 @pytest.mark.parametrize(("to", "version"), TARGETS, ids=lambda each: each)
 @given(desired=states())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_is_held_is_read_back(to: str, version: str, desired: Desired) -> None:
     number = parsed_version(version) if version else default_version(to)
     rendering = render(desired, to, number)
@@ -26,7 +26,7 @@ def test_what_is_held_is_read_back(to: str, version: str, desired: Desired) -> N
 
 
 @given(desired=states())
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_bonds_toml_loses_nothing(desired: Desired) -> None:
     rendering = render(desired, "bonds.toml", ())
     assert rendering.is_complete

@@ -17,6 +17,7 @@ import pytest
 
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
+from tests.live.ordinary_user import NOBODY, run_as_nobody
 
 SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 IBBOND = str(Path(sys.executable).parent / "ibbond")
@@ -410,33 +411,12 @@ def nobody(named: str) -> Iterator[Callable[..., Run]]:
         os.chown(directory, NOBODY, NOBODY)
 
         def run(*words: str) -> Run:
-            return subprocess.run(
-                ["unshare", "-m", "sh", "-c", AS_NOBODY, "sh", sys.base_prefix, IBBOND, *words],
-                text=True,
-                capture_output=True,
-                timeout=60,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "XDG_RUNTIME_DIR": directory, "PYTHONDONTWRITEBYTECODE": "1"},
-            )
+            return run_as_nobody([IBBOND, *words], Path(directory))
 
         if run("lab", "list").returncode or run("lab", "up", "--name", named).returncode:
             pytest.skip("an ordinary user may not run labs here")
         yield run
         run("lab", "down", "--name", named)
-
-
-NOBODY = 65534
-AS_NOBODY = f"""
-prefix=$1; shift
-case $prefix in /root/*)
-    mount --bind "$prefix" /mnt; mount -t tmpfs -o mode=755 none /root
-    mkdir -p "$prefix"; mount --bind /mnt "$prefix"
-esac
-if [ -c /dev/net/tun ] && [ "$(stat -c %a /dev/net/tun)" = 600 ]; then  # most distributions let everybody open it
-    mount -t tmpfs none /srv && mknod -m 666 /srv/tun c 10 200 && mount --bind /srv/tun /dev/net/tun
-fi
-exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "$@"
-"""
 
 
 @pytest.mark.parametrize("after", ["down", "up"])

@@ -7,7 +7,7 @@ import pytest
 from ibbond.cli.main import run
 from ibbond.errors import Refused
 from ibbond.topology.load import default, parse
-from ibbond.topology.model import LAB_BOND_OPTIONS, Cable
+from ibbond.topology.model import LAB_BOND_OPTIONS, Cable, HostFile
 
 PAIR = """
 [switches]
@@ -277,6 +277,27 @@ REFUSED = {
         "so the children of ibp194s0f0d0 and ibp194s0f0d1 would be ibp194s0f0.8001",
     ),
     "fat tree beside hosts": (PAIR + "\n[fat_tree]\nhosts = 4", "Leave one out"),
+    "file of no root": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."etc/x" = ""'), "a path begins with one /"),
+    "file above itself": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."/etc/../x" = ""'), "without .."),
+    "file at the root": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."/x" = ""'), "the root directory is that"),
+    "file of the kernel": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."/sys/x" = ""'), "/sys is the kernel's"),
+    "file that is a number": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."/etc/x" = 5'), "a text in quotes"),
+    "file without a text": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."/etc/x" = {}'), "has no text"),
+    "file with a wide mode": (
+        PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles."/etc/x" = { text = "", mode = 0o4755 }'),
+        "a mode is 0o000 to 0o777",
+    ),
+    "file below a file": (
+        PAIR.replace("[hosts.h1]", '[hosts.h1]\nfiles = { "/etc/x" = "", "/etc/x-y" = "", "/etc/x/y" = "" }'),
+        "/etc/x and /etc/x/y",
+    ),
+    "file too large": (
+        PAIR.replace("[hosts.h1]", f'[hosts.h1]\nfiles."/etc/x" = "{"x" * (1 << 20)}y"'),
+        "has at most 1048576",
+    ),
+    "command that is a number": (PAIR.replace("[hosts.h1]", "[hosts.h1]\nexec = [5]"), "exec, number 1 is 5"),
+    "command of no words": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nexec = ["true", []]'), "number 2 is []"),
+    "empty command": (PAIR.replace("[hosts.h1]", '[hosts.h1]\nexec = [" "]'), "it names no program"),
     "fat tree too narrow": ("[fat_tree]\nhosts = 2000\nleaves = 2", "Use more leaves"),
 }
 
@@ -295,6 +316,19 @@ def test_refused(text: str, words: str) -> None:
 def test_addresses_at_the_edge_of_a_prefix(address: str) -> None:
     """RFC 3021 and RFC 6164: prefixes of two addresses have neither network nor broadcast nor router address."""
     assert parse(PAIR.replace("10.0.0.1/24", address)).host("h1").bonds
+
+
+def test_files_and_commands_of_a_host() -> None:
+    host = parse(
+        PAIR.replace(
+            "[hosts.h1]",
+            """[hosts.h1]
+            files = { "/usr/local/bin/check" = { text = "x", mode = 0o755 }, "/etc/a.conf" = "y" }
+            exec = ["check && true", ["ip", "link"]]""",
+        )
+    ).host("h1")
+    assert host.files == (HostFile("/etc/a.conf", "y"), HostFile("/usr/local/bin/check", "x", 0o755))
+    assert host.exec == (("/bin/sh", "-c", "check && true"), ("ip", "link"))
 
 
 def test_the_longest_name_with_a_child() -> None:

@@ -1,5 +1,5 @@
 """What a host's mount namespace shows: its own root, /sys of its network namespace, /etc/hosts with the lab's hosts, a
-/dev/shm of its own, no console of the machine.
+/dev/shm of its own, no console of the machine, and files that only the host sees (`host.own_files`).
 
 Read first: mount_namespaces(7), pivot_root(2).
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from ibbond.host.own_files import lay_out
 from ibbond.host.syscalls import (
     CLONE_FS,
     CLONE_NEWNS,
@@ -24,6 +26,7 @@ from ibbond.host.syscalls import (
     unmount,
     unshare,
 )
+from ibbond.topology.model import HostFile
 
 
 def own_directory() -> None:
@@ -31,13 +34,14 @@ def own_directory() -> None:
     unshare(CLONE_FS)
 
 
-def prepare_mounts(hosts_file: str = "") -> None:
-    """Set up the mounts of a host in a mount namespace that was made just now; `hosts_file` as for `namespace.make`."""
+def prepare_mounts(hosts_file: str = "", files: Sequence[HostFile] = ()) -> None:
+    """Set up the mounts of a host in a mount namespace that was made just now; arguments as for `namespace.make`."""
     _take_the_root()
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     _show_own_sysfs()
     _hide_console()
     _share_no_memory(hosts_file)
+    lay_out(files)
 
 
 def _take_the_root() -> None:

@@ -22,7 +22,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from ibbond.errors import Refused
 from ibbond.host.mounts import own_directory, prepare_mounts
 from ibbond.host.named_namespaces import NETNS_DIRECTORY, bind, leftovers, namespace_name, unbind
+from ibbond.host.own_files import check_files
 from ibbond.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
+from ibbond.topology.model import HostFile
 
 Result = TypeVar("Result")
 
@@ -135,11 +137,13 @@ class NetNamespace:
         self.close()
 
 
-def make(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
+def make(lab: str, host: str, hosts_file: str = "", files: Sequence[HostFile] = ()) -> NetNamespace:
     """Namespaces for a new host, loopback up. Refused when the name is taken or the system does not allow it.
 
-    The host's name is `host`; `hosts_file` is what its /etc/hosts says, the machine's where it is empty.
+    The host's name is `host`; `hosts_file` is what its /etc/hosts says, the machine's where it is empty; `files` are
+    seen in this host only.
     """
+    check_files(host, files)
     name = namespace_name(lab, host)
     if os.path.lexists(NETNS_DIRECTORY / name):
         raise Refused(
@@ -148,7 +152,7 @@ def make(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
             fix="Take that lab down first",
             code=errno.EEXIST,
         )
-    space = NetNamespace(name, _create(host, hosts_file), named=False)
+    space = NetNamespace(name, _create(host, hosts_file, files), named=False)
     try:
         space.named = bind(space.net, name)
         space.run_in(_raise_loopback)
@@ -158,7 +162,7 @@ def make(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
     return space
 
 
-def take_over(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
+def take_over(lab: str, host: str, hosts_file: str = "", files: Sequence[HostFile] = ()) -> NetNamespace:
     """Take over a pinned host of a lab whose process is gone: its programs, devices and mounts are as they were."""
     name = namespace_name(lab, host)
     net = os.open(NETNS_DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC)
@@ -172,7 +176,7 @@ def take_over(lab: str, host: str, hosts_file: str = "") -> NetNamespace:
             space.namespaces = found
             return space
         found.close()
-    space.namespaces = _create(host, hosts_file, net)
+    space.namespaces = _create(host, hosts_file, files, net)
     return space
 
 
@@ -217,14 +221,14 @@ def end_processes(find: Callable[[], list[int]], timeout: float) -> None:
             return
 
 
-def _create(host: str, hosts_file: str, net: int = -1) -> Descriptors:
+def _create(host: str, hosts_file: str, files: Sequence[HostFile], net: int = -1) -> Descriptors:
     """New namespaces (the network only where `net` is none), as descriptors. A child makes them."""
     ready_out, ready_in = os.pipe()
     go_out, go_in = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(go_in)
-        _child_main(host, hosts_file, net, ready_in, go_out)
+        _child_main(host, hosts_file, files, net, ready_in, go_out)
     os.close(ready_in)
     os.close(go_out)
     try:
@@ -246,7 +250,9 @@ def _create(host: str, hosts_file: str, net: int = -1) -> Descriptors:
         os.waitpid(child, 0)
 
 
-def _child_main(host: str, hosts_file: str, net: int, ready_in: int, go_out: int) -> NoReturn:
+def _child_main(
+    host: str, hosts_file: str, files: Sequence[HostFile], net: int, ready_in: int, go_out: int
+) -> NoReturn:
     """The child: makes the namespaces, says 0 or an errno, stays until the parent holds them."""
     problem = 0
     try:
@@ -254,7 +260,7 @@ def _child_main(host: str, hosts_file: str, net: int, ready_in: int, go_out: int
             setns(net, CLONE_NEWNET)
         unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | (CLONE_NEWNET if net < 0 else 0))
         socket.sethostname(host)
-        prepare_mounts(hosts_file)
+        prepare_mounts(hosts_file, files)
     except OSError as trouble:
         problem = trouble.errno or errno.EIO
     finally:

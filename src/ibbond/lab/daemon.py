@@ -193,7 +193,8 @@ class Lab:
         adopted = named_hosts(self.config.name) if self.config.resume else []
         for host in self.topology.hosts:
             known = namespace_name(self.config.name, host.name) in adopted
-            space = (namespace.take_over if known else namespace.make)(self.config.name, host.name, self._hosts_file)
+            obtain = namespace.take_over if known else namespace.make
+            space = obtain(self.config.name, host.name, self._hosts_file, host.files)
             self._closing.callback(space.remove)
             self.spaces[host.name] = space
 

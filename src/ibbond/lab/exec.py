@@ -60,7 +60,11 @@ class HostHandle(NamedTuple):
             self.enter()
 
         return subprocess.Popen(
-            command, env=self.environment, preexec_fn=start, start_new_session=bool(priority), **options
+            command,
+            env=self.environment,
+            preexec_fn=start,
+            start_new_session=options.pop("start_new_session", bool(priority)),
+            **options,
         )
 
     def close(self) -> None:

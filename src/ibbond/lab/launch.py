@@ -26,6 +26,7 @@ from ibbond.errors import Refused
 from ibbond.host import namespace
 from ibbond.host.named_namespaces import named_hosts
 from ibbond.host.priority import raise_priority
+from ibbond.lab.commands import run_commands
 from ibbond.lab.state import NOT_OURS, Files, LabConfig, in_runtime_directory
 from ibbond.topology.load import parse
 
@@ -48,14 +49,15 @@ class Running(NamedTuple):
 
 
 def start(config: LabConfig) -> Running:
-    """Start a lab in the background and wait until its ports are active and its bonds are up.
+    """Start a lab in the background and wait until its ports are active, its bonds are up and its commands have run.
 
     Whatever interrupts the wait takes the lab down.
     """
     files = Files(config.name)
     files.wait_for_dying_process(EXIT_TIMEOUT)
+    topology = None
     if not config.resume:
-        parse(config.text, name=config.source, others=NOT_OURS)  # refused here, before anything exists
+        topology = parse(config.text, name=config.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:
         raise files.running()
     told, telling = os.pipe()
@@ -81,7 +83,10 @@ def start(config: LabConfig) -> Running:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(config)).encode())
             process.stdin.close()
-        return Running(process, wait_until_ready(told, files))
+        status = wait_until_ready(told, files)
+        if topology is not None:  # in a resumed lab they have run
+            run_commands(topology, config.name, files.log)
+        return Running(process, status)
     except BaseException as reason:
         stop(process)
         said_why = isinstance(reason, DidNotStart) and files.log.exists() and files.log.stat().st_size

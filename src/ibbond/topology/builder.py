@@ -42,10 +42,13 @@ class TopologyBuilder:
         members: Sequence[str] | None = None,
         options: Mapping[str, OptionValue] | None = None,
         mtu: int | None = None,
+        files: Mapping[str, str | Mapping[str, str | int]] | None = None,
+        exec: Sequence[str | Sequence[str]] = (),  # noqa: A002 - the word of topology files
     ) -> Self:
         """A host: `ports` maps IPoIB devices to switches. Without `members`, all of them are members of its bond.
 
-        `members=()` makes no bond; the addresses are then those of the first device.
+        `members=()` makes no bond; the addresses are then those of the first device. `files` maps paths that only this
+        host sees to their texts (or to `{"text": ..., "mode": 0o755}`); `exec` are commands for when the lab is up.
         """
         taken = list(ports) if members is None else list(members)
         host: dict[str, object] = {"ports": dict(ports)}
@@ -54,6 +57,10 @@ class TopologyBuilder:
             host["bonds"] = {bond: table | ({"mtu": mtu} if mtu is not None else {})}
         elif addresses:
             host["devices"] = {next(iter(ports)): {"addresses": list(addresses)}}
+        if files:
+            host["files"] = {path: file if isinstance(file, str) else dict(file) for path, file in files.items()}
+        if exec:
+            host["exec"] = [command if isinstance(command, str) else list(command) for command in exec]
         self._hosts[name] = host
         return self
 

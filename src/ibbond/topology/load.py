@@ -12,6 +12,7 @@ from ibbond.errors import Refused
 from ibbond.topology.check import check
 from ibbond.topology.default import TWO_HOSTS
 from ibbond.topology.fat_tree import expand
+from ibbond.topology.host_programs import read_commands, read_files
 from ibbond.topology.model import (
     CONNECTED,
     DATAGRAM,
@@ -290,6 +291,8 @@ def read_host(name: str, table: Reader, ports: list[PortRequest], mtu: int) -> H
             for i, item in enumerate(table.take("routes", list, []), 1)
         ),
         forward=table.take("forward", bool, False),
+        files=read_files(table),
+        exec=read_commands(table),
     )
     table.done()
     return host

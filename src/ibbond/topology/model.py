@@ -110,6 +110,15 @@ class Route:
     gateway: Address
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class HostFile:
+    """A file that programs of one host find at this absolute path, instead of the machine's."""
+
+    path: str
+    text: str
+    mode: int = 0o644
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     name: str
@@ -119,6 +128,8 @@ class Host:
     bonds: tuple[Bond, ...] = ()
     routes: tuple[Route, ...] = ()
     forward: bool = False
+    files: tuple[HostFile, ...] = ()  # by path
+    exec: tuple[tuple[str, ...], ...] = ()  # commands that a lab runs here, in this order, once its bonds are up
 
     def device(self, name: str) -> IpoibDevice | None:
         return next((device for device in self.devices if device.name == name), None)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
-from ibbond.lab.exec import cannot_run, door_and_place
+from ibbond.lab.exec import cannot_run, handle_and_directory
 from ibbond.topology.model import Topology
 
 COMMAND_SECONDS = 60.0
@@ -34,15 +34,15 @@ def run_command(control: Control, host: str, number: int, words: tuple[str, ...]
     what = f"command {number} of host {host} failed: {shown}"
     with log.open("ab") as output:
         before = output.tell()
-        way, place = door_and_place(control, host, words[0])
+        handle, directory = handle_and_directory(control, host, words[0])
         try:
-            process = way.popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place, start_new_session=True
+            process = handle.popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory, start_new_session=True
             )
         except OSError as error:
             raise cannot_run(words[0], host, error) from None
         finally:
-            way.close()
+            handle.close()
     try:
         code = process.wait(COMMAND_SECONDS)
     except subprocess.TimeoutExpired:

@@ -25,10 +25,10 @@ def read_files(table: Reader) -> tuple[HostFile, ...]:
             value = {"text": value}
         if not isinstance(value, dict):
             raise wrong_kind(where, value, str)
-        file = Reader(value, where)
-        text = file.require("text", str, "a file has a text")
-        mode = file.take("mode", int, 0o644)
-        file.done()
+        described = Reader(value, where)
+        text = described.require("text", str, "a file has a text")
+        mode = described.take("mode", int, 0o644)
+        described.done()
         if mode not in MODES:
             raise Refused(f"{where} has mode {mode:#o}", why="a mode is 0o000 to 0o777", fix="Write for example 0o755")
         if len(text.encode()) > MAX_FILE_BYTES:

@@ -107,7 +107,7 @@ def test_with_json_a_refusal_is_an_object(words: list[str], capsys: pytest.Captu
 def test_a_refusal_says_what_why_and_how_to_fix(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["lab", "status", "--name", "nosuchlab"]) == 2
     assert capsys.readouterr().err == (
-        "ibbond: no lab nosuchlab runs: nobody answers at /run/ibbond/nosuchlab.sock. "
+        "ibbond: no lab nosuchlab is running: no process answers at /run/ibbond/nosuchlab.sock. "
         "Start one with: ibbond lab up --name nosuchlab.\n"
     ).replace("/run/ibbond", str(runtime()))
 
@@ -180,7 +180,7 @@ def test_a_story_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.Captu
     file.write_bytes(b"\xff\xfe")
     for command in ("run", "explore"):
         assert run(["sim", command, str(file)]) == 2
-        assert capsys.readouterr().err.startswith(f"ibbond: cannot read {file}: it is no text. ")
+        assert capsys.readouterr().err.startswith(f"ibbond: cannot read {file}: it is not a text file. ")
 
 
 def test_the_place_of_a_picture_is_tried_before_the_sweep(
@@ -201,7 +201,7 @@ def command_line(*words: str, **options: Any) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("words", [["lab", "topology"], ["lab", "topology", "--json"], ["options"]])
 def test_output_that_cannot_be_written_is_one_clear_line(words: list[str]) -> None:
-    fix = "Free some space, or write it elsewhere.\n"
+    fix = "Free some space, or write to another place.\n"
     with open("/dev/full", "w") as full:
         lost = command_line(*words, stdout=full)
     closed = command_line(*words, preexec_fn=lambda: os.close(1))
@@ -215,7 +215,9 @@ def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
     gone.mkdir()
     done = command_line("lab", "capture", "h1/ib0", "x.pcap", cwd=gone, preexec_fn=gone.rmdir)
     assert done.returncode == 2
-    assert done.stderr == "ibbond: cannot find x.pcap: the working directory is gone. Change to another.\n"
+    assert (
+        done.stderr == "ibbond: cannot find x.pcap: the working directory does not exist any more. Change to another.\n"
+    )
 
 
 def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
@@ -224,7 +226,9 @@ def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
         rmdir = Path(gone).rmdir
         done = subprocess.run([sys.executable, "-c", ask], cwd=gone, preexec_fn=rmdir, stderr=subprocess.PIPE)
         Path(gone).mkdir()
-    assert done.stderr.endswith(b"cannot go into h1: the working directory is gone. Change to another.\n")
+    assert done.stderr.endswith(
+        b"cannot go into h1: the working directory does not exist any more. Change to another.\n"
+    )
 
 
 def test_what_the_system_refuses_is_a_refusal(

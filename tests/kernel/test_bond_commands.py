@@ -94,7 +94,7 @@ def test_a_plan_says_what_interrupts_traffic(host: Host) -> None:
     host.ok("bond", "switch", "bond0", "ib1")
     host.add_port("ib2", port=3)
     told = host.ok("bond", "add", "bond0", "ib2", "--dry-run")
-    assert "traffic goes back from ib1 to ib0" in told, "a newcomer makes the driver choose again"
+    assert "traffic moves back from ib1 to ib0" in told, "a newcomer makes the driver choose again"
     host.ok("bond", "add", "bond0", "ib2")
     assert host.read("bond0/bonding/active_slave") == "ib0\n", "the plan told the truth"
 

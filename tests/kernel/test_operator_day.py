@@ -151,7 +151,7 @@ def test_requests_that_can_never_hold_are_refused_before(host: Host) -> None:
         (("miimon", "0", "updelay", "100"), "which is off"),
         (("miimon", "50", "updelay"), "no value for updelay"),
         (("mtu", "2044"), "ip link set bond0 mtu"),
-        (("queue_id", "ib0:1,ib1:1"), "two members would have one queue"),
+        (("queue_id", "ib0:1,ib1:1"), "two members cannot share a queue"),
     ):
         result = host.ibbond("bond", "set", "bond0", *words)
         assert (result.code, told in result.err) == (2, True), (words, result.err)

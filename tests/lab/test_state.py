@@ -67,7 +67,7 @@ def test_an_end_leaves_the_files_of_the_next_lab_alone(files: Files) -> None:
 def test_a_second_holder_is_refused(files: Files) -> None:
     lock = files.hold()
     assert files.held
-    with pytest.raises(Refused, match="runs already"):
+    with pytest.raises(Refused, match="is already running"):
         files.hold()
     os.close(lock)
     assert not files.held
@@ -142,5 +142,5 @@ def test_down_removes_the_log_of_a_lab_that_was_killed_before_it_had_a_lock(
     left.log.touch()
     assert "removed what it left" in take_down("rl1")
     assert not left.directory.exists()
-    with pytest.raises(Refused, match="no lab rl1 runs"):
+    with pytest.raises(Refused, match="no lab rl1 is running"):
         take_down("rl1")

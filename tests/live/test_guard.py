@@ -166,7 +166,7 @@ def test_a_refusal_that_ends_the_lab_is_an_error_and_keeps_the_log(lab: str) -> 
         process.communicate(json.dumps(config).encode(), timeout=30)
         assert b'{"ok":' in os.read(told, 1 << 16)
         assert process.returncode == 1
-        assert "a refusal has ended the lab" in files.log.read_text()
+        assert "the lab could not start" in files.log.read_text()
         assert [path.name for path in files.directory.glob(f"{lab}*")] == [files.log.name]
     finally:
         os.close(told)

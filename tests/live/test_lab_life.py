@@ -118,7 +118,7 @@ def test_a_second_lab_of_the_name_is_refused_and_another_name_is_not(named: str)
     pid = pid_of(named)
     second = ibbond("lab", "up", "--name", named, check=False)
     assert second.returncode == 2
-    assert f"runs already (process {pid})" in second.stderr
+    assert f"is already running (process {pid})" in second.stderr
     other = named + "b"
     ibbond("lab", "up", "--name", other)
     try:
@@ -133,7 +133,7 @@ def test_a_second_lab_of_the_name_is_refused_and_another_name_is_not(named: str)
 def test_of_several_that_start_it_at_once_one_does_and_its_log_stays(named: str) -> None:
     said = at_once(3, "lab", "up", "--name", named)
     assert sorted(code for _, code in said) == [0, 2, 2]
-    assert all("runs already" in text for text, code in said if code == 2)
+    assert all("is already running" in text for text, code in said if code == 2)
     assert (Path("/run/ibbond") / f"{named}.log").exists()
     ibbond("lab", "down", "--name", named)
     assert traces(named) == NOTHING
@@ -152,7 +152,7 @@ def test_a_lab_that_is_taken_down_while_it_starts_says_so(named: str, tmp_path: 
         return False
 
     assert until(ask)
-    assert "it was taken down while it did" in starting.communicate(timeout=30)[1]
+    assert "it was taken down while it started" in starting.communicate(timeout=30)[1]
     assert starting.returncode == 2
     assert traces(named) == NOTHING
 
@@ -271,7 +271,7 @@ def test_a_lab_that_lost_its_lock_still_runs_and_is_taken_down(named: str) -> No
     lock = Path("/run/ibbond") / f"{named}.lock"
     lock.unlink()
     assert {"name": named, "state": "runs"} in json.loads(ibbond("lab", "list", "--json").stdout)["labs"]
-    assert f"runs already (process {pid})" in ibbond("lab", "up", "--name", named, check=False).stderr
+    assert f"is already running (process {pid})" in ibbond("lab", "up", "--name", named, check=False).stderr
     lock.with_suffix(".sock").unlink()
     ibbond("lab", "down", "--name", named)
     assert gone(pid)
@@ -400,7 +400,7 @@ def test_resume_with_another_wish_is_refused_and_changes_nothing(named: str, tmp
 def test_resume_of_nothing_is_refused(named: str) -> None:
     said = ibbond("lab", "up", "--name", named, "--resume", check=False)
     assert said.returncode == 2
-    assert "nothing of it is left" in said.stderr
+    assert "nothing of it remains" in said.stderr
     assert traces(named) == NOTHING
 
 

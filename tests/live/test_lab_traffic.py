@@ -240,7 +240,7 @@ def test_a_capture_to_what_is_written_already_or_is_not_ours_is_refused(lab: str
         assert capture.stderr is not None
         capture.stderr.readline()
         done = ibbond("lab", "capture", "--name", lab, "h1/ib1", str(other_name), check=False)
-        assert (done.returncode, "another capture writes it" in done.stderr) == (2, True)
+        assert (done.returncode, "another capture writes to it" in done.stderr) == (2, True)
         capture.send_signal(signal.SIGINT)
     assert capture.returncode == 0
     done = ibbond("lab", "capture", "--name", lab, "h1/ib0", "/dev/stdout", check=False)

@@ -108,5 +108,5 @@ def test_a_signal_during_unpacking_leaves_nothing(words: tuple[str, ...], tmp_pa
     assert command.poll() is None
     command.send_signal(signal.SIGTERM)
     _, errors = command.communicate(timeout=30)
-    assert (command.returncode, errors) == (143, "ibbond: ended by SIGTERM; what it unpacked is deleted\n")
+    assert (command.returncode, errors) == (143, "ibbond: ended by SIGTERM; the unpacked files were removed\n")
     assert not list(directory.iterdir())

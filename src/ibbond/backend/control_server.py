@@ -82,7 +82,7 @@ ARGUMENTS: dict[str, type | tuple[type, ...]] = {
 LISTS = {"cables": str, "nodes": str, "pkeys": int}
 TOO_MANY = {
     "refused": {
-        "what": "the lab takes no more connections",
+        "what": "the lab accepts no more connections",
         "why": f"{MAX_CONNECTIONS} from the same network namespace are open, or its descriptors are used up",
         "fix": "Close some, or try again in a moment",
         "code": errno.EAGAIN,
@@ -245,8 +245,8 @@ class ControlServer:
         if call is None:
             raise Refused(
                 f"the lab does not know the request {do[:MAX_REASON]}",
-                why="it may be of another version",
-                fix="Take the lab down and up again",
+                why="it may run another version of ibbond",
+                fix="Restart the lab: ibbond lab down, then ibbond lab up",
             )
         if isinstance(handler, TakesDescriptor):
             words = {**words, "descriptor": client.descriptors.pop(0) if client.descriptors else -1}

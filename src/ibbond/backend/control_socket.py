@@ -57,8 +57,8 @@ def made_runtime_directory() -> Path:
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
         raise Refused(
             f"cannot use {directory}",
-            why="it belongs to somebody else",
-            fix="Set XDG_RUNTIME_DIR to a directory of yours",
+            why="it belongs to another user",
+            fix="Set XDG_RUNTIME_DIR to a directory that you own",
             code=errno.EPERM,
         )
     directory.chmod(0o700)
@@ -150,7 +150,7 @@ class Control:
             if not piece or len(self._waiting) > MAX_LINE_BYTES:
                 raise Refused(
                     "the lab did not answer",
-                    why="it ended before it did" if not piece else "its answer has no end",
+                    why="it ended before it answered" if not piece else "its answer was cut off",
                     fix=f"Read its log: {self.path.with_suffix('.log')}",
                     code=errno.EPIPE,
                 )
@@ -185,8 +185,8 @@ def no_lab(path: Path, error: OSError) -> Refused:
     name = path.name.removesuffix(".sock")
     if error.errno in (errno.EACCES, errno.EPERM):
         return Refused(
-            f"cannot speak with lab {name}",
-            why=f"{path} belongs to somebody else",
+            f"cannot connect to lab {name}",
+            why=f"{path} belongs to another user",
             fix="Run as the user who started the lab",
             code=errno.EPERM,
         )
@@ -195,25 +195,25 @@ def no_lab(path: Path, error: OSError) -> Refused:
     if locked(path.with_suffix(".lock")):
         return Refused(
             f"lab {name} does not answer",
-            why="it is just starting or ending",
-            fix="Ask again in a moment",
+            why="it is starting or shutting down",
+            fix="Try again in a moment",
             code=errno.EAGAIN,
         )
     if path.with_suffix(".json").exists():
-        left, remedy = "programs of its hosts", f"Start it anew with: ibbond lab up{option}"
+        left, remedy = "programs of its hosts", f"Start it again with: ibbond lab up{option}"
         from ibbond.host.named_namespaces import named_hosts
 
         if named_hosts(name):
             left, remedy = "its hosts and the programs in them", f"Take it over with: ibbond lab up{option} --resume"
         return Refused(
-            f"no {lab} runs",
+            f"no {lab} is running",
             why=f"it was killed; {left} may be left",
             fix=f"{remedy}; or remove it with: ibbond lab down{option}",
             code=errno.ENOENT,
         )
     return Refused(
-        f"no {lab} runs",
-        why=f"nobody answers at {path}",
+        f"no {lab} is running",
+        why=f"no process answers at {path}",
         fix=f"Start one with: ibbond lab up{option}",
         code=errno.ENOENT,
     )

@@ -237,15 +237,15 @@ class EmulatedBackend:
             case "umcast":
                 if device_text.scan_number(text):  # `simple_strtoul`: what does not begin with a number is 0
                     raise Refused(
-                        f"cannot switch umcast of {name} on",
-                        why="groups of user programs are joined by IP multicast only",
+                        f"cannot enable umcast on {name}",
+                        why="user programs join groups by IP multicast only",
                         fix="Write 0",
                         code=errno.EINVAL,
                     )
             case "carrier":
                 raise Refused(
                     f"cannot set the carrier of {name}",
-                    why="its driver cannot" if device.up else "it is down",
+                    why="its driver does not support it" if device.up else "it is down",
                     fix="Cut or mend its cable",
                     code=errno.EOPNOTSUPP if device.up else errno.EINVAL,
                 )
@@ -275,7 +275,7 @@ def parse_pkey(text: str) -> int:
     number = device_text.scan_number(text)
     if number is None:
         what = f"cannot take {text.strip()!r}"
-        raise Refused(what, why="it is no P_Key", fix="Write a number, as 0x8001", code=errno.EINVAL)
+        raise Refused(what, why="it is no P_Key", fix="Write a number such as 0x8001", code=errno.EINVAL)
     return number
 
 

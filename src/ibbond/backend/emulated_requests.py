@@ -46,7 +46,7 @@ def _priorities(bond: Bond, text: str) -> Iterator[Request]:
         pair = PAIR.fullmatch(word)
         if pair is None or not low <= int(pair.group(2)) <= high:
             why = f"{word!r} is not MEMBER:NUMBER with a number of {low} to {high}"
-            raise _refused(bond, "prio", why, f"Write for example {next(iter(members), 'ib0')}:5")
+            raise _refused(bond, "prio", why, f"For example: {next(iter(members), 'ib0')}:5")
         if pair.group(1) not in members:
             known = ", ".join(members) or "none"
             raise _refused(bond, "prio", f"{pair.group(1)} is not its member", f"Its members: {known}", errno.ENODEV)

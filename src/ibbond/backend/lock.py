@@ -33,8 +33,8 @@ def alone(path: str, what: str) -> Iterator[None]:
                 if time.monotonic() > until:
                     raise Refused(
                         f"cannot change {what}",
-                        why=f"another ibbond is changing them, for {WAIT_SECONDS:.0f} s already",
-                        fix=f"Wait for it; see which process it is: fuser -v {path}",
+                        why=f"another ibbond process is changing them, for {WAIT_SECONDS:.0f} s already",
+                        fix=f"Wait for it to end; to see which process it is: fuser -v {path}",
                         code=errno.EBUSY,
                     ) from None
                 time.sleep(POLL_SECONDS)

@@ -41,8 +41,8 @@ def desired_texts(
         found.setdefault("num_grat_arp", found.pop("num_unsol_na"))
     if all(found.get(option, "0") != "0" for option in MONITORS):
         raise Refused(
-            f"cannot set miimon and arp_interval of {name}",
-            why="a bond has one of the two monitors: setting one stops the other",
+            f"cannot set both miimon and arp_interval of {name}",
+            why="a bond uses one of the two monitors; setting one disables the other",
             fix="Set only one of them",
         )
     return found | _consequences(name, mode, old, found)
@@ -131,7 +131,7 @@ def _targets(name: str, option: Option, old: str, text: str) -> str:
             raise Refused(
                 f"cannot set {option.name} of {name}",
                 why=f"{word!r} is not an IPv{4 if kind is ipaddress.IPv4Address else 6} address",
-                fix="Write addresses, with + or - before each to change the list; none empties it",
+                fix="Write addresses, each with + or - to change the list; an empty value clears it",
             ) from None
         if word.startswith("-"):
             result = [target for target in result if target != str(address)]
@@ -143,7 +143,7 @@ def _targets(name: str, option: Option, old: str, text: str) -> str:
             result.append(str(address))
     if len(result) > MAX_TARGETS:
         raise Refused(
-            f"cannot set {option.name} of {name}", why=f"it takes up to {MAX_TARGETS} targets", fix="Name fewer"
+            f"cannot set {option.name} of {name}", why=f"it has room for {MAX_TARGETS} targets", fix="Name fewer"
         )
     return " ".join(result)
 
@@ -164,7 +164,7 @@ def _pairs(name: str, option: Option, old: str, text: str, members: Collection[s
         result[member] = str(int(number))
     taken = [number for number in result.values() if number != "0"]
     if option.kind is Kind.QUEUES and len(set(taken)) < len(taken):
-        raise Refused(what, why="two members would have one queue", fix="Give each another, or 0")
+        raise Refused(what, why="two members cannot share a queue", fix="Give each member a different queue, or 0")
     return " ".join(f"{member}:{number}" for member, number in result.items())
 
 
@@ -174,20 +174,24 @@ def _settable(host: Backend, name: str, option_name: str, *, has_it: bool) -> Op
     option = OPTIONS.get(option_name)
     if not option_name:
         raise Refused(
-            "no option is named", why="nothing stands before the =", fix="Write OPTION=VALUE; see ibbond options"
+            "no option name was given",
+            why="the option name before = is missing",
+            fix="Write OPTION=VALUE; see ibbond options",
         )
     if option_name == "mtu":
-        raise Refused(what, why="it is a setting of the device", fix=f"Use ip link set {name} mtu VALUE")
+        raise Refused(
+            what, why="it is a setting of the device, not of the bond", fix=f"Use ip link set {name} mtu VALUE"
+        )
     if option is None:
         raise unknown(f"no option {option_name}", option_name, OPTIONS)
     if option.ours and not host.where:
-        raise Refused(what, why="it is a setting of ibbond's own driver, in lab hosts", fix="See ibbond options")
+        raise Refused(what, why="it exists only in ibbond's own driver, in lab hosts", fix="See ibbond options")
     if option.kind is Kind.MEMBERS:
-        raise Refused(what, why="members join and leave", fix="Use ibbond bond add or remove")
+        raise Refused(what, why="members are added and removed, not set", fix="Use ibbond bond add or remove")
     if option.read_only:
-        raise Refused(what, why="it is a fact, not a setting", fix="See ibbond options")
+        raise Refused(what, why="it is read-only", fix="See ibbond options")
     if option.since > host.version > (0, 0) and not (option.ours or has_it):
         release = ".".join(map(str, host.version))
         since = ".".join(map(str, option.since))
-        raise Refused(what, why=f"kernel {release} does not have it", fix=f"It came with Linux {since}")
+        raise Refused(what, why=f"kernel {release} does not have it", fix=f"It was added in Linux {since}")
     return option

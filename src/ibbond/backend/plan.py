@@ -145,7 +145,7 @@ def needs_interruption(current: BondState, wanted: BondState) -> str:
     """Why options cannot be changed without taking the bond apart for a moment; empty when they can."""
     changed = _changed(current, wanted)
     if _apart(current, changed):
-        return "the bond has members, which must leave and join again"
+        return "the bond has members, which must be released and added again"
     if _down(current, changed):
         return "the bond is up and must go down for it"
     return ""
@@ -342,7 +342,7 @@ def _joins(bond: BondState, staying: list[str]) -> str:
         return ""
     if first is None or bond.active in (None, first):
         return ""
-    return f"traffic goes back from {bond.active} to {first}"
+    return f"traffic moves back from {bond.active} to {first}"
 
 
 def _moves(option: str, value: str, bond: BondState) -> str:

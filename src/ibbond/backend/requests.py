@@ -49,7 +49,7 @@ def create(
     if present is not None and (extra := [each for each in present.members if each not in names]) and names:
         raise Refused(
             f"cannot {title}",
-            why=f"it is there and has other members: {', '.join(extra)}",
+            why=f"it already exists with other members: {', '.join(extra)}",
             fix=f"Remove them (ibbond bond remove {_full(host, name)} {' '.join(extra)}), or name them too",
             code=errno.EEXIST,
         )
@@ -104,7 +104,7 @@ def remove(host: Backend, name: str, members: Iterable[str]) -> Plan:
     notes: tuple[str, ...] = ()
     if (primary := options.get("primary")) in names:
         del options["primary"]
-        notes = (f"the driver remembers {primary} as the primary: when it joins again, traffic moves to it",)
+        notes = (f"the driver keeps {primary} as the primary: when it joins again, traffic moves to it",)
     state = replace(present, options=options, members=left, active=None)
     return replace(_plan(host, title, before, name, state), notes=notes)
 
@@ -148,7 +148,7 @@ def _plan(
         raise Refused(
             f"cannot {title}",
             why=why,
-            fix="Allow it with --interrupt; with --dry-run as well you see what that does",
+            fix="Allow it with --interrupt; add --dry-run to see what that would do",
             code=errno.ENOTEMPTY if "members" in why else errno.EBUSY,
         )
     if present is not None and state.active is None and needs_interruption(present, state):
@@ -257,15 +257,15 @@ def _check_members(
     if INFINIBAND in types and mode != Mode.ACTIVE_BACKUP.word:
         raise Refused(
             f"cannot {title}",
-            why=f"InfiniBand devices can be members in mode active-backup only, and {name} is to be in {mode}",
+            why=f"InfiniBand devices can be members in mode active-backup only, and {name} would be in {mode}",
             fix="Use mode active-backup",
             code=errno.EOPNOTSUPP,
         )
     if INFINIBAND in types and wanted.get("fail_over_mac", "active") != "active":
         raise Refused(
             f"cannot {title}",
-            why=f"members of InfiniBand type force fail_over_mac active, {wanted['fail_over_mac']} cannot hold",
-            fix="Leave it active",
+            why=f"members of InfiniBand type force fail_over_mac active, {wanted['fail_over_mac']} is not possible",
+            fix="Leave it at active",
             code=errno.EOPNOTSUPP,
         )
     if len(types) > 1:
@@ -301,6 +301,6 @@ def _no_device(host: Backend, title: str, member: str) -> Refused:
     return Refused(
         f"cannot {title}",
         why=f"there is no device {member} on {host.where or 'this host'}: known are {listed(known)}",
-        fix="Name one of these",
+        fix="Choose one of these",
         code=errno.ENODEV,
     )

@@ -33,11 +33,11 @@ def parse_device(name: str, lab: str = "") -> DeviceName:
         raise Refused(
             f"{name!r} is no device name",
             why="a device is HOST/DEVICE in a lab, or a plain DEVICE of this host",
-            fix="Write for example h1/bond0, or bond0",
+            fix="For example: h1/bond0, or bond0",
         )
     if not (host := host or inside_host()) and lab:
         bonds = [f"{host}/{bond}" for host, bonds in bonds_of(lab).items() for bond in bonds]
-        fix = f"Name one of {listed(bonds)}" if bonds else "Write for example h1/bond0"
+        fix = f"Choose one of {listed(bonds)}" if bonds else "For example: h1/bond0"
         why = "with --name or IBBOND_LAB a bond is HOST/BOND"
         raise Refused(f"{name!r} does not name a bond of lab {lab}", why=why, fix=fix)
     return DeviceName(host, device)
@@ -47,8 +47,10 @@ def parse_host(name: str, lab: str = "") -> str:
     """A lab host by name; the empty name is the one we are inside of, or, with no lab named, this host."""
     host = name.rstrip("/") or inside_host()
     if not host and lab:
-        why = "--name or IBBOND_LAB chooses the lab, which has several hosts"
-        raise Refused(f"no host of lab {lab} is named", why=why, fix=f"Choose one of {listed(bonds_of(lab))}")
+        why = "--name and IBBOND_LAB choose the lab, not the host"
+        raise Refused(
+            f"lab {lab} has several hosts and none was named", why=why, fix=f"Choose one of {listed(bonds_of(lab))}"
+        )
     return host
 
 

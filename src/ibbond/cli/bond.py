@@ -35,15 +35,17 @@ ROOT = click.option(
     type=click.Path(path_type=Path),
     help="A saved copy: a directory, an archive, or a text of /proc/net/bonding.",
 )
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print the plan: its steps, what interrupts, what is lost.")
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Print the plan only: its steps, what interrupts traffic, what is lost."
+)
 INTERRUPT = click.option(
-    "--interrupt", is_flag=True, help="Allow what takes the bond down or its members out for a moment."
+    "--interrupt", is_flag=True, help="Allow steps that briefly interrupt traffic (kernel bonds only)."
 )
 
 
 @click.group(cls=Group)
 def bond() -> None:
-    """Bonds of a lab host (h1/bond0), of the lab host we are in, or of this host (bond0)."""
+    """Bonds of a lab host (h1/bond0) or of the current host (bond0)."""
 
 
 @bond.command("list")
@@ -52,7 +54,7 @@ def bond() -> None:
 @ROOT
 @json_option
 def list_(lab_name: str, host: str, root: Path | None, as_json: bool) -> None:
-    """The bonds of a lab HOST; of all hosts with --name or IBBOND_LAB; else of this host."""
+    """List the bonds of a lab HOST, of all hosts of a lab (--name, IBBOND_LAB), or of this host."""
     if root is not None:
         with saved_host(root) as saved:
             bonds = [facts_of(saved, name) for name in saved.bonds()]
@@ -78,7 +80,7 @@ def list_(lab_name: str, host: str, root: Path | None, as_json: bool) -> None:
 @ROOT
 @json_option
 def show(lab_name: str, bond: str, root: Path | None, as_json: bool) -> None:
-    """Everything about one bond: members, links, addresses, options."""
+    """Show one bond: members, links, addresses, options."""
     with found(bond, lab_name, root) as (name, backend):
         facts = facts_of(backend, name.device)
     if as_json:
@@ -91,9 +93,11 @@ def show(lab_name: str, bond: str, root: Path | None, as_json: bool) -> None:
 @name_option
 @BOND
 @click.argument("members", nargs=-1, shell_complete=completers.members)
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option to set first; repeatable.")
-@click.option("--address", "addresses", multiple=True, metavar="IP/LENGTH", help="An IP address for it; repeatable.")
-@click.option("--mtu", type=int, help="Its MTU (default for InfiniBand: the members' smallest).")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Set this option first; repeatable.")
+@click.option(
+    "--address", "addresses", multiple=True, metavar="IP/LENGTH", help="Give the bond this IP address; repeatable."
+)
+@click.option("--mtu", type=int, help="MTU of the bond (default for InfiniBand: the smallest of its members).")
 @DRY_RUN
 @INTERRUPT
 @json_option
@@ -230,7 +234,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
     for setting in settings:
         option, equals, value = setting.partition("=")
         if not equals:
-            raise Refused(f"--set {setting}", why="it has no value", fix=f"Write --set {option}=VALUE")
+            raise Refused(f"--set {setting}", why="the value is missing", fix=f"Write --set {option}=VALUE")
         found[option] = value
     return found
 
@@ -244,8 +248,8 @@ def pairs(bond: str, words: Iterable[str]) -> dict[str, str]:
         if not equals and (following := next(rest, None)) is None:
             raise Refused(
                 f"no value for {option}",
-                why="an option is set to a value",
-                fix=f"Say ibbond bond set {bond} {option} VALUE; ibbond options {option} tells which there are",
+                why="the value is missing",
+                fix=f"Write ibbond bond set {bond} {option} VALUE; for the values: ibbond options {option}",
             )
         found[option] = value if equals else following or ""
     return found
@@ -257,7 +261,7 @@ def pairs(bond: str, words: Iterable[str]) -> dict[str, str]:
 @ROOT
 @json_option
 def proc(lab_name: str, bond: str, root: Path | None, as_json: bool) -> None:
-    """The text of /proc/net/bonding/BOND."""
+    """Print the text of /proc/net/bonding/BOND."""
     with found(bond, lab_name, root) as (name, backend):
         text = backend.proc(name.device)
     if as_json:
@@ -277,7 +281,7 @@ def found(bond: str, lab_name: str, root: Path | None) -> Iterator[tuple[DeviceN
             from ibbond.topology.model import listed
 
             raise Refused(
-                f"no bond {bond}", why=f"the bonds of {root} are: {listed(saved.bonds())}", fix="Name one of these"
+                f"no bond {bond}", why=f"the bonds of {root} are: {listed(saved.bonds())}", fix="Choose one of these"
             )
         yield DeviceName("", bond), saved
 
@@ -289,7 +293,7 @@ def saved_host(root: Path) -> Iterator[KernelBackend]:
     from ibbond.cli.signals import signals_end_it
     from ibbond.ops.saved import opened
 
-    with signals_end_it("what it unpacked is deleted"), opened(root) as copy:
+    with signals_end_it("the unpacked files were removed"), opened(root) as copy:
         yield KernelBackend(copy)
 
 
@@ -306,7 +310,7 @@ def find(bond: str, lab_name: str) -> tuple[DeviceName, Backend]:
         from ibbond.topology.model import listed
 
         place = name.host or "this host"
-        raise Refused(f"no bond {name}", why=f"the bonds of {place} are: {listed(bonds)}", fix="Name one of these")
+        raise Refused(f"no bond {name}", why=f"the bonds of {place} are: {listed(bonds)}", fix="Choose one of these")
     return name, backend
 
 

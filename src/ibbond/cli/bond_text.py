@@ -97,7 +97,7 @@ def describe(facts: dict[str, object]) -> str:
     ]
     changed = {name: value for name, value in options.items() if not is_default(name, value)}
     if isinstance(unknown := facts.get("unknown"), list):
-        lines += ["", f"not told: {', '.join(unknown)}"]
+        lines += ["", f"unknown: {', '.join(unknown)}"]
     if changed:
         lines += ["", "options that differ from the kernel's defaults:"]
         lines.append(table((f"  {name}", text_of(value)) for name, value in changed.items()))

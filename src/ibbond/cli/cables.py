@@ -56,15 +56,19 @@ def change(do: str, lab_name: str, cables: tuple[str, ...], as_json: bool) -> No
 @name_option
 @CABLES
 @click.option("--times", type=click.IntRange(1), default=3, show_default=True, help="How often.")
-@click.option("--down-ms", type=PAUSE_MS, default=100, show_default=True, help="How long it is out.")
-@click.option("--up-ms", type=PAUSE_MS, default=400, show_default=True, help="How long it is in between.")
+@click.option(
+    "--down-ms", type=PAUSE_MS, default=100, show_default=True, help="How long the cable stays unplugged, in ms."
+)
+@click.option(
+    "--up-ms", type=PAUSE_MS, default=400, show_default=True, help="How long it stays plugged between two cuts, in ms."
+)
 @json_option
 def flap(lab_name: str, cables: tuple[str, ...], times: int, down_ms: int, up_ms: int, as_json: bool) -> None:
     """Pull and plug cables several times; they are plugged at the end, also after Ctrl-C."""
     from ibbond.backend.control_socket import Control
 
     names = list(cables)
-    with signals_end_it("every cable that was pulled is plugged again"), Control.of(lab_name) as control:
+    with signals_end_it("every cable that was unplugged is plugged in again"), Control.of(lab_name) as control:
         for turn in range(times):
             with pulled(control, names):
                 time.sleep(down_ms / 1000)
@@ -103,7 +107,9 @@ def mend_again(control: Control, names: list[str]) -> None:
 @name_option
 @click.argument("device", metavar="HOST/DEV", shell_complete=completers.devices)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seconds", type=Number(0, LONGEST, min_open=True), help="Stop by itself; else Ctrl-C ends it.")
+@click.option(
+    "--seconds", type=Number(0, LONGEST, min_open=True), help="Stop after this many seconds (default: at Ctrl-C)."
+)
 @json_option
 def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_json: bool) -> None:
     """Write what passes HOST/DEV to FILE, for tshark or Wireshark.
@@ -130,8 +136,8 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
 
 @click.command()
 @name_option
-@click.option("--past/--no-past", default=True, help="Begin with what has happened already.")
-@click.option("--follow/--no-follow", default=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--past/--no-past", default=True, help="Print past events first.")
+@click.option("--follow/--no-follow", default=True, help="Keep printing new events until Ctrl-C.")
 @json_option
 def events(lab_name: str, past: bool, follow: bool, as_json: bool) -> None:
     """What happens in the lab, as it happens: ports, carriers, failovers. With --json one object per line."""

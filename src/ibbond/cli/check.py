@@ -37,10 +37,15 @@ DOCUMENT = "docs/checks.md"
     type=click.Path(path_type=Path),
     help="A saved copy: a directory, an archive, or a text of /proc/net/bonding.",
 )
-@click.option("--expect", metavar="A,B", default="", help="The members that each bond should have.")
-@click.option("--ignore", multiple=True, metavar="RULE", help="A rule not to ask; repeatable.")
-@click.option("--max-failures", default=2, show_default=True, help="How many link failures of a member are normal.")
-@click.option("--list-rules", is_flag=True, help="Print all rules with their ids, and what each is about.")
+@click.option("--expect", metavar="A,B", default="", help="The number of members that each bond should have.")
+@click.option("--ignore", multiple=True, metavar="RULE", help="Skip this rule; repeatable.")
+@click.option(
+    "--max-failures",
+    default=2,
+    show_default=True,
+    help="The number of link failures of a member that counts as normal.",
+)
+@click.option("--list-rules", is_flag=True, help="List all rules: id and subject.")
 @json_option
 def check(
     lab_name: str,
@@ -64,7 +69,7 @@ def check(
         print_rules(as_json)
         return 0
     if wrong := [rule for rule in ignore if rule not in RULES]:
-        raise Refused(f"no rule {wrong[0]}", why="there is none of that id", fix="See ibbond check --list-rules")
+        raise Refused(f"no rule {wrong[0]}", why="no rule has that id", fix="See ibbond check --list-rules")
     facts = read(bonds, lab_name, root, [name for name in expect.split(",") if name], max_failures)
     findings = judge(facts, ignore=ignore)
     clean = is_clean(findings)
@@ -201,7 +206,7 @@ def of_these(facts: HostFacts, names: list[str], place: str) -> HostFacts:
                 fix=f"Its bonds are {', '.join(known) or 'none'}",
             )
     if not known:
-        fix = "Make one: ibbond bond create bond0" if place == "this host" else "Name a copy of a host that has bonds"
+        fix = "Create one: ibbond bond create bond0" if place == "this host" else "Use a copy of a host that has bonds"
         raise Refused(f"cannot check the bonds of {place}", why="it has none", fix=fix)
     if not names:
         return facts
@@ -224,7 +229,7 @@ def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]
             lines.append(f"    why: {finding.why}.")
             lines.append(f"    fix: {finding.found.fix}")
         if (each := untold.get(name)) is not None and each.facts:
-            lines.append(f"  not told: {told_of(each.facts)}; without it {len(each.rules)} of the rules see less")
+            lines.append(f"  unknown: {told_of(each.facts)}; {len(each.rules)} rules could not be applied in full")
     lines += [f"{sentence}; nothing of it was judged" for sentence in facts.unreadable.values()]
     return "\n".join(lines)
 

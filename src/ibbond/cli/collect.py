@@ -18,7 +18,7 @@ from ibbond.cli.output import done, json_option
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to: a name ending in .tar.gz, else a new directory (default: ibbond-HOST-TIME.tar.gz).",
+    help="Archive (.tar.gz) or new directory to write (default: ibbond-HOST-TIME.tar.gz).",
 )
 @json_option
 def collect(output: Path | None, as_json: bool) -> None:

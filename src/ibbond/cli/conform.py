@@ -30,10 +30,10 @@ STEPS_SHOWN = 8  # before the first difference
     default=KERNEL_PROFILE,
     show_default=True,
     type=click.Choice(sorted(PROFILES)),
-    help="Whose behaviour our driver shows.",
+    help="The driver behavior to emulate.",
 )
-@click.option("--only", default="", metavar="TEXT", help="Only cases whose name has TEXT in it.")
-@click.option("--verbose", "-v", is_flag=True, help="Every case, and every difference of those that failed.")
+@click.option("--only", default="", metavar="TEXT", help="Replay only cases whose name contains TEXT.")
+@click.option("--verbose", "-v", is_flag=True, help="Print every case, and every difference of the failed ones.")
 @json_option
 def conform(paths: tuple[str, ...], profile: str, only: str, verbose: bool, as_json: bool) -> int:
     """Replay recordings of the kernel's bonding driver against ours and compare.
@@ -45,8 +45,10 @@ def conform(paths: tuple[str, ...], profile: str, only: str, verbose: bool, as_j
         names = [case.name for cases in recordings.values() for case in cases]
         raise Refused(
             f"cannot replay cases with {only!r} in their name",
-            why=f"none of the {len(names)} has it; the first is called {names[0]}" if names else "there are no cases",
-            fix="Name a part of a case's name, or leave --only out",
+            why=f"none of the {len(names)} names contains it; the first is {names[0]}"
+            if names
+            else "there are no cases",
+            fix="Use a part of a case's name, or omit --only",
             code=errno.ENOENT,
         )
     results: dict[str, list[Result]] = {}
@@ -65,7 +67,9 @@ def find(name: str) -> list[Path]:
     """The recordings that a path names. Refused (ENOENT) where there are none."""
     path = Path(name)
     if not path.exists():
-        raise Refused(f"cannot replay {name}", why="there is no such file", fix="Name a recording", code=errno.ENOENT)
+        raise Refused(
+            f"cannot replay {name}", why="there is no such file", fix="Give the path of a recording", code=errno.ENOENT
+        )
     if not path.is_dir():
         return [path]
     found = sorted(entry for entry in path.rglob("*") if entry.is_file() and entry.name.endswith(SUFFIXES))
@@ -73,7 +77,7 @@ def find(name: str) -> list[Path]:
         raise Refused(
             f"cannot replay {name}",
             why=f"no file in it ends in {' '.join(SUFFIXES)}",
-            fix="Name a recording or a directory of recordings",
+            fix="Give the path of a recording or a directory of recordings",
             code=errno.ENOENT,
         )
     return found
@@ -90,7 +94,7 @@ def load(path: Path) -> list[Recording]:
         ) from None
     except (Malformed, lzma.LZMAError) as error:
         raise Refused(
-            f"cannot replay {path}", why=str(error), fix="Record it anew; the format is in docs/conformance.md"
+            f"cannot replay {path}", why=str(error), fix="Record it again; the format is in docs/conformance.md"
         ) from None
 
 

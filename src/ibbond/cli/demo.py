@@ -19,12 +19,10 @@ PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighb
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often.")
-@click.option(
-    "--report", type=click.Path(path_type=Path, file_okay=False), help="Write an HTML report to this directory."
-)
-@click.option("--simulated", is_flag=True, help="Under a virtual clock: needs no namespaces and no TUN.")
-@click.option("--without", type=click.Choice(PATCHES), help="Leave out one of the patches of 2007 and see what breaks.")
-@click.option("--rdma", is_flag=True, help="A block session over RDMA CM beside the other traffic.")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write an HTML report to DIR.")
+@click.option("--simulated", is_flag=True, help="Run under a virtual clock; needs no namespaces or TUN devices.")
+@click.option("--without", type=click.Choice(PATCHES), help="Leave out one of the patches of 2007 to see what breaks.")
+@click.option("--rdma", is_flag=True, help="Also run a block session over RDMA CM.")
 @json_option
 def demo(rounds: int, report: Path | None, simulated: bool, without: str | None, rdma: bool, as_json: bool) -> None:
     """Pull cables under real traffic and read what each protocol lost.
@@ -65,7 +63,7 @@ def record(rounds: int, simulated: bool, without: str | None, as_json: bool, *, 
 
             with view(as_json) as seen:
                 return run_demo(rounds, seen, without, rdma=rdma)
-        click.echo(f"ibbond: no live lab on this machine ({reason}): running the demo simulated instead", err=True)
+        click.echo(f"ibbond: no lab can run on this machine ({reason}): running the demo simulated instead", err=True)
     from ibbond.demo.measure import recording_from
     from ibbond.demo.rdma_session import Beside
     from ibbond.sim.demo import record as record_simulated

@@ -31,7 +31,9 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
     words = command[1:] if command[0] == "--" else command
     if not words or not words[0]:
         raise Refused(
-            "no program to run", why="nothing follows the host", fix="For example: ibbond lab exec h1 -- ping 10.0.0.2"
+            "the program to run is missing",
+            why="nothing was given after the host",
+            fix="For example: ibbond lab exec h1 -- ping 10.0.0.2",
         )
     control = Control.of(lab_name)
     if not as_json:

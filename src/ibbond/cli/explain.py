@@ -12,19 +12,21 @@ from ibbond.wire.hwaddr import HardwareAddress
 
 @click.group(cls=Group)
 def addr() -> None:
-    """The 20-byte addresses of IPoIB, as `ip link` shows them."""
+    """Explain 20-byte IPoIB addresses as `ip link` shows them."""
 
 
 @addr.command()
 @click.argument("address")
 @json_option
 def explain(address: str, as_json: bool) -> None:
-    """Take ADDRESS apart: flags, queue pair number, GID, and what is made of the GUID."""
+    """Print the parts of ADDRESS: flags, queue pair number, GID, and what is derived from the GUID."""
     try:
         facts = dict(HardwareAddress.parse_text(address).explain())
     except Malformed as error:
         raise Refused(
-            f"cannot read {address!r}", why=str(error), fix="Copy one from ip link: 20 bytes of two digits with colons"
+            f"cannot read {address!r}",
+            why=str(error),
+            fix="Copy one from ip link: 20 bytes as two-digit hex numbers with colons",
         ) from None
     if as_json:
         print_json(facts)

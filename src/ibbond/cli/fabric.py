@@ -27,14 +27,14 @@ HEADS = {
 
 @click.group(cls=Group)
 def fabric() -> None:
-    """The subnet of a running lab: ports, routes, multicast groups and counters, whoever manages it."""
+    """The subnet of a running lab: ports, routes, multicast groups and counters, with either subnet manager."""
 
 
 @fabric.command()
 @name_option
 @json_option
 def show(lab_name: str, as_json: bool) -> None:
-    """Ports: LID, state, what they are cabled to, P_Keys."""
+    """List the ports: LID, state, peer, P_Keys."""
     print_table("show", lab_name, as_json)
 
 
@@ -42,7 +42,7 @@ def show(lab_name: str, as_json: bool) -> None:
 @name_option
 @json_option
 def routes(lab_name: str, as_json: bool) -> None:
-    """The linear forwarding table of every switch."""
+    """Print the linear forwarding table of every switch."""
     print_table("routes", lab_name, as_json)
 
 
@@ -50,7 +50,7 @@ def routes(lab_name: str, as_json: bool) -> None:
 @name_option
 @json_option
 def groups(lab_name: str, as_json: bool) -> None:
-    """Multicast groups: who takes their packets, and the tree by which switches send them."""
+    """List the multicast groups: their members, and the tree by which switches forward their packets."""
     print_table("groups", lab_name, as_json)
 
 
@@ -58,7 +58,7 @@ def groups(lab_name: str, as_json: bool) -> None:
 @name_option
 @json_option
 def counters(lab_name: str, as_json: bool) -> None:
-    """PortCounters of every cabled port; --json has all of them."""
+    """Print PortCounters of every cabled port (all of them with --json)."""
     print_table("counters", lab_name, as_json)
 
 

@@ -17,10 +17,10 @@ PORT = click.argument("port", metavar="HOST/DEV", shell_complete=completers.port
 @click.command()
 @name_option
 @click.argument("cables", nargs=-1, required=True, metavar="CABLE...", shell_complete=completers.cables)
-@click.option("--percent", type=Number(0, 100), required=True, help="Share of packets; 0 heals.")
+@click.option("--percent", type=Number(0, 100), required=True, help="Percentage of packets to lose; 0 ends the loss.")
 @json_option
 def lose(lab_name: str, cables: tuple[str, ...], percent: float, as_json: bool) -> None:
-    """Have cables lose packets: ibbond lab lose h1/ib0 --percent 5"""
+    """Make cables lose packets: ibbond lab lose h1/ib0 --percent 5"""
     ask(lab_name, as_json, f"{', '.join(cables)} loses {percent:g} %", "lose", cables=list(cables), percent=percent)
 
 
@@ -29,7 +29,7 @@ def lose(lab_name: str, cables: tuple[str, ...], percent: float, as_json: bool) 
 @NODES
 @json_option
 def kill(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
-    """Switch off switches or the subnet manager (sm), or pull out a host's HCA: ibbond lab kill s1"""
+    """Turn off switches or the subnet manager (sm), or remove a host's HCA: ibbond lab kill s1"""
     ask(lab_name, as_json, f"killed {', '.join(nodes)}", "kill", nodes=list(nodes))
 
 
@@ -38,7 +38,7 @@ def kill(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
 @NODES
 @json_option
 def revive(lab_name: str, nodes: tuple[str, ...], as_json: bool) -> None:
-    """Undo `kill`; switches come back with empty tables: ibbond lab revive s1 sm h1"""
+    """Undo `kill`; switches restart with empty tables: ibbond lab revive s1 sm h1"""
     ask(lab_name, as_json, f"revived {', '.join(nodes)}", "revive", nodes=list(nodes))
 
 
@@ -53,7 +53,7 @@ def set_pkeys(lab_name: str, port: str, pkeys: tuple[str, ...], as_json: bool) -
     for pkey, value in zip(pkeys, numbers, strict=True):
         if value in NO_PARTITION:
             why = f"{pkey} stands for no partition"
-            raise Refused(f"cannot set the P_Keys of {port}", why=why, fix="Write for example 0xffff or 0x8001")
+            raise Refused(f"cannot set the P_Keys of {port}", why=why, fix="For example: 0xffff or 0x8001")
     ask(lab_name, as_json, f"{port} has {', '.join(pkeys)}", "pkeys", port=port, pkeys=numbers)
 
 
@@ -72,7 +72,7 @@ def change_lid(lab_name: str, port: str, lid: str, as_json: bool) -> None:
 @PORT
 @json_option
 def reregister(lab_name: str, port: str, as_json: bool) -> None:
-    """Have the subnet manager ask a port to register anew: ibbond lab reregister h1/ib0"""
+    """Have the subnet manager ask a port to register again: ibbond lab reregister h1/ib0"""
     ask(lab_name, as_json, f"{port} was asked to register anew", "reregister", port=port)
 
 
@@ -80,7 +80,7 @@ def number(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise Refused(f"{text!r} is no number", why="digits are needed", fix="Write for example 0x8001 or 77") from None
+        raise Refused(f"{text!r} is no number", why="it is not a number", fix="For example: 0x8001 or 77") from None
 
 
 def ask(lab_name: str, as_json: bool, said: str, do: str, **words: object) -> None:

@@ -44,7 +44,7 @@ def read_text(file: Path, fix: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
         raise Refused(f"cannot read {file}", why=why, fix=fix) from None
 
 
@@ -54,14 +54,14 @@ def read_topology(file: Path | None) -> tuple[str, str]:
         from ibbond.topology.default import TWO_HOSTS
 
         return TWO_HOSTS, "the default topology"
-    return read_text(file, "Name a topology file (docs/topology.md)"), str(file)
+    return read_text(file, "Give the path of a topology file (docs/topology.md)"), str(file)
 
 
 def import_topology(file: Path) -> tuple[str, str, list[str]]:
     """A fabric that ibnetdiscover or OpenSM wrote, as a topology: text, source, and notes on what is left out."""
     from ibbond.topology.imported import import_fabric
 
-    imported = import_fabric(read_text(file, "Name a file that ibnetdiscover or OpenSM wrote"), str(file))
+    imported = import_fabric(read_text(file, "Give the path of a file that ibnetdiscover or OpenSM wrote"), str(file))
     return imported.text, str(file), imported.notes
 
 
@@ -69,7 +69,11 @@ def absolute(file: Path) -> Path:
     try:
         return file.absolute()
     except FileNotFoundError:
-        raise Refused(f"cannot find {file}", why="the working directory is gone", fix="Change to another") from None
+        raise Refused(
+            f"cannot find {file}",
+            why="the working directory does not exist any more",
+            fix="Change to another directory",
+        ) from None
 
 
 def try_to_write(file: Path) -> None:

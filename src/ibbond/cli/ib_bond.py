@@ -25,11 +25,13 @@ PREFIX_BITS = 24
 @click.option(
     "--bond-name", default="bond0", show_default=True, metavar="NAME", help="The bond to create, stop or show."
 )
-@click.option("--bond-ip", default="", metavar="IP[/BITS]", help=f"The address to set; /{PREFIX_BITS} without BITS.")
+@click.option(
+    "--bond-ip", default="", metavar="IP[/BITS]", help=f"The address to set (default prefix length: {PREFIX_BITS})."
+)
 @click.option("--slaves", default="ib0,ib1", show_default=True, metavar="A,B,...", help="The members.")
-@click.option("--miimon", default=100, show_default=True, metavar="MS", help="How often links are checked.")
+@click.option("--miimon", default=100, show_default=True, metavar="MS", help="Link check interval.")
 @click.option("--stop", is_flag=True, help="Release the members and delete the bond.")
-@click.option("--stop-all", is_flag=True, help="The same for every bond.")
+@click.option("--stop-all", is_flag=True, help="Do the same for every bond.")
 @click.option("--status", is_flag=True, help="Show the bond.")
 @click.option("--status-all", is_flag=True, help="Show every bond.")
 @json_option
@@ -53,7 +55,7 @@ def ib_bond(
         if given
     ]
     if len(asked) > 1:
-        raise Refused("ib-bond", why=f"{' and '.join(asked)} do not go together", fix="Ask for one of them")
+        raise Refused("ib-bond", why=f"{' and '.join(asked)} do not go together", fix="Use only one of them")
     if stop or stop_all:
         stop_bonds([bond_name] if stop else all_bonds(bond_name), as_json)
     elif status or status_all:
@@ -65,7 +67,7 @@ def ib_bond(
 def start(bond: str, address: str, members: list[str], miimon: int, as_json: bool) -> None:
     """Create the bond, or make one that exists what was asked."""
     if len(members) < 1:
-        raise Refused("ib-bond", why="--slaves names no device", fix="Name them: --slaves ib0,ib1")
+        raise Refused("ib-bond", why="--slaves is empty", fix="For example: --slaves ib0,ib1")
     options = {"mode": "active-backup", "miimon": str(miimon), "num_grat_arp": "3"}
     from ibbond.backend import requests
     from ibbond.backend.apply import change
@@ -116,7 +118,7 @@ def address(text: str) -> str:
     try:
         interface = ipaddress.ip_interface(text if "/" in text else f"{text}/{PREFIX_BITS}")
     except ValueError:
-        raise Refused(f"--bond-ip {text}", why="it is no IP address", fix="Write for example 10.0.0.1/24") from None
+        raise Refused(f"--bond-ip {text}", why="it is not an IP address", fix="For example: 10.0.0.1/24") from None
     return f"{interface.ip}/{interface.network.prefixlen}"
 
 

@@ -47,7 +47,7 @@ FROM = click.option(
     "--from",
     "fabric",
     type=click.Path(path_type=Path),
-    help="Build the fabric that ibnetdiscover or OpenSM (opensm-subnet.lst) wrote to this file.",
+    help="Build the fabric described in this file of ibnetdiscover or OpenSM (opensm-subnet.lst).",
 )
 
 
@@ -55,16 +55,16 @@ FROM = click.option(
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @name_option
 @FROM
-@click.option("--resume", is_flag=True, help="Take over what a lab that was killed left: hosts, programs, bonds.")
-@click.option("--foreground", is_flag=True, help="Stay here instead of going to the background; Ctrl-C takes it down.")
-@click.option("--profile", default="default", show_default=True, help="Whose behaviour the bonds have.")
+@click.option("--resume", is_flag=True, help="Take over the hosts, programs and bonds of a lab that was killed.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C takes the lab down.")
+@click.option("--profile", default="default", show_default=True, help="The driver behavior to emulate.")
 @click.option(
     "--sm",
     "manager",
     type=click.Choice(["builtin", "opensm"]),
     default="builtin",
     show_default=True,
-    help="Who manages the subnet: our subnet manager, or the distribution's OpenSM, unmodified.",
+    help="The subnet manager: built in, or the distribution's unmodified OpenSM.",
 )
 @json_option
 def up(
@@ -119,7 +119,7 @@ def failed(name: str, code: int) -> None:
     from ibbond.lab.state import Files
 
     if code:
-        why = f"signal {-code} has killed it" if code < 0 else "something in it failed"
+        why = f"it was killed by signal {-code}" if code < 0 else "an internal error"
         raise Refused(f"lab {name} has ended", why=why, fix=f"Read its log: {Files(name).log}")
 
 
@@ -130,8 +130,8 @@ def topology_text(file: Path | None, fabric: Path | None) -> tuple[str, str]:
     if file is not None:
         raise Refused(
             f"cannot use both {file} and --from {fabric}",
-            why="each of them describes the whole fabric",
-            fix="Leave one out; ibbond lab topology --from FILE prints a topology file that can be edited",
+            why="each describes the whole fabric",
+            fix="Omit one; ibbond lab topology --from FILE prints a topology file that can be edited",
         )
     text, source, notes = import_topology(fabric)
     for note in notes:
@@ -156,7 +156,7 @@ def resume_instead(name: str, as_json: bool) -> bool:
 @name_option
 @json_option
 def status(lab_name: str, as_json: bool) -> None:
-    """What runs: hosts with their addresses and bonds, cables, the process."""
+    """Show what runs: hosts with their addresses and bonds, cables, the process."""
     from ibbond.backend.control_socket import Control
 
     with Control.of(lab_name) as control:
@@ -171,7 +171,7 @@ def status(lab_name: str, as_json: bool) -> None:
 @name_option
 @json_option
 def down(lab_name: str, as_json: bool) -> None:
-    """End a lab: hosts, programs in them, devices, everything. Cleans after a lab that was killed, too."""
+    """Take a lab down: its hosts, their programs and devices. Also cleans up after a killed lab."""
     from ibbond.lab.launch import take_down
 
     text = take_down(lab_name or "lab")
@@ -181,7 +181,7 @@ def down(lab_name: str, as_json: bool) -> None:
 @lab.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """The labs of this user."""
+    """List the labs of this user."""
     from ibbond.lab.launch import killed
     from ibbond.lab.state import Files, names
 
@@ -240,9 +240,9 @@ def describe(facts: dict[str, object]) -> str:
     lines.append(table(rows, ("DEVICE", "STATE", "", "ADDRESSES")))
     missing = as_dict(facts["sysfs"])["why_not"]
     if missing is not None:
-        lines += ["", f"/sys/class/net of the hosts does not show bonds: {missing}"]
+        lines += ["", f"/sys/class/net in the hosts does not show bonds: {missing}"]
     if not as_dict(facts["manager"])["alive"]:
-        lines += ["", "the subnet manager is dead; bring it back with: ibbond lab revive sm"]
+        lines += ["", "the subnet manager is dead; restart it with: ibbond lab revive sm"]
     lines += describe_faults(facts)
     late = as_dict(facts.get("late") or {})
     if late.get("worst_ms"):

@@ -36,19 +36,19 @@ class Row(NamedTuple):
 
 
 COMMANDS: dict[str, Row] = {
-    "demo": Row("ibbond.cli.demo:demo", "Pull cables under real traffic and read what each protocol lost."),
+    "demo": Row("ibbond.cli.demo:demo", "Pull cables under real traffic and measure what each protocol lost."),
     "lab": Row("ibbond.cli.lab:lab", "Hosts, switches and cables on this machine: up, exec, cut, mend, capture, down."),
     "bond": Row("ibbond.cli.bond:bond", "Bonds of a lab host (h1/bond0) or of this host (bond0)."),
     "fabric": Row("ibbond.cli.fabric:fabric", "The subnet of a lab: ports, routes, multicast groups, counters."),
-    "addr": Row("ibbond.cli.explain:addr", "The 20-byte addresses of IPoIB, taken apart."),
-    "sim": Row("ibbond.cli.sim:sim", "Stories under a virtual clock: run one seed, explore many."),
-    "options": Row("ibbond.cli.options:options", "The reference of bonding options: values, modes, refusals."),
-    "check": Row("ibbond.cli.check:check", "Would the bond survive? What is wrong with it, why, and the fix."),
-    "watch": Row("ibbond.cli.watch:watch", "Each change of the bonds as it happens."),
+    "addr": Row("ibbond.cli.explain:addr", "Explain the 20-byte addresses of IPoIB."),
+    "sim": Row("ibbond.cli.sim:sim", "Simulated stories under a virtual clock: run one seed or many."),
+    "options": Row("ibbond.cli.options:options", "Reference of bonding options: values, modes, errors."),
+    "check": Row("ibbond.cli.check:check", "Find what is wrong with bonds, why, and how to fix it."),
+    "watch": Row("ibbond.cli.watch:watch", "Print changes of bonds as they happen."),
     "collect": Row("ibbond.cli.collect:collect", "Save a support bundle of this host for ibbond check --root."),
-    "ib-bond": Row("ibbond.cli.ib_bond:ib_bond", "The one-line tool of 2007, on today's driver."),
-    "completion": Row("ibbond.cli.completion:completion", "Completion for bash, zsh or fish: labs, hosts, cables."),
-    "conform": Row("ibbond.cli.conform:conform", "Replay recordings of the kernel's bonding driver against ours."),
+    "ib-bond": Row("ibbond.cli.ib_bond:ib_bond", "The one-line tool of 2007, for today's driver."),
+    "completion": Row("ibbond.cli.completion:completion", "Shell completion for bash, zsh or fish."),
+    "conform": Row("ibbond.cli.conform:conform", "Compare ibbond's driver with recordings of the kernel's."),
 }
 
 
@@ -124,7 +124,7 @@ def refuse_error(error: OSError, words: list[str]) -> int:
     """What the system refused and nobody expected."""
     why = error.strerror or str(error)
     if error.errno in NOT_WRITTEN:
-        refused = Refused("cannot write the output", why=why, fix="Free some space, or write it elsewhere")
+        refused = Refused("cannot write the output", why=why, fix="Free some space, or write to another place")
     elif error.filename:
         refused = Refused(f"cannot use {error.filename}", why=why, fix="Check its path and permissions")
     else:
@@ -140,7 +140,7 @@ def refuse_other_bytes(words: list[str]) -> None:
                 word.encode()
             except UnicodeEncodeError:
                 shown = word.encode(errors="backslashreplace").decode()
-                raise Refused(f"cannot read {shown}", why="it is not UTF-8", fix="Use another name") from None
+                raise Refused(f"cannot read {shown}", why="it is not valid UTF-8", fix="Use another name") from None
 
 
 def refuse(text: str, refused: Refused, words: list[str]) -> int:

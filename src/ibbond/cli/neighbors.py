@@ -14,7 +14,7 @@ from ibbond.cli.output import as_dict, json_option, name_option, print_json, tab
 @click.argument("host", required=False, default="", shell_complete=completers.hosts)
 @json_option
 def neighbors(lab_name: str, host: str, as_json: bool) -> None:
-    """The ARP and neighbor discovery tables: who is at which 20-byte address, in which state, since when.
+    """Print the ARP and neighbor discovery tables: the 20-byte address, state and age of each neighbor.
 
     Of HOST, of the host we are in, or of all. `ip neigh` shows nothing in a lab's host, whose kernel does no ARP.
     """

@@ -27,7 +27,7 @@ KIND_TEXTS = {
     Kind.TARGETS: "+A.B.C.D adds an address, -A.B.C.D removes one",
     Kind.TARGETS6: "+ADDRESS adds an address, -ADDRESS removes one, addresses without a sign are the whole list",
     Kind.ADDRESS: "six octets with colons",
-    Kind.FACT: "nothing: it is a fact",
+    Kind.FACT: "read-only",
 }
 
 
@@ -65,8 +65,10 @@ def find(name: str) -> Option:
     near = difflib.get_close_matches(name, OPTIONS, n=3, cutoff=0.5)
     raise Refused(
         f"cannot explain {name}",
-        why="no bonding option has that name",
-        fix=f"Perhaps {' or '.join(near)}: ibbond options {near[0]}" if near else "See all of them: ibbond options",
+        why="there is no bonding option of that name",
+        fix=f"Did you mean {' or '.join(near)}? See ibbond options {near[0]}"
+        if near
+        else "See all of them: ibbond options",
     )
 
 
@@ -125,7 +127,7 @@ def refusals(option: Option) -> list[str]:
         case Kind.TARGETS | Kind.TARGETS6:
             found.append("without + or - or an address (EPERM); for 0, broadcast, a known or an unknown one (EINVAL)")
         case Kind.NAME if option.name == "active_slave":
-            found.append("for an unknown device (ENODEV), for one that is no member or not up (EINVAL)")
+            found.append("for an unknown device (ENODEV), for a device that is not a member or not up (EINVAL)")
         case Kind.ADDRESS:
             found.append("for anything but a unicast address (EINVAL)")
         case _:

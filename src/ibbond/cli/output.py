@@ -27,7 +27,7 @@ def json_option(command: F) -> F:
 def not_empty(context: click.Context, parameter: click.Parameter, lab: str) -> str:
     """Refuse `--name ""`, such as an unset variable of a script: it must not lead to the default lab."""
     if not lab and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
-        raise Refused("--name is empty", why="a lab has a name", fix="Write --name LAB, or leave --name out")
+        raise Refused("--name is empty", why="a lab needs a name", fix="Write --name LAB, or omit --name")
     return lab
 
 

@@ -23,7 +23,11 @@ DAY = 86_400  # seconds
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @name_option
-@click.option("--seconds", type=Number(0, DAY, min_open=True), help="How long; after COMMAND: how long afterwards.")
+@click.option(
+    "--seconds",
+    type=Number(0, DAY, min_open=True),
+    help="How long to measure; with COMMAND: how long after it has ended.",
+)
 @json_option
 @click.argument("one", metavar="HOST", shell_complete=completers.hosts)
 @click.argument("two", metavar="HOST", shell_complete=completers.hosts)
@@ -40,7 +44,7 @@ def probe(lab_name: str, seconds: float | None, as_json: bool, one: str, two: st
     from ibbond.demo.probe import measure
 
     words = runnable(command)
-    with signals_end_it("the programs that measured are gone"), Control.of(lab_name) as control:
+    with signals_end_it("the measuring programs are stopped"), Control.of(lab_name) as control:
         if words:
             found = measure(control, (one, two), Silent() if as_json else Lines(), command=words, seconds=seconds)
         else:
@@ -58,12 +62,12 @@ def runnable(command: tuple[str, ...]) -> tuple[str, ...]:
     """The words after `--`; refused, before any traffic, where they cannot be run."""
     words = command[1:] if command[:1] == ("--",) else command
     if command and not words:
-        raise Refused("no command to run", why="nothing follows --", fix="Leave -- out, or name a program after it")
+        raise Refused("no command to run", why="nothing was given after --", fix="Omit --, or give a program after it")
     if words and shutil.which(words[0]) is None and words[0] != "ibbond":
         fix = "It runs on this machine, not in a host: ibbond lab probe h1 h2 -- ibbond lab cut h1/ib0"
         if words[0].startswith("-"):
             fix = f"Options stand before the hosts: ibbond lab probe {words[0]} ..."
-        raise Refused(f"cannot run {words[0]}", why="there is no such program", fix=fix)
+        raise Refused(f"cannot run {words[0]}", why="no such program", fix=fix)
     return words
 
 

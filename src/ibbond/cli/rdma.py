@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ibbond.backend.control_socket import Control
 
 COLUMNS = ("failover", "error_seen", "addr_change", "resolved", "reconnected", "first_io")
-PLUGGED = "every cable that was pulled is plugged again"
+PLUGGED = "every cable that was unplugged is plugged in again"
 
 
 @click.command("rdma-session")
@@ -29,8 +29,8 @@ PLUGGED = "every cable that was pulled is plugged again"
 @click.argument("target")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--failovers", default=2, show_default=True, type=click.IntRange(0, 1000))
-@click.option("--simulated", is_flag=True, help="Under the virtual clock.")
-@click.option("--seed", default=0, show_default=True, help="Of the virtual world.")
+@click.option("--simulated", is_flag=True, help="Run under a virtual clock.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the simulation.")
 @click.option("--ignore-addr-change", is_flag=True, help="Wait for the transport's own error instead of ADDR_CHANGE.")
 @json_option
 def rdma_session(

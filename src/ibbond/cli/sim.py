@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 PROFILES = click.Choice(["default", "kernel-6.1", "linux-2.6.19"])
 STORY = files.ScenarioFile()
-ON = click.option("--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")
+ON = click.option("--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster whose scheduler listens at ADDRESS.")
 
 
 @click.group(cls=Group)
 def sim() -> None:
-    """Stories in the virtual world: the same code, a virtual clock, one seed replays everything."""
+    """Simulate stories: the same code under a virtual clock; one seed replays everything."""
 
 
 @sim.command()
 @click.argument("file", type=STORY)
-@click.option("--seed", default=0, show_default=True, help="Which of the story's random courses to run.")
-@click.option("--profile", type=PROFILES, default="default", show_default=True, help="Whose behaviour the bonds have.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the story's random choices.")
+@click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def run(file: Path, seed: int, profile: str, as_json: bool) -> None:
     """Run one seed of the story in FILE and print its time line. Exit 1 when a promise breaks."""
@@ -50,9 +50,9 @@ def run(file: Path, seed: int, profile: str, as_json: bool) -> None:
 
 @sim.command()
 @click.argument("file", type=STORY)
-@click.option("--seeds", default="0..100", show_default=True, help="A..B: from A up to but not including B.")
-@click.option("--profile", type=PROFILES, default="default", show_default=True, help="Whose behaviour the bonds have.")
-@click.option("--workers", type=click.IntRange(0), help="Processes; all cores when not given.")
+@click.option("--seeds", default="0..100", show_default=True, help="Seeds A..B: A up to, but not including, B.")
+@click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
+@click.option("--workers", type=click.IntRange(0), help="Number of processes (default: one per core).")
 @ON
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str | None, as_json: bool) -> None:
@@ -86,13 +86,20 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str |
 @sim.command()
 @click.argument("file", type=STORY)
 @click.option(
-    "--over", "axes", multiple=True, required=True, metavar="OPTION=VALUES", help="miimon=1..200/8, or a,b,c."
+    "--over",
+    "axes",
+    multiple=True,
+    required=True,
+    metavar="OPTION=VALUES",
+    help="Option and its values: miimon=1..200/8, or miimon=a,b,c.",
 )
-@click.option("--seeds", default=20, show_default=True, type=click.IntRange(1), help="Runs for each combination.")
-@click.option("--profile", type=PROFILES, default="kernel-6.1", show_default=True, help="Whose behaviour bonds have.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; all cores when not given.")
+@click.option("--seeds", default=20, show_default=True, type=click.IntRange(1), help="Seeds for each combination.")
+@click.option(
+    "--profile", type=PROFILES, default="kernel-6.1", show_default=True, help="The driver behavior to emulate."
+)
+@click.option("--workers", type=click.IntRange(1), help="Number of processes (default: one per core).")
 @ON
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an SVG picture to this file.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an SVG picture to FILE.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def sweep(
     file: Path,
@@ -190,6 +197,6 @@ def read_range(text: str) -> range:
 def read_text(file: Path) -> str:
     from ibbond.topology.reader import read_document
 
-    text = files.read_text(file, "Name a story (docs/topology.md)")
+    text = files.read_text(file, "Give the path of a story (docs/topology.md)")
     read_document(text, str(file))
     return text

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.command()
 @name_option
 @click.argument("hosts", nargs=-1, metavar="[HOST]...", shell_complete=completers.hosts)
-@click.option("--every", type=Number(0.1, 3600), default=1.0, show_default=True, help="Seconds between two looks.")
-@click.option("--times", type=click.IntRange(1), help="End after so many looks; else with Ctrl-C.")
+@click.option("--every", type=Number(0.1, 3600), default=1.0, show_default=True, help="Seconds between updates.")
+@click.option("--times", type=click.IntRange(1), help="Number of updates to print (default: until Ctrl-C).")
 @json_option
 def top(lab_name: str, hosts: tuple[str, ...], every: float, times: int | None, as_json: bool) -> None:
     """Which member of each bond carries the traffic, packets a second of each member and cable, the last failover.

@@ -65,7 +65,7 @@ def main() -> None:
         with Lab(config) as lab:
             lab.run(lambda status: report_ready(telling, {"ok": status}))
         if lab.ready_ms is None:
-            why = "it was taken down while it did"
+            why = "it was taken down while it started"
             raise Refused(f"lab {config.name} did not start", why=why, fix="Start it again", code=errno.ECANCELED)
     except Refused as refusal:
         print(f"refused: {refusal}", flush=True)
@@ -130,7 +130,7 @@ class Lab:
         try:
             self.loop.run()
         except Refused as refusal:  # it belongs to who asked; that it came here is an error of ours
-            raise RuntimeError("a refusal has ended the lab") from refusal
+            raise RuntimeError("the lab could not start") from refusal
 
     def _start_manager(self, manager: OpenSm) -> None:
         """When the start has nothing else to do any more, so that every MAD is answered at once."""
@@ -362,7 +362,7 @@ def resumed_config(config: LabConfig, note: Note | None) -> LabConfig:
     if note is None or not named_hosts(config.name):
         raise Refused(
             f"cannot resume lab {config.name}",
-            why="nothing of it is left" if note is None else "its hosts ended with it, as they do for ordinary users",
+            why="nothing of it remains" if note is None else "an ordinary user's hosts end with their lab",
             fix="Start it without --resume",
         )
     return LabConfig(

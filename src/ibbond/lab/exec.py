@@ -106,7 +106,11 @@ def host_handle(control: Control, host: str) -> HostHandle:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise Refused(f"cannot go into {host}", why="the working directory is gone", fix="Change to another") from None
+        raise Refused(
+            f"cannot enter {host}",
+            why="the working directory does not exist any more",
+            fix="Change to another directory",
+        ) from None
     answer, descriptors = control.ask_for_descriptors("host_handle", host=host)
     assert isinstance(answer, dict)
     kinds: list[str] = answer["descriptors"]

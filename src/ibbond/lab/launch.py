@@ -119,7 +119,7 @@ def wait_until_ready(told: int, files: Files) -> dict[str, object]:
             last = files.log.read_text(errors="replace").strip().splitlines()[-1:] if files.log.exists() else []
             raise DidNotStart(
                 f"lab {files.name} did not start",
-                why=last[0] if last else ("it ended without a word" if readable else "it was not ready in time"),
+                why=last[0] if last else ("it ended without a message" if readable else "it was not ready in time"),
                 fix=f"Read its log: {files.log}" if last else "Start it again",
             )
         text += piece
@@ -191,13 +191,13 @@ def take_down(name: str = DEFAULT_LAB) -> str:
                 files.remove(lock)
             finally:
                 os.close(lock)
-            return f"lab {name} had been killed; removed {', '.join(removed) or 'what it left'}"
+            return f"lab {name} was killed; removed {', '.join(removed) or 'what it left'}"
         elif ran:
             return f"lab {name} is down"
         else:
             raise Refused(
-                f"no lab {name} runs",
-                why="nothing of that name was started, or it is down already",
+                f"no lab {name} is running",
+                why="no lab of that name was started, or it is already down",
                 fix="See what runs with: ibbond lab list",
             )
 

@@ -42,5 +42,5 @@ def why_not_live() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if tried.returncode:
-        return (tried.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        return (tried.stderr.strip().splitlines() or ["it ended without a message"])[-1]
     return tried.stdout.strip().rstrip(".") or None

@@ -123,8 +123,8 @@ class Files:
         note = self.read_note()
         option = "" if self.name == DEFAULT_LAB else f" --name {self.name}"
         return Refused(
-            f"lab {self.name} runs already" + (f" (process {note.pid})" if note else ""),
-            why="a name stands for one lab",
+            f"lab {self.name} is already running" + (f" (process {note.pid})" if note else ""),
+            why="two labs cannot have the same name",
             fix=f"Take it down with: ibbond lab down{option}, or start another one with --name",
             code=errno.EEXIST,
         )

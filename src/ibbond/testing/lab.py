@@ -67,7 +67,7 @@ class Lab:
     def start(self) -> Lab:
         """Start the lab; returns when every port is active and every bond is up. `Refused` says why it cannot."""
         if self._control is not None:
-            raise Refused(f"cannot start lab {self.name}", why="it runs already", fix="Use it, or stop it first")
+            raise Refused(f"cannot start lab {self.name}", why="it is already running", fix="Use it, or stop it first")
         with ExitStack() as starting:
             _, self._control = starting.enter_context(running_lab(self._config))
             self._log = EventLog(self.name)

@@ -47,7 +47,7 @@ def check_mtu_of_subnet(topology: Topology) -> None:
             fix="Write mtu = 2044 or mtu = 4092",
         )
     if not topology.hosts:
-        raise Refused("the topology has no hosts", why="there would be nothing to run", fix="Add [hosts.h1]")
+        raise Refused("the topology has no hosts", why="a lab needs at least one", fix="Add [hosts.h1]")
 
 
 def check_names(topology: Topology) -> None:
@@ -69,7 +69,7 @@ def check_names(topology: Topology) -> None:
             if host.names.count(name) > 1 or name == "lo":
                 raise Refused(
                     f"host {host.name} has two devices named {name}",
-                    why="a device name is used once in a host",
+                    why="device names must be unique in a host",
                     fix="Rename one of them",
                 )
 
@@ -111,8 +111,8 @@ def check_one_subnet(topology: Topology) -> None:
     islands = [node for node in nodes if node not in reached]
     if islands:
         raise Refused(
-            f"no cable leads from {nodes[0]} to {listed(islands)}",
-            why="a lab is one InfiniBand subnet with one subnet manager",
+            f"{listed(islands)} cannot be reached from {nodes[0]}",
+            why="all nodes of a lab must be in one subnet",
             fix="Join the switches with [[links]]",
         )
 
@@ -137,7 +137,7 @@ def check_partitions(topology: Topology) -> None:
         if both:
             raise Refused(
                 f"partition {partition.name} has {listed(map(topology.end_for_people, both))} as full and as limited",
-                why="a port is one or the other",
+                why="a port cannot be both",
                 fix="Name it once",
             )
 
@@ -149,7 +149,7 @@ def check_devices(topology: Topology, host: Host) -> None:
         if above is not None and (device.mode == DATAGRAM_ONLY) != (above.mode == DATAGRAM_ONLY):
             raise Refused(
                 f"{host.name}/{device.name} is {device.mode}, {above.name} is {above.mode}",
-                why="one driver serves both, and it has connected mode or not",
+                why="both use the same driver, which either supports connected mode or does not",
                 fix="Give both the mode datagram-only, or neither",
             )
         if device.pkey not in topology.pkeys_of(device.port):
@@ -190,7 +190,7 @@ def check_bonds(topology: Topology, host: Host) -> None:
                     f"{what} has the member {member}",
                     why=f"{member} is a member of {taken[member]}"
                     if taken[member] != bond.name
-                    else "it is named twice",
+                    else "it is listed twice",
                     fix="Name it once",
                 )
             taken[member] = bond.name
@@ -237,12 +237,12 @@ def check_member(host: Host, bond: Bond, member: str) -> None:
     what = f"{host.name}/{bond.name} has the member {member}"
     device = host.device(member)
     if host.bond(member) is not None:
-        raise Refused(what, why="that is a bond, and bonds do not nest", fix="Name its members instead")
+        raise Refused(what, why="that is a bond, and bonds do not nest", fix="List its members instead")
     if any(device.name == member for device in host.ethernet):
         raise Refused(
             what,
             why=f"{member} is Ethernet, and a lab's bonds start with InfiniBand members; the types exclude each other",
-            fix=f"Leave {member} out",
+            fix=f"Omit {member}",
         )
     if device is None:
         raise unknown(what, member, [device.name for device in host.devices])
@@ -294,7 +294,7 @@ def not_of_a_host(address: Interface) -> str | None:
         return f"it is {kind} address"
     if isinstance(address, IPv6Interface):
         if address.scope_id is not None:
-            return f"it names the interface {address.scope_id}, and the device is known already"
+            return f"it has the scope {address.scope_id}, but the device is given by the table"
         anycast = network.prefixlen < 127 and ip == network.network_address
         return f"it is the address of all routers of {network}" if anycast else None
     if ip == IPv4Address("255.255.255.255") or (network.prefixlen < 31 and ip == network.broadcast_address):

@@ -53,7 +53,7 @@ class FabricDump:
         """A cable as seen from `near`; the file may name it again from the other end."""
         known = self.peers.get(near)
         if known is not None and known[0] != far:
-            raise self.refused(line, f"cables {near.node} port {near.port} again", f"line {known[1]} cables it, too")
+            raise self.refused(line, f"cables {near.node} port {near.port} again", f"line {known[1]} cables it too")
         self.peers[near] = (far, line)
 
     def cables(self) -> Iterator[tuple[DumpEnd, DumpEnd]]:

@@ -19,7 +19,9 @@ def expand(top: Reader) -> dict[str, object]:
     table.done()
     for key in ("switches", "links", "hosts"):
         if key in top.table:
-            raise Refused(f"the topology has fat_tree and {key}", why="fat_tree makes them itself", fix="Leave one out")
+            raise Refused(
+                f"the topology has fat_tree and {key}", why="fat_tree defines them itself", fix="Remove one of them"
+            )
     if not (2 <= hosts <= 4000 and 2 <= leaves <= 200 and 1 <= spines <= 100 and 1 <= members <= leaves):
         raise Refused(
             f"fat_tree has hosts = {hosts}, leaves = {leaves}, spines = {spines}, members = {members}",

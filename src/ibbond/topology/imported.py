@@ -38,7 +38,7 @@ def import_fabric(text: str, source: str) -> Imported:
             return Import(parse(text, source)).topology()
     raise Refused(
         f"cannot read {source}",
-        why=f"it is neither of {' and '.join(FORMATS)}",
+        why=f"its format is not that of {' or '.join(FORMATS)}",
         fix="Save the fabric with: ibnetdiscover > FILE",
     )
 
@@ -53,7 +53,7 @@ class Import:
             raise Refused(
                 f"{dump.source} has {len(dump.nodes)} nodes",
                 why=f"a lab or simulation takes up to {MAX_NODES}",
-                fix="Cut out the part of the fabric that matters",
+                fix="Reduce the file to the part of the fabric that matters",
             )
         dump.check_guids()
         self.cables = [cable for cable in dump.cables() if self._is_wanted(*cable)]

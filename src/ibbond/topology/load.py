@@ -133,7 +133,7 @@ def read_guid(table: Reader, key: str, text: str) -> int | None:
         raise Refused(
             f"{table.path(key)} is {text!r}",
             why="a GUID is a number of 64 bits in hexadecimal",
-            fix="Write for example 0x0002c90300100000",
+            fix="For example: 0x0002c90300100000",
         )
     return guid
 
@@ -161,7 +161,7 @@ def read_ports(table: Reader) -> list[PortRequest]:
         port = used.get(hca, 0) + 1
         if isinstance(value, dict):
             spec = Reader(value, where)
-            to = spec.require("to", str, "a port is cabled to a switch")
+            to = spec.require("to", str, "a port must be cabled to a switch")
             hca = spec.take("hca", int, hca)
             port = spec.take("port", int, used.get(hca, 0) + 1)
             spec.done()
@@ -186,7 +186,7 @@ def read_links(table: Reader, plugs: "Plugs") -> list[PortRequest]:
     if len(between) != 2:
         raise Refused(
             f"{table.where} is between {listed(between)}",
-            why="a link has two ends",
+            why="a link needs two ends",
             fix='Write between = ["s1", "s2"]',
         )
     if count < 1 or (count > 1 and any("/" in end for end in between)):
@@ -223,7 +223,7 @@ class Plugs:
                     raise Refused(
                         f"{request.where} wants port {end}",
                         why=f"{self.used[end]} uses that port",
-                        fix="Name a free port, or the switch alone",
+                        fix="Give a free port, or the switch alone",
                     )
                 self.used[end] = request.where
 
@@ -251,7 +251,7 @@ class Plugs:
             raise Refused(
                 f"{where} names port {end}",
                 why=f"{switch} has the ports 1 to {self.ports[switch]}",
-                fix="Name one of these, or the switch alone",
+                fix="Give one of these, or the switch alone",
             )
 
 
@@ -375,8 +375,8 @@ def read_options(table: Reader) -> tuple[tuple[str, str], ...]:
 
 
 def read_route(table: Reader) -> Route:
-    to = table.require("to", str, "a route has a destination")
-    via = table.require("via", str, "a route has a gateway")
+    to = table.require("to", str, "a route needs a destination")
+    via = table.require("via", str, "a route needs a gateway")
     table.done()
     gateway = table.address("via", via)
     anything = "0.0.0.0/0" if gateway.version == 4 else "::/0"
@@ -384,7 +384,7 @@ def read_route(table: Reader) -> Route:
 
 
 def read_pkey(table: Reader) -> int:
-    pkey = table.require("pkey", int, "a partition is a P_Key and its members")
+    pkey = table.require("pkey", int, "a partition needs a P_Key")
     if not 0 < pkey & ~FULL_MEMBER < DEFAULT_PKEY & ~FULL_MEMBER or pkey > DEFAULT_PKEY:
         raise Refused(
             f"{table.where} has P_Key {pkey:#x}",
@@ -426,7 +426,7 @@ def check_name(where: str, name: str) -> None:
     if not NAME.match(name):
         raise Refused(
             f"{where} has the name {name!r}",
-            why="a name is a lower-case letter, then at most 30 lower-case letters, digits, - and _",
+            why="a name is 1 to 31 lower-case letters, digits, '-' and '_', starting with a letter",
             fix="Choose another name",
         )
 
@@ -450,6 +450,6 @@ def check_device_name(where: str, name: str) -> None:
     if not DEVICE_NAME.match(name):
         raise Refused(
             f"{where} has the device name {name!r}",
-            why="Linux takes 1 to 15 letters, digits, dots, - and _, a letter first",
+            why="a device name here is 1 to 15 letters, digits, '.', '-' and '_', starting with a letter",
             fix="Choose another name",
         )

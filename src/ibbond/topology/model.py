@@ -186,7 +186,7 @@ class Topology:
             raise Refused(
                 f"no host {name}",
                 why=f"this lab's hosts are {listed(self._hosts)}",
-                fix="Name one of these",
+                fix="Choose one of these",
             )
         return self._hosts[name]
 
@@ -197,7 +197,7 @@ class Topology:
             raise Refused(
                 f"{name} is not the name of a cable's end",
                 why="a cable is named HOST/DEVICE or SWITCH/PORT",
-                fix=f"Write for example {self._example_end()}",
+                fix=f"For example: {self._example_end()}",
             )
         if node in self._hosts:
             device = self._hosts[node].device(end)
@@ -241,7 +241,7 @@ class Topology:
         return Refused(
             f"no cable at {name}",
             why=f"the cables of {node} end at {listed(here)}" if here else f"the nodes are {listed(nodes)}",
-            fix="Name one of these",
+            fix="Choose one of these",
         )
 
 

@@ -31,7 +31,7 @@ def parse(text: str, source: str) -> FabricDump:
         ends = list(END.finditer(line))
         if len(ends) != 2:
             raise dump.refused(
-                number, f"reads {line[:60]!r}", "it does not describe the two ends of a cable", "Copy the whole file"
+                number, f"reads {line[:60]!r}", "it does not describe both ends of a cable", "Copy the whole file"
             )
         near, far = (read_end(dump, end, number) for end in ends)
         dump.add_cable(near, far, number)

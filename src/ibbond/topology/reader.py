@@ -112,7 +112,7 @@ class Reader:
             raise self.unreadable(key, text, error, "10.0.0.3") from None
 
     def unreadable(self, key: str, text: str, error: ValueError, example: str) -> Refused:
-        return Refused(f"{self.path(key)} has {text!r}", why=str(error), fix=f"Write for example {example}")
+        return Refused(f"{self.path(key)} has {text!r}", why=str(error), fix=f"For example: {example}")
 
     def done(self) -> None:
         """Refuse the keys that are left."""
@@ -124,8 +124,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> Refused:
     """A name that is none of the known ones, with the nearest of them."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-    why = f"known are {listed(names)}" if names else "nothing is known there"
-    return Refused(what, why=why, fix=f"Did you mean {near[0]}? Write that" if near else "Name one of these")
+    why = f"known are {listed(names)}" if names else "no key is allowed there"
+    return Refused(what, why=why, fix=f"Did you mean {near[0]}?" if near else "Choose one of these")
 
 
 def wrong_kind(where: str, value: object, kind: type) -> Refused:

@@ -260,7 +260,7 @@ class KernelBackend:
             raise Refused(
                 f"cannot find {bond}",
                 why="there is no bond of that name" if self.loaded else "the bonding driver is not loaded",
-                fix=f"This host has {others}" if others else f"Make it: ibbond bond create {bond}",
+                fix=f"This host has {others}" if others else f"Create it: ibbond bond create {bond}",
                 code=errno.ENODEV,
             )
 
@@ -268,7 +268,7 @@ class KernelBackend:
         if not self.files.live:
             raise Refused(
                 f"cannot do that to {self.files.root}",
-                why="it is a saved copy of a host",
-                fix="Leave out --root",
+                why="this is a saved copy of a host",
+                fix="Omit --root",
                 code=errno.EROFS,
             )

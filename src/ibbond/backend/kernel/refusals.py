@@ -22,7 +22,7 @@ MASTERS = {
     errno.ENOENT: Reason("the bonding driver is not loaded", "Load it: modprobe bonding max_bonds=0"),
     errno.EEXIST: Reason("there is a device of that name", "Choose another name, or delete that device first"),
     errno.ENODEV: Reason("there is no bond of that name", "See ibbond bond list"),
-    errno.EPERM: Reason("the driver takes only +NAME and -NAME here, from root", "Run as root"),
+    errno.EPERM: Reason("the driver accepts only +NAME and -NAME here, and only from root", "Run as root"),
 }
 ADD = {
     errno.ENODEV: Reason("there is no device of that name", "See ip link; is its driver loaded?"),
@@ -31,7 +31,7 @@ ADD = {
     errno.EINVAL: Reason("its type differs from that of the present members", "Use members of one type in a bond"),
     errno.EOPNOTSUPP: Reason(
         "InfiniBand devices can be members in mode active-backup with fail_over_mac active only",
-        "Set mode active-backup while the bond has no members",
+        "Set mode active-backup before members join",
     ),
 }
 REMOVE = {
@@ -40,8 +40,8 @@ REMOVE = {
 }
 ACTIVE = {
     errno.EINVAL: Reason(
-        "it is not a member, its link is down, or the bond has no active member now",
-        "Switch to a member that ibbond bond show gives as up",
+        "it is not a member, its link is down, or the bond has no active member",
+        "Switch to a member that ibbond bond show lists as up",
     ),
     errno.ENODEV: Reason("there is no device of that name", "See ibbond bond show"),
     errno.EACCES: Reason("this mode has no active member to choose", "Use mode active-backup"),
@@ -50,18 +50,18 @@ OPTION = {
     errno.EACCES: Reason("the option does not exist in the bond's mode", "Set another mode first: ibbond options"),
     errno.ENOTEMPTY: Reason("the bond has members", "Set it before members join, or ask for the interruption"),
     errno.EBUSY: Reason("the bond is up", "Set the bond down first, or ask for the interruption"),
-    errno.EINVAL: Reason("the driver does not take that value", "See ibbond options for the words and limits"),
+    errno.EINVAL: Reason("the driver does not accept that value", "See ibbond options for the words and limits"),
     errno.EPERM: Reason(
-        "the driver does not take that value now (delays need miimon first, arp_ip_target a sign, the writer root)",
+        "the driver does not accept that value now (delays need miimon, targets a sign, the writer root)",
         "See ibbond options for when it is refused",
     ),
     errno.ENOENT: Reason("this kernel has no such option", "See ls of the bond's bonding directory"),
 }
-MTU = {errno.EINVAL: Reason("a member or the bond cannot carry that MTU", "Datagram mode takes 2044 on 2 KB links")}
+MTU = {errno.EINVAL: Reason("a member or the bond does not support that MTU", "Datagram mode takes 2044 on 2 KB links")}
 OTHER = {
     errno.EACCES: Reason("permission denied", "Run as root"),
     errno.EROFS: Reason("sysfs is mounted read-only here", "Run on the host itself, not in this container"),
-    errno.ENOENT: Reason("there is no such file", "Is the device still there? See ip link"),
+    errno.ENOENT: Reason("there is no such file", "Check that the device still exists: ip link"),
 }
 
 

@@ -305,7 +305,7 @@ class Requests:
             if (port in self.cut) == (what == "cut"):
                 raise Refused(
                     f"cannot {what} {name}",
-                    why="that cable is cut already" if what == "cut" else "that cable is not cut",
+                    why="that cable is already cut" if what == "cut" else "that cable is not cut",
                     fix="See the cables with: ibbond lab status",
                 )
         at = self._lab.loop.now()
@@ -349,8 +349,8 @@ class Requests:
             if name not in events:
                 raise unknown(f"cannot {what} {name}", name, events)
             if self._lives(name) == (what == "revive"):
-                why = "it lives" if what == "revive" else "it is dead already"
-                raise Refused(f"cannot {what} {name}", why=why, fix="See what happened with: ibbond lab events")
+                why = "it lives" if what == "revive" else "it is already dead"
+                raise Refused(f"cannot {what} {name}", why=why, fix="See the events with: ibbond lab events")
         at = self._lab.loop.now()
         for name in names:
             self._lab.journal.note(at, what, name)
@@ -394,13 +394,13 @@ class Requests:
         Whoever asks has opened it, with rights of his own; `file` is its name for people.
         """
         if descriptor < 0:
-            why = "no open file came with the request"
+            why = "the request carries no open file"
             raise Refused(f"cannot capture to {file}", why=why, fix="Use ibbond lab capture")
         try:
             facts = os.fstat(descriptor)
             key = f"{facts.st_dev}:{facts.st_ino}"
             if key in self._captures:
-                raise Refused(f"cannot capture to {file}", why="another capture writes it", fix="Name another file")
+                raise Refused(f"cannot capture to {file}", why="another capture writes to it", fix="Name another file")
             os.set_blocking(descriptor, False)  # a pipe must not hold up the lab
             self._captures[key] = self.run(lambda: self._start_capture(device, descriptor)), descriptor
         except BaseException:
@@ -418,7 +418,7 @@ class Requests:
     def capture_end(self, capture: str, file: str) -> dict[str, object]:
         ended = self._stop_capture(capture, file)
         if ended is None:
-            raise Refused(f"no capture writes {file}", why="it has ended", fix="Start one")
+            raise Refused(f"no capture writes to {file}", why="it has ended", fix="Start one")
         return {"packets": ended.frames, "missed": ended.missed}
 
     def _stop_capture(self, key: str, file: str) -> Capture | None:
@@ -450,7 +450,7 @@ class Requests:
         if not self._lab.config.leased:
             raise Refused(
                 "this lab has no lease",
-                why="it was started to stay until it is taken down",
+                why="it runs until it is taken down",
                 fix="Take it down with: ibbond lab down",
             )
         return Lease(self._lab.end_soon)

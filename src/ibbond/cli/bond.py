@@ -112,10 +112,10 @@ def create(
     interrupt: bool,
     as_json: bool,
 ) -> None:
-    """Create a bond, set its options, add MEMBERS, set it up: bond create h1/bond1 ib2 ib3 --set miimon=50
+    """Create a bond, set its options, add MEMBERS, bring it up: ibbond bond create h1/bond1 ib2 ib3 --set miimon=50
 
-    Without --set it is an active-backup bond with miimon 100 and num_grat_arp 3. Addresses and routes that MEMBERS
-    have move to the bond. What is there already stays.
+    Without --set it is an active-backup bond with miimon 100 and num_grat_arp 3. The addresses and routes of MEMBERS
+    move to the bond. What already exists is kept.
     """
     from ibbond.backend import requests
     from ibbond.topology.model import LAB_BOND_OPTIONS
@@ -147,7 +147,7 @@ def delete(lab_name: str, bond: str, dry_run: bool, as_json: bool) -> None:
 @DRY_RUN
 @json_option
 def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Add MEMBERS to a bond: bond add h1/bond0 ib1. Their addresses and routes move to it."""
+    """Add MEMBERS to a bond; their addresses and routes move to it: ibbond bond add h1/bond0 ib1"""
     from ibbond.backend import requests
 
     name, backend = target(bond, lab_name)
@@ -162,7 +162,7 @@ def add(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_js
 @DRY_RUN
 @json_option
 def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Release MEMBERS from a bond: bond remove h1/bond0 ib1"""
+    """Release MEMBERS from a bond: ibbond bond remove h1/bond0 ib1"""
     from ibbond.backend import requests
 
     name, backend = target(bond, lab_name)
@@ -178,9 +178,10 @@ def remove(lab_name: str, bond: str, members: tuple[str, ...], dry_run: bool, as
 @INTERRUPT
 @json_option
 def set_(lab_name: str, bond: str, settings: tuple[str, ...], dry_run: bool, interrupt: bool, as_json: bool) -> None:
-    """Set options of a bond: bond set h1/bond0 primary ib0, or miimon=50 updelay=500
+    """Set options of a bond: ibbond bond set h1/bond0 miimon=50 updelay=500
 
-    `none` or an empty value clears the primary and lists of addresses.
+    One option can also be written as NAME VALUE: primary ib0. `none` or an empty value clears the primary and lists of
+    addresses.
     """
     from ibbond.backend import requests
 
@@ -197,7 +198,7 @@ def set_(lab_name: str, bond: str, settings: tuple[str, ...], dry_run: bool, int
 @DRY_RUN
 @json_option
 def switch(lab_name: str, bond: str, member: str, dry_run: bool, as_json: bool) -> None:
-    """Move the traffic to MEMBER now; without MEMBER to the next one that is up. Nothing is lost."""
+    """Move the traffic to MEMBER (default: the next member that is up) without loss."""
     from ibbond.backend import requests
 
     name, backend = target(bond, lab_name)

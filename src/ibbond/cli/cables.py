@@ -31,7 +31,7 @@ LONGEST = 10**9  # seconds
 @CABLES
 @json_option
 def cut(lab_name: str, cables: tuple[str, ...], as_json: bool) -> None:
-    """Pull cables, all at the same moment: ibbond lab cut h1/ib0"""
+    """Unplug cables, all at the same moment: ibbond lab cut h1/ib0"""
     change("cut", lab_name, cables, as_json)
 
 
@@ -40,7 +40,7 @@ def cut(lab_name: str, cables: tuple[str, ...], as_json: bool) -> None:
 @CABLES
 @json_option
 def mend(lab_name: str, cables: tuple[str, ...], as_json: bool) -> None:
-    """Plug cables again: ibbond lab mend h1/ib0"""
+    """Plug cables in again: ibbond lab mend h1/ib0"""
     change("mend", lab_name, cables, as_json)
 
 
@@ -64,7 +64,7 @@ def change(do: str, lab_name: str, cables: tuple[str, ...], as_json: bool) -> No
 )
 @json_option
 def flap(lab_name: str, cables: tuple[str, ...], times: int, down_ms: int, up_ms: int, as_json: bool) -> None:
-    """Pull and plug cables several times; they are plugged at the end, also after Ctrl-C."""
+    """Unplug cables several times; they are plugged in at the end, also after Ctrl-C."""
     from ibbond.backend.control_socket import Control
 
     names = list(cables)
@@ -112,7 +112,7 @@ def mend_again(control: Control, names: list[str]) -> None:
 )
 @json_option
 def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_json: bool) -> None:
-    """Write what passes HOST/DEV to FILE, for tshark or Wireshark.
+    """Capture the packets at HOST/DEV to FILE, for tshark or Wireshark.
 
     An IPoIB device (h1/ib0) or a switch port (s1/3) shows the InfiniBand packets of its port, management included; a
     bond (h1/bond0) shows its IPoIB frames.
@@ -140,7 +140,7 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
 @click.option("--follow/--no-follow", default=True, help="Keep printing new events until Ctrl-C.")
 @json_option
 def events(lab_name: str, past: bool, follow: bool, as_json: bool) -> None:
-    """What happens in the lab, as it happens: ports, carriers, failovers. With --json one object per line."""
+    """Print the events of a lab as they happen: ports, carriers, failovers. With --json, one object per line."""
     from ibbond.backend.control_socket import Control
 
     with Control.of(lab_name) as control:

@@ -57,10 +57,11 @@ def check(
     list_rules: bool,
     as_json: bool,
 ) -> int:
-    """Would these bonds survive? Says what is wrong, why, and how to fix it.
+    """Find what would keep bonds from surviving a failure: what is wrong, why, and how to fix it.
 
-    Without BOND all bonds of this host, or of the lab host we are in. What was not told is not guessed: a line names
-    it. Exit 0: clean (notes do not count), 1: findings, 2: nothing could be judged.
+    Without BOND, checks all bonds of the current host. Facts that cannot be read are not guessed; they are listed as
+    unknown. Exit status: 0 if nothing was found (notes do not count), 1 if something was, 2 if nothing could be
+    checked.
     """
     from ibbond.ops.check import RULES, is_clean, unknown
     from ibbond.ops.check import check as judge

@@ -22,9 +22,9 @@ from ibbond.cli.output import done, json_option
 )
 @json_option
 def collect(output: Path | None, as_json: bool) -> None:
-    """Save what concerns the bonds of this host: settings, states, addresses, routes, neighbors, ports, the log.
+    """Save what `ibbond check` needs to know of this host: bonds, addresses, routes, neighbors, ports, the kernel log.
 
-    Configuration files that can have bonds are in it; lines with keys and passwords are left out.
+    Configuration files that can define bonds are included, without the lines that hold keys and passwords.
     """
     import os
 

@@ -14,7 +14,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @json_option
 def completion(shell: str, as_json: bool) -> None:
-    """Print the script that teaches a shell to complete ibbond's words.
+    """Print the shell script that completes ibbond's commands, options and names.
 
     \b
     eval "$(ibbond completion bash)"    in ~/.bashrc

@@ -36,9 +36,10 @@ STEPS_SHOWN = 8  # before the first difference
 @click.option("--verbose", "-v", is_flag=True, help="Print every case, and every difference of the failed ones.")
 @json_option
 def conform(paths: tuple[str, ...], profile: str, only: str, verbose: bool, as_json: bool) -> int:
-    """Replay recordings of the kernel's bonding driver against ours and compare.
+    """Replay recordings of the kernel's bonding driver and compare ibbond's driver with them.
 
-    PATH is a recording (JSON lines, also compressed with xz) or a directory of them. Exits 0 only if no case failed.
+    PATH is a recording (JSON lines, also compressed with xz) or a directory of them. Exit status: 0 only if no case
+    failed.
     """
     recordings = {path: load(path) for name in paths for path in find(name)}
     if not any(only in case.name for cases in recordings.values() for case in cases):

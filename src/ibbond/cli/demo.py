@@ -25,10 +25,11 @@ PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighb
 @click.option("--rdma", is_flag=True, help="Also run a block session over RDMA CM.")
 @json_option
 def demo(rounds: int, report: Path | None, simulated: bool, without: str | None, rdma: bool, as_json: bool) -> None:
-    """Pull cables under real traffic and read what each protocol lost.
+    """Pull cables under real traffic and measure what each protocol lost.
 
     Two hosts with a bonded IPoIB address each exchange TCP, UDP, IP multicast and ICMP while their cables are pulled
-    and plugged again. Exit 0 only if every protocol survived every fail-over and every fail-back.
+    and plugged again. Exit status: 0 only if every protocol survived every failover
+    and every failback.
     """
     from ibbond.demo.measure import summarize
 

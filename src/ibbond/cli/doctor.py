@@ -12,9 +12,9 @@ COLORS = {"ok": "green", "limited": "yellow", "missing": "red"}
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """What this machine gives labs (devices, namespaces, users, priority, tools), and how to get the rest.
+    """Check what labs need on this machine, and how to get what is missing: devices, namespaces, users, priority, tools.
 
-    Exit 0 if labs can run, else 1. Nothing is changed.
+    Exit status: 0 if labs can run, else 1. Changes nothing.
     """
     from dataclasses import asdict
 

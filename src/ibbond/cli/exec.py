@@ -20,10 +20,10 @@ EXEC = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 @click.argument("host", shell_complete=completers.hosts)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> None:
-    """Run COMMAND in HOST and end with its exit code: ibbond lab exec h1 -- ping 10.0.0.2
+    """Run COMMAND in HOST and exit with its status: ibbond lab exec h1 -- ping 10.0.0.2
 
-    The command sees the host's devices, addresses and routes, and this machine's files. Options of ours stand before
-    HOST. With --json its output and exit code come as one object.
+    The command sees the host's devices, addresses and routes, and this machine's files. ibbond's own options precede
+    HOST. With --json, output and exit status are one object.
     """
     from ibbond.backend.control_socket import Control
     from ibbond.lab.exec import become, run
@@ -55,7 +55,7 @@ def exec_(lab_name: str, as_json: bool, host: str, command: tuple[str, ...]) -> 
 @name_option
 @click.argument("host", shell_complete=completers.hosts)
 def shell(lab_name: str, host: str) -> None:
-    """A shell in HOST; a plain `bond0` there is that host's bond."""
+    """Open a shell in HOST, where a plain `bond0` is that host's bond."""
     from ibbond.backend.control_socket import Control
     from ibbond.lab.exec import become
 

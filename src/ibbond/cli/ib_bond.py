@@ -46,7 +46,7 @@ def ib_bond(
     status_all: bool,
     as_json: bool,
 ) -> None:
-    """Set up an IPoIB bond in one line, as the tool of 2007 did: ib-bond --bond-ip 10.0.0.1 --slaves ib0,ib1"""
+    """Set up an IPoIB bond with one command, like the tool of 2007: ib-bond --bond-ip 10.0.0.1 --slaves ib0,ib1"""
     asked = [
         name
         for name, given in zip(

@@ -76,8 +76,8 @@ class LazyGroup(Group):
 def ibbond() -> None:
     """High availability for IP over InfiniBand: one address that outlives a cut cable.
 
-    A device in a lab is HOST/DEVICE everywhere (h1/bond0, h1/ib0); a plain name (bond0) is this host's own, or inside
-    `ibbond lab exec h1` that host's. Options stand before names.
+    Write a lab's device as HOST/DEVICE (h1/bond0, h1/ib0). A plain name (bond0) is a device of this host, or inside
+    `ibbond lab exec h1` of that host. Options precede arguments.
     """
 
 

@@ -38,8 +38,8 @@ KIND_TEXTS = {
 def options(name: str | None, markdown: bool, as_json: bool) -> None:
     """Print the reference of bonding options: all of them, or the one called NAME.
 
-    For each: our value in a new bond, the kernel's, the words and numbers it takes, in which modes it exists and when
-    a write is refused.
+    For each option: ibbond's default, the kernel's default, the accepted words and numbers, the modes that have it, and
+    when a write fails.
     """
     if markdown:
         click.echo(document(), nl=False)

@@ -41,7 +41,7 @@ def name_option(command: F) -> F:
         envvar=LAB,
         callback=not_empty,
         shell_complete=labs,
-        help=f"Which lab, when several run (default: ${LAB}, else lab; inside `lab exec` its own).",
+        help=f"The lab to use (default: ${LAB}, else lab; inside `lab exec`, that lab).",
     )(command)
 
 

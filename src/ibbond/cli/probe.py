@@ -35,9 +35,9 @@ DAY = 86_400  # seconds
 def probe(lab_name: str, seconds: float | None, as_json: bool, one: str, two: str, command: tuple[str, ...]) -> int:
     """Measure what UDP, multicast, ICMP and TCP lose between two hosts: ibbond lab probe h1 h2 -- ibbond lab cut h1/ib0
 
-    Until COMMAND, a program of this machine, has ended and a second more; without COMMAND until --seconds are over, or
-    Ctrl-C. A probe leaves each millisecond (ICMP: ten), both ways. Exit 0 if every protocol works at the end and
-    COMMAND ended with 0, else 1.
+    Runs COMMAND on this machine and measures until a second after it has ended; without COMMAND, for --seconds or until
+    Ctrl-C. A probe is sent every millisecond (ICMP: every ten) in both directions. Exit status: 0 if every protocol
+    works at the end and COMMAND succeeded, else 1.
     """
     from ibbond.backend.control_socket import Control
     from ibbond.demo.live_view import Lines, Silent, view

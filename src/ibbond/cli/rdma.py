@@ -44,10 +44,10 @@ def rdma_session(
     ignore_addr_change: bool,
     as_json: bool,
 ) -> None:
-    """Write numbered blocks from SOURCE to TARGET by RDMA while cables are pulled; count what was lost or done twice.
+    """Write numbered blocks from SOURCE to TARGET by RDMA while cables are pulled; count what was lost or doubled.
 
-    It runs in the lab that runs (--name), else in one of its own that ends with it, of the topology FILE
-    (docs/topology.md) or the default one. docs/rdma.md explains the figures.
+    Uses the running lab (--name); without one, starts a temporary lab from the topology FILE (docs/topology.md) or the
+    default topology. docs/rdma.md explains the figures.
     """
     from ibbond.demo.rdma_report import came_back
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 PROFILES = click.Choice(["default", "kernel-6.1", "linux-2.6.19"])
 STORY = files.ScenarioFile()
-ON = click.option("--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster whose scheduler listens at ADDRESS.")
+ON = click.option(
+    "--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster whose scheduler listens at this address."
+)
 
 
 @click.group(cls=Group)
@@ -37,7 +39,7 @@ def sim() -> None:
 @click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def run(file: Path, seed: int, profile: str, as_json: bool) -> None:
-    """Run one seed of the story in FILE and print its time line. Exit 1 when a promise breaks."""
+    """Run one seed of the story in FILE and print its timeline. Exit status: 1 if a promise breaks."""
     from ibbond.sim.explore import run_one
 
     outcome = run_one(read_text(file), file.stem, seed, profile)
@@ -56,7 +58,7 @@ def run(file: Path, seed: int, profile: str, as_json: bool) -> None:
 @ON
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str | None, as_json: bool) -> None:
-    """Run many seeds of the story in FILE. Exit 1 when one of them breaks a promise; prints the line to replay it."""
+    """Run many seeds of the story in FILE. Exit status: 1 if one breaks a promise; prints how to replay it."""
     from ibbond.sim.explore import explore as explore_seeds
     from ibbond.sim.explore import read_story
 
@@ -111,7 +113,7 @@ def sweep(
     picture: Path | None,
     as_json: bool,
 ) -> None:
-    """Outage against bond options: run the story in FILE with each combination of --over, many seeds each."""
+    """Measure outages for combinations of bond options (--over): the story in FILE, many seeds for each."""
     from ibbond.sim.explore import read_story
     from ibbond.sim.sweep import Axis, Cell, combinations
     from ibbond.sim.sweep import sweep as run_sweep

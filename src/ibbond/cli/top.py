@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 @click.option("--times", type=click.IntRange(1), help="Number of updates to print (default: until Ctrl-C).")
 @json_option
 def top(lab_name: str, hosts: tuple[str, ...], every: float, times: int | None, as_json: bool) -> None:
-    """Which member of each bond carries the traffic, packets a second of each member and cable, the last failover.
+    """Show the active member of each bond, packets per second of members and cables, and the last failover.
 
-    Of all HOSTs, or of those named. Drawn in place at a terminal; else a block for each look, with --json an object.
+    Shows all hosts, or only the given HOSTs. Updates in place on a terminal; otherwise prints a block for each update,
+    with --json an object.
     """
     from ibbond.backend.control_socket import Control
 

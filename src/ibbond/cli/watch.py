@@ -19,9 +19,9 @@ from ibbond.cli.output import name_option
 @click.argument("host", required=False, default="", shell_complete=completers.hosts)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each change.")
 def watch(lab_name: str, host: str, as_json: bool) -> None:
-    """Print what changes: active member, carriers, link states, counters, addresses, options. Ctrl-C ends it.
+    """Print changes of bonds until Ctrl-C: active member, carriers, link states, counters, addresses, options.
 
-    A lab HOST's bonds, or this host's own. The first line says that watching has begun; nothing is missed after it.
+    Watches the bonds of a lab HOST, or of the current host. After the first line, no change is missed.
     """
     import json
 

@@ -1,4 +1,4 @@
-"""Output goes to no file that another user has laid out in a directory for everybody (run as root)."""
+"""Output goes to no file that another user has laid out in a world-writable directory (run as root)."""
 
 from __future__ import annotations
 

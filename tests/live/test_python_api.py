@@ -108,7 +108,7 @@ def test_a_probe_measures_what_a_cut_cable_costs(ib_lab: Lab) -> None:
     assert probe.result["udp"].sent > 1000
     assert probe.result.outage_ms < 1000
     assert ("cut", "h1/ib0") in [(event["what"], event["where"]) for event in probe.result.events]
-    with pytest.raises(Refused, match="it takes two hosts"), ib_lab.probe("h1", "h1"):
+    with pytest.raises(Refused, match="two different hosts are needed"), ib_lab.probe("h1", "h1"):
         pass
 
 

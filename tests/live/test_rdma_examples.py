@@ -117,7 +117,7 @@ def test_datagrams_go_on_to_a_receiver_that_was_killed_and_started_again(name: s
     assert got["out_of_order"] == 0
     assert sent["began_anew"] == ["10.0.0.2"]
     assert len(sent["reconnects_ms"]) == 1
-    assert errors == "10.0.0.2 refuses: nobody takes datagrams there; trying on\n"
+    assert errors == "10.0.0.2 refuses: no program accepts datagrams there; trying on\n"
 
 
 def test_a_block_session_whose_target_began_anew_is_over(name: str) -> None:
@@ -129,7 +129,7 @@ def test_a_block_session_whose_target_began_anew_is_over(name: str) -> None:
     assert initiator.wait(timeout=20) == 1
     said, _ = initiator.communicate()
     compared, counted = said.splitlines()[-2:]
-    assert compared == "the target has begun anew, with another ledger: nothing was compared"
+    assert compared == "the target has restarted with another ledger: nothing was compared"
     assert counted.endswith("writes, not known lost, not known done twice")
     assert end(begin(name, "h1", "rdma-block-session.py", "10.0.0.2")).endswith("writes, 0 lost, 0 done twice\n")
     end(target)

@@ -224,7 +224,7 @@ def test_where_nobody_listens_the_sender_knows() -> None:
     play = stage()
     sender = play.enter("h1", (TWO,), 1100)
     play.world.run_until(1200 * MS)
-    assert sender.endpoint.refusals == {TWO: "nobody takes datagrams there"}
+    assert sender.endpoint.refusals == {TWO: "no program accepts datagrams there"}
     assert sender.endpoint.reconnects == []
 
 

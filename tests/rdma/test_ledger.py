@@ -174,7 +174,7 @@ def test_a_session_whose_target_began_anew_is_over() -> None:
     target.name = None
     world.feed(OnSubnet(Cut("h1/1")))
     world.run_until(world.now + 300 * MS)
-    assert first.over == "the target has begun anew, with another ledger"
+    assert first.over == "the target has restarted with another ledger"
     assert (first.verified, first.lost, first.unrecovered, first.deadline()) == (False, None, 1, None)
     assert [one.port for one in world.network.hosts["h1"].rdma.ids()] == [], "it asks for nothing more"
 

@@ -113,10 +113,10 @@ def parse_number(text: str) -> int:
     """What is written to a file of a number (`kstrtoul`, any base): `1500`, `0x5dc`. Refused (EINVAL, ERANGE)."""
     match = NUMBER.fullmatch(text)
     if match is None:
-        raise Refused(f"cannot take {text!r}", why="it is no number", fix="Write a number", code=errno.EINVAL)
+        raise Refused(f"cannot take {text!r}", why="it is not a number", fix="Write a number", code=errno.EINVAL)
     digits = match[1]
     if len(digits.lstrip("0xX")) > MAX_DIGITS:
-        raise Refused(f"cannot take {text!r}", why="it has more than 64 bits", fix="Write less", code=errno.ERANGE)
+        raise Refused(f"cannot take {text!r}", why="it does not fit in 64 bits", fix="Write less", code=errno.ERANGE)
     return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
 
 
@@ -131,7 +131,7 @@ def parse_transport_mode(text: str) -> bool:
     if text not in ("connected\n", "datagram\n"):
         raise Refused(
             f"cannot take {text!r} as an IPoIB mode",
-            why="it takes the words connected and datagram, each with a newline behind it",
+            why="the accepted words are connected and datagram, each followed by a newline",
             fix="Write one of them with echo",
         )
     return text == "connected\n"
@@ -155,6 +155,6 @@ def _no_file(device: Device, name: str) -> Refused:
     return Refused(
         f"cannot open {device.name}/{name}",
         why="there is no such file",
-        fix="List the directory to see what it has",
+        fix="List the directory to see its files",
         code=errno.ENOENT,
     )

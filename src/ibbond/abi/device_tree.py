@@ -249,6 +249,6 @@ def no_file(path: str) -> Refused:
     return Refused(
         f"cannot open {path}",
         why="there is no such file",
-        fix="List the directory to see what it has",
+        fix="List the directory to see its files",
         code=errno.ENOENT,
     )

@@ -144,8 +144,8 @@ def bond_request(name: str, text: str) -> BondEvent:
     if option.read_only:
         raise Refused(
             f"cannot write bonding/{name}",
-            why="it is a fact, not a setting",
-            fix="Write the option that causes it",
+            why="it is read-only",
+            fix="Set the option that determines it",
             code=errno.EACCES,
         )
     if option.kind is not Kind.MEMBERS:
@@ -188,7 +188,7 @@ def _no_file(path: str) -> Refused:
     return Refused(
         f"cannot open {path}",
         why="the bonding driver has no such file",
-        fix="List the directory to see what it has",
+        fix="List the directory to see its files",
         code=errno.ENOENT,
     )
 
@@ -227,7 +227,7 @@ def _command(text: str, file: str) -> tuple[str, str]:
     if sign not in ("+", "-") or not name or name in (".", "..") or "/" in name or ":" in name:
         raise Refused(
             f"cannot write {text!r} to {file}",
-            why="it is no command",
+            why="it is not a command",
             fix="Write +NAME to add, -NAME to remove",
             code=errno.EPERM,
         )

@@ -71,7 +71,7 @@ def _check_device(state: State, device: Device) -> None:
         raise _error(state, device, "Device is in use and cannot be enslaved", fix, errno.EBUSY)
     if device is bond:
         state.say("Error: Cannot enslave bond to itself.", level="error")
-        raise _refused(state, device, "a bond cannot be a member of itself", "Name another device", errno.EPERM)
+        raise _refused(state, device, "a bond cannot be a member of itself", "Choose another device", errno.EPERM)
     if device.driver.vlan_challenged:
         if any(bond in upper.lowers and upper.driver.kind == "vlan" for upper in state.namespace):
             text = "Can not enslave VLAN challenged device to VLAN enabled bond"
@@ -84,7 +84,7 @@ def _check_device(state: State, device: Device) -> None:
     if not bond.up and state.rules.kernel("allow_not_up_enslave"):
         raise _error(state, device, "the bond is down", f"Set {bond.name} up first", errno.EPERM)
     if _is_below(bond, device):
-        raise _refused(state, device, "the bond is already one of its members", "Name another device", errno.EBUSY)
+        raise _refused(state, device, "the bond is already one of its members", "Choose another device", errno.EBUSY)
 
 
 def _check_type(state: State, device: Device) -> None:
@@ -111,7 +111,7 @@ def _check_policy(state: State, device: Device) -> None:
         return
     if state.rules.kernel("set_mac_address"):
         text = "The slave device you specified does not support setting the MAC address"
-        raise _error(state, device, text, "Use the patch set_mac_address", errno.EOPNOTSUPP)
+        raise _error(state, device, text, "Do not leave out the patch set_mac_address", errno.EOPNOTSUPP)
     if state.members and state.values.active_backup and state.values.fail_over_mac != identity.ACTIVE:
         text = "Slave device does not support setting the MAC address, but fail_over_mac is not set to active"
         fix = "Remove the members and set fail_over_mac to active"

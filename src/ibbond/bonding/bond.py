@@ -225,7 +225,9 @@ class Bond:
 
     def _member(self, name: str) -> Member:
         if name not in self.members:
-            raise Refused(f"cannot set {name}", why=f"it is not a member of {self.name}", fix="See the file slaves")
+            raise Refused(
+                f"cannot set {name}", why=f"it is not a member of {self.name}", fix="The file slaves lists the members"
+            )
         return self.members[name]
 
     def _renamed(self, name: str) -> None:

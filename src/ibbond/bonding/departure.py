@@ -22,7 +22,7 @@ def remove_member(state: State, device: Device) -> None:
         raise Refused(
             f"cannot remove {device.name} from {state.name}",
             why="it is not one of its members",
-            fix="See the file slaves",
+            fix="The file slaves lists the members",
             code=errno.EINVAL,
         )
     _release(state, member, keep_choice=True)

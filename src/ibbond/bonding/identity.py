@@ -150,7 +150,7 @@ def set_address_by_hand(state: State, address: bytes) -> None:
     if not _is_ethernet_address(address[:ETHERNET_BYTES]):
         raise Refused(
             f"cannot set the hardware address of {bond.name}",
-            why="it is not the address of one Ethernet device",
+            why="it is not a unicast Ethernet address",
             fix="Use a unicast address that is not all zero",
             code=errno.EADDRNOTAVAIL,
         )

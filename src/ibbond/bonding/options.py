@@ -36,7 +36,7 @@ def _delay(name: str, netlink: int, label: str, doc: str) -> Option:
 _ROWS = (
     Option(
         "mode",
-        "How members share the work. Only active-backup carries traffic in this driver.",
+        "How members share the traffic. Only active-backup carries traffic in this driver.",
         1,
         words=_words(*(mode.word for mode in Mode)),
         default_word=0,
@@ -44,10 +44,10 @@ _ROWS = (
         bond_down=True,
         shows_word=True,
     ),
-    Option("slaves", "The members, in the order of joining: +NAME adds, -NAME removes.", kind=Kind.MEMBERS),
+    Option("slaves", "The members, in the order in which they joined: +NAME adds, -NAME removes.", kind=Kind.MEMBERS),
     Option(
         "active_slave",
-        "The member in use. Writing a name switches to it, an empty line lets the driver choose.",
+        "The member in use. Writing a name switches to it; an empty line lets the driver choose.",
         2,
         kind=Kind.NAME,
         modes=PRIMARY_MODES,
@@ -55,7 +55,7 @@ _ROWS = (
     ),
     Option(
         "primary",
-        "The preferred member. The name of a device that is not a member yet is remembered.",
+        "The preferred member. The name may be that of a device that is not a member yet.",
         11,
         kind=Kind.NAME,
         modes=PRIMARY_MODES,
@@ -83,12 +83,18 @@ _ROWS = (
         in_effect=BACKUP_ONLY,
         since=(2, 6, 24),
     ),
-    _milliseconds("miimon", 3, "How often carriers are polled. Setting it stops the ARP monitor."),
+    _milliseconds("miimon", 3, "The interval at which carriers are polled. Setting it stops the ARP monitor."),
     _delay(
-        "updelay", 4, "up delay", "How long a member's carrier must be back before it is used; a multiple of miimon."
+        "updelay",
+        4,
+        "up delay",
+        "How long a member's carrier must be back before the member is used; a multiple of miimon.",
     ),
     _delay(
-        "downdelay", 5, "down delay", "How long a member's carrier must be gone before it fails; a multiple of miimon."
+        "downdelay",
+        5,
+        "down delay",
+        "How long a member's carrier must be lost before the member fails; a multiple of miimon.",
     ),
     Option(
         "use_carrier",
@@ -101,7 +107,7 @@ _ROWS = (
     ),
     Option(
         "arp_interval",
-        "How often ARP targets are probed. Setting it stops the MII monitor.",
+        "The interval at which ARP targets are probed. Setting it stops the MII monitor.",
         7,
         words=OFF_TO_MAX,
         limits=(0, INT_MAX),
@@ -127,7 +133,8 @@ _ROWS = (
     ),
     Option(
         "arp_validate",
-        "Count only answers of targets, on the active member, on backups, or both; filter ignores all but ARP and ND.",
+        "Accept only replies of targets as proof of life: on the active member, on backups, or on both; "
+        "filter ignores everything but ARP and ND.",
         9,
         words=_words("none", "active", "backup", "all", "filter", "filter_active", "filter_backup"),
         default_word=0,
@@ -148,7 +155,7 @@ _ROWS = (
     ),
     Option(
         "arp_missed_max",
-        "How many intervals without an answer make a member fail.",
+        "The number of intervals without a reply after which a member fails.",
         30,
         default=2,
         words=(Word("minval", 1), Word("maxval", 255), Word("default", 2)),
@@ -160,7 +167,7 @@ _ROWS = (
     ),
     Option(
         "num_grat_arp",
-        "How many times peers are told of a failover (gratuitous ARP and unsolicited NA).",
+        "How many times a failover is announced to peers (gratuitous ARP and unsolicited NA).",
         16,
         default=1,
         words=TO_255,
@@ -172,7 +179,7 @@ _ROWS = (
     ),
     Option(
         "num_unsol_na",
-        "The same value as num_grat_arp.",
+        "Another name for num_grat_arp.",
         16,
         default=1,
         words=TO_255,
@@ -205,7 +212,7 @@ _ROWS = (
     ),
     Option(
         "all_slaves_active",
-        "Deliver what arrives at backups too (duplicates of broadcasts included).",
+        "Also deliver packets that arrive at backups (including duplicates of broadcasts).",
         17,
         words=OFF_ON,
         default_word=0,
@@ -222,7 +229,8 @@ _ROWS = (
     ),
     Option(
         "prio",
-        "The member's rank where there is no primary; the highest member that is up is chosen.",
+        "The member's priority if no primary is set; of the members that are up, the one with the highest "
+        "priority is chosen.",
         9,
         limits=(-(2**31), INT_MAX),
         modes=PRIMARY_MODES,
@@ -252,7 +260,7 @@ _ROWS = (
     ),
     Option(
         "packets_per_slave",
-        "Packets to each member before the next one is used (balance-rr); 0 is random.",
+        "Packets sent through a member before the next one is used (balance-rr); 0 chooses at random.",
         20,
         default=1,
         words=(Word("default", 1), Word("maxval", 65535)),
@@ -286,7 +294,7 @@ _ROWS = (
     ),
     Option(
         "lacp_rate",
-        "How often the partner shall send LACPDUs.",
+        "The rate at which the partner is asked to send LACPDUs.",
         21,
         words=_words("slow", "fast"),
         modes=LACP_ONLY,
@@ -295,7 +303,7 @@ _ROWS = (
     ),
     Option(
         "lacp_active",
-        "Send LACPDUs unasked.",
+        "Send LACPDUs without waiting for the partner's.",
         29,
         default=1,
         words=OFF_ON,
@@ -330,7 +338,7 @@ _ROWS = (
     ),
     Option(
         "ad_actor_system",
-        "The system address in LACPDUs; zero takes the bond's.",
+        "The system address in LACPDUs; zero means that of the bond.",
         26,
         Kind.ADDRESS,
         modes=LACP_ONLY,
@@ -373,7 +381,7 @@ _ROWS = (
     ),
     Option(
         "lacp_strict",
-        "Refuse partners that do not answer in 802.3ad.",
+        "Reject partners that do not answer in 802.3ad.",
         34,
         words=OFF_ON,
         default_word=0,
@@ -394,7 +402,7 @@ _ROWS = (
     ),
     Option(
         "link_events",
-        "Act on a change of a carrier at once, also with miimon 0, instead of at the next poll.",
+        "Act on a carrier change at once, even with miimon 0, instead of at the next poll.",
         default=1,
         words=OFF_ON,
         default_word=1,
@@ -402,7 +410,8 @@ _ROWS = (
     ),
     Option(
         "handover_ms",
-        "How long the old member still receives after a failover, so that frames in flight arrive.",
+        "How long the old member keeps receiving unicast frames after a change of the active member, so that "
+        "frames in flight arrive.",
         default=50,
         words=(Word("off", 0),),
         limits=(0, 10_000),

@@ -34,27 +34,31 @@ _PATCHES = (
         "dev_setup",
         kernel="the bond stays an Ethernet device whatever its members are: type 1, 6-byte address and broadcast",
         ours="the bond takes type, address length and broadcast address of its first member; mixed types are refused",
-        why="multicast and broadcast addresses made by Ethernet's rule mean nothing on IPoIB",
+        why="multicast and broadcast addresses built by Ethernet's rules are meaningless on IPoIB",
         until=(2, 6, 24),
     ),
     Quirk(
         "set_mac_address",
-        kernel="every member must take the bond's address; one that cannot is refused",
+        kernel="every member must accept the bond's address; a device that cannot is refused",
         ours="the bond takes the active member's address and tells its peers (fail_over_mac active)",
-        why="an IPoIB address is a queue pair and a port: it cannot be given to another port",
+        why="an IPoIB address consists of a queue pair number and a port GID; it cannot be moved to another port",
         until=(2, 6, 24),
     ),
     Quirk(
         "allow_not_up_enslave",
-        kernel="members can join only a bond that is up, which has joined its groups as an Ethernet device by then",
-        ours="members join a bond that is down or up, and a change of type maps all joined groups anew",
-        why="224.0.0.1 stays joined under an address that no IPoIB device can use, so it never arrives",
+        kernel=(
+            "members can join only while the bond is up, when it has already joined its groups as an Ethernet device"
+        ),
+        ours="members can join a bond that is down or up, and a change of type maps all joined groups again",
+        why="224.0.0.1 stays joined under an address that IPoIB devices cannot use, so its packets never arrive",
         until=(2, 6, 24),
     ),
     Quirk(
         "ipoib_neighbour",
-        kernel="IPoIB keeps its path to a peer on the neighbour of the stack, made by another device or not",
-        ours="each member has its own paths, the bond has its own neighbours, and a failover drops what is stale",
+        kernel=(
+            "IPoIB keeps its path to a peer in the stack's neighbour entry, even if another device created that entry"
+        ),
+        ours="each member has its own paths, the bond has its own neighbor entries, and a failover drops stale ones",
         why="after a failover packets leave by the path of the dead member",
         until=(2, 6, 24),
     ),
@@ -64,27 +68,27 @@ _DEFECTS = (
     Quirk(
         "polled_links",
         kernel="a carrier change is seen at the next miimon, and never with miimon 0",
-        ours="link_events is on: it is acted on at once, delays are counted from the event",
+        ours="link_events is on: carrier changes are handled at once, and delays count from the event",
         why="up to miimon milliseconds of traffic are lost at every cut",
     ),
     Quirk(
         "announcements_burnt",
-        kernel="the run that fails over counts one announcement as sent; num_grat_arp 2 sends one",
-        ours="an announcement counts when it was sent",
-        why="a single lost frame then costs the peer its neighbour timeout",
+        kernel="the monitor run that fails over counts one announcement as sent, so num_grat_arp 2 sends one",
+        ours="an announcement counts once it has been sent",
+        why="if that frame is lost, the peer keeps the old address until its neighbor entry times out",
         until=(7, 0),
     ),
     Quirk(
         "announcements_lost_in_outage",
         kernel="after a total outage the announcement falls into the time before the bond's carrier is back",
         ours="announcements wait for the carrier",
-        why="peers keep the dead member's address, with the default of one announcement for good",
+        why="peers keep the dead member's address; with the default of one announcement, permanently",
     ),
     Quirk(
         "break_before_make",
         kernel="a planned switch drops the old member before the new one has joined any group",
         ours="the new member is prepared first (groups, paths), then the switch is made; 100 ms at most",
-        why="on InfiniBand joining a group takes an answer of the subnet administrator: multicast is lost meanwhile",
+        why="on InfiniBand a join needs a response of the subnet administrator; multicast is lost until it arrives",
     ),
     Quirk(
         "neighbors_flushed",
@@ -102,13 +106,13 @@ _DEFECTS = (
         "late_answers",
         kernel="ARP and ND that wait for a path at the old member leave after the failover, with the old address",
         ours="they are dropped at the failover",
-        why="neighbors believe what they heard last, and send to the old member until they ask again",
+        why="neighbors use the address they received last, and send to the old member until they resolve again",
     ),
     Quirk(
         "no_handover",
         kernel="frames that are on their way to the old member at a switch are dropped on arrival",
         ours="the old member still receives unicast frames for handover_ms",
-        why="a planned switch need not lose anything",
+        why="a planned switch can be lossless",
     ),
     Quirk(
         "arp_of_ethernet_only",
@@ -118,9 +122,12 @@ _DEFECTS = (
     ),
     Quirk(
         "own_probes_count",
-        kernel="a backup that receives the active member's own broadcast probes is taken for up, answered or not",
+        kernel=(
+            "a backup that receives the active member's own broadcast probes is considered up, whether they are "
+            "answered or not"
+        ),
         ours="such a probe counts for a backup once a target has answered the member that sent it",
-        why="behind a dead uplink two members take turns for ever, and those with a path to the target are not tried",
+        why="behind a dead uplink two members alternate forever, and members with a path to the target are not tried",
     ),
     Quirk(
         "equal_priority_moves",
@@ -133,25 +140,25 @@ _DEFECTS = (
         "cleared_active_drops",
         kernel="clearing active_slave first leaves the bond without a member, even if the same one is chosen again",
         ours="a member that is still the best stays; another one is prepared and switched to",
-        why="groups leave and join again, and peers are told of a failover that is none",
+        why="groups are left and joined again, and a failover is announced that did not happen",
     ),
     Quirk(
         "carrier_lost_in_downdelay",
-        kernel="the bond's carrier goes off at once when its last member starts its downdelay",
-        ours="a member that still carries the traffic counts for the carrier",
-        why="downdelay is there to ride out short losses",
+        kernel="the bond loses its carrier as soon as its last member starts its downdelay",
+        ours="a member that still carries the traffic keeps the carrier on",
+        why="downdelay exists to bridge short losses",
     ),
     Quirk(
         "refusal_undresses_bond",
         kernel="a refused first member of another type leaves the bond down, of Ethernet type, or with a new address",
-        ours="all that can be known is checked before anything is changed",
+        ours="everything that can be known is checked before anything is changed",
         why="a refused request must change nothing",
     ),
     Quirk(
         "promiscuity_forgotten",
         kernel="a bond that returns to Ethernet loses PROMISC and ALLMULTI, though their users are still counted",
         ours="they stay",
-        why="a capture on the bond goes deaf",
+        why="a capture on the bond stops seeing packets",
     ),
     Quirk(
         "mtu_limit_lost",
@@ -168,9 +175,11 @@ _DEFECTS = (
     ),
     Quirk(
         "random_address_of_six",
-        kernel="a bond that lost its last member gets six random octets, the other 14 stay the old member's",
+        kernel=(
+            "a bond that lost its last member gets six random octets and keeps 14 octets of the old member's address"
+        ),
         ours="the other 14 are zero",
-        why="the port GID of a device that is no longer here must not be announced",
+        why="the port GID of a device that no longer exists must not be announced",
     ),
     Quirk(
         "member_address_ignored",
@@ -182,7 +191,7 @@ _DEFECTS = (
         "unlike_members_accepted",
         kernel="a member of another P_Key or scope is accepted; its group addresses carry the wrong P_Key",
         ours="a member whose broadcast address is not the bond's is refused",
-        why="after a failover to it no group and no peer can be reached",
+        why="after a failover to it neither groups nor peers can be reached",
     ),
     Quirk(
         "follow_gives_duplicates",
@@ -193,7 +202,7 @@ _DEFECTS = (
     ),
     Quirk(
         "first_run_locked_out",
-        kernel="a run of the monitor that a request queues finds the lock still taken by it and retries 4 ms later",
+        kernel="a monitor run that a request queues finds the lock still held by that request and retries 4 ms later",
         ours="it runs right after the request",
         why="nothing is gained by waiting",
     ),
@@ -243,13 +252,13 @@ class Rules:
         if profile not in PROFILES:
             raise Refused(
                 f"cannot use profile {profile}",
-                why="there is none of that name",
+                why="no profile has that name",
                 fix=f"Use one of {', '.join(PROFILES)}",
             )
         if unknown := sorted(set(without) - PATCHES):
             raise Refused(
                 f"cannot leave out {', '.join(unknown)}",
-                why="that is not one of the patches of 2007",
+                why="it is not one of the patches of 2007",
                 fix=f"Use one of {', '.join(sorted(PATCHES))}",
             )
         chosen = PROFILES[profile]

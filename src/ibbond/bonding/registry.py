@@ -49,7 +49,7 @@ class Registry:
         if not is_device_name(name):
             raise Refused(
                 f"cannot create a bond named {name!r}",
-                why="that is no name of a device",
+                why="that is not a valid device name",
                 fix="Use up to 15 characters without blanks, / and :",
                 code=errno.EPERM,
             )
@@ -74,7 +74,10 @@ class Registry:
         command = first_word(text)[: NAME_CHARACTERS + 1]
         if command[:1] not in ("+", "-") or not is_device_name(command[1:]):
             raise Refused(
-                f"cannot do {text.strip()!r}", why="it is no command", fix="Write +NAME or -NAME", code=errno.EPERM
+                f"cannot execute {text.strip()!r}",
+                why="it is not a command",
+                fix="Write +NAME or -NAME",
+                code=errno.EPERM,
             )
         return self.create(now, command[1:]) if command[0] == "+" else self.delete(now, command[1:])
 

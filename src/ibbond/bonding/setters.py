@@ -312,7 +312,7 @@ def _write_queue(state: State, text: str) -> None:
     taken = queue and any(m.queue_id == queue for m in state.members.values() if m is not member)
     if not colon or not 0 <= queue <= MAX_QUEUE or member is None or taken:
         why = f"{text.strip()!r} is not NAME:ID of a member, with an ID up to {MAX_QUEUE} that no other member has"
-        raise Rejected(errno.EPERM, why, "Write for example ib0:1")
+        raise Rejected(errno.EPERM, why, "For example: ib0:1")
     member.queue_id = queue
 
 
@@ -339,10 +339,10 @@ def add_target(state: State, target: bytes) -> None:
         raise Rejected(errno.EINVAL, f"{text} is not the address of a host", "Name a host")
     if target in values.arp_ip_target:
         state.say(f"ARP target {text} is already present", level="error")
-        raise Rejected(errno.EINVAL, f"{text} is a target already", "Name another host")
+        raise Rejected(errno.EINVAL, f"{text} is a target already", "Choose another host")
     if len(values.arp_ip_target) == MAX_TARGETS:
         state.say("ARP target table is full!", level="error")
-        raise Rejected(errno.EINVAL, f"there are {MAX_TARGETS} targets already", "Remove one first")
+        raise Rejected(errno.EINVAL, f"the list already has {MAX_TARGETS} targets", "Remove one first")
     place = len(values.arp_ip_target)
     for member in state.members.values():
         member.target_rx[place] = state.now
@@ -371,12 +371,12 @@ def _write_targets6(state: State, text: str) -> None:
         raise Rejected(errno.EPERM, f"{line!r} is not a sign and an IPv6 address", "Write +ADDRESS or -ADDRESS")
     if line[0] == "-":
         if target not in values.ns_ip6_target:
-            raise Rejected(errno.EINVAL, f"{line[1:]} is not a target", "See its value first")
+            raise Rejected(errno.EINVAL, f"{line[1:]} is not a target", "See its current value first")
         values.ns_ip6_target = tuple(other for other in values.ns_ip6_target if other != target)
         return
     special = target[0] == 0xFF or int.from_bytes(target, "big") <= 1
     if special or target in values.ns_ip6_target or len(values.ns_ip6_target) == MAX_TARGETS:
-        raise Rejected(errno.EINVAL, f"{line[1:]} cannot be a target, is one, or there are 16", "Name another host")
+        raise Rejected(errno.EINVAL, f"{line[1:]} cannot be a target, is one, or there are 16", "Choose another host")
     values.ns_ip6_target += (target,)
 
 
@@ -384,7 +384,7 @@ def _write_actor_system(state: State, text: str) -> None:
     system = addresses.parse_ethernet(text.split("\n", 1)[0])
     if system is None or system[0] & 1:
         state.say("Invalid ad_actor_system MAC address.", level="error")
-        raise Rejected(errno.EINVAL, "it is not the address of one Ethernet device", "Write six octets with colons")
+        raise Rejected(errno.EINVAL, "it is not a unicast Ethernet address", "Write six octets with colons")
     state.values.ad_actor_system = system
 
 

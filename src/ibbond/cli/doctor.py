@@ -12,7 +12,7 @@ COLORS = {"ok": "green", "limited": "yellow", "missing": "red"}
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Check what labs need on this machine, and how to get what is missing: devices, namespaces, users, priority, tools.
+    """Check what labs need on this machine and how to get what is missing: devices, namespaces, users, priority, tools.
 
     Exit status: 0 if labs can run, else 1. Changes nothing.
     """

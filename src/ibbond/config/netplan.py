@@ -100,7 +100,9 @@ def read(files: Mapping[str, str], tool: str = TOOL) -> Desired:
             tables.append((path, table(load(files[path], path).get("network"))))
         except Malformed as malformed:
             desired.problems.append(
-                Problem("config-unreadable", Source(path), str(malformed), "Correct the file; nothing in it counts")
+                Problem(
+                    "config-unreadable", Source(path), str(malformed), "Correct the file; netplan ignores all of it"
+                )
             )
     _put_together(desired, tables, tool)
     return desired

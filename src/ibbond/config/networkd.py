@@ -226,7 +226,7 @@ def _misplaced(desired: Desired, bond: DesiredBond, entry: Entry) -> None:
         Problem(
             "option-misplaced",
             entry.source,
-            f"PrimarySlave={entry.value} has no effect there: it takes yes or no, in the .network file of a member",
+            f"PrimarySlave={entry.value} has no effect there: it is yes or no, in the .network file of a member",
             f"Write PrimarySlave=yes into a .network file that matches {wanted or 'the primary'} only",
             bond.name,
         )

@@ -144,7 +144,7 @@ def play(lab: DemoLab, rounds: int, timeout: float) -> Recording:
         beside = ", and a block session over RDMA beside them" if lab.generators.rdma is not None else ""
         lab.view.say(f"TCP, UDP, IP multicast and ICMP flow both ways{beside}")
     if not lab.generators.system_ping:
-        lab.notes.append("This system has no iputils ping; ICMP echo was sent by a program of ours.")
+        lab.notes.append("This system has no iputils ping; ICMP echo was sent by a program of ibbond.")
     lab.show()
     started_at = time.monotonic_ns()
     lab.wait(SETTLING)

@@ -128,7 +128,7 @@ def probing(control: Control, hosts: tuple[str, str]) -> Iterator[Probing]:
                 raise Refused(
                     f"cannot measure between {hosts[0]} and {hosts[1]}",
                     why=f"{' and '.join(silent)} did not get through within {FLOWING:.0f} s",
-                    fix=f"See whether {one.address} and {two.address} reach each other: ibbond lab status",
+                    fix=f"Check that {one.address} and {two.address} can reach each other: ibbond lab status",
                 )
             running = Probing(control, generators, hosts)
             yield running
@@ -217,7 +217,9 @@ def endpoints(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoi
     status = control.ask("status")
     assert isinstance(status, dict)
     if hosts[0] == hosts[1]:
-        raise Refused(f"cannot measure from {hosts[0]} to itself", why="it takes two hosts", fix="Name another host")
+        raise Refused(
+            f"cannot measure from {hosts[0]} to itself", why="two different hosts are needed", fix="Choose another host"
+        )
     handles: list[HostHandle] = []
     try:
         for host in hosts:

@@ -73,7 +73,7 @@ def run_session(
 def _bond(hosts: Mapping[str, object], host: str) -> _Bond:
     """The bond of a host whose cables are pulled: two members with a link, and an address."""
     if host not in hosts:
-        raise Refused(f"no host {host}", why=f"the lab has {', '.join(hosts)}", fix="Name one of these")
+        raise Refused(f"no host {host}", why=f"the lab has {', '.join(hosts)}", fix="Choose one of these")
     devices = _table(hosts[host], "devices")
     for name, facts in _table(hosts[host], "bonds").items():
         assert isinstance(facts, dict)
@@ -81,7 +81,7 @@ def _bond(hosts: Mapping[str, object], host: str) -> _Bond:
         if len(ready) > 1 and facts["addresses"]:
             return _Bond(name, str(facts["addresses"][0]).partition("/")[0])
     why = "it has no bond with an address whose members have two links"
-    raise Refused(f"no failovers on {host}", why=why, fix="Name a host that has one, or plug its cables")
+    raise Refused(f"no failovers on {host}", why=why, fix="Choose a host that has one, or plug in its cables")
 
 
 def _table(value: object, key: str) -> dict[str, object]:
@@ -114,8 +114,8 @@ def _start(closing: contextlib.ExitStack, way: HostHandle, name: str, *words: st
         return _End(name, process)
     refusal = refusal_in(line)
     if refusal is not None and refusal.code == errno.EADDRINUSE:
-        why = f"service port {SERVICE_PORT} there is taken"
-        fix = "End the program that listens there, or name another target"
+        why = f"its service port {SERVICE_PORT} is in use"
+        fix = "End the program that listens there, or choose another target"
         raise Refused(f"cannot start {name}", why=why, fix=fix, code=errno.EADDRINUSE)
     raise _early(name, "start", refusal)
 
@@ -135,7 +135,7 @@ def _last_words(end: _End) -> bytes:
         out, _ = end.process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         why = f"{end.name} did not end within {TIMEOUT:.0f} s"
-        raise Refused("the session did not end", why=why, fix="See with ibbond lab status what is cut") from None
+        raise Refused("the session did not end", why=why, fix="See which cables are cut: ibbond lab status") from None
     lines = out.splitlines() or [b""]
     if end.process.returncode:
         raise _early(end.name, "end well", refusal_in(lines[-1]))
@@ -143,8 +143,8 @@ def _last_words(end: _End) -> bytes:
 
 
 def _early(name: str, what: str, refusal: Refused | None) -> Refused:
-    why = f"{refusal.what}: {refusal.why}" if refusal is not None else "it was ended, or see its words above"
-    fix = refusal.fix if refusal is not None else "See with ibbond lab status whether the lab runs, and try again"
+    why = f"{refusal.what}: {refusal.why}" if refusal is not None else "it was ended, or see its messages above"
+    fix = refusal.fix if refusal is not None else "Check that the lab is running (ibbond lab status) and try again"
     return Refused(f"{name} did not {what}", why=why, fix=fix)
 
 

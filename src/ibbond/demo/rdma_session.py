@@ -82,7 +82,7 @@ def simulate(
     for name in (source, target):
         if not any(bond.members[1:] and bond.addresses for bond in topology.host(name).bonds):
             why = "it has no bond of two members with an address"
-            raise Refused(f"no failovers on {name}", why=why, fix="Name a host that has one")
+            raise Refused(f"no failovers on {name}", why=why, fix="Choose a host that has one")
     world = World(Story("rdma-session", topology, pairs=((source, target),)), seed, checked=False)
     world.begin()
     world.run_until(STARTING_MS * MS)

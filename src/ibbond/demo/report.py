@@ -85,7 +85,7 @@ def write(path: Path, text: str) -> None:
         raise Refused(
             f"cannot write a report to {directory}",
             why=error.strerror or str(error),
-            fix="Name a directory of yours",
+            fix="Choose a directory that you can write to",
             code=error.errno or 0,
         ) from None
 

@@ -68,7 +68,7 @@ class Inventory:
             if end.number == 0:
                 raise Refused(what, why=f"{end.name} is inside the switch", fix="Use port 1 or up")
         if ends[0] is ends[1]:
-            raise Refused(what, why="a cable has two ends", fix="Name another port")
+            raise Refused(what, why="a cable has two ends", fix="Choose another port")
         cable = Cable(*ends)
         self.cables.append(cable)
         for end in ends:
@@ -90,7 +90,7 @@ class Inventory:
         node = self.nodes.get(name)
         if node is None:
             why = f"its nodes are {_listed(list(self.nodes))}"
-            raise Refused(f"no node {name} in the subnet", why=why, fix="Name one of these")
+            raise Refused(f"no node {name} in the subnet", why=why, fix="Choose one of these")
         return node
 
     def port(self, name: str) -> Port:
@@ -99,7 +99,7 @@ class Inventory:
         port = node.ports.get(int(number)) if number.isascii() and number.isdigit() else None
         if port is None:
             numbers = f"{min(node.ports)} to {max(node.ports)}"
-            raise Refused(f"no port {name}", why=f"{node_name} has ports {numbers}", fix="Name one of these")
+            raise Refused(f"no port {name}", why=f"{node_name} has ports {numbers}", fix="Choose one of these")
         return port
 
     def end_port(self, name: str) -> Port:
@@ -120,7 +120,7 @@ class Inventory:
         node = self.node(name)
         if not isinstance(node, Switch):
             known = _listed([switch.name for switch in self.switches()])
-            raise Refused(f"{name} is no switch", why=f"the switches are {known}", fix="Name one of these")
+            raise Refused(f"{name} is no switch", why=f"the switches are {known}", fix="Choose one of these")
         return node
 
     def hca(self, port: Port) -> Hca:
@@ -132,7 +132,7 @@ class Inventory:
         node = self.node(name)
         if not isinstance(node, Hca):
             known = _listed([hca.name for hca in self.hcas()])
-            raise Refused(f"{name} is no adapter", why=f"the adapters are {known}", fix="Name one of these")
+            raise Refused(f"{name} is no adapter", why=f"the adapters are {known}", fix="Choose one of these")
         return node
 
     def queue_pair(self, port_name: str, qpn: int) -> QueuePair:
@@ -140,12 +140,14 @@ class Inventory:
         pair = self.hca(port).queue_pairs.get(qpn)
         if pair is None or pair.port is not port:
             what = f"no queue pair {qpn:#x} at {port_name}"
-            raise Refused(what, why="it was never made or is gone", fix="Create it first")
+            raise Refused(what, why="it was never created or has been destroyed", fix="Create it first")
         return pair
 
     def _check_new(self, name: str, ports: int) -> None:
         if name in self.nodes:
-            raise Refused(f"cannot add {name}", why="the subnet has a node of that name", fix="Choose another name")
+            raise Refused(
+                f"cannot add {name}", why="the subnet already has a node of that name", fix="Choose another name"
+            )
         if not name or "/" in name:
             raise Refused(f"cannot add {name!r}", why="a node needs a name without /", fix="Choose another name")
         if not 1 <= ports <= MAX_PORTS:

@@ -115,7 +115,7 @@ class Managers:
         """The first whose node lives becomes master if there is none, the others stand by."""
         if not self.all:
             what = "cannot revive the subnet manager"
-            raise Refused(what, why="the subnet has none built in", fix="Start OpenSM at a port")
+            raise Refused(what, why="this subnet has no built-in subnet manager", fix="Start OpenSM at a port")
         self._wanted = True
         for name, manager in self.all.items():
             if not manager.alive and self._ports[name].node.alive:
@@ -145,7 +145,7 @@ class Managers:
         holder = next((guid for guid, held in self.config.lids.items() if held == lid and guid != port.guid), None)
         if holder is not None:
             names = [other.name for other in self._inventory.end_ports() if other.guid == holder]
-            raise Refused(what, why=f"{', '.join(names)} has it", fix="Choose a free one")
+            raise Refused(what, why=f"{', '.join(names)} has it", fix="Choose a free LID")
         self.config.lids[port.guid] = lid
         self.carry_out(name, master.sweep_now(now))
 
@@ -154,7 +154,7 @@ class Managers:
         if not self.all:
             self._write(port, port.info.unchanged().changed(client_reregister=True))
             return
-        name, master = self._answering(f"cannot have {port.name} register anew")
+        name, master = self._answering(f"cannot have {port.name} register again")
         self.carry_out(name, master.reregister(now, port.guid))
 
     def _write(self, port: Port, info: PortInfo) -> None:
@@ -195,9 +195,9 @@ def check_table(port: Port, pkeys: tuple[int, ...]) -> None:
     """`Refused` when the port cannot have this P_Key table."""
     what = f"cannot set the P_Keys of {port.name}"
     if len(pkeys) > PKEYS_PER_PORT // 2 or any(not 0 <= key <= 0xFFFF for key in pkeys):
-        raise Refused(what, why="a table has at most 32 keys of 16 bits here", fix="Name fewer, or smaller ones")
+        raise Refused(what, why="a table has at most 32 keys of 16 bits here", fix="Use fewer keys, or smaller ones")
     if isinstance(port.node, Switch):
-        raise Refused(what, why="switches do not enforce partitions here", fix="Name a host's port")
+        raise Refused(what, why="switches do not enforce partitions here", fix="Choose a host's port")
 
 
 def set_is_sm(port: Port, on: bool) -> None:

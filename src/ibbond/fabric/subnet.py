@@ -404,7 +404,7 @@ class Subnet:
         cable = self._inventory.cable(end)
         if not 0 <= loss <= 1:
             why = f"{loss} is not between 0 and 1"
-            raise Refused(f"cannot make {end} lossy", why=why, fix="Give the share of packets to lose")
+            raise Refused(f"cannot make {end} lossy", why=why, fix="Give the fraction of packets to lose")
         self._links.make_lossy(cable, loss)
 
     def _kill_switch(self, switch: Switch) -> None:
@@ -426,7 +426,7 @@ class Subnet:
         """A manager on the adapter has no port then; it goes on when that is back, as OpenSM does."""
         if hca.alive is on:
             return
-        self._effects.append(SubnetLog("adapter is back" if on else "adapter has gone", hca.name))
+        self._effects.append(SubnetLog("adapter is back" if on else "adapter removed", hca.name))
         for port in hca.ports.values() if not on else ():
             self.port_event(port, PortEventKind.DEVICE_FATAL)
         self._links.power(hca, on)

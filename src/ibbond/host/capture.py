@@ -116,8 +116,8 @@ class DeviceCapture(Capture):
         if not self.ports:
             raise Refused(
                 f"cannot capture on {host}/{device}",
-                why="it is neither an IPoIB device nor a bond of such",
-                fix="Name another device, or a port such as h1/1",
+                why="it is neither an IPoIB device nor a bond of IPoIB devices",
+                fix="Choose another device, or a port such as h1/1",
             )
 
     def record(self, at: int, captured: FrameCaptured) -> bytes:

@@ -36,7 +36,7 @@ def raise_limit(hosts: int) -> tuple[int, int]:
         raise Refused(
             f"cannot start a lab of {hosts} hosts",
             why=f"it needs {needed} open files, and this process may have {hard}",
-            fix="Raise the hard limit (ulimit -H -n, or LimitNOFILE= of its service), or make fewer hosts",
+            fix="Raise the hard limit (ulimit -H -n, or LimitNOFILE= of the service), or use fewer hosts",
             code=errno.EMFILE,
         )
     if soft != hard:

@@ -209,7 +209,7 @@ class LiveHost:
                 raise Refused(
                     f"cannot route {to} of {host.name} to {route.gateway}",
                     why=error.strerror or str(error),
-                    fix="See whether the device that leads there is up",
+                    fix="Check that the device that leads there is up",
                     code=error.errno or 0,
                 ) from None
 

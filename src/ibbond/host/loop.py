@@ -530,7 +530,9 @@ class LiveLoop:
             self._open_device(live, device)
         except Refused as refusal:
             if not again:
-                self._note(live, f"warning: {name} was deleted in the namespace and cannot be made anew yet: {refusal}")
+                self._note(
+                    live, f"warning: {name} was deleted in the namespace and cannot be created again yet: {refusal}"
+                )
             self.call_at(self.now() + RESTORE_AFTER, functools.partial(self._restore, live, name, again=True))
             return
         self._note(live, f"warning: {name} was deleted and exists again: hardware cannot be deleted")

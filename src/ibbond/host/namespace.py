@@ -147,8 +147,8 @@ def make(lab: str, host: str, hosts_file: str = "", files: Sequence[HostFile] = 
     name = namespace_name(lab, host)
     if os.path.lexists(NETNS_DIRECTORY / name):
         raise Refused(
-            f"cannot make the namespace {name}",
-            why="there is one already, perhaps of a lab that was killed",
+            f"cannot create the namespace {name}",
+            why="it already exists, perhaps from a lab that was killed",
             fix="Take that lab down first",
             code=errno.EEXIST,
         )
@@ -236,7 +236,7 @@ def _create(host: str, hosts_file: str, files: Sequence[HostFile], net: int = -1
         found = _namespaces_of(child) if not problem else None
         if found is None:
             raise Refused(
-                "cannot make the namespaces of a host",
+                "cannot create the namespaces of a host",
                 why=os.strerror(problem or errno.ESRCH),
                 fix="Run as root, or in a user namespace (unshare -Ur -n -m)",
                 code=problem,

@@ -28,11 +28,11 @@ def open_output(path: Path, *, flags: int = os.O_TRUNC, mode: int = 0o666) -> in
         for _ in range(TRIES):
             if (descriptor := _open(path, flags | os.O_WRONLY | os.O_CLOEXEC, mode)) is not None:
                 return descriptor
-        raise OSError(errno.EAGAIN, "it changes all the time")
+        raise OSError(errno.EAGAIN, "it keeps changing")
     except OSError as error:
-        why = "it is a pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror or str(error)
+        why = "it is a pipe without a reader" if error.errno == errno.ENXIO else error.strerror or str(error)
         raise Refused(
-            f"cannot write {path}", why=why, fix="Name another file", code=error.errno or errno.EINVAL
+            f"cannot write {path}", why=why, fix="Choose another file", code=error.errno or errno.EINVAL
         ) from None
 
 
@@ -44,7 +44,7 @@ def write_output(path: Path, content: bytes, *, mode: int = 0o666) -> None:
             file.write(content)
     except OSError as error:
         why = error.strerror or str(error)
-        raise Refused(f"cannot write {path}", why=why, fix="Make room, or name another file", code=2) from None
+        raise Refused(f"cannot write {path}", why=why, fix="Free some space, or choose another file", code=2) from None
 
 
 def _open(path: Path, flags: int, mode: int) -> int | None:
@@ -75,4 +75,4 @@ def _check_owner(path: Path, facts: os.stat_result) -> None:
     directory = os.stat(path.parent)
     if directory.st_mode & SHARED == SHARED and facts.st_uid not in (os.geteuid(), directory.st_uid):
         kind = "link" if stat.S_ISLNK(facts.st_mode) else "file"
-        raise OSError(errno.EACCES, f"it is a {kind} of another user in a directory for everybody")
+        raise OSError(errno.EACCES, f"it is a {kind} of another user in a world-writable directory")

@@ -115,11 +115,11 @@ def _open(space: NetNamespace, routes: RouteSocket, name: str, kind: int, queue_
         if problem.errno == errno.ENOTTY:
             reason = "it is not the TUN device"
         raise Refused(
-            f"cannot make {name} in {space.name}",
+            f"cannot create {name} in {space.name}",
             why=f"{DEVICE if absent else name}: {reason}",
             fix="Load the tun module (modprobe tun), or in a container allow the device /dev/net/tun"
             if absent
-            else "See whether another program holds a device of that name there, and whether you may make devices",
+            else "Check whether another program holds a device of that name there, and whether you may create devices",
             code=problem.errno or errno.EINVAL,
         ) from None
 

@@ -196,7 +196,7 @@ class Connections:
             return []
         waiting, connection.waiting = connection.waiting, []
         self._manager.reroute(connection.local_id, self._outlet.port.lid, record.dlid)
-        effects = self._end(now, connection, "another path leads to the neighbour")
+        effects = self._end(now, connection, "the path to the neighbor has changed")
         for packet in waiting:
             effects += self.send(now, address, record, packet)
         return [*effects, PathsChanged()]
@@ -204,7 +204,7 @@ class Connections:
     def forget(self, now: int, address: bytes) -> list[InterfaceEffect]:
         """Nothing is sent to this address any more."""
         connection = self._active.get(address)
-        return self._end(now, connection, "the neighbour went") if connection is not None else []
+        return self._end(now, connection, "the neighbor was removed") if connection is not None else []
 
     def close(self, now: int, *, passive: bool) -> list[InterfaceEffect]:
         """End all connections that this side asked for, and (when the interface stops) those that peers asked for."""
@@ -266,7 +266,7 @@ class Connections:
             return _emit(self._manager.disconnect(now, event.local_id))
         max_bytes = ConnectedModeData.parse(message.private).receive_bytes - ENCAPSULATION_BYTES
         if max_bytes <= 0:
-            return self._end(now, connection, "the peer takes no packets")
+            return self._end(now, connection, "the peer announces no receive size")
         connection.peer_qpn, connection.max_bytes = message.qpn, max_bytes
         effects: list[InterfaceEffect] = [
             ConnectQueuePair(
@@ -294,7 +294,7 @@ class Connections:
         if largest_segment(offload, payload, ENCAPSULATION_BYTES) > connection.max_bytes:
             statistics.tx_errors += 1
             too_long = TooLong(payload[ENCAPSULATION_BYTES:], connection.max_bytes)
-            return [too_long, *self._outlet.drop("packet longer than the peer takes")]
+            return [too_long, *self._outlet.drop("packet longer than the peer accepts")]
         statistics.tx_packets += segment_count(offload, payload, ENCAPSULATION_BYTES) if offload else 1
         statistics.tx_bytes += len(payload)
         return [EmitMessage(connection.qpn, payload, offload)]

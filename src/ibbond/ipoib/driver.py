@@ -50,14 +50,14 @@ class IpoibDriver:
             raise Refused(
                 f"cannot set the MTU of {device.name} to {mtu}",
                 why=f"in {self.mode} mode its port carries {MIN_MTU} to {self.max_mtu()} bytes",
-                fix="Choose an MTU in these limits",
+                fix="Choose an MTU within these limits",
             )
 
     def check_address(self, device: Device, address: bytes) -> None:
         raise Refused(
             f"cannot set the hardware address of {device.name}",
             why="an IPoIB address is made of the port's GID and a queue pair number",
-            fix="Leave it; a bond takes the address of its active member",
+            fix="Leave it unchanged; a bond takes the address of its active member",
             code=errno.EOPNOTSUPP,
         )
 

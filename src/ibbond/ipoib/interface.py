@@ -201,9 +201,9 @@ class Interface:
         """
         header = HEADERS.get(ethertype)
         if header is None:
-            return self._outlet.drop(f"ethertype {ethertype:04x} is not carried")
+            return self._outlet.drop(f"ethertype {ethertype:04x} is not supported")
         if len(destination) != ADDRESS_BYTES:
-            return self._outlet.drop("the destination is no IPoIB address")
+            return self._outlet.drop("the destination is not an IPoIB address")
         if not self._carrier:
             return self._outlet.drop("no carrier")
         packet = Packet(header + payload, offload)

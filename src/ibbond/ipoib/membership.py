@@ -157,7 +157,7 @@ class Membership:
             if len(self._sent_to) >= MAX_SEND_ONLY:
                 effects += self._leave_idle(now)
                 if len(self._sent_to) >= MAX_SEND_ONLY:
-                    return effects + self._outlet.drop("too many groups are only sent to")
+                    return effects + self._outlet.drop("too many send-only groups")
             group = self._groups[mgid] = Group(mgid, JoinState.SEND_ONLY_FULL)
             self._sent_to[mgid] = now
         group.used_at = now
@@ -314,7 +314,7 @@ class Membership:
             mgid, seen = self._sent_to.popitem(last=False)
             group = self._groups[mgid]
             if group.used_at == seen and seen + SEND_ONLY_NS <= now:
-                return self._leave(now, group, "the group gave way to another")
+                return self._leave(now, group, "the group was left to make room for another")
             self._sent_to[mgid] = group.used_at
         return []
 

@@ -201,7 +201,7 @@ class Device:
         if not self.min_mtu <= mtu <= self.max_mtu:
             raise Refused(
                 f"cannot set the MTU of {self.name} to {mtu}",
-                why=f"it takes {self.min_mtu} to {self.max_mtu}",
+                why=f"its limits are {self.min_mtu} to {self.max_mtu}",
                 fix="Choose an MTU within these limits",
             )
         self.driver.check_mtu(self, mtu)
@@ -216,7 +216,7 @@ class Device:
         if not self.driver.can_set_address:
             raise Refused(
                 f"cannot set the hardware address of {self.name}",
-                why=f"its driver ({self.driver.kind}) cannot",
+                why=f"its driver ({self.driver.kind}) does not support it",
                 fix="Use fail_over_mac active, which leaves the members' addresses alone",
                 code=errno.EOPNOTSUPP,
             )

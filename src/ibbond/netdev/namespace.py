@@ -64,16 +64,16 @@ class Namespace:
         what = f"cannot name a device {name!r}"
         if "%" not in name:
             if name in self._devices:
-                raise Refused(what, why="there is a device of that name", fix="Choose another one", code=errno.EEXIST)
+                raise Refused(what, why="there is a device of that name", fix="Choose another name", code=errno.EEXIST)
             return name
         head, _, tail = name.partition("%")
         if not tail.startswith("d") or "%" in tail:
-            raise Refused(what, why="a name has one %d and no other %", fix="Write the name in full")
+            raise Refused(what, why="a name may contain one %d and no other %", fix="Write the name in full")
         number = 0
         while (whole := f"{head}{number}{tail[1:]}") in self._devices:
             number += 1
         if (cut := whole[: IFNAMSIZ - 1]) in self._devices:
-            raise Refused(what, why="there is no room for a number", fix="Choose a shorter name", code=errno.ENFILE)
+            raise Refused(what, why="no room is left for a number", fix="Choose a shorter name", code=errno.ENFILE)
         return cut
 
     def get(self, name: str) -> Device | None:

@@ -134,7 +134,7 @@ def write_tar(bundle: Bundle, path: Path) -> None:
                 tar.addfile(info)
     except OSError as error:
         raise Refused(
-            f"cannot write {path}", why=os.strerror(error.errno or 5), fix="Name another file with --output", code=2
+            f"cannot write {path}", why=os.strerror(error.errno or 5), fix="Choose another file with --output", code=2
         ) from None
 
 
@@ -154,7 +154,7 @@ def write_directory(bundle: Bundle, path: Path) -> None:
         raise Refused(
             f"cannot write {path}",
             why=os.strerror(error.errno or 5),
-            fix="Name a directory that is not there yet",
+            fix="Choose a directory that does not exist yet",
             code=2,
         ) from None
 

@@ -50,9 +50,9 @@ def missing_bonds(host: HostFacts) -> Iterator[tuple[str, Found]]:
                 f"there is no bond {wanted.name}, although {wanted.source} asks for it"
                 + (f" (members {', '.join(names)})" if names else ""),
                 run,
-                do + (f"; {', '.join(gone)} must be added when there" if run and gone else ""),
-                why="A restart of the InfiniBand driver takes a bond along with its last member, see"
-                " quirk-last-member-takes-bond; or it was not made at boot",
+                do + (f"; {', '.join(gone)} must be added once they exist" if run and gone else ""),
+                why="A restart of the InfiniBand driver destroys a bond with its last member (see"
+                " quirk-last-member-takes-bond), or the bond was not created at boot",
             ),
         )
 
@@ -90,7 +90,7 @@ def options_differ(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     yield Found(
         f"{bond.name} is not as {' and '.join(files)} asks for: {'; '.join(pairs)}",
         tuple(command for name, setting in lost.items() for command in _commands(host, bond, name, setting.text)),
-        f"at the next boot it will be so again: let {tool} make it, delete it before"
+        f"this will happen again at the next boot: let {tool} create it, delete it before"
         f" ({bond_command(host, 'delete', bond.name)}) and load the driver with max_bonds=0"
         if untouched
         else "",
@@ -192,7 +192,7 @@ FILE_RULES = (
         "missing-bond",
         E,
         "A configured bond does not exist",
-        "Its addresses are gone, and nothing comes back by itself",
+        "Its addresses are gone, and nothing restores them",
         nothing,
         "last_member_takes_bond",
     ),
@@ -200,21 +200,21 @@ FILE_RULES = (
         "option-differs",
         W,
         "A configured option is not in force",
-        "What was meant to protect the bond does not, and after the next boot it may be another way again",
+        "The bond lacks the intended protection, and the next boot may change it again",
         options_differ,
     ),
     Rule(
         "option-misplaced",
         W,
-        "A configured option stands where it is not read",
-        "The tool passes it over without an error",
+        "A configured option is in a place where it is not read",
+        "The tool ignores it without an error",
         misplaced_options,
     ),
     Rule(
         "option-unknown",
         W,
-        "An option that does not exist, or a value that it does not take",
-        "The tool or the driver passes it over, or refuses the whole bond at the next boot",
+        "An option that does not exist, or an invalid value",
+        "The tool or the driver ignores it, or rejects the whole bond at the next boot",
         unknown_options,
     ),
 )

@@ -69,8 +69,8 @@ def mtu_limit(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         yield Found(
             f"{bond.name} takes no MTU above {limit}",
             (bond_command(host, "delete", bond.name), create_command(host, bond)),
-            "this interrupts its traffic, and its routes go",
-            why="It was made an Ethernet device again once, by a member that left or was refused",
+            "this interrupts its traffic and removes its routes",
+            why="It once became an Ethernet device again, when a member left or was refused",
         )
 
 
@@ -106,12 +106,12 @@ def _always(quirk: str) -> Rule:
     row = QUIRKS[quirk]
     advice = {
         "polled_links": "A lower miimon costs little: 50 or 20 ms are usual",
-        "announcements_burnt": "Ask for one announcement more than peers need",
+        "announcements_burnt": "Configure one announcement more than peers need",
         "break_before_make": "Switch when multicast receivers can miss a moment; updelay gives returning ports time",
-        "neighbors_flushed": "Applications see a pause while neighbors answer; nothing to set",
-        "cold_standby": "Expect multicast to pause longest after a failover; nothing to set",
+        "neighbors_flushed": "Applications see a pause until neighbors answer; no setting helps",
+        "cold_standby": "Expect multicast to pause longest after a failover; no setting helps",
         "no_handover": "Switch when a few frames may be lost",
-        "last_member_takes_bond": "Whatever restarts the InfiniBand driver must make the bond again afterwards",
+        "last_member_takes_bond": "Whatever restarts the InfiniBand driver must create the bond again afterwards",
     }
     return Rule(
         f"quirk-{quirk.replace('_', '-')}",
@@ -134,7 +134,7 @@ KERNEL_RULES = (
         "kernel-before-2007-patches",
         Severity.ERROR,
         "A kernel without the four patches of 2007",
-        "IPoIB devices cannot be bonded right with it",
+        "It cannot bond IPoIB devices correctly",
         too_old,
         "dev_setup",
         needs=("release",),
@@ -143,7 +143,7 @@ KERNEL_RULES = (
     Rule(
         "moves-without-primary",
         Severity.NOTE,
-        "Traffic goes back to the first member unasked",
+        "Traffic moves back to the first member without a request",
         "Without a primary and with primary_reselect always, any new choice prefers the first member that is up",
         moves_back,
         "equal_priority_moves",
@@ -153,7 +153,7 @@ KERNEL_RULES = (
         "mtu-limit-lost",
         Severity.WARNING,
         "The bond's largest MTU is 1500",
-        "Larger MTUs, which its members carry, are refused",
+        "Larger MTUs are refused, although its members support them",
         mtu_limit,
         "mtu_limit_lost",
         needs=("release",),

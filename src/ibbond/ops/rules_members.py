@@ -20,7 +20,7 @@ SUBNET_PREFIX, GID = slice(4, 12), slice(4, 20)  # of the 20-byte address
 ETHERNET_MTU = 1500
 DATAGRAM_MTU = 2044
 ONE_SUBNET = "Cable them to one subnet; two subnets that are separate on purpose need a bond each"
-FROM_MODE = "balance-rr is what a bond starts with, and it takes no InfiniBand member"
+FROM_MODE = "balance-rr is what a bond starts with, and it does not accept InfiniBand members"
 
 
 def one_member(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
@@ -34,7 +34,7 @@ def one_member(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     free = free_devices(host, bond)[: 2 - count]
     if not free:
         others = f"; {', '.join(absent)} would be, but there is no such device" if absent else ""
-        yield Found(what, do=f"Add a device that is not on this host yet{others}: {_add(host, bond, 'DEVICE')}")
+        yield Found(what, do=f"Add a second device to this host{others}: {_add(host, bond, 'DEVICE')}")
         return
     run: tuple[str, ...] = (bond_command(host, "add", bond.name, *(device.name for device in free)),)
     wrong_mode = bond.mode not in (None, Mode.ACTIVE_BACKUP) and any(device.is_infiniband for device in free)
@@ -114,7 +114,7 @@ def no_active(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 PORT_ADVICE = {
     "INIT": "the cable is in; start a subnet manager (see sminfo)",
-    "ARMED": "the subnet manager has not finished with it; see its log",
+    "ARMED": "the subnet manager has not configured it yet; see its log",
     "DOWN": "check its cable, and that the port at the other end is on",
 }
 
@@ -158,7 +158,7 @@ def flapping(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
             again = f"{bond_command(host, 'remove', bond.name, member.name)} && {_add(host, bond, member.name)}"
             yield Found(
                 f"the link of {member.name} has failed {failures} times",
-                do="Look at the cable and the port's error counters (perfquery), or raise updelay; the count starts"
+                do="Check the cable and the port's error counters (perfquery), or raise updelay; the count starts"
                 f" again when the member has left and joined: {again}",
                 member=member.name,
                 why=f"Its carrier has changed {changes} times" if changes else "",
@@ -184,7 +184,7 @@ def pkeys(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         yield Found(
             f"the members of {bond.name} are full and limited members of their partition ({text})",
             do="Make the ports alike in the subnet manager's partition configuration",
-            why="Two limited members cannot talk to each other: who can be reached changes with a failover",
+            why="Two limited members cannot communicate: which peers are reachable changes with a failover",
         )
 
 
@@ -252,9 +252,9 @@ def member_mtus(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     else:
         commands = (system_command(host, "ip", "link", "set", bond.name, "mtu", str(smallest)),)
     yield Found(
-        f"the MTU of {bond.name} is {own}, that of its members is another ({text})",
+        f"the MTU of {bond.name} is {own}, but its members differ ({text})",
         commands,
-        "it sets the members' too" if smallest != own else "",
+        "this also sets that of the members" if smallest != own else "",
     )
 
 
@@ -347,15 +347,15 @@ MEMBER_RULES = (
         "missing-member",
         E,
         "A configured member is missing",
-        "The bond has less redundancy than was planned; devices that appear late at boot are a common cause",
+        "The bond has less redundancy than planned; devices that appear late at boot are a common cause",
         missing_member,
         needs=("members",),
     ),
     Rule(
         "bond-down",
         E,
-        "The bond is set down",
-        "A bond that is down carries nothing and watches no links",
+        "The bond is down",
+        "A bond that is down carries nothing and monitors no links",
         bond_down,
         needs=("up",),
     ),
@@ -379,7 +379,7 @@ MEMBER_RULES = (
         "member-flaps",
         W,
         "A member's link fails again and again",
-        "Each failure of the active member costs traffic, and each return may move it back",
+        "Each failure of the active member loses traffic, and each return may move the traffic back",
         flapping,
         needs=("member.failures",),
     ),
@@ -407,7 +407,7 @@ MEMBER_RULES = (
         "mtu-left-over",
         W,
         "MTU 1500 left over from Ethernet",
-        "A bond starts with 1500 and gives it to its InfiniBand members; more packets than needed, and slow",
+        "A bond starts with 1500 and applies it to its InfiniBand members: more packets than necessary, and slow",
         mtu_left,
         needs=("mtu",),
         infiniband=True,
@@ -424,7 +424,7 @@ MEMBER_RULES = (
         "subnet-differs",
         E,
         "Members in different subnets",
-        "A failover moves the bond into another subnet, in which its peers are not",
+        "A failover moves the bond to a subnet where its peers are not",
         subnets,
         needs=("member.address",),
         infiniband=True,
@@ -433,7 +433,7 @@ MEMBER_RULES = (
         "broadcast-stale",
         E,
         "The bond's broadcast address is not its members'",
-        "It was copied from the first member once and is never refreshed; all group addresses are made from it",
+        "It was copied from the first member and is never updated; all group addresses are derived from it",
         stale_broadcast,
         "unlike_members_accepted",
         needs=("broadcast", "member.broadcast"),
@@ -452,7 +452,7 @@ MEMBER_RULES = (
         "same-address",
         E,
         "Two members with the same hardware address",
-        "Switches send the traffic of both to the one that spoke last",
+        "Switches send the traffic of both to the one that sent last",
         same_addresses,
         "follow_gives_duplicates",
         needs=("fail_over_mac",),

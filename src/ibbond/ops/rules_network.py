@@ -84,7 +84,7 @@ def link_local(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
                 system_command(host, "ip", "addr", "add", f"{right}/64", "dev", bond.name),
                 system_command(host, "ip", "addr", "del", found[0], "dev", bond.name),
             ),
-            why="It was made from a member that has left since",
+            why="It was derived from a member that has since left",
         )
 
 
@@ -149,9 +149,9 @@ def first_route(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         ahead = _ahead(host, bond, member.name)
         if ahead:
             lost = [_destination(r) for r in _others_through(host, member.name, ahead)]
-            also = f"the routes to {', '.join(lost)} through {member.name} go with it" if lost else ""
+            also = f"this also removes the routes to {', '.join(lost)} through {member.name}" if lost else ""
             yield Found(
-                f"the route of {member.name} to {', '.join(ahead)} stands before that of {bond.name}",
+                f"the route of {member.name} to {', '.join(ahead)} takes precedence over that of {bond.name}",
                 (system_command(host, "ip", "addr", "flush", "dev", member.name),),
                 also,
                 member.name,
@@ -259,7 +259,7 @@ NETWORK_RULES = (
         "arp-ignored",
         E,
         "ARP requests are not answered",
-        "Peers cannot find the bond's addresses: measured, 100 % of what they send is lost",
+        "Peers cannot resolve the bond's addresses: measured, 100 % of what they send is lost",
         arp_ignored,
         needs=("arp_ignore",),
     ),
@@ -274,7 +274,7 @@ NETWORK_RULES = (
     Rule(
         "ipv6-off",
         E,
-        "IPv6 was turned off by the kernel",
+        "The kernel disabled IPv6",
         "With accept_dad 2 a duplicate link-local address turns IPv6 off on the device, and all its IPv6 addresses go",
         ipv6_off,
         needs=("disable_ipv6",),
@@ -283,8 +283,7 @@ NETWORK_RULES = (
         "ipv6-link-local",
         W,
         "Inconsistent IPv6 link-local address",
-        "A member that leaves takes its address along: two devices then claim it, and routing daemons and DHCPv6 get"
-        " confused",
+        "A member that leaves keeps its address: two devices then claim it, which confuses routing daemons and DHCPv6",
         link_local,
         needs=("addresses", "member.addresses", "member.address"),
         infiniband=True,
@@ -293,16 +292,15 @@ NETWORK_RULES = (
         "route-through-member",
         E,
         "A route through a member",
-        "Answers to a member's ARP go to the bond: measured, 100 % of what takes that route is lost",
+        "ARP replies to a member go to the bond: measured, 100 % of the packets of that route are lost",
         through_member,
         needs=("routes",),
     ),
     Rule(
         "member-route-first",
         E,
-        "A member's route before the bond's",
-        "What is for that network leaves through the member, whose ARP is answered to the bond: measured, nothing gets"
-        " through",
+        "A member's route takes precedence over the bond's",
+        "Packets for that network leave through the member, but ARP replies go to the bond: measured, nothing arrives",
         first_route,
         needs=("routes",),
     ),
@@ -310,7 +308,7 @@ NETWORK_RULES = (
         "member-has-address",
         W,
         "A member has an IP address of its own",
-        "Its route competes with the bond's, and what goes that way does not fail over",
+        "Its route competes with the bond's, and traffic of that route does not fail over",
         member_addresses,
         needs=("member.addresses",),
     ),
@@ -318,7 +316,7 @@ NETWORK_RULES = (
         "shared-subnet",
         W,
         "Two devices in one subnet",
-        "Each answers ARP for both addresses: peers send what is for the one to the other, and do not see its failover",
+        "Each answers ARP for both addresses: peers may use the wrong device, and do not see its failover",
         shared_subnet,
         needs=("addresses", "arp_ignore"),
     ),

@@ -50,7 +50,7 @@ def few_announcements(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         (before, outage), (later, _) = (announcements_sent(count, version) for version in ((6, 1), ALL_SENT_SINCE))
         why = (
             f"Of {count}, peers get {before} after a failover on Linux before 7.0, {later} on later ones, and {outage}"
-            " after a total outage (measured with miimon 100; this host did not tell its kernel)"
+            " after a total outage (measured with miimon 100; the kernel of this host is unknown)"
         )
     else:
         failover, outage = announcements_sent(count, host.version)
@@ -68,8 +68,8 @@ VALIDATION_EFFECTS = {
     "all": "no member stays active",
     "active": "the active member flaps",
     "filter_active": "the active member flaps",
-    "backup": "backups are shown down for good",
-    "filter_backup": "backups are shown down for good",
+    "backup": "backups are shown as down permanently",
+    "filter_backup": "backups are shown as down permanently",
 }
 
 
@@ -92,7 +92,7 @@ def arp_monitor(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         yield Found(
             f"{bond.name} uses the ARP monitor without arp_validate",
             (set_command(host, bond, "arp_validate", "all"),),
-            why="Any ARP that a member hears counts as a sign of life, from whoever it comes",
+            why="Any ARP packet that a member receives counts as a sign of life, whatever its sender",
         )
     else:
         yield Found(f"{bond.name} uses the ARP monitor on InfiniBand members", mii_commands(host, bond))
@@ -211,7 +211,7 @@ OPTION_RULES = (
         "no-link-monitor",
         E,
         "No link monitor",
-        "A dead link is never noticed, so the bond never fails over",
+        "A dead link is never detected, so the bond never fails over",
         no_monitor,
         needs=MONITORS,
     ),
@@ -219,7 +219,7 @@ OPTION_RULES = (
         "no-arp-targets",
         E,
         "ARP monitor without targets",
-        "Nothing is probed, so nothing is noticed",
+        "Nothing is probed, so no failure is detected",
         no_targets,
         needs=("arp_interval", "arp_ip_target"),
     ),
@@ -246,7 +246,8 @@ OPTION_RULES = (
         "arp-monitor-on-infiniband",
         W,
         "ARP monitor without validation, with InfiniBand members",
-        "Unvalidated, a backup takes the active member's own broadcasts for answers: with a dead target the bond flips"
+        "Unvalidated, a backup mistakes the active member's own broadcasts for replies: with a dead target "
+        "the bond flips"
         " between its members (measured on the kernel's driver: every 0.6 s)",
         arp_monitor,
         "own_probes_count",
@@ -257,7 +258,7 @@ OPTION_RULES = (
         "fail-over-mac",
         E,
         "fail_over_mac is not active",
-        "An IPoIB address is a queue pair and a port: it cannot be given to another port, the bond must take each"
+        "An IPoIB address is a queue pair and a port: it cannot be moved to another port, so the bond must use each"
         " member's own",
         fail_over_mac,
         needs=("fail_over_mac",),
@@ -267,7 +268,7 @@ OPTION_RULES = (
         "no-updelay",
         W,
         "Immediate fail-back",
-        "A flapping primary takes the traffic along at every flap, before its port is programmed and its groups joined",
+        "A flapping primary moves the traffic at every flap, before its port is configured and its groups are joined",
         no_updelay,
         needs=("primary", "primary_reselect", "miimon", "updelay"),
     ),
@@ -275,22 +276,22 @@ OPTION_RULES = (
         "long-updelay",
         W,
         "A returning member waits a minute or more",
-        "Until then nothing can take over, although its cable is fine",
+        "Until then it cannot take over, although its link is fine",
         long_updelay,
         needs=("miimon", "updelay"),
     ),
     Rule(
         "slow-detection",
         W,
-        "A dead link is noticed late",
-        "All that time traffic is sent into it",
+        "A dead link is detected late",
+        "Until then traffic is sent into it",
         slow,
         needs=("miimon", "downdelay"),
     ),
     Rule(
         "downdelay-drops-carrier",
         W,
-        "downdelay does not ride out a loss",
+        "downdelay does not bridge a short loss",
         "When no other member is up, the bond's own carrier goes off at once, before the delay is over: routes and"
         " programs see a dead link",
         downdelay_carrier,
@@ -308,7 +309,7 @@ OPTION_RULES = (
     Rule(
         "duplicates-delivered",
         W,
-        "Backups deliver too",
+        "Backups deliver packets too",
         "Every broadcast and multicast arrives once per member",
         duplicates,
         needs=("mode", "all_slaves_active"),
@@ -317,7 +318,7 @@ OPTION_RULES = (
         "no-effect",
         W,
         "An option without effect",
-        "It was set for something that does not happen",
+        "What it was set for does not happen",
         without_effect,
         needs=("mode", *MONITORS),
     ),

@@ -21,7 +21,7 @@ def port_not_active(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         if port and port.is_infiniband and port.state not in (None, "ACTIVE") and member.link == "up":
             yield Found(
                 f"{member.name} counts as up, but its InfiniBand port is {port.state}",
-                do="Check that a subnet manager runs: see ibstat and sminfo",
+                do="Check that a subnet manager is running: ibstat, sminfo",
                 member=member.name,
             )
 
@@ -35,7 +35,7 @@ def same_port(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
             if other is not member:
                 yield Found(
                     f"{other.name} and {member.name} are interfaces of one port ({_place(member)})",
-                    do="Use a port with another cable as second member",
+                    do="Use a port with its own cable as second member",
                     member=member.name,
                 )
                 break
@@ -60,7 +60,7 @@ def one_adapter(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
         names = ", ".join(member.name for member in bond.members)
         yield Found(
             f"all members of {bond.name} ({names}) are on one adapter, {cards[0]}",
-            do="Use a port of another adapter as second member, or accept that the adapter is not doubled",
+            do="Use a port of another adapter as second member, or accept that the adapter is not redundant",
         )
 
 
@@ -68,7 +68,7 @@ def one_switch(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     switches = [member.device.port.neighbor if member.device.port else None for member in bond.members]
     if len(switches) > 1 and None not in switches and len(set(switches)) == 1 and not any(same_port(host, bond)):
         yield Found(
-            f"all members of {bond.name} end at one switch, {switches[0]}",
+            f"all members of {bond.name} are cabled to one switch, {switches[0]}",
             do="Move a cable to another switch of the subnet",
         )
 
@@ -105,7 +105,8 @@ PORT_RULES = (
         "port-not-active",
         E,
         "A member's InfiniBand port is not Active",
-        "Without a link monitor, or with a driver that keeps its carrier, the bond sends into a port that is dead",
+        "Without a link monitor, or with a driver that does not report carrier loss, the bond sends into a "
+        "port that is dead",
         port_not_active,
         needs=("member.port", "member.link"),
         infiniband=True,
@@ -114,7 +115,7 @@ PORT_RULES = (
         "same-port",
         E,
         "Two members on one port",
-        "They share one cable: when it is pulled, nothing can take over",
+        "They share one cable: when it fails, no member can take over",
         same_port,
         needs=("member.address",),
     ),
@@ -122,15 +123,15 @@ PORT_RULES = (
         "one-adapter",
         W,
         "All members on one adapter",
-        "An adapter, its slot and its driver fail as one: the bond does not outlive them",
+        "An adapter, its slot and its driver fail together, and the bond with them",
         one_adapter,
         needs=("member.card",),
     ),
     Rule(
         "one-switch",
         W,
-        "All members end at one switch",
-        "The switch fails as one: the bond does not outlive it",
+        "All members are cabled to one switch",
+        "If the switch fails, the bond fails",
         one_switch,
         needs=("member.switch",),
         infiniband=True,

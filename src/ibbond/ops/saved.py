@@ -54,7 +54,7 @@ def opened(path: Path) -> Iterator[Path]:
             raise Refused(
                 f"cannot read {path}",
                 why=_reason(error),
-                fix="Name a directory, an archive such as ibbond collect writes, or a text of /proc/net/bonding",
+                fix="Give a directory, an archive such as ibbond collect writes, or a text of /proc/net/bonding",
                 code=2,
             ) from None
         yield root_of(root, path)
@@ -69,14 +69,14 @@ def root_of(directory: Path, path: Path) -> Path:
             return found[0]
         if found:
             names = ", ".join(sorted(each.name for each in found))
-            raise Refused(f"cannot read {path}", why=f"it has several hosts: {names}", fix="Name one of them", code=2)
+            raise Refused(f"cannot read {path}", why=f"it has several hosts: {names}", fix="Choose one of them", code=2)
         level = [
             below for each in level for below in sorted(each.iterdir()) if below.is_dir() and not below.is_symlink()
         ]
     raise Refused(
         f"cannot read {path}",
-        why="it is not a copy of a host: there is neither sys/class/net nor proc/net/bonding in it",
-        fix="Name the directory above those, or take a bundle there with: ibbond collect",
+        why="it is not a copy of a host: it contains neither sys/class/net nor proc/net/bonding",
+        fix="Give the directory above those, or save a bundle on that host: ibbond collect",
         code=2,
     )
 
@@ -113,7 +113,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, EOFError):
-        return "it ends too early"
+        return "it is truncated"
     if isinstance(error, tarfile.ReadError):
         return "it is not an archive"
     if isinstance(error, tarfile.TarError):

@@ -63,7 +63,7 @@ class Context:
         """New memory of so many bytes that connections of this context and their peers may use, and its key."""
         if not 0 < size <= MAX_MEMORY:
             code = errno.ENOMEM if size > 0 else errno.EINVAL
-            raise _no_memory(size, f"a region has 1 to {MAX_MEMORY} bytes", "Ask for another size", code)
+            raise _no_memory(size, f"a region has 1 to {MAX_MEMORY} bytes", "Choose another size", code)
         descriptor = os.memfd_create("ibbond-rdma", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
@@ -139,7 +139,7 @@ class Context:
                 if error.errno == errno.EMSGSIZE:
                     raise too_large(f"its request has {len(packet)} bytes") from None
                 why, code = error.strerror or str(error), error.errno or errno.EIO
-                raise Refused("cannot ask for RDMA", why=why, fix="Open another context", code=code) from None
+                raise Refused("cannot send the RDMA request", why=why, fix="Open another context", code=code) from None
 
     def _receive(self) -> list[Answer]:
         """Hear one packet: answers come back, all else is kept for `poll`."""

@@ -144,7 +144,7 @@ class Endpoint:
         requests: list[RdmaRequest] = []
         if way is None:
             if len(self._ways) == PEERS:
-                raise Refused("no new destination", why=f"there are {PEERS}", fix="Use another endpoint")
+                raise Refused("no new destination", why=f"it already has {PEERS}", fix="Use another endpoint")
             way = self._ways[destination] = _Way(len(self._ways), destination)
             requests += self._resolve(way)
         if len(way.waiting) == QUEUED:
@@ -371,7 +371,7 @@ def _why(event: RdmaCmEvent) -> str:
     if event.status == RejectReason.CONSUMER and len(event.private) >= REFUSAL.size:
         kind, senders = REFUSAL.unpack_from(event.private)
         if kind == FULL:
-            return f"it has {senders} senders already, more it does not take"
+            return f"it already has {senders} senders and accepts no more"
     if event.status == RejectReason.INVALID_SERVICE_ID:
-        return "nobody takes datagrams there"
+        return "no program accepts datagrams there"
     return f"the connection was rejected, reason {event.status}"

@@ -111,7 +111,7 @@ class Initiator:
     _busy_since: int | None = None
 
     def __post_init__(self) -> None:
-        assert self.spacing_ns > 0, "else the write that is due would be due for ever"
+        assert self.spacing_ns > 0, "otherwise the write that is due would be due forever"
 
     def start(self, now: int) -> list[RdmaRequest]:
         self._next_at = now
@@ -253,7 +253,7 @@ class Initiator:
         requests: list[RdmaRequest] = [self._receive(slot)]
         if kind == LOGGED_IN:
             if not self.completed <= number <= self._written:
-                return self._end("the target has begun anew, with another ledger")
+                return self._end("the target has restarted with another ledger")
             self._ready, self._remote_key, self._busy_since = True, key, None
             while self._open and self._open[0] < number:
                 self._complete(now)  # executed, only the answer was lost

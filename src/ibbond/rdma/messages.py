@@ -144,20 +144,20 @@ def _check_work(work: Work) -> None:
     if work.operation is Operation.RECEIVE:
         raise _unfit(work, "its operation is receive", "Post a Receive")
     if work.offload:
-        raise _unfit(work, "offload is of IPoIB's own messages", "Leave it empty")
+        raise _unfit(work, "offload is reserved for IPoIB's own messages", "Leave it empty")
     if work.inline and work.operation is Operation.READ:
-        raise _unfit(work, "what is read cannot be inline", "Name memory by key, offset and length")
+        raise _unfit(work, "a read cannot be inline", "Specify memory by key, offset and length")
     if len(work.inline) > MAX_INLINE:
         raise too_large(f"inline has {len(work.inline)} bytes, at most {MAX_INLINE} fit")
 
 
 def too_large(why: str) -> Refused:
-    fix = "Register memory and name the bytes by key, offset and length"
+    fix = "Register memory and specify the bytes by key, offset and length"
     return Refused("cannot post this work", why=why, fix=fix, code=errno.EMSGSIZE)
 
 
 def _unfit(value: object, why: str, fix: str) -> Refused:
-    return Refused(f"cannot take this {type(value).__name__}", why=why, fix=fix, code=errno.EINVAL)
+    return Refused(f"cannot accept this {type(value).__name__}", why=why, fix=fix, code=errno.EINVAL)
 
 
 def pack(*values: object) -> bytes:
@@ -172,7 +172,7 @@ def parse(raw: bytes) -> list[object]:
         plain = json.loads(raw.decode())
         return [_value(each) for each in plain] if isinstance(plain, list) else [_value(plain)]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Malformed(f"no RDMA message: {error}") from None
+        raise Malformed(f"not an RDMA message: {error}") from None
 
 
 def _plain(value: object) -> object:

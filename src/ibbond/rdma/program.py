@@ -87,7 +87,7 @@ def play(options: argparse.Namespace) -> None:
     )
     run(context, initiator, print_progress if options.progress else None)
     if initiator.over:
-        raise Refused("the session cannot come back", why=initiator.over, fix="Begin another one")
+        raise Refused("the session cannot come back", why=initiator.over, fix="Start another one")
     print(json.dumps({"final": True, **facts(initiator)}), flush=True)
 
 

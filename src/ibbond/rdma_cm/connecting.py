@@ -109,7 +109,7 @@ class Connecting:
             cm_id.state = IdState.CONNECTED
             return
         if req is None or self._manager.state(cm_id.local_id) is not CmState.REQ_RCVD:
-            raise refused(cm_id, "it has answered already", errno.EINVAL)
+            raise refused(cm_id, "it has already answered", errno.EINVAL)
         qpn = _queue_pair(cm_id, request.qpn)
         check_private(cm_id, private, Rep.PRIVATE_BYTES)
         if cm_id.qpn is not None:

@@ -87,11 +87,11 @@ class RdmaIds:
         return bool(self._all)
 
     def new(self, user: int, number: int) -> RdmaId:
-        what, fix = f"no new id {number}", "Take another number"
+        what, fix = f"cannot create id {number}", "Use another number"
         if not 0 <= number < ARRIVED_IDS:
             raise Refused(what, why="ids of programs are 0 to 2^24-1", fix=fix, code=errno.EINVAL)
         if (user, number) in self._all:
-            raise Refused(what, why="the number is taken", fix=fix, code=errno.EEXIST)
+            raise Refused(what, why="the number is in use", fix=fix, code=errno.EEXIST)
         cm_id = self._all[user, number] = RdmaId(user, number)
         return cm_id
 
@@ -107,7 +107,7 @@ class RdmaIds:
     def get(self, user: int, number: int) -> RdmaId:
         cm_id = self._all.get((user, number))
         if cm_id is None:
-            why = "this program has none of this number"
+            why = "this program has no id of this number"
             raise Refused(f"no id {number}", why=why, fix="Resolve an address first", code=errno.ENOENT)
         return cm_id
 
@@ -140,7 +140,7 @@ class RdmaIds:
     def make_queue_pair(self, cm_id: RdmaId) -> None:
         """One whose connection is over already is in error from the start: what is posted comes back."""
         if not cm_id.port or cm_id.qpn is not None:
-            raise refused(cm_id, "it has no port yet" if not cm_id.port else "it has one already", errno.EINVAL)
+            raise refused(cm_id, "it has no port yet" if not cm_id.port else "it already has one", errno.EINVAL)
         cm_id.qpn = self._subnet.create_reliable(cm_id.port, self.domain(cm_id.user))
         cm_id.psn = first_psn(cm_id.qpn)
         self._by_pair[self.adapter(cm_id.port), cm_id.qpn] = cm_id

@@ -70,7 +70,7 @@ class RdmaUsers:
             case ResolveAddress(number, destination, port):
                 if not 0 <= port < 0x10000 or len(destination) not in (4, 16):
                     what, why = (
-                        f"id {number} cannot look for that",
+                        f"id {number} cannot resolve that",
                         f"port {port} of {len(destination)} bytes of address",
                     )
                     raise Refused(what, why=why, fix="Ports are 0 to 65535, addresses 4 or 16 bytes")
@@ -98,7 +98,7 @@ class RdmaUsers:
                 if cm_id.qpn is None:
                     raise refused(cm_id, "it has no queue pair", errno.EINVAL)
                 if not _possible(work):
-                    raise refused(cm_id, "no adapter takes such work", errno.EINVAL)
+                    raise refused(cm_id, "RDMA adapters do not support such work", errno.EINVAL)
                 if not isinstance(work, Receive) and not self._ids.may_send(cm_id):
                     raise refused(cm_id, "its queue pair is not connected", errno.EINVAL)
                 self._host.send(Post(cm_id.port, cm_id.qpn, work))
@@ -126,10 +126,10 @@ class RdmaUsers:
             why, code = ("no device of the host has the address", errno.EADDRNOTAVAIL)
             if device is not None:
                 why, code = f"{device.name} is at no adapter", errno.ENODEV
-            raise Refused(what, why=why, fix="Take an address of an IPoIB device", code=code)
+            raise Refused(what, why=why, fix="Use an address of an IPoIB device", code=code)
         if any(_listens(other, port) and (not address or other.source in (b"", address)) for other in ids):
-            why = f"somebody listens at port {port}"
-            raise Refused(what, why=why, fix="Take another port", code=errno.EADDRINUSE)
+            why = f"another program listens at port {port}"
+            raise Refused(what, why=why, fix="Use another port", code=errno.EADDRINUSE)
         cm_id = ids.new(user, number)
         cm_id.state, cm_id.service_port, cm_id.source = IdState.LISTENING, port, address
         if device is not None and where is not None:

@@ -109,7 +109,7 @@ class RecordedDriver:
         if len(address) == 6 and (address[0] & 1 or not any(address)):
             raise Refused(
                 f"cannot set the address of {device.name} to {address.hex(':')}",
-                why="it is no unicast address",
+                why="it is not a unicast address",
                 fix="Use an address whose first byte is even",
                 code=errno.EADDRNOTAVAIL,
             )

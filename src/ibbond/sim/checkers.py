@@ -117,9 +117,13 @@ def all_reached(world: "World") -> None:
         if not settled <= probe.sent_at <= last:
             continue
         if probe.kind == "icmp" and probe.answered_at is None:
-            raise Broken(f"ping {probe.number} from {probe.source} to {probe.target} was not answered after settling")
+            raise Broken(
+                f"ping {probe.number} from {probe.source} to {probe.target} was not answered after the settle time"
+            )
         if probe.kind == "udp" and probe.target not in probe.copies:
-            raise Broken(f"UDP probe {probe.number} from {probe.source} did not reach {probe.target} after settling")
+            raise Broken(
+                f"UDP probe {probe.number} from {probe.source} did not reach {probe.target} after the settle time"
+            )
         if probe.kind == "multicast":
             deaf = [host for host in world.listeners if host != probe.source and host not in probe.copies]
             if deaf:

@@ -77,7 +77,7 @@ class Kind:
                 if end in targets:
                     return end
         raise Refused(
-            f"no target {where!r} for this fault", why=f"there are {listed(targets)}", fix="Name one of these"
+            f"no target {where!r} for this fault", why=f"there are {listed(targets)}", fix="Choose one of these"
         )
 
 
@@ -173,15 +173,15 @@ def manual_switch(fault: Fault) -> list[Moment]:
 
 
 KINDS = {
-    "cut": Kind("a host's cable is pulled, and plugged again", host_cables, cut),
-    "cut_any": Kind("any cable is pulled, inter-switch links too", cables, cut),
-    "flap": Kind("a host's cable is pulled and plugged every 30 ms", host_cables, flap),
+    "cut": Kind("a host's cable is unplugged and plugged in again", host_cables, cut),
+    "cut_any": Kind("any cable is unplugged, including links between switches", cables, cut),
+    "flap": Kind("a host's cable is unplugged and plugged in every 30 ms", host_cables, flap),
     "lossy": Kind("a cable loses a share of its packets", cables, lossy),
     "switch_death": Kind("a switch dies, and comes back with empty tables", switches, switch_death),
-    "adapter_removal": Kind("a host's adapter is pulled out, and plugged in again", adapters, adapter_removal),
+    "adapter_removal": Kind("a host's adapter is removed and plugged in again", adapters, adapter_removal),
     "manager_outage": Kind("the subnet manager stops answering for a while", lambda _: [""], manager_outage),
     "admin_down": Kind("`ip link set DEVICE down` on a member, and up again", member_devices, admin_down),
-    "reregister": Kind("the subnet manager asks a port to register anew", host_cables, reregister),
+    "reregister": Kind("the subnet manager asks a port to register again", host_cables, reregister),
     "pkey_removal": Kind(
         "the subnet manager takes the default P_Key off a port, and puts it back", plain_ports, pkey_removal
     ),

@@ -60,13 +60,13 @@ def parse(document: dict[str, object], *, name: str) -> Story:
 
 
 def read_fault(table: Reader, topology: Topology) -> Fault:
-    kind = table.require("what", str, "a fault is of a kind")
+    kind = table.require("what", str, "a fault needs a kind")
     if kind not in KINDS:
         raise unknown(f"{table.where} is of kind {kind}", kind, KINDS)
     where = table.take("where", str, "")
     fault = Fault(
         kind,
-        at_ms=table.require("at_ms", int, "a fault happens at a time"),
+        at_ms=table.require("at_ms", int, "a fault needs a time"),
         where=KINDS[kind].resolve(topology, where),
         lasting_ms=table.take("for_ms", int, 0),
         share=table.take("loss_percent", int, 20) / 100,
@@ -85,7 +85,7 @@ def read_random(table: Reader, topology: Topology) -> RandomFaults:
     for name, pair in (("for_ms", lasting), ("between_ms", window)):
         if len(pair) != 2 or not all(isinstance(value, int) and value >= 0 for value in pair) or pair[0] > pair[1]:
             raise Refused(
-                f"{table.where}.{name} is {pair}", why="it is the least and the most, in ms", fix="Write [50, 800]"
+                f"{table.where}.{name} is {pair}", why="it is the minimum and the maximum, in ms", fix="Write [50, 800]"
             )
     drawn = RandomFaults(
         count=table.take("count", int, 3),
@@ -133,11 +133,11 @@ def check(story: Story) -> None:
     except ValueError:
         is_group = False
     if not is_group:
-        raise Refused(f"story.group is {story.group}", why="it is no multicast group", fix="Write 239.1.2.3")
+        raise Refused(f"story.group is {story.group}", why="it is not a multicast group", fix="Write 239.1.2.3")
     silent = [host for pair in story.pairs for host in pair if not any(story.topology.host(host).addresses())]
     if silent:
         raise Refused(
             f"hosts {listed(dict.fromkeys(silent))} take part in the story",
             why="they have no address",
-            fix="Give a bond or a device of theirs an address",
+            fix="Give a bond or a device of each an address",
         )

@@ -39,7 +39,7 @@ def workers(count: int | None = None, on: str | None = None) -> Iterator[Executo
     except (OSError, ValueError) as error:
         raise Refused(
             f"cannot run on {on}",
-            why=str(error) or "no scheduler answers there",
+            why=str(error) or "no scheduler answers at this address",
             fix="Start one with `dask scheduler`, and workers with `dask worker`",
         ) from None
     with client, client.get_executor() as pool:

@@ -257,7 +257,7 @@ class HostStack:
             raise Refused(
                 f"no device {name} on {self.name}",
                 why=f"there are {names}",
-                fix="Name one of these",
+                fix="Choose one of these",
                 code=errno.ENODEV,
             )
         return device
@@ -268,7 +268,7 @@ class HostStack:
             raise Refused(
                 f"no bond {name} on {self.name}",
                 why=f"there are {listed(self.registry.bonds)}",
-                fix="Name one of these, or create it",
+                fix="Choose one of these, or create it",
                 code=errno.ENODEV,
             )
         return bond

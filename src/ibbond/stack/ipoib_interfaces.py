@@ -167,7 +167,7 @@ class IpoibInterfaces:
             raise Refused(
                 what,
                 why=f"{parent} or a child of it has this P_Key already",
-                fix="Use the device that is there",
+                fix="Use the existing device",
                 code=errno.ENOTUNIQ,
             )
         connected_mode = bool(above.device.address[0] & RC_SUPPORTED)
@@ -182,7 +182,7 @@ class IpoibInterfaces:
         for name in self.children(parent):
             if self._interfaces[name].pkey == pkey | FULL_MEMBER:
                 return name
-        raise Refused(what, why="there is none", fix=f"Look at the children of {parent}", code=errno.ENODEV)
+        raise Refused(what, why="there is none", fix=f"See the children of {parent}", code=errno.ENODEV)
 
     def remove(self, now: int, name: str) -> None:
         """The device goes, and its queue pair with it."""
@@ -200,7 +200,7 @@ class IpoibInterfaces:
         """`/sys/class/net/NAME/mode`: may be refused."""
         interface = self._interfaces.get(name)
         if interface is None:
-            why, fix = "it is no IPoIB device", "Name one such as ib0"
+            why, fix = "it is not an IPoIB device", "Choose one such as ib0"
             raise Refused(f"cannot set the mode of {name}", why=why, fix=fix)
         self._handle(now, interface, SetMode(connected))
 
@@ -304,7 +304,7 @@ class IpoibInterfaces:
         interface = self._interfaces.get(name)
         if interface is None or name in self._parents:
             raise Refused(
-                what, why=f"{name} is no parent interface", fix="Name an IPoIB device such as ib0", code=errno.ENODEV
+                what, why=f"{name} is no parent interface", fix="Choose an IPoIB device such as ib0", code=errno.ENODEV
             )
         return interface
 

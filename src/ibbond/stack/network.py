@@ -128,7 +128,7 @@ class Network:
     def host(self, name: str) -> HostStack:
         """The host of this name; `Refused` names the ones that there are."""
         if name not in self.hosts:
-            raise Refused(f"no host {name}", why=f"there are {listed(self.hosts)}", fix="Name one of these")
+            raise Refused(f"no host {name}", why=f"there are {listed(self.hosts)}", fix="Choose one of these")
         return self.hosts[name]
 
     def record_flows(self) -> None:

@@ -202,7 +202,7 @@ class Lab:
 
     def _connection(self) -> Control:
         if self._control is None:
-            what = f"lab {self.name} does not run"
+            what = f"lab {self.name} is not running"
             raise Refused(what, why="it was not started, or it has ended", fix="Use it in a `with` block")
         return self._control
 
@@ -305,7 +305,7 @@ class Probe:
     def result(self) -> Measurement:
         """The measurement; `Refused` as long as the block runs."""
         if self.measured is None:
-            raise Refused("the probe has no result", why="it still measures", fix="Look at it after the `with` block")
+            raise Refused("the probe has no result", why="it is still measuring", fix="Read it after the `with` block")
         return self.measured
 
 
@@ -322,4 +322,6 @@ def read_topology(topology: str | os.PathLike[str] | TopologyBuilder | None) -> 
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise Refused(f"cannot read {path}", why=why, fix="Name a topology file (docs/topology.md)") from None
+        raise Refused(
+            f"cannot read {path}", why=why, fix="Give the path of a topology file (docs/topology.md)"
+        ) from None

@@ -59,7 +59,7 @@ def library() -> Path:
     if not found:
         raise Refused(
             "cannot run InfiniBand tools in a lab",
-            why="the library that takes them to a simulated subnet, libumad2sim, is not installed",
+            why="libumad2sim, the library that connects them to a simulated subnet, is not installed",
             fix="Install it: apt-get install libumad2sim0 infiniband-diags opensm (dnf: ibsim infiniband-diags opensm)",
         )
     return found[0]
@@ -92,7 +92,7 @@ def attach_manager(subnet: Subnet, topology: Topology) -> str:
             subnet.add_hca(MANAGER_NODE, 1)
             subnet.connect(f"{MANAGER_NODE}/1", free)
             return f"{MANAGER_NODE}/1"
-    raise Refused("no place for OpenSM", why="no switch has a free port", fix="Give a switch more ports")
+    raise Refused("cannot attach OpenSM", why="no switch has a free port", fix="Give a switch more ports")
 
 
 def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequence[int]]) -> str:

@@ -73,7 +73,7 @@ class _SendAccounting:
             raise Refused(
                 "cannot post this work",
                 why=f"{QUEUE_DEPTH} of its kind are posted to the queue pair and not known to be over",
-                fix="Wait for completions; of sends that are not signaled only a later, signaled one tells",
+                fix="Wait for completions; unsignaled sends complete with a later signaled one",
                 code=errno.ENOMEM,
             )
         if isinstance(work, Receive):
@@ -153,7 +153,7 @@ class RdmaServer:
     def _no_entry(self, host: str, sock: socket.socket) -> Refused | None:
         what = "cannot open the adapters of this host"
         if not may_open(credentials.of_peer(sock), DeviceFile.RDMA_CM):
-            return Refused(what, why="they are root's", fix="Ask as root", code=errno.EACCES)
+            return Refused(what, why="only root may open them", fix="Ask as root", code=errno.EACCES)
         if sum(program.host == host for program in self._programs.values()) >= MAX_PROGRAMS:
             why = f"{MAX_PROGRAMS} programs of {host} have done so"
             return Refused(what, why=why, fix="End one of them", code=errno.EMFILE)

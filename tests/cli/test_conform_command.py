@@ -85,7 +85,7 @@ def test_paths_that_lead_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: P
 def test_a_choice_that_fits_no_case(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = conform(capsys, "--only", "zzz", str(GOLDEN / "masters.json"))
     assert (code, out) == (2, "")
-    assert "cannot replay cases with 'zzz' in their name: none of the 5 has it; the first is called masters/" in err
+    assert "cannot replay cases with 'zzz' in their name: none of the 5 names contains it; the first is masters/" in err
     code, out, _ = conform(capsys, "--only", "zzz", "--json", str(GOLDEN / "masters.json"))
     assert code == 2
     assert set(json.loads(out)["error"]) == {"what", "why", "fix"}

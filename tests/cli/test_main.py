@@ -77,7 +77,7 @@ BAD = {
     "rounds of nothing": ["demo", "--rounds", "0"],
     "unknown patch": ["demo", "--without", "everything"],
     "missing argument": ["lab", "cut"],
-    "nothing to run": ["lab", "exec", "h1", "--"],
+    "a lab needs at least one": ["lab", "exec", "h1", "--"],
     "a program without a name": ["lab", "exec", "h1", "--", ""],
     "seconds that never come": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "nan"],
     "endless seconds": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "inf"],
@@ -146,7 +146,7 @@ def test_words_that_are_no_utf_8_are_refused_before_anybody_is_asked(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([*words, "\udcff.toml"]) == 2
-    assert capsys.readouterr().err == "ibbond: cannot read \\udcff.toml: it is not UTF-8. Use another name.\n"
+    assert capsys.readouterr().err == "ibbond: cannot read \\udcff.toml: it is not valid UTF-8. Use another name.\n"
 
 
 @pytest.mark.parametrize("words", [["lab", "topology"], ["sim", "run"]])
@@ -216,7 +216,8 @@ def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
     done = command_line("lab", "capture", "h1/ib0", "x.pcap", cwd=gone, preexec_fn=gone.rmdir)
     assert done.returncode == 2
     assert (
-        done.stderr == "ibbond: cannot find x.pcap: the working directory does not exist any more. Change to another.\n"
+        done.stderr
+        == "ibbond: cannot find x.pcap: the working directory does not exist any more. Change to another directory.\n"
     )
 
 
@@ -227,7 +228,7 @@ def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
         done = subprocess.run([sys.executable, "-c", ask], cwd=gone, preexec_fn=rmdir, stderr=subprocess.PIPE)
         Path(gone).mkdir()
     assert done.stderr.endswith(
-        b"cannot go into h1: the working directory does not exist any more. Change to another.\n"
+        b"cannot enter h1: the working directory does not exist any more. Change to another directory.\n"
     )
 
 

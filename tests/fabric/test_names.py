@@ -112,5 +112,5 @@ def test_partitions_with_one_key() -> None:
 
 def test_reviving_a_manager_that_is_not_built_in() -> None:
     lab = two_switches(Lab(built_in_manager=False)).start()
-    with pytest.raises(Refused, match="none built in"):
+    with pytest.raises(Refused, match="no built-in subnet manager"):
         lab.do(ReviveSubnetManager())

@@ -137,7 +137,7 @@ def test_a_primary_that_is_not_a_member_does_not_stay_in_the_driver(host: Host) 
 def test_a_primary_that_the_driver_remembers_is_said(host: Host) -> None:
     host.add_port("ib2", port=3)
     host.ok(*CREATE, "--set", "primary=ib0")
-    assert "note: the driver remembers ib0 as the primary" in host.ok("bond", "remove", "bond0", "ib0", "--dry-run")
+    assert "note: the driver keeps ib0 as the primary" in host.ok("bond", "remove", "bond0", "ib0", "--dry-run")
     host.ok("bond", "remove", "bond0", "ib0")
     assert "note: ib0 is the primary: the driver had remembered that" in host.ok("bond", "add", "bond0", "ib0")
 
@@ -203,7 +203,7 @@ def test_two_that_create_one_bond(host: Host) -> None:
     ends = host.python(AT_ONCE + "answer = both('bond create bond0 ib0 ib1', 'bond create bond0 ib2 ib3')")
     assert isinstance(ends, list)
     assert sorted(code for code, _ in ends) == [0, 2], ends
-    assert "it is there and has other members" in "".join(error for _, error in ends)
+    assert "it already exists with other members" in "".join(error for _, error in ends)
     assert host.read("bond0/bonding/slaves") in ("ib0 ib1\n", "ib2 ib3\n")
 
 

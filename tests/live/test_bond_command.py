@@ -213,7 +213,10 @@ def test_options_that_depend_on_each_other(running: ViewLab) -> None:
             ("bond", "add", "h1/bond0", "ib7"),
             "cannot add ib7 to h1/bond0: there is no device ib7 on h1: known are bond0,",
         ),
-        (("bond", "create", "h1/bond1", "--set", "=5"), "no option is named: the option name before = is missing."),
+        (
+            ("bond", "create", "h1/bond1", "--set", "=5"),
+            "no option name was given: the option name before = is missing.",
+        ),
         (("bond", "create", "h1/bond1", "--set", "mimon=5"), "Did you mean miimon?"),
         (("bond", "set", "h1/bond0", "=5"), "no option name was given"),
         (("bond", "create", "h1/a:b"), "cannot create h1/a:b: 'a:b' cannot be a device's name"),

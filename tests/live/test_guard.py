@@ -125,7 +125,7 @@ def test_a_device_whose_name_is_taken_comes_back_when_it_is_free(lab2: RunningLa
         ["ip", "-batch", "-"], preexec_fn=lab2.spaces["h1"].enter, input=batch, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    assert lab2.until(lambda: any("cannot be made anew yet" in text for _, text in lab2.happened("log")))
+    assert lab2.until(lambda: any("cannot be created again yet" in text for _, text in lab2.happened("log")))
     assert answers(lab2)
     lab2.run("h1", "ip tuntap del dev ib1 mode tap")
     assert lab2.until(lambda: any("exists again" in text for _, text in lab2.happened("log")))

@@ -58,7 +58,7 @@ def test_the_exit_code_and_the_output_of_a_program_come_back(make_host: MakeHost
 def test_a_taken_name_is_refused(make_host: MakeHost, lab: str) -> None:
     if not make_host("h1").named:
         pytest.skip("this user cannot write /run/netns")
-    with pytest.raises(Refused, match="there is one already"):
+    with pytest.raises(Refused, match="it already exists"):
         namespace.make(lab, "h1")
 
 

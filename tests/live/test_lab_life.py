@@ -260,7 +260,7 @@ def test_after_kill_9_down_cleans_and_up_starts_anew(named: str) -> None:
     assert "was killed: removing what it left" in up.stderr
     assert inside.wait(5) != 0
     os.kill(pid_of(named), signal.SIGKILL)
-    assert "had been killed" in ibbond("lab", "down", "--name", named).stdout
+    assert "was killed" in ibbond("lab", "down", "--name", named).stdout
     assert traces(named) == NOTHING
     assert ibbond("lab", "down", "--name", named, check=False).returncode == 2
 

@@ -101,7 +101,7 @@ def test_a_capture_is_complete_when_the_lab_ends(tmp_path: Path) -> None:
 
 def test_a_probe_measures_what_a_cut_cable_costs(ib_lab: Lab) -> None:
     with ib_lab.probe("h1", "h2") as probe:
-        with pytest.raises(Refused, match="still measures"):
+        with pytest.raises(Refused, match="still measuring"):
             _ = probe.result
         ib_lab.cut("h1/ib0")
     assert probe.result.works

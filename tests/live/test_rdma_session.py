@@ -80,7 +80,7 @@ def test_a_service_port_that_is_taken_is_refused_and_nothing_is_touched(running:
     command = [IBBOND, "lab", "rdma-session", "--name", running, "h1", "h2"]
     done = subprocess.run(command, text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("ibbond: cannot start the target on h2: service port 3260 there is taken. ")
+    assert done.stderr.startswith("ibbond: cannot start the target on h2: its service port 3260 is in use. ")
     assert len(done.stderr.splitlines()) == 1
     assert steady_status(running) == before
     target.communicate(timeout=10)

@@ -189,7 +189,7 @@ def test_the_sender_too_many_is_told_why_and_gets_the_place_of_one_that_has_gone
     play.world.run_until(1200 * MS)
     late = play.enter("h1", (TWO,), 1300, name=50, listens=False)
     play.world.run_until(1400 * MS)
-    assert late.endpoint.refusals == {TWO: "it has 8 senders already, more it does not take"}
+    assert late.endpoint.refusals == {TWO: "it already has 8 senders and accepts no more"}
     assert numbers(receiver, 50) == []
     for sender in (senders[2], senders[0]):
         play.kill("h1", sender)

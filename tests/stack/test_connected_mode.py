@@ -360,7 +360,7 @@ def test_children_are_in_a_mode_of_their_own() -> None:
     world.on("h1", SetDeviceMode("ib0.8001", connected=True))
     assert child.connected
     world.on("h3", CreateChild("ib0", 0x8001))
-    assert device(world, "h3", "ib0.8001").address[0] == 0, "one driver serves both"
+    assert device(world, "h3", "ib0.8001").address[0] == 0, "both use the same driver"
 
 
 def test_lost_messages_are_repeated_and_never_doubled() -> None:

@@ -109,7 +109,7 @@ def test_opensm_writes_ports_in_hexadecimal() -> None:
 
 
 BAD = {
-    "neither": ("hello\n", "fabric.txt: it is neither of ibnetdiscover and opensm-subnet.lst"),
+    "neither": ("hello\n", "fabric.txt: its format is not that of ibnetdiscover or opensm-subnet.lst"),
     "truncated": (LEAVES[: LEAVES.index('"S-7cfe900300a1b300"[2]')], "line 30: it reads"),
     "GUID twice": (LEAVES.replace("caguid=0x2c903000e0b80", "caguid=0x2c903000e0b70"), "line 25: it gives H-"),
     "cable to nowhere": (IBSIM.replace('[2] "node2"[1]', '[2] "node3"[1]'), "line 3: it has a cable to node3"),

@@ -148,7 +148,7 @@ REFUSED = {
     ),
     "child of another driver": (
         PAIR + '\n[hosts.h1.devices."ib0.8001"]\nmode = "datagram-only"\n' + BLUE,
-        "one driver serves both",
+        "both use the same driver",
     ),
     "MTU beyond connected mode": (
         PAIR.replace("[hosts.h1]", '[hosts.h1]\nmode = "connected"').replace("members =", "mtu = 65521\nmembers ="),

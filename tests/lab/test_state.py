@@ -100,7 +100,7 @@ def test_a_lab_whose_lock_is_held_was_not_killed(files: Files) -> None:
     lock = files.hold()
     files.note.write_text("{}")
     error = OSError(errno.ECONNREFUSED, "nobody listens")
-    assert "starting or ending" in no_lab(files.socket, error).why
+    assert "starting or shutting down" in no_lab(files.socket, error).why
     os.close(lock)
     assert "was killed" in no_lab(files.socket, error).why
 

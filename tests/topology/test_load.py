@@ -263,7 +263,7 @@ REFUSED = {
     "IPv6 unspecified address": (PAIR.replace("10.0.0.1/24", "::/64"), "the unspecified address"),
     "IPv6 loopback address": (PAIR.replace("10.0.0.1/24", "::1/128"), "the loopback address"),
     "address of all routers": (PAIR.replace("10.0.0.1/24", "fd00::/64"), "all routers of fd00::/64"),
-    "address with an interface": (PAIR.replace("10.0.0.1/24", "fe80::1%ib0/64"), "names the interface ib0"),
+    "address with an interface": (PAIR.replace("10.0.0.1/24", "fe80::1%ib0/64"), "has the scope ib0"),
     "multicast address of a device": (
         PAIR + '\n[hosts.h2.devices.ib0]\naddresses = ["239.1.2.3/24"]',
         "a multicast address",

@@ -9,9 +9,9 @@ PROBE = """
 import os
 from ibbond.errors import Refused
 from ibbond.host import namespace, rtnetlink, tun
-from ibbond.host.privilege import become_able
+from ibbond.host.privilege import gain_privileges
 try:
-    become_able()
+    gain_privileges()
     why = tun.available()
     if why is None:
         space = namespace.make(f"probe{os.getpid()}", "h")

@@ -151,6 +151,7 @@ class Listener:
         """`buffer` is writable and at least `NOTIFICATION_BYTES` long."""
         self.descriptor = descriptor
         self._buffer = buffer[:NOTIFICATION_BYTES]
+        self._held = buffer[NOTIFICATION_BYTES : len(buffer) // 8 * 8].cast("Q")
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         self._zeros = bytes(NOTIFICATION_BYTES)
         with contextlib.suppress(OSError):  # before Linux 6.6: a wake-up costs a few microseconds more
@@ -171,6 +172,24 @@ class Listener:
         """The call that the last process of this lab received and did not answer, from the shared buffer."""
         identity, thread, _, call, _, _, *arguments = _NOTIFICATION.unpack_from(self._buffer)
         return Notification(identity, thread, call, tuple(arguments)) if identity and self.valid(identity) else None
+
+    def hold(self, identity: int) -> bool:
+        """Write down in the shared buffer that a call is kept unanswered; False where there is no room for more."""
+        for place, other in enumerate(self._held):
+            if not other:
+                self._held[place] = identity
+                return True
+        return False
+
+    def release(self, identity: int) -> None:
+        """The call that was kept is answered now."""
+        for place, other in enumerate(self._held):
+            if other == identity:
+                self._held[place] = 0
+
+    def held(self) -> list[int]:
+        """The calls that the last process of this lab has kept."""
+        return [identity for identity in self._held if identity]
 
     def answer(self, identity: int, value: int = 0, error: int = 0) -> None:
         """End the call: it returns `value`, or fails with the errno `error`."""

@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from ibbond.cm.connection_manager import ConnectionManager
 from ibbond.cm.events import (
@@ -31,12 +32,23 @@ from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.rdma_cm.events import Accept, Connect, RdmaKind
 from ibbond.rdma_cm.host import RdmaHost
-from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, first_psn, refused
+from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, refused
 from ibbond.verbs.reliable_verbs import Peer
 from ibbond.wire.cm import CmPath, Rej, RejectReason, Rep, Req
 from ibbond.wire.port_info import MTU_BYTES
 from ibbond.wire.rdma_ip import ROOM, RdmaIpHeader
 from ibbond.wire.service_id import RDMA_CM_MASK, RDMA_CM_PREFIX, rdma_cm, rdma_cm_port
+
+
+class Reached(NamedTuple):
+    """A peer, and what else a program modifies its queue pair by: MTU and rate as codes, READs out and in at once."""
+
+    peer: Peer
+    gid: bytes
+    mtu: int
+    rate: int
+    initiator_depth: int
+    responder_resources: int
 
 
 class Connecting:
@@ -65,7 +77,6 @@ class Connecting:
             raise refused(cm_id, "it has no route", errno.EINVAL)
         request = _checked(cm_id, request)
         port = self._subnet.port(cm_id.port)
-        cm_id.source_port = self._ids.free_port()
         header = RdmaIpHeader(cm_id.source, cm_id.destination, cm_id.source_port)
         cm_id.settings, cm_id.state = request, IdState.CONNECTING
         req = Req(
@@ -74,8 +85,10 @@ class Connecting:
             ca_guid=port.node.guid,
             qpn=qpn,
             psn=cm_id.psn,
-            responder_resources=16,
-            initiator_depth=16,
+            responder_resources=request.responder_resources,
+            initiator_depth=request.initiator_depth,
+            flow_control=request.flow_control,
+            srq=request.srq,
             remote_timeout=request.response_timeout,
             local_timeout=request.response_timeout,
             retry_count=request.retry_count,
@@ -113,27 +126,26 @@ class Connecting:
         qpn = _queue_pair(cm_id, request.qpn)
         check_private(cm_id, private, Rep.PRIVATE_BYTES)
         if cm_id.qpn is not None:
-            self._connect_pair(cm_id, req)
+            self._connect_pair(cm_id)
         reply = Rep(
             local_id=0,
             remote_id=0,
             qpn=qpn,
             psn=cm_id.psn,
             ca_guid=self._subnet.port(cm_id.port).node.guid,
-            responder_resources=req.initiator_depth,
-            initiator_depth=req.responder_resources,
-            rnr_retry_count=req.rnr_retry_count,
+            responder_resources=_or(request.responder_resources, req.initiator_depth),
+            initiator_depth=_or(request.initiator_depth, req.responder_resources),
+            rnr_retry_count=_or(request.rnr_retry_count, req.rnr_retry_count),
+            flow_control=request.flow_control,
+            srq=request.srq,
             private=private.ljust(Rep.PRIVATE_BYTES, b"\0"),
         )
         self._send(self._manager.accept(now, cm_id.local_id, reply))
 
-    def _connect_pair(self, cm_id: RdmaId, request: Req) -> None:
-        """Move the queue pair of an id to RTS, as the peer's REQ describes the connection."""
-        assert cm_id.qpn is not None
-        self._subnet.connect_reliable(
-            cm_id.port,
-            cm_id.qpn,
-            Peer(
+    def reached(self, cm_id: RdmaId) -> Reached | None:
+        """What the id knows of its peer's queue pair; None before REQ or REP has told."""
+        if (request := cm_id.request) is not None:
+            peer = Peer(
                 request.primary.local_lid,
                 request.qpn,
                 send_psn=cm_id.psn,
@@ -144,8 +156,33 @@ class Connecting:
                 rnr_retry_count=request.rnr_retry_count,
                 pkey=request.pkey,
                 service_level=request.primary.sl,
-            ),
+            )
+            depths = request.responder_resources, request.initiator_depth
+            return Reached(peer, request.primary.local_gid, request.path_mtu, request.primary.rate, *depths)
+        record, reply, settings = cm_id.record, cm_id.reply, cm_id.settings
+        if record is None or reply is None or settings is None:
+            return None
+        peer = Peer(
+            record.dlid,
+            reply.qpn,
+            send_psn=cm_id.psn,
+            receive_psn=reply.psn,
+            mtu_bytes=MTU_BYTES[record.mtu],
+            timeout=self._ack_timeout(cm_id),
+            retry_count=settings.retry_count,
+            rnr_retry_count=min(settings.rnr_retry_count, reply.rnr_retry_count),
+            pkey=cm_id.pkey,
+            service_level=record.sl,
         )
+        depths = reply.responder_resources, reply.initiator_depth
+        return Reached(peer, record.dgid, record.mtu, record.rate, *depths)
+
+    def _connect_pair(self, cm_id: RdmaId) -> None:
+        """Move the queue pair of an id to RTS, as the peer's REQ or REP describes the connection."""
+        reached = self.reached(cm_id)
+        assert cm_id.qpn is not None
+        assert reached is not None, "the peer has said it all"
+        self._subnet.connect_reliable(cm_id.port, cm_id.qpn, reached.peer)
 
     def reject(self, now: int, cm_id: RdmaId, private: bytes) -> None:
         check_private(cm_id, private, Rej.PRIVATE_BYTES)
@@ -227,6 +264,7 @@ class Connecting:
         cm_id.state, cm_id.service_port, cm_id.port = IdState.CONNECTING, listener.service_port, port
         cm_id.device, cm_id.source, cm_id.destination = device.name, header.destination, header.source
         cm_id.source_address, cm_id.pkey, cm_id.request = device.address, request.pkey, request
+        cm_id.source_port = header.port
         self._ids.has_local(cm_id, local_id)
         private = request.private[RdmaIpHeader.LAYOUT.size :]
         peer = str(ip_address(header.source))
@@ -253,7 +291,7 @@ class Connecting:
     def _hears(self, listener: RdmaId, port: str, destination: bytes) -> bool:
         """One that is bound to an address is bound to the adapter that had it then (`cma_find_listener`)."""
         if not listener.port:
-            return True
+            return not listener.only or len(listener.source) == len(destination)
         return listener.source == destination and self._ids.adapter(listener.port) == self._ids.adapter(port)
 
     def _accepted(self, now: int, local_id: int, reply: Rep) -> None:
@@ -265,22 +303,7 @@ class Connecting:
         if cm_id.qpn is None:
             self._ids.notify(cm_id, RdmaKind.CONNECT_RESPONSE, private=reply.private)
             return
-        self._subnet.connect_reliable(
-            cm_id.port,
-            cm_id.qpn,
-            Peer(
-                cm_id.record.dlid,
-                reply.qpn,
-                send_psn=cm_id.psn,
-                receive_psn=reply.psn,
-                mtu_bytes=MTU_BYTES[cm_id.record.mtu],
-                timeout=self._ack_timeout(cm_id),
-                retry_count=cm_id.settings.retry_count,
-                rnr_retry_count=min(cm_id.settings.rnr_retry_count, reply.rnr_retry_count),
-                pkey=cm_id.pkey,
-                service_level=cm_id.record.sl,
-            ),
-        )
+        self._connect_pair(cm_id)
         self._send(self._manager.ready(local_id))
         cm_id.state = IdState.CONNECTED
         self._ids.notify(cm_id, RdmaKind.ESTABLISHED, private=reply.private)
@@ -295,11 +318,15 @@ class Connecting:
 def _queue_pair(cm_id: RdmaId, program_qpn: int | None) -> int:
     """The number that the peer is told: of the id's own queue pair, or of one that the program moves itself."""
     if program_qpn is not None and cm_id.qpn is None:
-        cm_id.program_qpn, cm_id.psn = program_qpn, first_psn(program_qpn)
+        cm_id.program_qpn = program_qpn
         return program_qpn
     if cm_id.qpn is None:
         raise refused(cm_id, "it has no queue pair", errno.EINVAL)
     return cm_id.qpn
+
+
+def _or(wanted: int | None, otherwise: int) -> int:
+    return otherwise if wanted is None else wanted
 
 
 def check_private(cm_id: RdmaId, private: bytes, room: int) -> None:
@@ -316,6 +343,8 @@ def _checked(cm_id: RdmaId, request: Connect) -> Connect:
         ("ack_timeout", 0 if request.ack_timeout is None else request.ack_timeout, 31),
         ("response_timeout", request.response_timeout, 31),
         ("cm_retries", request.cm_retries, 15),
+        ("responder_resources", request.responder_resources, 255),
+        ("initiator_depth", request.initiator_depth, 255),
     ):
         if not 0 <= value <= high:
             raise refused(cm_id, f"{name} {value} is not 0 to {high}", errno.EINVAL)

@@ -14,14 +14,30 @@ ARRIVED_IDS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
-    """Take connections to this service port: to any address of the host (empty, or all zeros), or to one of them.
+class Bind:
+    """Give the id a service port (0: a free one) and an address of the host; zeros are any address of that length.
 
-    With one the id is on the device that has the address: it hears ADDR_CHANGE and DEVICE_REMOVAL as others do.
+    With an address the id is on the device that has it. `only` leaves peers of the other IP version out; `reuse` shares
+    the port with other ids that say so, until one listens.
     """
 
     id: int
     port: int
+    address: bytes = b""
+    only: bool = False
+    reuse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Take connections to this service port: to any address of the host (empty, or all zeros), or to one of them.
+
+    With one the id is on the device that has the address: it hears ADDR_CHANGE and DEVICE_REMOVAL as others do. An id
+    that is bound keeps what it is bound to, and port and address are not looked at.
+    """
+
+    id: int
+    port: int = 0
     address: bytes = b""
 
 
@@ -29,7 +45,8 @@ class Listen:
 class ResolveAddress:
     """Find the device, its address of now, and the hardware address of the next hop: ADDR_RESOLVED or ADDR_ERROR.
 
-    An id that has resolved an address cannot do so again: after a failover a program takes a new one.
+    An id that has resolved an address cannot do so again: after a failover a program takes a new one. One that is bound
+    to an address goes out by the device that has it.
     """
 
     id: int
@@ -70,6 +87,10 @@ class Connect:
     response_timeout: int = 20
     cm_retries: int = 15
     qpn: int | None = None  # of a queue pair that the program makes and moves itself; else the id's own is used
+    responder_resources: int = 16
+    initiator_depth: int = 16
+    flow_control: bool = False
+    srq: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +103,24 @@ class Accept:
     id: int
     private: bytes = b""  # at most 196 bytes
     qpn: int | None = None
+    responder_resources: int | None = None  # None: as the peer asks
+    initiator_depth: int | None = None
+    rnr_retry_count: int | None = None
+    flow_control: bool = False
+    srq: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
     id: int
     private: bytes = b""  # at most 148 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DataArrived:
+    """A program that moves its queue pair itself has had a message there: as good as an RTU (`rdma_notify`)."""
+
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +144,18 @@ class PostWork:
 
 
 RdmaRequest = (
-    Listen | ResolveAddress | ResolveRoute | MakeQueuePair | Connect | Accept | Reject | Disconnect | Destroy | PostWork
+    Bind
+    | Listen
+    | ResolveAddress
+    | ResolveRoute
+    | MakeQueuePair
+    | Connect
+    | Accept
+    | Reject
+    | DataArrived
+    | Disconnect
+    | Destroy
+    | PostWork
 )
 
 

@@ -26,6 +26,7 @@ EPHEMERAL_PORTS = range(32768, 61000)  # `ip_local_port_range` as it is by defau
 
 class IdState(enum.Enum):
     IDLE = enum.auto()
+    BOUND = enum.auto()
     LISTENING = enum.auto()
     RESOLVING_ADDRESS = enum.auto()
     ADDRESS_RESOLVED = enum.auto()
@@ -44,7 +45,10 @@ class RdmaId:
     user: int
     number: int
     state: IdState = IdState.IDLE
-    service_port: int = 0
+    service_port: int = 0  # of a listener its own, else the peer's
+    bound: bytes = b""  # the address that its program chose
+    only: bool = False  # it takes no peers of the other IP version
+    reuse: bool = False
     device: str = ""
     source: bytes = b""
     destination: bytes = b""
@@ -92,12 +96,13 @@ class RdmaIds:
             raise Refused(what, why="ids of programs are 0 to 2^24-1", fix=fix, code=errno.EINVAL)
         if (user, number) in self._all:
             raise Refused(what, why="the number is in use", fix=fix, code=errno.EEXIST)
-        cm_id = self._all[user, number] = RdmaId(user, number)
+        cm_id = self._all[user, number] = RdmaId(user, number, psn=first_psn(number))
         return cm_id
 
     def arrived(self, user: int) -> RdmaId:
         """A new id for a connection request; we number it."""
-        cm_id = self._all[user, self._next_arrived] = RdmaId(user, self._next_arrived)
+        number = self._next_arrived
+        cm_id = self._all[user, number] = RdmaId(user, number, psn=first_psn(number))
         self._next_arrived += 1
         return cm_id
 
@@ -188,9 +193,9 @@ class RdmaIds:
         self._host.notify(RdmaEvent(self._host.name, cm_id.user, event))
 
 
-def first_psn(qpn: int) -> int:
-    """The first packet number of a queue pair: different for each, without a random number."""
-    return qpn * 0x9E3779B1 >> 8 & 0xFFFFFF
+def first_psn(number: int) -> int:
+    """The first packet number of a queue pair, or of an id: different for each, without a random number."""
+    return number * 0x9E3779B1 >> 8 & 0xFFFFFF
 
 
 def need(cm_id: RdmaId, *states: IdState) -> RdmaId:

@@ -36,13 +36,17 @@ class Resolving:
 
     def address(self, now: int, cm_id: RdmaId, request: ResolveAddress) -> None:
         host, destination = self._host, request.destination
-        device = host.device_to(destination)
+        if cm_id.state is IdState.BOUND:
+            cm_id.source_port = cm_id.service_port
+        cm_id.source_port = cm_id.source_port or self._ids.free_port()
+        device = host.device_with(cm_id.bound) if any(cm_id.bound) else host.device_to(destination)
         cm_id.service_port, cm_id.destination, cm_id.record = request.port, destination, None
         if device is None or not device.usable or len(device.address) != 20:
             cm_id.state = IdState.IDLE
             self._ids.notify(cm_id, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
             return
-        cm_id.device, cm_id.source = device.name, host.source_for(device.name, destination)
+        cm_id.device = device.name
+        cm_id.source = cm_id.bound if any(cm_id.bound) else host.source_for(device.name, destination)
         cm_id.state = IdState.RESOLVING_ADDRESS
         if host.owns(device.name, destination):
             self._address_resolved(cm_id, device.address)

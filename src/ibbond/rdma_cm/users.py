@@ -18,7 +18,9 @@ from ibbond.netdev.device import Device
 from ibbond.rdma_cm.connecting import Connecting
 from ibbond.rdma_cm.events import (
     Accept,
+    Bind,
     Connect,
+    DataArrived,
     Destroy,
     Disconnect,
     Listen,
@@ -34,11 +36,14 @@ from ibbond.rdma_cm.events import (
 )
 from ibbond.rdma_cm.host import RdmaHost
 from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, need, refused
+from ibbond.rdma_cm.queue_pair_attributes import queue_pair_attributes
 from ibbond.rdma_cm.resolving import Resolving
 from ibbond.verbs.memory import ALL_ACCESS, BufferMemory, Region
 from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, Work
 from ibbond.wire.mad import MadHeader, ManagementClass
+from ibbond.wire.rdma_cm import Place, QueuePairAttributes
 from ibbond.wire.sa import SaMad
+from ibbond.wire.uverbs import QpState
 
 
 class RdmaUsers:
@@ -46,6 +51,7 @@ class RdmaUsers:
 
     def __init__(self, host: RdmaHost, subnet: Subnet, manager: ConnectionManager) -> None:
         self._host = host
+        self._subnet = subnet
         self._ids = RdmaIds(host, subnet)
         self._resolving = Resolving(host, subnet, self._ids)
         self._connecting = Connecting(host, subnet, self._ids, manager)
@@ -54,6 +60,28 @@ class RdmaUsers:
         """Memory of a program that its connections and their peers may use; the key. On every adapter of the host."""
         region = Region(BufferMemory(memory), 0, 0, len(memory), ALL_ACCESS)
         return self._ids.domain(user).register(region)
+
+    def find(self, user: int, number: int) -> RdmaId | None:
+        return self._ids.find(user, number)
+
+    def attributes(self, cm_id: RdmaId, state: QpState) -> QueuePairAttributes:
+        """What the program is to modify its own queue pair by (`rdma_init_qp_attr`); `Refused`."""
+        if not cm_id.port:
+            raise refused(cm_id, "it is on no port", errno.EINVAL)
+        return queue_pair_attributes(cm_id, self._subnet.port(cm_id.port), state, self._connecting.reached(cm_id))
+
+    def place(self, cm_id: RdmaId) -> Place:
+        """The adapter and port that an id is on."""
+        if not cm_id.port:
+            return Place()
+        port = self._subnet.port(cm_id.port)
+        return Place(port.node.guid, port.number, cm_id.pkey)
+
+    def gids(self, cm_id: RdmaId) -> tuple[bytes, bytes]:
+        """Its own GID and its peer's, as they were resolved or asked for; empty where unknown."""
+        if cm_id.request is not None:
+            return cm_id.request.primary.remote_gid, cm_id.request.primary.local_gid
+        return cm_id.source_address[4:], cm_id.neighbor_address[4:]
 
     def ids(self) -> Iterator[RdmaId]:
         return iter(self._ids)
@@ -65,8 +93,11 @@ class RdmaUsers:
         if _too_late(ids.find(user, request.id), request):
             return
         match request:
-            case Listen(number, port, address):
-                self._listen(user, number, port, address)
+            case Bind(number):
+                cm_id = ids.find(user, number) or ids.new(user, number)
+                self._bind(need(cm_id, IdState.IDLE), request)
+            case Listen():
+                self._listen(user, request)
             case ResolveAddress(number, destination, port):
                 if not 0 <= port < 0x10000 or len(destination) not in (4, 16):
                     what, why = (
@@ -75,7 +106,7 @@ class RdmaUsers:
                     )
                     raise Refused(what, why=why, fix="Ports are 0 to 65535, addresses 4 or 16 bytes")
                 cm_id = ids.find(user, number) or ids.new(user, number)
-                self._resolving.address(now, need(cm_id, IdState.IDLE), request)
+                self._resolving.address(now, need(cm_id, IdState.IDLE, IdState.BOUND), request)
             case ResolveRoute(number, timeout_ms):
                 self._resolving.route(now, need(ids.get(user, number), IdState.ADDRESS_RESOLVED), timeout_ms)
             case MakeQueuePair(number):
@@ -89,6 +120,8 @@ class RdmaUsers:
                 self._connecting.accept(now, need(ids.get(user, number), IdState.CONNECTING), request)
             case Reject(number, private):
                 self._connecting.reject(now, need(ids.get(user, number), IdState.CONNECTING), private)
+            case DataArrived(number):
+                self._connecting.data_arrived(now, ids.get(user, number))
             case Disconnect(number):
                 self._connecting.disconnect(now, ids.get(user, number))
             case Destroy(number):
@@ -113,27 +146,55 @@ class RdmaUsers:
                 self._connecting.leave(now, cm_id)
         self._ids.forget_domain(user)
 
-    def _listen(self, user: int, number: int, port: int, address: bytes) -> None:
-        """`rdma_bind_addr` and `rdma_listen`: with an address the id is on the device that has it, and on its port."""
-        ids, what = self._ids, f"id {number} cannot listen"
-        if not 0 < port < 0x10000 or len(address) not in (0, 4, 16):
-            why = f"port {port} at {len(address)} bytes of address"
+    def _bind(self, cm_id: RdmaId, request: Bind, *, listens: bool = False) -> None:
+        """`rdma_bind_addr`: with an address the id is on the device that has it, and on its port."""
+        ids, address, what = self._ids, request.address, f"id {cm_id.number} cannot have this address"
+        if not 0 <= request.port < 0x10000 or len(address) not in (0, 4, 16):
+            why = f"port {request.port} at {len(address)} bytes of address"
             raise Refused(what, why=why, fix="Ports are 1 to 65535, addresses 0, 4 or 16 bytes")
-        address = address if any(address) else b""
-        device = self._host.device_with(address) if address else None
+        device = self._host.device_with(address) if any(address) else None
         where = ids.port_of(device) if device is not None else None
-        if address and where is None:
+        if any(address) and where is None:
             why, code = ("no device of the host has the address", errno.EADDRNOTAVAIL)
             if device is not None:
                 why, code = f"{device.name} is at no adapter", errno.ENODEV
             raise Refused(what, why=why, fix="Use an address of an IPoIB device", code=code)
-        if any(_listens(other, port) and (not address or other.source in (b"", address)) for other in ids):
-            why = f"another program listens at port {port}"
-            raise Refused(what, why=why, fix="Use another port", code=errno.EADDRINUSE)
-        cm_id = ids.new(user, number)
-        cm_id.state, cm_id.service_port, cm_id.source = IdState.LISTENING, port, address
+        self._check_port(cm_id, request, listens=listens)
+        cm_id.state, cm_id.service_port = IdState.BOUND, request.port or ids.free_port()
+        cm_id.bound = cm_id.source = address
+        cm_id.only, cm_id.reuse = request.only, request.reuse
         if device is not None and where is not None:
             cm_id.device, cm_id.source_address, cm_id.port = device.name, device.address, where
+            cm_id.pkey = int.from_bytes(device.broadcast[8:10])
+
+    def _check_port(self, cm_id: RdmaId, request: Bind, *, listens: bool) -> None:
+        """`cma_check_port`: ids that are bound conflict where a peer could mean either."""
+        for other in self._ids:
+            if other is cm_id or not _has_port(other, request.port) or (request.reuse and other.reuse and not listens):
+                continue
+            apart = request.only and other.only and len(request.address) != len(other.bound)
+            different = any(request.address) and any(other.bound) and request.address != other.bound
+            if not apart and not different:
+                what, why = f"id {cm_id.number} cannot have this address", f"another id is bound to port {request.port}"
+                raise Refused(what, why=why, fix="Use another port", code=errno.EADDRINUSE)
+
+    def _listen(self, user: int, request: Listen) -> None:
+        """`rdma_listen`, of an id that is bound; else `rdma_bind_addr` before it."""
+        cm_id = self._ids.find(user, request.id)
+        if cm_id is not None and cm_id.state is IdState.BOUND:
+            bound = Bind(cm_id.number, cm_id.service_port, cm_id.bound, cm_id.only, cm_id.reuse)
+            self._check_port(cm_id, bound, listens=True)
+        else:
+            if not request.port:
+                what, fix = f"id {request.id} cannot listen", "Ports are 1 to 65535"
+                raise Refused(what, why="port 0 is not a port", fix=fix)
+            cm_id = self._ids.new(user, request.id)
+            try:
+                self._bind(cm_id, Bind(request.id, request.port, request.address), listens=True)
+            except Refused:
+                self._ids.forget(cm_id)
+                raise
+        cm_id.state = IdState.LISTENING
 
     # ---- the host reports
 
@@ -184,9 +245,10 @@ class RdmaUsers:
         return self._resolving.deadline()
 
 
-def _listens(cm_id: RdmaId, port: int) -> bool:
-    """A listener whose adapter has gone keeps its port until it is destroyed."""
-    return cm_id.state in (IdState.LISTENING, IdState.REMOVED) and not cm_id.destination and cm_id.service_port == port
+def _has_port(cm_id: RdmaId, port: int) -> bool:
+    """A listener whose adapter was removed keeps its port until it is destroyed."""
+    bound = cm_id.state in (IdState.BOUND, IdState.LISTENING, IdState.REMOVED)
+    return bound and not cm_id.destination and cm_id.service_port == port
 
 
 def _too_late(cm_id: RdmaId | None, request: RdmaRequest) -> bool:

@@ -27,6 +27,7 @@ class RdmaHost:
     def __init__(self, name: str, space: NetNamespace, adapters: Sequence[Hca], folder: Path) -> None:
         self.name = name
         self.space = space
+        self.folder = folder
         self.inode = os.fstat(space.namespaces.net).st_ino
         self._all = devices(adapters)
         self.view = RdmaView(folder)

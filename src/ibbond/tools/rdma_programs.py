@@ -33,9 +33,12 @@ from ibbond.host.notification import HIGH, LOW, Call, Listener
 from ibbond.host.queue_file import CloseWatch
 from ibbond.host.shared_memory import map_memfd
 from ibbond.machine import MS
-from ibbond.stack.events import NetworkEffect, TraceEvent
+from ibbond.rdma_cm.channel import DEVICE_USER, Channels
+from ibbond.rdma_cm.events import RdmaCall, RdmaCmEvent, RdmaEvent, RdmaRequest
+from ibbond.stack.events import NetworkEffect, OnHost, TraceEvent
 from ibbond.tools.netlink_file import NetlinkFile
 from ibbond.tools.program_call import Caller
+from ibbond.tools.rdma_cm_file import PIPE_NAME, RdmaCmFile
 from ibbond.tools.rdma_hosts import RdmaHosts
 from ibbond.tools.uverbs_file import UverbsFile
 from ibbond.verbs.verbs import PortEventKind
@@ -85,6 +88,10 @@ class Family:
             int, tuple[ProgramFile, int]
         ] = {}  # by number in the programs, with the process that opened it
 
+    def file(self, number: int) -> ProgramFile | None:
+        entry = self.files.get(number)
+        return entry[0] if entry is not None else None
+
 
 class RdmaPrograms:
     """Serves the programs of all hosts; `missing` is the reason why there are no RDMA devices."""
@@ -102,6 +109,7 @@ class RdmaPrograms:
         self._loop = loop
         self._hosts = RdmaHosts(loop, spaces, adapters, folder)
         self._families: set[Family] = set()
+        self._channels: dict[str, Channels] = {}  # by host
         self._entering: set[socket.socket] = set()
         self._closes = CloseWatch()
         self._flushing = False
@@ -133,6 +141,9 @@ class RdmaPrograms:
         for descriptor, memory in self._keeper.take_over():
             family = self._serve_family(descriptor, memory, resumed=True)
             os.close(memory)
+            for identity in family.listener.held():  # they waited for an event of a file that is lost
+                family.listener.release(identity)
+                family.listener.answer(identity, error=errno.EIO)
             if (received := family.listener.unanswered()) is not None:
                 self._handle(family, Caller(family.listener, received))
 
@@ -211,6 +222,19 @@ class RdmaPrograms:
             kind = PortEventKind[effect.detail.upper()]
             for file in self._opened():
                 file.port_event(port, kind)
+        elif isinstance(effect, RdmaEvent) and effect.user == DEVICE_USER and isinstance(effect.event, RdmaCmEvent):
+            self._channels_of(effect.host).on_event(effect.event)
+
+    def _channels_of(self, host: str) -> Channels:
+        channels = self._channels.get(host)
+        if channels is None:
+            users = self._loop.network.hosts[host].rdma
+
+            def ask(request: RdmaRequest) -> None:
+                self._loop.handle(OnHost(host, RdmaCall(DEVICE_USER, request)))
+
+            channels = self._channels[host] = Channels(users, ask)
+        return channels
 
     def _opened(self) -> list[UverbsFile]:
         files = [file for family in self._families for file, _ in family.files.values()]
@@ -245,7 +269,7 @@ class RdmaPrograms:
             self._loop.faults.note(Entry.RDMA, error)
             caller.fail(errno.EIO)
         finally:
-            caller.close()
+            caller.close()  # of one that is kept it is opened again
 
     def _serve(self, family: Family, caller: Caller) -> None:
         match caller.call:
@@ -272,6 +296,10 @@ class RdmaPrograms:
             caller.go_on()
             return
         kind, number = found[1].decode(), int(found[2] or 0)
+        if kind == "rdma_cm":
+            channels = self._channels_of(host.name)
+            self._put(family, caller, lambda: RdmaCmFile(self._loop, channels, host.folder, family.file))
+            return
         if kind != "uverbs":
             raise OSError(errno.ENXIO, f"{kind} is not served")
         device = host.device(number)
@@ -333,9 +361,9 @@ class RdmaPrograms:
 
 
 def is_lost_file(caller: Caller) -> bool:
-    """Whether a call is about an RDMA device that a killed lab had put into the program: its queues are a memfd."""
+    """Whether a call is about an RDMA device that a killed lab had put into the program: a memfd, or a pipe of ours."""
     try:
         target = os.readlink(f"/proc/{caller.thread}/fd/{caller.arguments[0] & 0xFFFF_FFFF}")
     except OSError:
         return False
-    return target.startswith("/memfd:infiniband")
+    return target.startswith("/memfd:infiniband") or f"/{PIPE_NAME}." in target

@@ -82,3 +82,17 @@ class TestPingpong:
         for end in ends:
             lab.end(end)
         assert "transport retry counter exceeded" in said, "of the one that sent last; the other one hears nothing"
+
+
+@pytest.mark.skipif(not installed("rping"), reason="rdmacm-utils is not installed")
+class TestRping:
+    def test_over_the_bond_with_its_data_compared(self, lab: VerbsLab) -> None:
+        server = lab.start("h1", "rping", "-s", "-v", "-V", "-C", "5", "-a", TARGET)
+        assert until(lambda: bool(lab.rdma_ids("h1")))
+        said = lab.run("h2", "rping", "-c", "-v", "-V", "-C", "5", "-a", TARGET)
+        assert said.count("ping data: rdma-ping-") == 5
+        told, _ = server.communicate(timeout=10)
+        assert server.returncode == 0, told
+        assert told.count(b"server ping data") == 5
+        lab.end(server)
+        assert until(lambda: not lab.rdma_ids("h1") and not lab.rdma_ids("h2")), "all ids went with their programs"

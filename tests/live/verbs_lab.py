@@ -62,6 +62,10 @@ class VerbsLab:
         found: dict[str, Any] = json.loads(json.dumps(self.ask("status")))
         return found
 
+    def rdma_ids(self, host: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("status")["hosts"][host]["rdma_ids"]
+        return found
+
     def run(self, host: str, *command: str, timeout: float = 60) -> str:
         """A program in a host to its end; what it printed. It must end with 0."""
         process = self.start(host, *command)

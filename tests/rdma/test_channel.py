@@ -77,7 +77,7 @@ class HostChannels:
             self._world.network.handle(self._world.now, OnHost(self.host, RdmaCall(DEVICE_USER, request)))
         return refusal.value
 
-    def hear(self, _now: int, effect: NetworkEffect) -> None:
+    def on_effect(self, _now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, RdmaEvent) and (effect.host, effect.user) == (self.host, DEVICE_USER):
             assert isinstance(effect.event, RdmaCmEvent)
             self.channels.on_event(effect.event)
@@ -371,6 +371,17 @@ def test_what_is_refused() -> None:
     program.bind(program.id(2, PortSpace.IB), bytes(4), 0)
     with pytest.raises(Malformed):
         program.command(20, "IHH128s", one, 16, 0, struct.pack("=H", socket.AF_UNIX))
+
+
+def test_a_request_that_is_rejected() -> None:
+    pair = Pair()
+    number, arrived = pair.request()
+    pair.listening.command(9, "IBB2x256s", arrived, 2, 28, b"no")
+    pair.run()
+    raw = pair.asking.channel.next_event()
+    assert raw is not None
+    assert struct.unpack_from("=QIIi", raw) == (1, number, T.REJECTED, 28)
+    assert raw[28:31] == b"no\0"
 
 
 def test_socket_addresses_are_read_as_they_were_written() -> None:

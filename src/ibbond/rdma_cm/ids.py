@@ -10,6 +10,7 @@ import enum
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import FailQueuePair
@@ -69,6 +70,20 @@ class RdmaId:
     due_at: int | None = None  # of giving up resolving
     ask_at: int | None = None  # of the next path query
     query: int = 0
+
+    def facts(self) -> dict[str, object]:
+        """What people are shown of it."""
+        source, destination = (str(ip_address(one)) if one else None for one in (self.source, self.destination))
+        return {
+            "id": self.number,
+            "state": self.state.name.lower(),
+            "device": self.device or None,
+            "port": self.port or None,
+            "source": source,
+            "destination": destination,
+            "service_port": self.service_port,
+            "queue_pair": self.program_qpn if self.qpn is None else self.qpn,
+        }
 
 
 class RdmaIds:

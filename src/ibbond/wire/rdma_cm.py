@@ -278,7 +278,7 @@ def _request(command: int, raw: bytes) -> Request:
             (uid,), (number,) = _unpack(_ADDRESS, raw, 8), _unpack(_WORD, raw, 16 + _CONNECTION.size)
             return Accept(uid, _connection(raw, 16), number)
         case 9:
-            number, length = _unpack(_REJECT, raw, 8)
+            number, length, _ = _unpack(_REJECT, raw, 8)
             return Reject(number, bytes(raw[16 : 16 + length]))
     return Unknown(command)
 

@@ -244,7 +244,8 @@ class Requests:
                     "members": list(bond.members),
                     "last_failover": shown,
                 }
-        return {"addresses": addresses, "bonds": bonds, "devices": devices}
+        ids = [one.facts() for one in host.rdma.ids()]
+        return {"addresses": addresses, "bonds": bonds, "devices": devices, "rdma_ids": ids}
 
     def _device_facts(self, name: str, host: HostStack, device: Device) -> dict[str, object]:
         facts: dict[str, object] = {

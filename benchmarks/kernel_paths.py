@@ -86,7 +86,7 @@ PATHS: dict[str, Callable[[str], contextlib.AbstractContextManager[Built]]] = {
 
 
 def measured(name: str, tool: str, cycles: int, pace: Pace) -> dict[str, list[float]]:
-    """One path, built anew: figures, one value for each time."""
+    """One path, built again: figures, one value for each time."""
     with PATHS[name](f"bench{os.getpid()}") as path:
         measures.warm(path)
         figures = {

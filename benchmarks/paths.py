@@ -1,6 +1,6 @@
 """The paths that are compared: two hosts in network namespaces that can talk, and whatever carries their packets.
 
-Read first: docs/benchmarks.md. Every path is a context manager that builds itself anew and leaves nothing. Peers run
+Read first: docs/benchmarks.md. Every path is a context manager that builds itself again and leaves nothing. Peers run
 as people would run them: Open vSwitch with its userspace datapath, DPDK's testpmd with net_bonding; all have two links
 from the first host to a bridge, one from there to the second, and the MTU of IPoIB datagrams (DPDK: 1500). A program
 that carries packets gets a session of its own with the same weight as ours. What cannot run raises `CannotRun` with

@@ -31,7 +31,7 @@ class Heard:
 
     sender: str
     address: str
-    first: int  # 0, or where a receiver that began anew came in
+    first: int  # 0, or where a receiver that began again came in
     count: int = 0
     out_of_order: int = 0
 

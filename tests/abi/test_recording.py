@@ -1,4 +1,4 @@
-"""What is no recording is refused, and says where."""
+"""What is not a recording is refused, and says where."""
 
 import json
 from pathlib import Path

@@ -108,7 +108,7 @@ def test_a_dead_switch_behind_a_live_port_fails_over(kind: str) -> None:
 @pytest.mark.parametrize("target", ["arp_ip_target", "ns_ip6_target"])
 @pytest.mark.parametrize("validate", ["none", "backup", "all", "filter"])
 def test_a_leaf_without_an_uplink_is_left(validate: str, target: str) -> None:
-    """The two members at it receive each other's probes, and that is no sign of a way to the target."""
+    """The two members at it receive each other's probes, and that is not a sign of a way to the target."""
     host, bond, lan = net(members=4, arp_validate=validate)
     if target == "ns_ip6_target":
         host.set(bond, "ns_ip6_target", "+fe80::fe")

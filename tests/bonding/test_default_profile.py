@@ -95,7 +95,7 @@ def test_announcements_wait_for_the_carrier_and_go_on() -> None:
     assert announcements(host, 1000) == []
     host.plug("ib2", True)
     assert bond.active == "ib2"
-    assert announcements(host, 2000) == [0, 300, 600]  # a new activation counts anew
+    assert announcements(host, 2000) == [0, 300, 600]  # a new activation counts again
 
 
 def test_the_spacing_is_peer_notif_delay() -> None:

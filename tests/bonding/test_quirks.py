@@ -17,7 +17,7 @@ from tests.bonding.bond_host import IB_ADDRESSES, IB_BROADCAST, FakeDriver, Host
 
 Seen = Callable[[Host], bool]
 SHOWS: dict[str, Seen] = {}
-"""For each row: does the kernel's behaviour show on this host?"""
+"""For each row: does the kernel's behavior show on this host?"""
 
 
 def shows(name: str) -> Callable[[Seen], Seen]:

@@ -118,7 +118,7 @@ def test_7_a_lost_carrier_fails_over_within_one_miimon(host: Host) -> None:
     host.wait(100)
     assert bond.active == "ib2"
     assert bond.device.address == IB_ADDRESSES["ib2"]
-    assert ("bond0", NetdevEvent.CHANGEADDR) in host.notices  # which empties the neighbour cache
+    assert ("bond0", NetdevEvent.CHANGEADDR) in host.notices  # which empties the neighbor cache
     assert bond.members["ib1"].failures == 1
 
 

@@ -82,7 +82,7 @@ BAD = {
     "seconds that never come": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "nan"],
     "endless seconds": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "inf"],
     "too many seconds": ["lab", "capture", "h1/ib0", "/tmp/x.pcap", "--seconds", "1e12"],
-    "a share that is no number": ["lab", "lose", "h1/ib0", "--percent", "nan"],
+    "a share that is not a number": ["lab", "lose", "h1/ib0", "--percent", "nan"],
     "an invalid P_Key": ["lab", "set-pkeys", "h1/ib0", "0xffff", "0x8000"],
     "an option without a value": ["bond", "set", "h1/bond0", "miimon"],
 }

@@ -464,7 +464,7 @@ class TestParting:
         pair.take("active", pair.active.disconnect(pair.now, pair.local))
         assert pair.deliver() == ["Dreq", "Drep"]
         assert pair.heard["active"][-1] == Disconnected(pair.local)
-        assert Disconnected not in pair.kinds("passive"), "it heard that the adapter had gone"
+        assert Disconnected not in pair.kinds("passive"), "it heard that the adapter was gone"
 
     def test_a_reply_that_was_lost_and_taken_back(self) -> None:
         """The side that asked never learned the other's id, and its DREP names it all the same."""

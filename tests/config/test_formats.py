@@ -298,7 +298,7 @@ def test_yaml_that_expands_without_end_is_read_at_once(tmp_path: Path) -> None:
 
 
 def test_files_that_harm_a_reader_are_passed_over(tmp_path: Path) -> None:
-    """A pipe would keep us for ever, a link of a saved copy may lead outside, a huge file is cut."""
+    """A pipe would keep us forever, a link of a saved copy may lead outside, a huge file is cut."""
     outside = tmp_path / "outside"
     outside.write_text("iface bond7 inet manual\n  bond-slaves ib0\n")
     root = tmp_path / "copy"

@@ -105,7 +105,7 @@ def test_a_flap_within_the_hold_off_is_noticed(lab: Lab) -> None:
 
 
 def test_a_subnet_that_was_two_knows_all_members_again(lab: Lab) -> None:
-    """The ports behind the cut stay Active, so their joins must be asked for: they register anew."""
+    """The ports behind the cut stay Active, so their joins must be asked for: they register again."""
     for port in ALL:
         lab.join(port)
     lab.do(Cut("s1/7"))

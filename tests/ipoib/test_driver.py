@@ -1,4 +1,4 @@
-"""IPoIB as a kind of network device: what Linux' driver allows."""
+"""IPoIB as a kind of network device: what Linux's driver allows."""
 
 import errno
 

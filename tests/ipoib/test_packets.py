@@ -87,7 +87,7 @@ def test_unicast_arp_uses_the_path_and_makes_no_neighbour() -> None:
     bench.send(PEER, ARP)
     assert bench.sent[-1].destination_qpn == 0x4B
     assert bench.interface.path_to(PEER) is None
-    again = HardwareAddress(0x99, PEER_GID).pack()  # the peer's driver was loaded anew
+    again = HardwareAddress(0x99, PEER_GID).pack()  # the peer's driver was loaded again
     bench.send(again, ARP)
     assert bench.sent[-1].destination_qpn == 0x99
     assert bench.sa.count(PATH, Method.GET, PEER_GID) == 1

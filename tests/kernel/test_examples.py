@@ -42,7 +42,7 @@ def test_ifenslave(host: Host) -> None:
     assert host.read("bond0/bonding/active_slave") == "ib1\n"
     shown = host.run(ifenslave, "bond0")
     assert "slaves        ib0 ib1" in shown
-    host.run(ifenslave, "bond0", "ib0")  # twice is no error
+    host.run(ifenslave, "bond0", "ib0")  # twice is not an error
     host.run(ifenslave, "-d", "bond0", "ib0")
     assert host.read("bond0/bonding/slaves") == "ib1\n"
     for words, code, told in (

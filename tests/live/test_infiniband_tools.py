@@ -166,7 +166,7 @@ def test_opensm_dies_and_comes_back() -> None:
         assert "sys-" in ibbond("lab", "exec", "--name", name, "h1", "--", "ls", str(picture))
         assert not list(picture.iterdir())
         ibbond("lab", "kill", "--name", name, "sm")  # who knows the way needs no manager
-        time.sleep(1)  # a tool that comes finds out that OpenSM has gone
+        time.sleep(1)  # a tool that comes finds out that OpenSM is gone
         assert "Node GUID" in tool(name, "ibstat")
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
         ibbond("lab", "revive", "--name", name, "sm")

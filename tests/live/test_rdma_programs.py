@@ -108,7 +108,7 @@ def test_a_wait_is_not_ended_by_what_is_no_news(name: str) -> None:
         name,
         """
 from ibbond.rdma.messages import Settle
-context._send(pack(Settle(999)))  # whoever asked has gone on
+context._send(pack(Settle(999)))  # whoever asked is gone on
 began = time.monotonic()
 assert context.poll(0.3) is None
 assert time.monotonic() - began > 0.29

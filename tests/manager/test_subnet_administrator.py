@@ -350,7 +350,7 @@ class TestServices:
 
     def test_the_lease_runs_out(self, lab: Lab) -> None:
         self.ask(lab, Method.SET, self.record(lab), self.KEY | ServiceMask.LEASE)
-        self.ask(lab, Method.SET, self.record(lab, service_id=0x78), self.KEY)  # for ever
+        self.ask(lab, Method.SET, self.record(lab, service_id=0x78), self.KEY)  # forever
         lab.now += 11 * SECOND
         found = [ServiceRecord.parse(raw).service_id for raw in table(lab, SaAttribute.SERVICE_RECORD)]
         assert found == [0x78]

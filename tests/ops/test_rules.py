@@ -316,7 +316,7 @@ def test_the_link_local_address_of_any_member_is_right() -> None:
 
 
 def test_a_failover_and_a_return_leave_a_note_and_no_finding() -> None:
-    """It is so after every ordinary failover, and true of few writes; a script that watches must not alarm for ever."""
+    """It is so after every ordinary failover, and true of few writes; a script that watches must not alarm forever."""
     found = [f for f in check(host(bond(active="ib1", address=address(2)))) if f.rule.id == "moves-without-primary"]
     assert [f.severity for f in found] == [Severity.NOTE]
     assert "an option" not in found[0].found.what

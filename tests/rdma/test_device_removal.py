@@ -119,5 +119,5 @@ def test_killing_twice_says_it_once_and_a_switch_is_no_adapter() -> None:
     world.feed(OnSubnet(KillAdapter("h1")))
     world.run_until(1400 * MS)
     assert [event.kind for event in heard].count(RdmaKind.DEVICE_REMOVAL) == 1
-    with pytest.raises(Refused, match="s1 is no adapter"):
+    with pytest.raises(Refused, match="s1 is not an adapter"):
         world.network.handle(world.now, OnSubnet(KillAdapter("s1")))

@@ -69,7 +69,7 @@ def test_fail_back_to_the_primary_loses_nothing(world: SmallWorld) -> None:
 
 
 def test_a_cut_costs_the_answers_of_the_administrator(world: SmallWorld) -> None:
-    """The new member must ask for its paths and the peers for theirs (1 ms each), groups are joined anew."""
+    """The new member must ask for its paths and the peers for theirs (1 ms each), groups are joined again."""
     world.fabric(Cut("h1/1"))
     lost = stream(world, 300)
     assert max(lost.values()) * STEP <= 5 * MS, lost

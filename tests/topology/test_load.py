@@ -159,7 +159,7 @@ REFUSED = {
     "unknown key": (PAIR.replace("members", "member"), "Did you mean members"),
     "unknown key at the top": ("host = 1\n" + PAIR, "Did you mean hosts"),
     "wrong kind": (PAIR.replace('["ib0", "ib1"]', '"ib0"'), "must be a list"),
-    "a truth is no number": (PAIR.replace("s1 = {}", "s1 = { ports = true }"), "must be a number"),
+    "a truth is not a number": (PAIR.replace("s1 = {}", "s1 = { ports = true }"), "must be a number"),
     "unknown switch": (PAIR.replace('ib1 = "s1"', 'ib1 = "s2"'), "Did you mean s1"),
     "unknown port": (PAIR.replace('ib1 = "s1"', 'ib1 = "s1/37"'), "ports 1 to 36"),
     "odd port": (PAIR.replace('ib1 = "s1"', 'ib1 = "s1/01"'), "ports 1 to 36"),

@@ -1,6 +1,6 @@
 """Lines of the kernel log as the bonding driver writes them, and the verdicts that can be read from them.
 
-Read first: `slave_info`, `netdev_info` of Linux. Wording is no contract of the kernel's; what a line reports is. So
+Read first: `slave_info`, `netdev_info` of Linux. Wording is not a contract of the kernel's; what a line reports is. So
 comparisons go by `Verdict`: which member became active, whose link was found up or down, whether none is left.
 """
 

@@ -299,7 +299,7 @@ class Client:
         self._read = bytearray()
 
     def lines(self) -> list[bytes]:
-        """The whole lines that have come; OSError when the client has gone or talks without end."""
+        """The whole lines that have come; OSError when the client is gone or talks without end."""
         piece, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, MAX_DESCRIPTORS)
         self.descriptors += descriptors
         if not piece or len(self.descriptors) > MAX_DESCRIPTORS:
@@ -354,7 +354,7 @@ def namespace_of(process: int) -> int:
 def encode(answer: Mapping[str, object]) -> bytes:
     """One line. msgspec knows dataclasses, tuples and bytes (as base64) besides what JSON knows.
 
-    Text that came in as bytes that are no UTF-8 (PEP 383) goes out as it came; only `json` does that.
+    Text that came in as bytes that are not UTF-8 (PEP 383) goes out as it came; only `json` does that.
     """
     import msgspec
 

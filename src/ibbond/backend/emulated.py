@@ -275,7 +275,7 @@ def parse_pkey(text: str) -> int:
     number = device_text.scan_number(text)
     if number is None:
         what = f"cannot take {text.strip()!r}"
-        raise Refused(what, why="it is no P_Key", fix="Write a number such as 0x8001", code=errno.EINVAL)
+        raise Refused(what, why="it is not a P_Key", fix="Write a number such as 0x8001", code=errno.EINVAL)
     return number
 
 

@@ -11,7 +11,7 @@ _HEXADECIMAL = "abcdefABCDEF"
 
 
 def parse_ipv4(text: str) -> bytes | None:
-    """Four octets at the start of the text; whatever is no hexadecimal digit ends them (`in4_pton`)."""
+    """Four octets at the start of the text; whatever is not a hexadecimal digit ends them (`in4_pton`)."""
     octets: list[int] = []
     number: int | None = None
     for character in text + "\0":

@@ -19,7 +19,7 @@ def counts_as_kernel(state: State) -> bool:
 
 
 def start(state: State) -> None:
-    """Another member is active: begin to count anew."""
+    """Another member is active: begin to count again."""
     if not state.running:
         return
     state.announcements_left = state.values.num_peer_notif

@@ -2,7 +2,7 @@
 
 `handle` takes requests and facts, `tick` runs what is due, both return what must happen outside, in order; a refused
 request raises `Refused`, and what it did or said before that comes with the next call. Read first: `events` and
-`effects`. Left out: the behaviour itself, one subject a file in this room.
+`effects`. Left out: the behavior itself, one subject a file in this room.
 """
 
 from collections.abc import Callable

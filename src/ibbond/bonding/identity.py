@@ -24,7 +24,7 @@ POINT_TO_POINT_FLAGS = Flags.POINTOPOINT | Flags.NOARP
 
 
 def take_type(state: State, first: Device) -> None:
-    """The bond becomes a device of its first member's type; every listener maps its groups anew.
+    """The bond becomes a device of its first member's type; every listener maps its groups again.
 
     EBUSY when a listener of PRE_TYPE_CHANGE refuses; nothing has changed then.
     """

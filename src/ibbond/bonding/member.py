@@ -1,7 +1,7 @@
 """A device inside a bond, and what the bond remembers of it (`struct slave`).
 
 `backup` and `inactive` are different things: backup or active is what is shown and what decides ARP validation,
-inactive is what drops received frames. Read first: section 1 of the kernel's behaviour in docs, `bonding.h` of Linux.
+inactive is what drops received frames. Read first: section 1 of the kernel's behavior in docs, `bonding.h` of Linux.
 """
 
 import enum

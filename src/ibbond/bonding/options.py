@@ -2,7 +2,7 @@
 
 Read first: `bond_opts[]` (bond_options.c) and Documentation/networking/bonding.rst of Linux. The kernel's word tables
 are kept as they are, `maxval` and `minval` included: the driver really takes them as words. Rows marked `ours` are
-settings of this project; they are no sysfs files.
+settings of this project; they are not sysfs files.
 """
 
 from dataclasses import replace

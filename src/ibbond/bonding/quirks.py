@@ -56,7 +56,7 @@ _PATCHES = (
     Quirk(
         "ipoib_neighbour",
         kernel=(
-            "IPoIB keeps its path to a peer in the stack's neighbour entry, even if another device created that entry"
+            "IPoIB keeps its path to a peer in the stack's neighbor entry, even if another device created that entry"
         ),
         ours="each member has its own paths, the bond has its own neighbor entries, and a failover drops stale ones",
         why="after a failover packets leave by the path of the dead member",
@@ -234,14 +234,14 @@ _OF_6_1 = frozenset(quirk.name for quirk in _DEFECTS if quirk.in_kernel((6, 1)))
 PROFILES: dict[str, Profile] = {
     "default": Profile("default", LATEST, frozenset()),
     "kernel-6.1": Profile("kernel-6.1", (6, 1), _OF_6_1, _KERNEL_DEFAULTS),
-    # 2.6.19 as far as the four patches go; for all else the behaviour (and the options) of 6.1.
+    # 2.6.19 as far as the four patches go; for all else the behavior (and the options) of 6.1.
     "linux-2.6.19": Profile("linux-2.6.19", (6, 1), _OF_6_1 | PATCHES, _KERNEL_DEFAULTS),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The profile that a bond follows: `rules.kernel("row")` asks whether the kernel's behaviour applies."""
+    """The profile that a bond follows: `rules.kernel("row")` asks whether the kernel's behavior applies."""
 
     profile: Profile
     defects: frozenset[str]

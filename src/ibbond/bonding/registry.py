@@ -70,7 +70,7 @@ class Registry:
         return effects
 
     def write_masters(self, now: int, text: str) -> Bond | list[BondEffect]:
-        """One write(2) to bonding_masters: EPERM for what is no command."""
+        """One write(2) to bonding_masters: EPERM for what is not a command."""
         command = first_word(text)[: NAME_CHARACTERS + 1]
         if command[:1] not in ("+", "-") or not is_device_name(command[1:]):
             raise Refused(

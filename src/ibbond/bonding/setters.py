@@ -286,7 +286,7 @@ def _own_member(state: State, device: Device) -> Member:
 
 
 def _clear_active(state: State) -> None:
-    """Choose anew; see the row `cleared_active_drops`."""
+    """Choose again; see the row `cleared_active_drops`."""
     state.preparation = None
     if state.rules.kernel("cleared_active_drops"):
         failover.change_active(state, None)

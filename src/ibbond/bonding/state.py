@@ -1,6 +1,6 @@
 """What a bond knows (`struct bonding`), and the two ways in which it speaks: effects and log lines.
 
-The other files of this room are the bond's behaviour, one subject each; they all work on this state. Left out: any
+The other files of this room are the bond's behavior, one subject each; they all work on this state. Left out: any
 decision.
 """
 

@@ -18,7 +18,7 @@ MODES = {int(mode): mode for mode in Mode}
 
 @dataclass(slots=True)
 class Values:
-    """One field per number of the table, under its `key`; then what is no number."""
+    """One field per number of the table, under its `key`; then what is not a number."""
 
     mode: int
     primary_reselect: int

@@ -73,7 +73,7 @@ def change_lid(lab_name: str, port: str, lid: str, as_json: bool) -> None:
 @json_option
 def reregister(lab_name: str, port: str, as_json: bool) -> None:
     """Have the subnet manager ask a port to register again: ibbond lab reregister h1/ib0"""
-    ask(lab_name, as_json, f"{port} was asked to register anew", "reregister", port=port)
+    ask(lab_name, as_json, f"{port} was asked to register again", "reregister", port=port)
 
 
 def number(text: str) -> int:

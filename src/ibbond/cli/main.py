@@ -114,7 +114,7 @@ def run(words: list[str]) -> int:
             print(". ".join(["ibbond: ended by a signal", *notes]), file=sys.stderr)
         raise
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing more to say to anybody
+        sys.stderr.close()  # whoever read our output is gone; nothing more to say to anybody
         return 0
     except OSError as error:
         return refuse_error(error, words)
@@ -133,7 +133,7 @@ def refuse_error(error: OSError, words: list[str]) -> int:
 
 
 def refuse_other_bytes(words: list[str]) -> None:
-    """Names that are no UTF-8: neither a lab nor the kernel has such, and their text files cannot hold them."""
+    """Names that are not UTF-8: neither a lab nor the kernel has such, and their text files cannot hold them."""
     if words[:1] and words[0] in ASK_OTHERS and words[:2] not in ANY_BYTES:
         for word in words:
             try:

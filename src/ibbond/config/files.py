@@ -139,7 +139,7 @@ def configured(root: str = "/") -> Desired:
 
 
 def _text(path: Path, inside: str) -> str | None:
-    """The text of a regular file; a device or a pipe could keep a reader for ever, a copy's link may lead outside."""
+    """The text of a regular file; a device or a pipe could keep a reader forever, a copy's link may lead outside."""
     try:
         if not path.is_file() or not str(path.resolve()).startswith(inside):
             return None

@@ -189,7 +189,7 @@ def start(control: Control, command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def flow(control: Control, generators: TrafficGenerators, view: View, seconds: float | None) -> None:
-    """Let traffic flow, for ever without `seconds`, and show it."""
+    """Let traffic flow, forever without `seconds`, and show it."""
     until = time.monotonic() + seconds if seconds is not None else float("inf")
     shown_at = time.monotonic()
     while (left := until - time.monotonic()) > 0:

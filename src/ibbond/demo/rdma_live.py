@@ -184,4 +184,4 @@ def _pulled(control: Control, cable: str) -> Iterator[int]:
             yield cut_at
         finally:
             with contextlib.suppress(Refused):  # the lab has ended, and its cables with it
-                holder.ask("mend", cables=[cable])  # at once, and not when the lab notices that we have gone
+                holder.ask("mend", cables=[cable])  # at once, and not when the lab notices that we are gone

@@ -66,7 +66,7 @@ class KillSubnetManager:
 
 @dataclass(frozen=True, slots=True)
 class ReviveSubnetManager:
-    """They start again, sweep, and ask every port to register anew (ClientReregister)."""
+    """They start again, sweep, and ask every port to register again (ClientReregister)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ RDMA_HEADER_BYTES = 16
 ATOMIC_HEADER_BYTES = 28
 ACK_HEADER_BYTES = 4
 MAD_WORDS = (LOCAL_OVERHEAD + 256) // 4
-MAX_HOPS = 64  # a packet that has gone round in circles for so long is dropped (a switch's lifetime limit)
+MAX_HOPS = 64  # a packet that is gone round in circles for so long is dropped (a switch's lifetime limit)
 MAX_COPIES = 4096
 ENCAPSULATION_BYTES = 4
 
@@ -126,7 +126,7 @@ def segments(packet: Packet) -> list[Packet]:
 
 
 def gso_segments(payload: bytes, offload: bytes) -> list[bytes]:
-    """The IPoIB payloads that a train stands for; what is no train, or cannot be read as one, is alone."""
+    """The IPoIB payloads that a train stands for; what is not a train, or cannot be read as one, is alone."""
     if not any(offload):
         return [payload]
     try:

@@ -54,7 +54,7 @@ from ibbond.verbs.reliable_verbs import (
 WINDOW = 16  # requests on their way at once
 WINDOW_PACKETS = 128  # of programs' queue pairs; a driver's messages go whole
 BURST = 64  # requests begun at one moment; others have their turn before the rest
-QUEUE = 128  # messages that a driver may have posted and not seen through (Linux' IPoIB: ipoib_sendq_size)
+QUEUE = 128  # messages that a driver may have posted and not seen through (Linux's IPoIB: ipoib_sendq_size)
 MAX_FLUSHED = 1 << 15  # more than any queue has
 RNR_RETRY_INFINITE = 7
 DENIALS: dict[int, Status] = {

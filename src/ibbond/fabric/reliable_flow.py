@@ -184,7 +184,7 @@ class ReliableFlow:
         return True
 
     def _count(self, request: SendRequest, operation: Operation) -> None:
-        """Numbers and packets as if it had gone the long way."""
+        """Numbers and packets as if it was gone the long way."""
         mine, other = self._mine, self._other
         length = request.length
         packets = -(-length // self._to.mtu_bytes) or 1

@@ -100,7 +100,7 @@ class Waiter:
             if not self._left:
                 self._pressure.share()  # the next trial is the one to look at
         elif self.looking:
-            self.looking = False  # once, to compare anew
+            self.looking = False  # once, to compare again
         else:
             self.looking = self._pressure.share() < BUSY
             self._left = TRIALS

@@ -33,7 +33,7 @@ class Capture(ABC):
     """Writes records to a descriptor that somebody else opened, from `begin` on.
 
     `frames` counts records, `missed` frames that there was no room for, which is also what the reader of a pipe has not
-    taken. When a write fails (disk full, the reader has gone) `problem` says why, and nothing more is written.
+    taken. When a write fails (disk full, the reader is gone) `problem` says why, and nothing more is written.
     """
 
     linktype: int
@@ -212,7 +212,7 @@ class Captures:
         return self._start(PortCapture(descriptor, (self._loop.network.subnet.port(port).name,)))
 
     def start_device(self, host: str, device: str, descriptor: int) -> Capture:
-        """Capture a device (`h1`, `bond0`); `Refused` when there is none, or it is no IPoIB device or bond of such."""
+        """Capture a device (`h1`, `bond0`); `Refused` when there is none, or it is not an IPoIB device or bond of such."""
         return self._start(DeviceCapture(descriptor, self._loop.network, host, device))
 
     def stop(self, capture: Capture) -> None:

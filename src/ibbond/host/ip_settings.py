@@ -1,6 +1,6 @@
 """IP settings of devices as values: addresses, routes, permanent neighbors, rules, which can move to another device.
 
-Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbour.h, fib_rules.h; ip(8) for the words. What a setting
+Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbor.h, fib_rules.h; ip(8) for the words. What a setting
 does not need to be understood for stays as raw attributes, so that all tables, metrics, labels and lifetimes survive a
 move. Left out: what the kernel makes itself (routes of addresses, link-local and temporary addresses), nexthop objects.
 """

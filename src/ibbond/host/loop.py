@@ -519,7 +519,7 @@ class LiveLoop:
                         live.show(device)
 
     def _restore(self, live: LiveHost, name: str, *, again: bool = False) -> None:
-        """A user deleted the TUN of a device that the model still has: hardware cannot be deleted, so make it anew.
+        """A user deleted the TUN of a device that the model still has: hardware cannot be deleted, so make it again.
 
         Where that is refused, because the host has another device of that name now, it is tried again and again.
         """

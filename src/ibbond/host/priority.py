@@ -43,7 +43,7 @@ def raise_priority(process: int | None = None) -> list[str]:
 
 
 def avoid_pauses() -> None:
-    """Keep the garbage collector away from what lives for ever, and other threads from holding the interpreter."""
+    """Keep the garbage collector away from what lives forever, and other threads from holding the interpreter."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 50, 100)

@@ -262,7 +262,7 @@ class RouteSocket:
         self.request(DELLINK, 0, LINK.pack(0, 0, index, 0, 0))
 
     def add_address(self, index: int, address: bytes, prefix: int) -> None:
-        """An IP address without duplicate address detection; the same one twice is no error."""
+        """An IP address without duplicate address detection; the same one twice is not an error."""
         scope = RT_SCOPE_LINK if address[:2] == b"\xfe\x80" and len(address) == 16 else RT_SCOPE_UNIVERSE
         self.request(NEWADDR, CREATE | REPLACE, _address(index, address, prefix, scope))
 

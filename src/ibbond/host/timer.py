@@ -54,7 +54,7 @@ class Timer:
     def rang(self) -> None:
         """Take the ring notice; the timer is unset now."""
         self._at = None
-        with contextlib.suppress(BlockingIOError):  # set anew between the wake-up and now
+        with contextlib.suppress(BlockingIOError):  # set again between the wake-up and now
             os.read(self._fd, 8)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Connected mode: IP packets of up to 65520 bytes over reliable connections, one for each direction.
 
-Read first: RFC 4755 and Linux' `ipoib_cm.c`, whose service ids and one-way use of connections are ours. ARP, neighbor
+Read first: RFC 4755 and Linux's `ipoib_cm.c`, whose service ids and one-way use of connections are ours. ARP, neighbor
 discovery and groups stay datagrams. Better than Linux: a peer that rejects us is sent datagrams for a while; a request
 is repeated soon, more than three packets wait for its answer, and a lost message is repeated before it ends the
 connection, so that a failover costs no seconds. Queue pairs are numbers that the host makes; `ConnectQueuePair` says
@@ -116,7 +116,7 @@ class Connections:
             self._manager.listen(self._mode.user, service_id, port=self._outlet.port.name)
 
     def carries(self, now: int, address: bytes, packet: Packet) -> bool:
-        """Whether this packet goes by connection: the peer says that it takes them, and it is no discovery."""
+        """Whether this packet goes by connection: the peer says that it takes them, and it is not a discovery."""
         if not address[0] & RC_SUPPORTED or self._rejected.get(address, 0) > now:
             return False
         head = packet.encapsulated[:2]

@@ -1,6 +1,6 @@
 """IPoIB as a kind of network device: what it allows, and a device of that kind.
 
-Read first: `ipoib_setup`, `ipoib_change_mtu` and `ipoib_set_mac` in Linux' `ipoib_main.c`. The state machine behind
+Read first: `ipoib_setup`, `ipoib_change_mtu` and `ipoib_set_mac` in Linux's `ipoib_main.c`. The state machine behind
 the device is `interface`; opening and closing reach it as events.
 """
 
@@ -18,7 +18,7 @@ from ibbond.wire.ipoib import CONNECTED_MTU, ENCAPSULATION_BYTES
 from ibbond.wire.pkey import FULL_MEMBER
 
 MIN_MTU = 72
-HARD_HEADER_BYTES = 24  # Linux' pseudo header of 20 bytes and the encapsulation header
+HARD_HEADER_BYTES = 24  # Linux's pseudo header of 20 bytes and the encapsulation header
 TX_QUEUE_LEN = 256
 DATAGRAM, CONNECTED = "datagram", "connected"
 

@@ -1,6 +1,6 @@
 """What goes into and what comes out of one IPoIB interface, and what it looks at below.
 
-Read first: RFC 4391 and `ib_event` handling in Linux' `ipoib_verbs.c`. Effects are in the order in which they must
+Read first: RFC 4391 and `ib_event` handling in Linux's `ipoib_verbs.c`. Effects are in the order in which they must
 happen; whoever hosts the interface (`stack`) carries them out on the subnet and on the device.
 """
 

@@ -1,6 +1,6 @@
 """One IPoIB interface: from "set up" to carrier, what port events do to it, and every packet that it sends or takes.
 
-Read first: RFC 4391, and Linux' `ipoib_ib.c` (`__ipoib_ib_dev_flush`, `ipoib_ib_handle_rx_wc`) and `ipoib_main.c`
+Read first: RFC 4391, and Linux's `ipoib_ib.c` (`__ipoib_ib_dev_flush`, `ipoib_ib_handle_rx_wc`) and `ipoib_main.c`
 (`ipoib_start_xmit`). Carrier means that the port is Active and that the subnet manager has let us into the broadcast
 group. Left out: user-space multicast (`umcast`), alias GUIDs.
 """
@@ -197,7 +197,7 @@ class Interface:
     ) -> list[InterfaceEffect]:
         """Send to a 20-byte address: a datagram, or first a question while the packet waits, or a drop.
 
-        `next_hop` is the neighbour's IP address; only IPoIB of 2007 (`old_neighbours`) looks at it.
+        `next_hop` is the neighbor's IP address; only IPoIB of 2007 (`old_neighbours`) looks at it.
         """
         header = HEADERS.get(ethertype)
         if header is None:
@@ -233,7 +233,7 @@ class Interface:
             self._paths.touch(now, destination)
 
     def doubt(self, now: int, destination: bytes) -> list[InterfaceEffect]:
-        """The neighbour is there and does not get what is sent to it: the administrator is asked for its path."""
+        """The neighbor is there and does not get what is sent to it: the administrator is asked for its path."""
         return self._paths.doubt(now, destination) if self._carrier else []
 
     def decapsulate(self, datagram: Datagram) -> Frame | None:
@@ -253,7 +253,7 @@ class Interface:
     # Make before break
 
     def prepare(self, now: int, groups: Iterable[bytes], neighbors: Iterable[bytes]) -> list[InterfaceEffect]:
-        """Join these groups (20-byte addresses) and find the paths to these neighbours ahead of a planned switch.
+        """Join these groups (20-byte addresses) and find the paths to these neighbors ahead of a planned switch.
 
         A later call replaces an earlier one. What has not come into the device's own list after ten seconds is left.
         """

@@ -1,6 +1,6 @@
 """The multicast groups of one interface: broadcast first, then what the device receives, then what it only sends to.
 
-Read first: RFC 4391 sections 5 and 10, and Linux' `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
+Read first: RFC 4391 sections 5 and 10, and Linux's `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
 that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. Where the subnet has no
 room for more groups, all that were refused share one such back-off (`refused_groups`). One thing is better than in
 Linux: when the subnet manager asks everybody to register again, groups are joined again without being left, so that

@@ -1,6 +1,6 @@
 """The MTU of an interface: what its link carries, and what the administrator asked for.
 
-Read first: `ipoib_change_mtu` and `ipoib_set_mode` in Linux' `ipoib_main.c`. In datagram mode the broadcast group sets
+Read first: `ipoib_change_mtu` and `ipoib_set_mode` in Linux's `ipoib_main.c`. In datagram mode the broadcast group sets
 the limit, in connected mode 65520 bytes is one for all.
 """
 

@@ -1,7 +1,7 @@
 """Unicast: which path leads to a GID, and which 20-byte addresses use it. The caches belong to one interface.
 
-Read first: Linux' `ipoib_main.c` (`path_rec_completion`, `neigh_add_path`, `unicast_arp_send`, `__ipoib_reap_neigh`).
-Neighbours are keyed by the whole 20-byte address, paths by the GID; nothing hangs on the stack's own neighbours, as it
+Read first: Linux's `ipoib_main.c` (`path_rec_completion`, `neigh_add_path`, `unicast_arp_send`, `__ipoib_reap_neigh`).
+Neighbors are keyed by the whole 20-byte address, paths by the GID; nothing hangs on the stack's own neighbors, as it
 did until 2012 (see `StackNeighbors`). Two things are better than in Linux: a path that has to be asked for again is
 used until the answer is there, and more than three packets may wait for one.
 """
@@ -21,10 +21,10 @@ from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import PathMask, PathRecord
 
-# Per neighbour, and per path for unicast ARP. Linux has 3 (IPOIB_MAX_PATH_REC_QUEUE): after a peer's failover, a
+# Per neighbor, and per path for unicast ARP. Linux has 3 (IPOIB_MAX_PATH_REC_QUEUE): after a peer's failover, a
 # neighbor's answer among them, all but 3 of the packets of the administrator's millisecond would be lost.
 WAITING_PACKETS = 128
-GC_INTERVAL_NS = 30 * SECOND  # neighbours idle for two of them go
+GC_INTERVAL_NS = 30 * SECOND  # neighbors idle for two of them go
 QUESTION = (
     PathMask.DGID | PathMask.SGID | PathMask.REVERSIBLE | PathMask.NUMB_PATH | PathMask.PKEY | PathMask.TRAFFIC_CLASS
 )
@@ -55,7 +55,7 @@ class Neighbor:
 
 @dataclass(frozen=True, slots=True)
 class OldNeighbor:
-    """What IPoIB of 2007 hung on an entry of the stack's neighbour table: who made it, and the path of that time."""
+    """What IPoIB of 2007 hung on an entry of the stack's neighbor table: who made it, and the path of that time."""
 
     owner: str
     record: PathRecord
@@ -68,8 +68,8 @@ class Paths:
     """Unicast destinations of one interface.
 
     `old` is the defect that IPoIB had before its companion patches to bonding: the path is looked up by the stack's
-    neighbour (the next hop's IP address), and its GID is never compared with the address that is sent to. After a
-    peer's failover the old path is used until the stack forgets the neighbour.
+    neighbor (the next hop's IP address), and its GID is never compared with the address that is sent to. After a
+    peer's failover the old path is used until the stack forgets the neighbor.
     """
 
     def __init__(self, outlet: TransmitSide, queries: Queries, groups: Membership, old: StackNeighbors | None) -> None:
@@ -102,7 +102,7 @@ class Paths:
         return effects
 
     def send_arp(self, now: int, address: bytes, packet: Packet) -> list[InterfaceEffect]:
-        """A unicast ARP or RARP packet: the path is looked up by GID each time, no neighbour is made."""
+        """A unicast ARP or RARP packet: the path is looked up by GID each time, no neighbor is made."""
         route = self._route(address[4:])
         effects = [] if route.valid else self._ask(now, route)
         if route.record is not None:
@@ -179,13 +179,13 @@ class Paths:
     def unanswered(self, now: int, gid: bytes) -> list[InterfaceEffect]:
         """The administrator is silent: a path that worked stays in use, and the next packet asks again.
 
-        In Linux (`path_rec_completion`) every neighbour behind the GID goes.
+        In Linux (`path_rec_completion`) every neighbor behind the GID goes.
         """
         route = self._routes.get(gid)
         return self.failed(now, gid) if route is None or route.record is None else []
 
     def failed(self, now: int, gid: bytes) -> list[InterfaceEffect]:
-        """There is no path: every neighbour behind this GID goes, and what waited is dropped."""
+        """There is no path: every neighbor behind this GID goes, and what waited is dropped."""
         route = self._routes.pop(gid, None)
         if route is None:
             return []
@@ -200,7 +200,7 @@ class Paths:
         return [*effects, PathsChanged()] if route.record is not None else effects
 
     def forget(self, now: int, address: bytes) -> list[InterfaceEffect]:
-        """The connection to this address broke: neighbour and path are made anew by the next packet."""
+        """The connection to this address broke: neighbor and path are made again by the next packet."""
         return self.failed(now, address[4:])
 
     def invalidate(self) -> None:
@@ -234,7 +234,7 @@ class Paths:
         return self._outlet.drop(SUPERSEDED, lost)
 
     def tick(self, now: int) -> list[InterfaceEffect]:
-        """Let idle neighbours and groups that were only sent to go."""
+        """Let idle neighbors and groups that were only sent to go."""
         effects: list[InterfaceEffect] = []
         if self._gc_at is None or self._gc_at > now:
             return effects

@@ -1,6 +1,6 @@
 """What arrives at an interface: which datagrams are for it, what kind they are, and what they carry.
 
-Read first: `ipoib_ib_handle_rx_wc` in Linux' `ipoib_ib.c` and `ipoib_cm_handle_rx_wc` in `ipoib_cm.c`.
+Read first: `ipoib_ib_handle_rx_wc` in Linux's `ipoib_ib.c` and `ipoib_cm_handle_rx_wc` in `ipoib_cm.c`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Read first: InfiniBand Architecture volume 1, 15.4.3 (status ERR_NO_RESOURCES); a subnet has as many multicast LIDs as
 its smallest switch has table entries. A thousand refused groups that each had a back-off of their own would keep the
-administrator busy for ever.
+administrator busy forever.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where an interface's packets leave: the queue pair with its keys, and the counters of what went and what did not.
 
-Read first: `ipoib_send` in Linux' `ipoib_ib.c`. A `Path` is an address handle plus the queue pair behind it; it stays
+Read first: `ipoib_send` in Linux's `ipoib_ib.c`. A `Path` is an address handle plus the queue pair behind it; it stays
 usable until the interface says `PathsChanged`.
 """
 

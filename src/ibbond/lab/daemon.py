@@ -256,7 +256,7 @@ class Lab:
         self.loop.listeners.append(self.views.on_effect)
 
     def _look(self, ready: Callable[[dict[str, object]], None]) -> None:
-        """Look again and again whether the lab is ready, but not for ever. What fails until then ends the start."""
+        """Look again and again whether the lab is ready, but not forever. What fails until then ends the start."""
         try:
             self._look_once(ready)
         except Exception as error:

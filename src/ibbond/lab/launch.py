@@ -34,7 +34,7 @@ NS_GET_OWNER_UID = 0xB704
 START_TIMEOUT = 60.0
 END_TIMEOUT = 20.0
 EXIT_TIMEOUT = 3.0
-ANSWER_TIMEOUT = 5.0  # what a lab that starts or ends may take until it answers or has gone
+ANSWER_TIMEOUT = 5.0  # what a lab that starts or ends may take until it answers or is gone
 
 
 class DidNotStart(Refused):
@@ -203,7 +203,7 @@ def take_down(name: str = DEFAULT_LAB) -> str:
 
 
 def end_running(files: Files) -> int | None:
-    """Have the lab that runs end, and wait; its pid, or None where it had gone before it was asked."""
+    """Have the lab that runs end, and wait; its pid, or None where it was gone before it was asked."""
     pid = ask_to_end(files)
     until = time.monotonic() + END_TIMEOUT
     while pid is not None and _alive(pid):

@@ -138,7 +138,7 @@ class SubnetAdministrator:
         self.subscribers = [subscriber for subscriber in self.subscribers if subscriber.guid != guid]
 
     def clear(self) -> None:
-        """What a manager that starts anew does not know: members, services, subscriptions."""
+        """What a manager that starts again does not know: members, services, subscriptions."""
         self.groups.clear()
         self.services.clear()
         self.subscribers.clear()

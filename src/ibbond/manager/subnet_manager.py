@@ -92,7 +92,7 @@ class SubnetManager:
         )
 
     def start(self, now: int) -> list[SmEffect]:
-        """Become master, knowing nothing of members and services: sweep, and have every port register anew."""
+        """Become master, knowing nothing of members and services: sweep, and have every port register again."""
         self._now = now
         self._forget_work()
         self.state = SmState.MASTER

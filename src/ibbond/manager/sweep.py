@@ -148,7 +148,7 @@ class Sweeper:
         return competitors
 
     def _hand_over(self, better: SeenPort) -> Task:
-        """Tell the other master that this one yields: what it has written since is for the other to write anew."""
+        """Tell the other master that this one yields: what it has written since is for the other to write again."""
         info = SmInfo(self._guid, 0, self._config.priority, SmState.MASTER)
         yield [SmpRequest(better.path, SmpAttribute.SM_INFO, SmControl.HANDOVER, info.pack(), better.info.m_key)]
 
@@ -315,7 +315,7 @@ class Sweeper:
                         self._failed = True
 
     def _register_all_others(self, found: SubnetMap, moved: set[int]) -> Task:
-        """Others hold paths to a LID that is no more: when they register anew they ask for these again."""
+        """Others hold paths to a LID that is no more: when they register again they ask for these again."""
         ports = [port for node, port in found.end_ports() if not node.is_switch and port.guid not in moved]
         self._to_register |= dict.fromkeys(port.guid for port in ports)
         answers = yield [_set_port(port, port.info.unchanged().changed(client_reregister=True)) for port in ports]
@@ -423,7 +423,7 @@ class Sweeper:
         return asks
 
     def _write(self, asks: Sequence[SmpRequest]) -> Task:
-        """Write tables; a switch that did not take one is written anew by the sweep that its silence brings."""
+        """Write tables; a switch that did not take one is written again by the sweep that its silence brings."""
         answers = yield asks
         silent = {ask.path for ask, answer in zip(asks, answers, strict=True) if asked(answer) is None}
         self._failed = self._failed or bool(silent)

@@ -191,7 +191,7 @@ def _take_device(files: HostFiles, bundle: Bundle, device: str) -> None:
 
 
 def _follow(files: HostFiles, bundle: Bundle, path: str) -> str | None:
-    """Take a link along and say where it leads; a directory that is no link leads to itself."""
+    """Take a link along and say where it leads; a directory that is not a link leads to itself."""
     target = files.where(path)
     if target is None:
         return None

@@ -212,8 +212,8 @@ def _gone() -> Refused:
             door.setblocking(False)
             door.connect(SOCKET_NAME)
     except ConnectionRefusedError:
-        return Refused("RDMA has gone", why="the lab has ended", fix="Start it again", code=errno.ECONNRESET)
+        return Refused("RDMA is gone", why="the lab has ended", fix="Start it again", code=errno.ECONNRESET)
     except BlockingIOError:
         pass  # somebody listens, with much to do
     why = "the lab, which runs on, has dropped this program: it left too many events unread"
-    return Refused("RDMA has gone", why=why, fix="Open another context, and poll it more often", code=errno.ECONNRESET)
+    return Refused("RDMA is gone", why=why, fix="Open another context, and poll it more often", code=errno.ECONNRESET)

@@ -4,7 +4,7 @@ Read first: Linux Documentation/networking/rds.rst. Pure as `rdma.session`: news
 has one connection per destination; datagrams are numbered per destination and kept until the receiver has acknowledged
 them by message. A connection begins with the sender's name in the REQ (a number that no other endpoint and no earlier
 life of this one has); the REP has the receiver's name and the number that it wants next: older ones are done, the rest
-goes again. A receiver of another name, or one that has forgotten the sender, has begun anew: what its old life has not
+goes again. A receiver of another name, or one that has forgotten the sender, has begun again: what its old life has not
 acknowledged is numbered for the new one. A sender that only waits for acknowledgments sends probes, for what is awaited
 meets no dead path. Left out: one connection for both directions, congestion maps, RDMA beside the datagrams, fragments;
 a receiver sends nothing by itself, so a sender whose host has vanished keeps its place.
@@ -73,7 +73,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Anew:
-    """At `at` a destination was found to have begun anew; `again` datagrams were numbered for its new life."""
+    """At `at` a destination was found to have begun again; `again` datagrams were numbered for its new life."""
 
     at: int
     destination: bytes

@@ -191,7 +191,7 @@ class Connecting:
         self._over(cm_id)
 
     def disconnect(self, now: int, cm_id: RdmaId) -> None:
-        """What is no connection yet is given up; an id that never asked for one has none to end."""
+        """What is not a connection yet is given up; an id that never asked for one has none to end."""
         if cm_id.local_id is None:
             return
         if cm_id.state is IdState.CONNECTING:

@@ -36,7 +36,7 @@ class IdState(enum.Enum):
     CONNECTING = enum.auto()
     CONNECTED = enum.auto()
     DISCONNECTED = enum.auto()
-    REMOVED = enum.auto()  # its adapter has gone: it can only be destroyed
+    REMOVED = enum.auto()  # its adapter is gone: it can only be destroyed
 
 
 @dataclass(eq=False, slots=True)

@@ -254,7 +254,8 @@ def _has_port(cm_id: RdmaId, port: int) -> bool:
 def _too_late(cm_id: RdmaId | None, request: RdmaRequest) -> bool:
     """The id has ended while this was on its way: its program hears of that, and what it asked does nothing.
 
-    librdmacm's calls return at once and would say EINVAL; here an answer to a request that has just gone is no misuse.
+    librdmacm's calls return at once and would say EINVAL; here an answer to a request that has just gone is not a
+    misuse.
     """
     if cm_id is None:
         return False

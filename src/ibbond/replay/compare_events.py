@@ -129,7 +129,7 @@ def _sequence(
 ) -> Iterator[Difference]:
     """Equal sequences, or one a prefix of the other; then the times of those that agree.
 
-    With `slack_ms` two events of different clocks that are no further apart on our clock have no order: a monitor
+    With `slack_ms` two events of different clocks that are not further apart on our clock have no order: a monitor
     and a timer that were started at different times.
     """
     left = list(ours)

@@ -1,7 +1,7 @@
 """How the outage of a story depends on settings: many seeds for each combination of bond options.
 
 Read first: `sim.explore`, whose workers these are. Outage of a run: over all UDP streams of the story, the most
-consecutive probes lost times their spacing, faults that cut every path included. The bonds have the kernel's behaviour
+consecutive probes lost times their spacing, faults that cut every path included. The bonds have the kernel's behavior
 unless another profile is named, because that is what an operator chooses settings for.
 """
 

@@ -1,6 +1,6 @@
 """The view as a file system: what FUSE asks, answered from the tree, the backend and the kernel's own sysfs.
 
-Read first: fs/kernfs/file.c of Linux for the manners of sysfs: a read from the start renders the text anew, one
+Read first: fs/kernfs/file.c of Linux for the manners of sysfs: a read from the start renders the text again, one
 write is one request and its errno is the writer's, a poll wakes with POLLPRI | POLLERR when the value changed since it
 was read. mfusepy brings libfuse; one thread serves one host. Left out: where it is mounted (`mount`).
 """
@@ -274,7 +274,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
 
 
 def of_open_file(do: Callable[[], T]) -> T:
-    """What the file says; where it has gone since it was opened, ENODEV (`kernfs_get_active`)."""
+    """What the file says; where it is gone since it was opened, ENODEV (`kernfs_get_active`)."""
     try:
         return do()
     except OSError as error:

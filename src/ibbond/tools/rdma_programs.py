@@ -60,7 +60,7 @@ class ProgramFile(Protocol):
 
     @property
     def device_number(self) -> tuple[int, int] | None:
-        """What stat tells; None for what is no character device."""
+        """What stat tells; None for what is not a character device."""
         ...
 
     def call(self, caller: Caller) -> None:

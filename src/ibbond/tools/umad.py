@@ -153,7 +153,7 @@ class UmadServer:
         answer = self._answer(host, sender, request) if sender is not None else None
         if answer is None:
             answer = replace(request, type=ControlType.ERROR)
-        with contextlib.suppress(OSError):  # it has gone, or does not read: it asks again
+        with contextlib.suppress(OSError):  # it is gone, or does not read: it asks again
             control.sendto(answer.pack(), address)
 
     def _answer(self, host: str, sender: Credentials, request: Control) -> Control | None:
@@ -212,7 +212,7 @@ class UmadServer:
             return None
         try:
             ended = os.pidfd_open(sender.pid)
-        except OSError:  # it has gone, or no descriptor is free
+        except OSError:  # it is gone, or no descriptor is free
             return None
         sock = self._sockets[number]
         if is_scarce(ended) or not connect(sock, socket_name(self.base, f"in{request.number}")):
@@ -239,11 +239,11 @@ class UmadServer:
             self._loop.handle(OnSubnet(SetIsSm(client.port, on)))
 
     def _drop(self, client: Client) -> None:
-        """A tool has gone, or must go."""
+        """A tool is gone, or must go."""
         if self._clients.get(client.number) is not client:
             return
         self._forget(client)
-        if client.is_sm:  # only now: the trap that this brings is not for who has gone
+        if client.is_sm:  # only now: the trap that this brings is not for who is gone
             self._set_is_sm(client, on=False)
 
     def _forget(self, client: Client) -> None:

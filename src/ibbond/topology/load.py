@@ -246,7 +246,7 @@ class Plugs:
         """Refuse an end that is not a switch of the file or one of its ports."""
         switch, slash, number = end.partition("/")
         if switch not in self.ports:
-            raise unknown(f"{where} names {end}, which is no switch", switch, self.ports)
+            raise unknown(f"{where} names {end}, which is not a switch", switch, self.ports)
         if slash and PORT_NUMBERS.get(number, MAX_PORTS + 1) > self.ports[switch]:
             raise Refused(
                 f"{where} names port {end}",
@@ -338,7 +338,7 @@ def read_device(device: IpoibDevice, table: Reader, datagram_mtu: int) -> IpoibD
 def read_mode(table: Reader, default: str) -> str:
     mode = table.take("mode", str, default)
     if mode not in MODES:
-        raise unknown(f"{table.path('mode')} is {mode!r}, which is no IPoIB mode", mode, MODES)
+        raise unknown(f"{table.path('mode')} is {mode!r}, which is not an IPoIB mode", mode, MODES)
     return mode
 
 

@@ -166,8 +166,8 @@ class Queues(Protocol):
 class Peer:
     """What a queue pair must know to be connected. `timeout` is a code: 4.096 us x 2^timeout until an ACK is missed.
 
-    Code 0 waits for ever. After `retry_count` repetitions without an answer the queue pair fails; `rnr_retry_count` 7
-    is for ever. `rnr_timer` is the code (table 45 of the standard) of the time that a peer waits where it finds no
+    Code 0 waits forever. After `retry_count` repetitions without an answer the queue pair fails; `rnr_retry_count` 7
+    is forever. `rnr_timer` is the code (table 45 of the standard) of the time that a peer waits where it finds no
     room; `max_reads` is how many requests may wait for bytes at once.
     """
 

@@ -171,7 +171,7 @@ def overheard(packet: bytes) -> tuple[tuple[bytes, bool], ...]:
 
 def _group(group: bytes) -> bytes:
     if group[0] >> 4 != 0xE if len(group) == 4 else group[0] != 0xFF:
-        raise Malformed("group report about an address that is no group")
+        raise Malformed("group report about an address that is not a group")
     return group
 
 

@@ -168,7 +168,7 @@ def is_rmpp_control(mad: bytes) -> bool:
 
 
 def records(data: bytes, record_bytes: int) -> list[bytes]:
-    """The records of a reassembled table, each `record_bytes` long; a rest that is no record is left."""
+    """The records of a reassembled table, each `record_bytes` long; a rest that is not a record is left."""
     if record_bytes <= 0:
         return []
     return [data[at : at + record_bytes] for at in range(0, len(data) - record_bytes + 1, record_bytes)]

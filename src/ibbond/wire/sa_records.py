@@ -234,7 +234,7 @@ class ServiceMask(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """A service that a port offers, for `lease` seconds (0xffffffff for ever) (15.2.5.14); 176 bytes."""
+    """A service that a port offers, for `lease` seconds (0xffffffff forever) (15.2.5.14); 176 bytes."""
 
     LAYOUT: ClassVar = struct.Struct("!Q16sHHI16s64s64s")
     service_id: int = 0

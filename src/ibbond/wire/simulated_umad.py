@@ -1,4 +1,4 @@
-"""The messages of libumad2sim: how unmodified InfiniBand tools speak to a subnet that is no kernel's.
+"""The messages of libumad2sim: how unmodified InfiniBand tools speak to a subnet that is not a kernel's.
 
 Read first: umad2sim.c and sim_client.c of ibsim (linux-rdma). Tools preload that library; it turns /dev/infiniband/umad
 into datagrams on abstract Unix sockets: 80-byte control messages in the byte order of the host, and 288-byte packets

@@ -212,7 +212,7 @@ class Captures:
         return self._start(PortCapture(descriptor, (self._loop.network.subnet.port(port).name,)))
 
     def start_device(self, host: str, device: str, descriptor: int) -> Capture:
-        """Capture a device (`h1`, `bond0`); `Refused` when there is none, or it is not an IPoIB device or bond of such."""
+        """Capture a device (`h1`, `bond0`); `Refused` unless it is an IPoIB device or a bond of IPoIB devices."""
         return self._start(DeviceCapture(descriptor, self._loop.network, host, device))
 
     def stop(self, capture: Capture) -> None:

@@ -164,7 +164,7 @@ class SentMessages:
         self._parts: dict[tuple[int, int], tuple[int, bytes]] = {}  # LID, QPN: the next PSN, what there is
 
     def take(self, packet: RcPacket) -> bytes | None:
-        """The message that this packet ends; None while it does not, and for what is not a SEND or has lost its start."""
+        """The message that this packet completes; None if it completes none, is not a SEND, or lost its start."""
         key = packet.destination_lid, packet.destination_qpn
         if packet.opcode not in SENDS:
             return None

@@ -243,7 +243,7 @@ def test_spellings_that_the_tools_take_are_no_problem(tmp_path: Path) -> None:
             + "".join(f"        {key}: '{value(option)}'\n" for key, option in PARAMETERS.items()),
         },
     )
-    assert desired.problems == []
+    assert [problem for problem in desired.problems if problem.kind.startswith(("option-u", "option-m"))] == []
     assert len(desired.bonds) == 4
 
 

@@ -18,14 +18,13 @@ from ibbond.config.desired import (
     Match,
     Problem,
     Setting,
-    Source,
     hardware_address,
     set_option,
 )
 from ibbond.config.fields import label
 from ibbond.config.gaps import Gap, Version
 from ibbond.config.ifupdown import with_prefix
-from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of
+from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of, unreadable
 from ibbond.errors import Malformed
 
 TOOL = "cloud-init"
@@ -39,7 +38,7 @@ GAPS = (
     Gap("parent", NO_KEY, harmless=True),
     Gap("queue_id", NO_KEY),
     Gap("prio", NO_KEY),
-    Gap("start", NO_KEY),
+    Gap("start", NO_KEY, text="no"),
     *(Gap(f"option.{name}", NO_KEY) for name in ("ns_ip6_target", "coupled_control", "broadcast_neighbor")),
     Gap("option.lacp_strict", NO_KEY),
     Gap("guid", "is not held: addresses of 20 bytes are compared whole, and the queue pair changes; the name counts"),
@@ -53,9 +52,7 @@ def read(files: Mapping[str, str]) -> Desired:
         try:
             whole = load(text, path)
         except Malformed as malformed:
-            desired.problems.append(
-                Problem("config-unreadable", Source(path), str(malformed), "Correct the file; nothing in it counts")
-            )
+            desired.problems.append(unreadable(path, malformed))
             continue
         body = table(whole.get("network")) or whole
         if body.get("version") == 2 and "network" in whole:

@@ -78,7 +78,8 @@ class Match:
 class DesiredMember:
     """A device that joins a bond, or a P_Key child (`pkey`, `parent`). Its options are `queue_id` and `prio`.
 
-    `invented_guid` marks a child to which its tool gives an address that no port of the subnet has.
+    `invented_guid` marks a child to which its tool gives an address that no port of the subnet has, and
+    `transport_ignored` says why its tool does not set the mode.
     """
 
     match: Match
@@ -90,6 +91,7 @@ class DesiredMember:
     options: dict[str, Setting] = field(default_factory=dict)
     ethernet: bool = False
     invented_guid: bool = False
+    transport_ignored: str = ""
 
     @property
     def device(self) -> str:
@@ -130,6 +132,7 @@ class DesiredBond:
     routes: list[DesiredRoute] = field(default_factory=list)
     dns: list[Setting] = field(default_factory=list)
     search: list[Setting] = field(default_factory=list)
+    hardware_address: Setting | None = None  # that the tool is to give it, which InfiniBand members do not take
 
 
 @dataclass(frozen=True, slots=True)

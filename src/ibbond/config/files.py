@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ibbond.config import bonds_toml, cloud_init, ifcfg, ifupdown, netplan, networkd, networkmanager, nmstate, ofed
@@ -49,6 +50,8 @@ READERS: dict[str, Reader] = {
     "networkmanager": Reader(networkmanager.PATTERNS, networkmanager.read),
     "networkd": Reader(networkd.PATTERNS, networkd.read),
     "ifupdown": Reader(ifupdown.PATTERNS, ifupdown.read),
+    "ifupdown2": Reader((), partial(ifupdown.read, tool="ifupdown2"), at_boot=False),
+    "ifenslave": Reader((), partial(ifupdown.read, tool="ifenslave"), at_boot=False),
     "ifcfg": Reader(ifcfg.PATTERNS, ifcfg.read),
     "ofed": Reader(ofed.PATTERNS, ofed.read),
     "cloud-init": Reader(cloud_init.PATTERNS, cloud_init.read, at_boot=False),
@@ -69,9 +72,7 @@ RENDERERS: dict[str, Renderer] = {
         ("0.106", "1.1"),
     ),
     "ifupdown": Renderer("ifupdown", "ifenslave", ifupdown.render, ifupdown.GAPS, ("2.13", "2.14")),
-    "ifupdown2": Renderer(
-        "ifupdown", "ifupdown2", ifupdown.render_for_ifupdown2, ifupdown.IFUPDOWN2_GAPS, ("3.0.0", "3.3.0")
-    ),
+    "ifupdown2": Renderer("ifupdown", "ifupdown2", ifupdown.render_for_ifupdown2, ifupdown.IFUPDOWN2_GAPS, ("3.0.0",)),
     "cloud-init-1": Renderer(
         "cloud-init", "cloud-init", cloud_init.render_version_1, cloud_init.GAPS, ("22.4", "25.1")
     ),

@@ -106,6 +106,9 @@ def _bond(desired: Desired, path: str, values: Values, files: Mapping[str, str])
     slaves = [key for key in values if re.fullmatch(r"BONDING_SLAVE_?\d+", key) and values[key].value]
     for key in sorted(slaves, key=lambda key: int(re.sub(r"\D", "", key))):
         bond.members.append(DesiredMember(_suse_member(values[key].value), values[key].source))
+    for key in ("MACADDR", "LLADDR"):
+        if key in values:
+            bond.hardware_address = Setting(values[key].value, values[key].source)
     _layer_3(bond, values)
     _routes(bond, path, name, files)
 

@@ -22,6 +22,7 @@ from ibbond.config.desired import (
     DesiredMember,
     DesiredRoute,
     Match,
+    Problem,
     Setting,
     Source,
     adopt_children,
@@ -59,6 +60,7 @@ IFUPDOWN2 = (  # bond.py of ifupdown2 3.0.0
     *("mode", "miimon", "use_carrier", "lacp_rate", "xmit_hash_policy", "min_links", "num_grat_arp", "num_unsol_na"),
     *("ad_actor_system", "ad_actor_sys_prio", "updelay", "downdelay", "primary", "primary_reselect"),
 )
+NOT_OPTIONS_OF_IFENSLAVE = ("active_slave", "slaves", "master")  # handled in ways of their own
 NO_FILE = "is not set: it has neither a keyword nor a file in sysfs"
 NEEDS_DOWN = "is not set: it has no keyword, and a bond that is up does not take it"
 BY_NAME = "is not held: ifupdown knows devices by their names only"
@@ -90,8 +92,8 @@ class _Stanza:
     options: list[tuple[str, str, Source]] = field(default_factory=list)
 
 
-def read(files: Mapping[str, str]) -> Desired:
-    """The bonds of these files."""
+def read(files: Mapping[str, str], tool: str = "ifupdown") -> Desired:
+    """The bonds of these files; `tool` is `ifenslave` or `ifupdown2` where it is known which of them reads them."""
     desired = Desired()
     stanzas: list[_Stanza] = []
     auto: set[str] = set()
@@ -111,7 +113,7 @@ def read(files: Mapping[str, str]) -> Desired:
     }
     for stanza in stanzas:
         if stanza.name in bonds:
-            _bond(desired, stanza, auto)
+            _bond(desired, stanza, auto, tool)
     for stanza in stanzas:
         _member(desired, stanza)
     adopt_children(desired)
@@ -142,7 +144,8 @@ def _stanzas(path: str, text: str, auto: set[str]) -> Iterator[_Stanza]:
         yield current
 
 
-def _bond(desired: Desired, stanza: _Stanza, auto: set[str]) -> None:
+def _bond(desired: Desired, stanza: _Stanza, auto: set[str], tool: str) -> None:
+    keywords = {"ifupdown2": IFUPDOWN2, "ifenslave": IFENSLAVE}.get(tool, (*IFUPDOWN2, *IFENSLAVE))
     bond = desired.bond(stanza.name, TOOL, stanza.source)
     if not bond.is_defined:
         bond.source = stanza.source
@@ -158,6 +161,11 @@ def _bond(desired: Desired, stanza: _Stanza, auto: set[str]) -> None:
             option = "arp_ip_target" if key == "bond-arp-ip-targets" else key.removeprefix("bond-").replace("-", "_")
             known = [f"bond-{name.replace('_', '-')}" for name, row in OPTIONS.items() if row.has_file]
             set_option(desired, bond, option, value, source, known=(*NOT_OPTIONS, *MEMBERS, *known), word=key)
+            if option in OPTIONS and option not in keywords and option not in NOT_OPTIONS_OF_IFENSLAVE:
+                path = f"/sys/class/net/{bond.name}/bonding/{option}"
+                fix = f"Write post-up echo {value} > {path}" if OPTIONS[option].has_file else "Set it after boot"
+                what = f"{tool} passes over {key}: it has no such keyword"
+                desired.problems.append(Problem("option-not-read", source, what, fix, bond.name))
         elif (written := OPTION.search(value)) and written[2] == bond.name and key in ("up", "post-up"):
             _written(desired, bond, written[3], written[1], source)
         else:
@@ -244,6 +252,8 @@ def _layer_3(bond: DesiredBond, key: str, value: str, source: Source, netmask: s
         bond.routes.append(DesiredRoute("default", words[0], source))
     elif key == "mtu":
         bond.mtu = Setting(value, source)
+    elif key == "hwaddress" and words:
+        bond.hardware_address = Setting(words[-1], source)
     elif key in ("dns-nameservers", "dns-nameserver"):
         bond.dns += [Setting(word, source) for word in words]
     elif key == "dns-search":

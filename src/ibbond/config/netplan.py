@@ -24,7 +24,7 @@ from ibbond.config.desired import (
 from ibbond.config.fields import NO_MONITOR, label
 from ibbond.config.gaps import Gap, Version, of_bond, of_device
 from ibbond.config.networkmanager import PREFIX
-from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of
+from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of, unreadable
 from ibbond.errors import Malformed
 
 TOOL = "netplan"
@@ -74,7 +74,7 @@ GAPS = (
     Gap("parent", NO_KEY, harmless=True),
     Gap("queue_id", NO_KEY),
     Gap("prio", NO_KEY),
-    Gap("start", NO_KEY),
+    Gap("start", NO_KEY, text="no"),
     Gap("transport", NO_KEY, since=(0, 105)),
     Gap("ethernet", "is said by the absence of infiniband-mode", harmless=True),
 )
@@ -99,11 +99,7 @@ def read(files: Mapping[str, str], tool: str = TOOL) -> Desired:
         try:
             tables.append((path, table(load(files[path], path).get("network"))))
         except Malformed as malformed:
-            desired.problems.append(
-                Problem(
-                    "config-unreadable", Source(path), str(malformed), "Correct the file; netplan ignores all of it"
-                )
-            )
+            desired.problems.append(unreadable(path, malformed))
     _put_together(desired, tables, tool)
     return desired
 
@@ -144,6 +140,10 @@ def _bonds(desired: Desired, path: str, network: Table, all_of_them: list[Table]
             if option == "primary":
                 text = _device(text, all_of_them).name or text
             set_option(desired, bond, option, text, source, known=PARAMETERS, word=str(key))
+            if text == "0" and option in ("num_grat_arp", "resend_igmp", "packets_per_slave"):
+                what = f"netplan passes over {key}: 0, so that {bond.name} gets the default of its renderer"
+                fix = f"Set it otherwise after boot: ibbond bond set {bond.name} {option} 0"
+                desired.problems.append(Problem("zero-not-written", source, what, fix, bond.name))
         _layer_3(bond, body, path)
 
 
@@ -157,11 +157,14 @@ def _milliseconds(text: str) -> str:
 
 def _member(name: str, source: Source, path: str, tables: list[Table]) -> DesiredMember:
     member = DesiredMember(_device(name, tables), source)
+    renderer = next((text_of(each["renderer"]).lower() for each in reversed(tables) if "renderer" in each), "")
     for network in tables:
         body = table(table(network.get("ethernets")).get(name))
         for key, field in (("infiniband-mode", "transport"), ("mtu", "mtu")):
             if key in body:
                 setattr(member, field, Setting(text_of(body[key]), place(body, key, path)))
+        if text_of(body.get("infiniband-mode")) == "connected" and renderer != "networkmanager":
+            member.transport_ignored = "netplan writes it to [IPoIB] of a .network file, which networkd does not read"
     return member
 
 
@@ -203,6 +206,8 @@ def _layer_3(bond: DesiredBond, body: Table, path: str) -> None:
     servers = table(body.get("nameservers"))
     for key, target in (("addresses", bond.dns), ("search", bond.search)):
         target += [Setting(text_of(each), place(servers, key, path)) for each in items(servers.get(key))]
+    if "macaddress" in body:
+        bond.hardware_address = Setting(text_of(body["macaddress"]), place(body, "macaddress", path))
     if "mtu" in body:
         bond.mtu = bond.mtu or Setting(text_of(body["mtu"]), place(body, "mtu", path))
 

@@ -88,10 +88,11 @@ GAPS = (
     Gap("queue_id", NO_KEY),
     Gap("ethernet", "is not said: networkd takes any device that matches", harmless=True),
     Gap("transport", "is ignored: networkd never reads [IPoIB] of a .network file", when=not_of_child),
-    Gap("start", "is not held: networkd makes every bond that it has files of"),
+    Gap("start", "is not held: networkd makes every bond that it has files of", text="no"),
     Gap("guid", "is not held: networkd compares all 20 bytes, and the queue pair changes; the name counts"),
 )
 SECONDS = ("LearnPacketIntervalSec",)  # counted in seconds by the kernel
+SUSPICIOUS_SECONDS = 10
 UNITS = {"us": 0.001, "ms": 1, "s": 1000, "sec": 1000, "min": 60_000, "m": 60_000, "h": 3_600_000, "": 1000}
 YES, NO = ("1", "yes", "y", "true", "t", "on"), ("0", "no", "n", "false", "f", "off")
 
@@ -146,6 +147,8 @@ def _netdev(desired: Desired, parts: list[list[Entry]]) -> None:
     bond = desired.bond(name.value, TOOL, source)
     bond.is_defined = True
     bond.source = source
+    if (address := values.get(("NetDev", "MACAddress"))) and hardware_address(address.value):
+        bond.hardware_address = Setting(address.value, address.source)
     if mtu := values.get(("NetDev", "MTUBytes")):
         bond.mtu = Setting(mtu.value, mtu.source)
     for entry in values.values():
@@ -155,6 +158,16 @@ def _netdev(desired: Desired, parts: list[list[Entry]]) -> None:
 
 def _bond_option(desired: Desired, bond: DesiredBond, entry: Entry) -> None:
     key, text = entry.key, entry.value
+    if key.endswith("Sec") and key not in SECONDS and text.isdigit() and int(text) >= SUSPICIOUS_SECONDS:
+        desired.problems.append(
+            Problem(
+                "bare-number-is-seconds",
+                entry.source,
+                f"{key}={text} is {text} seconds: systemd counts a number without a unit in seconds",
+                f"Write {key}={text}ms",
+                bond.name,
+            )
+        )
     if key.endswith("Sec") and (milliseconds := span_ms(text)) is not None:
         text = str(int(milliseconds / 1000 if key in SECONDS else milliseconds))
     elif text.lower() in (*YES, *NO) and not text.isdigit():
@@ -206,6 +219,8 @@ def _member(match: Match, parts: list[list[Entry]], source: Source) -> DesiredMe
             member.mtu = Setting(entry.value, entry.source)
         elif _is(entry, "IPoIB", "Mode"):
             member.transport = Setting(entry.value, entry.source)
+            if entry.value == "connected":
+                member.transport_ignored = "systemd-networkd reads no [IPoIB] section of a .network file"
     return member
 
 

@@ -19,6 +19,7 @@ from ibbond.config.desired import (
     DesiredMember,
     DesiredRoute,
     Match,
+    Problem,
     Setting,
     adopt_children,
     hardware_address,
@@ -87,7 +88,14 @@ def _bond(desired: Desired, keys: Keys, bonds: dict[str, str]) -> None:
         setting = Setting(each.value, each.source)
         if section == "bond":
             name = "primary" if key == "active_slave" else key
+            if key == "active_slave":
+                what = "NetworkManager takes active_slave for another word for primary"
+                desired.problems.append(
+                    Problem("active-slave-is-primary", each.source, what, "Write primary, if that is meant", bond.name)
+                )
             set_option(desired, bond, name, each.value, each.source, known=(*ONLY_HERE, *OPTIONS), word=key)
+        elif section in ("ethernet", "802-3-ethernet") and key == "cloned-mac-address" and ":" in each.value:
+            bond.hardware_address = setting
         elif section in ("ethernet", "802-3-ethernet", "infiniband") and key == "mtu" and each.value != "0":
             bond.mtu = setting
         elif section in ("ipv4", "ipv6"):
@@ -121,6 +129,13 @@ def _port(desired: Desired, keys: Keys, bonds: dict[str, str]) -> None:
     member = _device(keys, first) if first is not None else None
     if first is None or member is None:
         return
+    own_name = f"{member.parent}.{member.pkey or 0:04x}"
+    if member.pkey is not None and member.match.name != own_name and _text(keys, "connection", "interface-name"):
+        entry = keys["connection", "interface-name"]
+        what = f"NetworkManager refuses the profile: the interface of this p-key is {own_name}, not {entry.value}"
+        bond_name = bonds.get(above, above)
+        fix = "Leave interface-name out; NetworkManager makes it of parent and p-key"
+        desired.problems.append(Problem("pkey-name", entry.source, what, fix, bond_name))
     if kind == "bond" and above:
         entry = keys.get(("connection", "controller")) or keys["connection", "master"]
         bond = desired.bond(bonds.get(above, above), TOOL, entry.source)

@@ -17,13 +17,12 @@ from ibbond.config.desired import (
     Match,
     Problem,
     Setting,
-    Source,
     pkey_names,
     set_option,
 )
 from ibbond.config.fields import label
 from ibbond.config.gaps import Gap, Version
-from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of
+from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of, unreadable
 from ibbond.errors import Malformed
 
 TOOL = "nmstate"
@@ -40,7 +39,7 @@ GAPS = (
     ),
     Gap("guid", NO_KEY),
     Gap("prio", NO_KEY),
-    Gap("start", NO_KEY),
+    Gap("start", NO_KEY, text="no"),
 )
 
 
@@ -51,9 +50,7 @@ def read(files: Mapping[str, str]) -> Desired:
         try:
             body = load(text, path)
         except Malformed as malformed:
-            desired.problems.append(
-                Problem("config-unreadable", Source(path), str(malformed), "Correct the file; nothing in it counts")
-            )
+            desired.problems.append(unreadable(path, malformed))
             continue
         body = table(table(body.get("spec")).get("desiredState")) or body  # as Kubernetes has it
         interfaces = [table(each) for each in items(body.get("interfaces"))]
@@ -122,6 +119,8 @@ def _bond(desired: Desired, path: str, body: Table, devices: Mapping[str, Desire
         if queues.get(names[-1]):
             member.options["queue_id"] = Setting(queues[names[-1]], place(aggregation, "ports-config", path))
         bond.members.append(member)
+    if "mac-address" in body:
+        bond.hardware_address = Setting(text_of(body["mac-address"]), place(body, "mac-address", path))
     if "mtu" in body:
         bond.mtu = Setting(text_of(body["mtu"]), place(body, "mtu", path))
     for key, family in (("ipv4", 4), ("ipv6", 6)):

@@ -6,9 +6,10 @@ until somebody expands it, and nobody here does. Left out: what the keys mean.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from ibbond.config.desired import Source
+from ibbond.config.desired import Problem, Source
 from ibbond.errors import Malformed
 
 Table = dict[str, Any]
@@ -33,6 +34,13 @@ def load(text: str, path: str) -> Table:
     if not isinstance(found, dict):
         raise Malformed(f"{Source(path, 1)}: a mapping is expected, not a {type(found).__name__}")
     return found
+
+
+def unreadable(path: str, malformed: Malformed) -> Problem:
+    """What is said of a file that `load` does not read."""
+    line = re.match(rf"{re.escape(path)}:(\d+): ", str(malformed))
+    source = Source(path, int(line[1]) if line else 0)
+    return Problem("config-unreadable", source, str(malformed), "Correct the file; its tool ignores all of it")
 
 
 def dump(value: Table) -> str:

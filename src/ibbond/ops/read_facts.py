@@ -22,6 +22,7 @@ from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.bonding.quirks import PROFILES
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.config.files import configured
+from ibbond.config.traps import traps
 from ibbond.errors import Malformed, Refused
 from ibbond.ops import read_network
 from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, MemberFacts, PortFacts
@@ -45,6 +46,7 @@ def kernel_facts(host: KernelBackend, bonds: list[str], *, failures_allowed: int
     snapshots, unreadable = _snapshots(host, bonds)
     devices = _devices(host, snapshots)
     desired = configured(host.files.root)
+    desired.problems = traps(desired)
 
     def facts(snapshot: BondSnapshot) -> BondFacts:
         return BondFacts(

@@ -75,7 +75,7 @@ def options_differ(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     for desired in host.desired.of(bond.name):
         for name, setting in (*desired.options.items(), *((("mtu", desired.mtu),) if desired.mtu else ())):
             wanted.setdefault(name, []).append(setting)
-    misplaced = {problem.source for problem in host.desired.problems}
+    misplaced = {problem.source for problem in host.desired.problems if problem.kind == "option-misplaced"}
     lost = {
         name: settings[0]
         for name, settings in wanted.items()
@@ -187,6 +187,21 @@ def nothing(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 E, W = Severity.ERROR, Severity.WARNING
 
+
+def _file_rule(kind: str, severity: Severity, title: str, why: str) -> Rule:
+    """A rule about what a file shows by itself; config/traps.py and the parsers look."""
+
+    def look(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+        for problem in _problems(kind, host, bond):
+            if kind == "mode-refused" and bond.mode == Mode.ACTIVE_BACKUP:
+                continue  # the driver was loaded with that mode
+            if kind == "delay-rounded":
+                continue  # what is in force is compared, rounded
+            yield Found(f"{problem.source}: {problem.what}", do=problem.fix)
+
+    return Rule(kind, severity, title, why, look)
+
+
 FILE_RULES = (
     Rule(
         "missing-bond",
@@ -216,5 +231,137 @@ FILE_RULES = (
         "An option that does not exist, or an invalid value",
         "The tool or the driver ignores it, or rejects the whole bond at the next boot",
         unknown_options,
+    ),
+    _file_rule(
+        "config-unreadable",
+        E,
+        "A configuration file that cannot be read",
+        "Its tool passes it over, or fails at the next boot with all that it has to set up",
+    ),
+    _file_rule(
+        "transport-ignored",
+        W,
+        "A transport mode that is not set",
+        "The port stays in the mode that its driver gives it, and an MTU above 4092 is refused",
+    ),
+    _file_rule(
+        "pkey-guid-invented",
+        E,
+        "A P_Key child with an invented port GUID",
+        "Its joins and path queries name a port that the subnet does not have, so that it never gets a carrier",
+    ),
+    _file_rule(
+        "pkey-name",
+        E,
+        "The name of a P_Key child that its tool refuses",
+        "The bond comes up without that member",
+    ),
+    _file_rule(
+        "pkey-impossible",
+        E,
+        "A P_Key that no partition has",
+        "The kernel refuses to make the device",
+    ),
+    _file_rule(
+        "member-becomes-ethernet",
+        E,
+        "An InfiniBand member that is taken for an Ethernet device",
+        "The profile never matches the device, and the bond comes up without it",
+    ),
+    _file_rule(
+        "member-dropped",
+        E,
+        "A member that is dropped on the way",
+        "The bond comes up without it, or not at all",
+    ),
+    _file_rule(
+        "infiniband-incomplete",
+        E,
+        "An InfiniBand interface without mode or P_Key",
+        "The tool refuses the whole document",
+    ),
+    _file_rule(
+        "mixed-members",
+        E,
+        "Members of different types",
+        "The driver refuses those that are not of the first one's type",
+    ),
+    _file_rule(
+        "member-of-two-bonds",
+        E,
+        "One device in two bonds",
+        "The second bond that asks for it comes up without it",
+    ),
+    _file_rule(
+        "primary-not-member",
+        W,
+        "A primary that is not a member",
+        "The driver remembers the name and prefers nothing",
+    ),
+    _file_rule(
+        "mode-refused",
+        E,
+        "A mode that InfiniBand members cannot have",
+        "The driver refuses every InfiniBand member, and the bond carries nothing",
+    ),
+    _file_rule(
+        "both-monitors",
+        E,
+        "Both link monitors at once",
+        "A bond has one; which one it gets depends on the tool",
+    ),
+    _file_rule(
+        "bare-number-is-seconds",
+        W,
+        "A number without a unit that stands for seconds",
+        "A link is polled that many seconds apart, and a dead one is noticed as late",
+    ),
+    _file_rule(
+        "zero-not-written",
+        W,
+        "A zero that is never written",
+        "The default of the tool below counts instead",
+    ),
+    _file_rule(
+        "delay-rounded",
+        W,
+        "A delay that is not a multiple of miimon",
+        "The driver counts it in runs of the MII monitor",
+    ),
+    _file_rule(
+        "option-not-read",
+        W,
+        "An option that this tool has no keyword for",
+        "It is passed over without a word",
+    ),
+    _file_rule(
+        "active-slave-is-primary",
+        W,
+        "active_slave that is taken for primary",
+        "After a failure traffic goes back to it by itself, which active_slave of the driver does not do",
+    ),
+    _file_rule(
+        "address-set",
+        W,
+        "A hardware address for a bond of InfiniBand members",
+        "Their addresses cannot be set: the tool fails, or takes the members down while it tries",
+    ),
+    _file_rule(
+        "mtu-impossible",
+        E,
+        "An MTU that IPoIB does not have",
+        "The kernel refuses it, or the tool clamps it without a word",
+    ),
+    _file_rule(
+        "gateway-off-link",
+        W,
+        "A gateway outside all networks of the bond",
+        "The route is refused; NetworkManager adds a route to the gateway itself and warns that it will stop doing so",
+    ),
+    _file_rule(
+        "address-malformed",
+        E,
+        "An address that cannot be read",
+        "The tool passes it over or refuses the whole file",
     ),
 )

@@ -37,7 +37,7 @@ def test_ifenslave(host: Host) -> None:
     host.sh("ip link set ib0 up; ip link add bond0 type bond mode active-backup miimon 100; ip link set bond0 up")
     host.run(ifenslave, "bond0", "ib0", "ib1")
     assert host.read("bond0/bonding/slaves") == "ib0 ib1\n"
-    host.sh("sleep 0.4")
+    host.sh("wait_for link 'grep -q up /sys/class/net/ib1/bonding_slave/mii_status'")
     host.run(ifenslave, "-c", "bond0", "ib1")
     assert host.read("bond0/bonding/active_slave") == "ib1\n"
     shown = host.run(ifenslave, "bond0")

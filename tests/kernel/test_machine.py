@@ -28,8 +28,8 @@ def test_two_hosts_talk_over_a_bond_of_the_kernel(machine: VirtualMachine, host:
         "ip link add bond0 type bond mode active-backup miimon 100; ip link set ib0 master bond0;"
         "ip link set ib1 master bond0; ip addr add 10.0.0.1/24 dev bond0; ip link set bond0 up"
     )
-    host.sh("sleep 0.3; ping -c 1 -W 5 10.0.0.2")
+    host.sh("wait_for answer 'ping -c 1 -W 5 10.0.0.2'")
     host.carrier("ib0", False)
-    host.sh("sleep 0.5; ping -c 1 -W 5 10.0.0.2")
+    host.sh("wait_for answer 'ping -c 1 -W 5 10.0.0.2'")
     assert host.read("bond0/bonding/active_slave") == "ib1\n"
     peer.close()

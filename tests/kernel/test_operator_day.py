@@ -16,6 +16,10 @@ ip -6 addr add 2001:db8::1/64 dev ib0
 ip route add default via 10.0.0.2 dev ib0 metric 7
 ip route add 10.77.0.0/16 via 10.0.0.2 dev ib0 src 10.0.0.9 mtu 1400 table 50
 ip -6 route add 2001:db8:9::/48 via 2001:db8::2 dev ib0
+ip nexthop add id 7 via 10.0.0.2 dev ib0
+ip nexthop add id 8 group 7
+ip route add 10.78.0.0/16 nhid 8
+ip -6 addr add fe80::77/64 dev ib0 nodad
 ip rule add iif ib0 lookup 50 priority 100
 ip neigh add 10.0.0.66 lladdr 80:00:00:66:fe:80:00:00:00:00:00:00:00:02:c9:03:00:10:00:66 dev ib0
 """
@@ -57,6 +61,9 @@ def test_a_host_in_use_keeps_its_traffic(host: Host, peer: Host) -> None:
         "delete address 10.0.0.1/24 dev ib0  [interrupts: ib0 carries traffic of 10.0.0.1/24, which bond0 gets]",
         "add address 10.0.0.1/24 dev bond0",
         "add route default via 10.0.0.2 dev bond0 metric 7",
+        "add nexthop id 7 via 10.0.0.2 dev bond0",
+        "add route 10.78.0.0/16 nhid 8",
+        "add address fe80::77/64 dev bond0",
         "add rule 100: iif bond0 lookup 50",
     ):
         assert line in plan, (line, plan)
@@ -73,6 +80,18 @@ def test_a_host_in_use_keeps_its_traffic(host: Host, peer: Host) -> None:
     host.ok("bond", "switch", "bond0", "ib1")
     assert reaches(peer, "10.0.0.1")
     assert "nothing to do" in host.ok(*CREATE, "--address", "10.0.0.1/24")
+
+
+def test_an_address_that_another_host_has_is_refused(host: Host, peer: Host) -> None:
+    before = settings(host)
+    result = host.ibbond(*CREATE, "--address", "10.0.0.2/24")
+    assert result.code == 2
+    assert f"another host has 10.0.0.2: it answers from {peer.read('ib0/address').strip()}" in result.err
+    assert "Everything was put back as it was" in result.err
+    assert settings(host) == before
+    assert host.read("bonding_masters") == ""
+    host.ok(*CREATE, "--address", "10.0.0.3/24", "--address", "2001:db8::3/64")
+    assert reaches(host, "10.0.0.2")
 
 
 def test_without_an_address_the_bond_gets_what_members_had(host: Host, peer: Host) -> None:

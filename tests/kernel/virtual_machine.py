@@ -45,6 +45,17 @@ COMMAND_LINE = (
     "random.trust_cpu=on clocksource=acpi_pm audit=0 log_buf_len=4M"
 )
 PR_SET_PDEATHSIG = 1
+# For scripts in the guest: tries a command until it succeeds, by the guest's clock; what was awaited is named.
+WAIT_FOR = """
+wait_for() {
+    read up rest </proc/uptime; end=$((${up%.*} + 120))
+    until eval "$2" >/dev/null 2>&1; do
+        read up rest </proc/uptime
+        [ ${up%.*} -lt $end ] || { echo "not after two minutes: $1 ($2)" >&2; return 1; }
+        sleep 0.1
+    done
+}
+"""
 SHARE_OPTIONS = "multidevs=remap,security_model=none"
 
 
@@ -188,7 +199,8 @@ class Host:
         return result.out
 
     def sh(self, script: str) -> str:
-        return self.run("sh", "-ec", script)
+        """A script; it has `wait_for WHAT COMMAND`, for a sleep is too short on some machine."""
+        return self.run("sh", "-ec", WAIT_FOR + script)
 
     def ibbond(self, *words: str, timeout: float = 300) -> Result:
         """The command line in a fork of a warm interpreter: what `ibbond WORDS` prints and how it ends."""

@@ -62,9 +62,10 @@ def test_twice_is_nothing_to_do(running: ViewLab) -> None:
 
 def test_what_members_have_moves_to_the_bond_and_back_when_it_fails(running: ViewLab) -> None:
     """An Ethernet device with an address and a route, in a lab whose bonds are ibbond's own."""
-    ip = "ip -o -4 addr show; ip route; ip -6 route show table 51"
+    ip = "ip -o -4 addr show; ip route; ip -6 route show table 51; ip nexthop; ip -o -6 addr show | grep ::77"
     running.bash("ip addr add 10.3.0.1/24 dev eth0; ip link set eth0 up; ip route add 10.4.0.0/16 via 10.3.0.9")
-    running.bash("ip -6 route add 2001:db8::/64 dev eth0 table 51")
+    running.bash("ip -6 route add 2001:db8::/64 dev eth0 table 51; ip -6 addr add fe80::77/64 dev eth0 nodad")
+    running.bash("ip nexthop add id 5 via 10.3.0.9 dev eth0; ip route add 10.5.0.0/16 nhid 5")
     before = running.bash(ip).stdout
     said = refused(running, "bond", "create", "h1/bond1", "eth0", "--set", "ns_ip6_target=fd00::1", "--mtu", "70000")
     assert "Everything was put back as it was" in said
@@ -76,6 +77,9 @@ def test_what_members_have_moves_to_the_bond_and_back_when_it_fails(running: Vie
     for line in (
         "inet 10.3.0.1/24 scope global bond1",
         "10.4.0.0/16 via 10.3.0.9 dev bond1",
+        "id 5 via 10.3.0.9 dev bond1",
+        "10.5.0.0/16 nhid 5",
+        "inet6 fe80::77/64 scope link",
         "2001:db8::/64",
     ):
         assert line in after, after
@@ -101,6 +105,39 @@ def test_kill_9_in_the_middle_is_undone(running: ViewLab) -> None:
     assert done.returncode == -signal.SIGKILL, done
     assert "killed in the middle of: create h1/bond1. Everything was put back as it was" in done.stderr
     assert running.ibbond("bond", "list", "h1", "--json").stdout == before
+
+
+def test_what_kill_9_of_the_command_and_its_child_leaves_is_finished_by_the_same_command(running: ViewLab) -> None:
+    """As docs/kernel-hosts.md says: the addresses that were on their way must be named, for nothing remembers them."""
+    script = (
+        "import os, pathlib, signal\n"
+        "from ibbond.backend import requests\n"
+        "from ibbond.backend.apply import change\n"
+        "from ibbond.backend.control_socket import Control, LabBackend\n"
+        f"host = LabBackend(Control.of({running.name!r}), 'h1')\n"
+        "me = os.getpid()\n"
+        "def parent(pid):\n"
+        "    try: return int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])\n"
+        "    except OSError: return 0\n"
+        "def kill(step):\n"
+        "    if '+eth0' in str(step):\n"
+        "        every = map(int, filter(str.isdigit, os.listdir('/proc')))\n"
+        "        for pid in [*[pid for pid in every if parent(pid) == me], me]:\n"
+        "            os.kill(pid, signal.SIGKILL)\n"
+        "change(host, lambda host: requests.create(host, 'bond1', ['eth0'], {'mode': 'active-backup'}), watch=kill)\n"
+    )
+    running.bash("ip addr add 10.3.0.1/24 dev eth0; ip link set eth0 up")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done
+    half = running.ibbond("bond", "show", "h1/bond1", "--json").stdout
+    assert json.loads(half)["members"] == []
+    assert "10.3.0.1" not in running.bash("ip -o addr").stdout
+    running.ibbond("bond", "create", "h1/bond1", "eth0", "--address", "10.3.0.1/24")
+    whole = json.loads(running.ibbond("bond", "show", "h1/bond1", "--json").stdout)
+    assert [member["name"] for member in whole["members"]] == ["eth0"]
+    assert "10.3.0.1/24" in whole["addresses"]
+    running.ibbond("bond", "delete", "h1/bond1")
+    running.bash("ip addr flush dev eth0")
 
 
 def test_two_at_once_follow_each_other(running: ViewLab) -> None:

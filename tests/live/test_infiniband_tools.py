@@ -173,3 +173,36 @@ def test_opensm_dies_and_comes_back() -> None:
         ibbond("lab", "exec", "--name", name, "h1", "--", "ping", "-c", "2", "-i", "0.2", "10.0.0.2")
     finally:
         ibbond("lab", "down", "--name", name)
+
+
+@needs_opensm
+def test_opensm_gives_a_port_another_lid_while_it_is_away() -> None:
+    """By its file of LIDs: h1 has a path to the old one, and traffic goes back to that port."""
+    name = f"osl{os.getpid() % 100000}"
+    ibbond("lab", "up", "--name", name, "--sm", "opensm")
+    try:
+        ping = ("lab", "exec", "--name", name, "h1", "--", "ping", "-n", "-i", "0.2", "-W", "2", "10.0.0.2")
+        ibbond(*ping, "-c", "3")
+        port = next(row for row in table(name, "show") if row["port"] == "h2/ib0")
+        file = Files(name).tools / "opensm" / "guid2lid"
+        ibbond("lab", "cut", "--name", name, "h2/ib0")
+        ibbond(*ping, "-c", "3")  # by h2's other port
+        ibbond("lab", "kill", "--name", name, "sm")
+        lines = file.read_text().splitlines()
+        own = [line for line in lines if line.startswith(port["guid"])]
+        assert len(own) == 1, lines
+        file.write_text(
+            "\n".join(line if line not in own else f"{own[0].split()[0]} 0x012c 0x012c" for line in lines) + "\n"
+        )
+        ibbond("lab", "revive", "--name", name, "sm")
+        ibbond("lab", "mend", "--name", name, "h2/ib0")
+        deadline = time.monotonic() + 30
+        while (found := next(row for row in table(name, "show") if row["port"] == "h2/ib0"))["state"] != "active":
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+        assert found["lid"] == 300 != port["lid"]
+        ibbond("bond", "switch", "--name", name, "h2/bond0", "ib0")
+        said = ibbond(*ping, "-c", "10")
+        assert " 0% packet loss" in said
+    finally:
+        ibbond("lab", "down", "--name", name)

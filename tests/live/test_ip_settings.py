@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from ibbond.host import ip_settings
-from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpRoute, IpRule
+from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpNexthop, IpRoute, IpRule
 from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.host.tun import open_tap
@@ -30,6 +30,14 @@ ip route add local 10.12.0.0/24 dev ib0 table 50
 ip route add 10.13.0.0/16 via 192.0.2.9 dev eth0 src 10.0.0.2
 ip -6 route add default via 2001:db8::fe dev ib0 metric 333 pref high
 ip -6 route add 2001:db8:9::/48 via fe80::9 dev ib0 table 51 expires 500
+ip nexthop add id 11 via 10.0.0.5 dev ib0 protocol 42
+ip nexthop add id 12 via 192.0.2.7 dev eth0
+ip nexthop add id 13 group 11/12,3
+ip nexthop add id 10 group 11
+ip -6 nexthop add id 21 via fe80::21 dev ib0
+ip route add 10.20.0.0/16 nhid 11 metric 20
+ip route add 10.21.0.0/16 nhid 13
+ip -6 route add 2001:db8:21::/48 nhid 21
 ip rule add iif ib0 lookup 1000 priority 100
 ip -6 rule add oif ib0 lookup 51 priority 101 suppress_prefixlength 0
 ip neigh add 10.0.0.77 lladdr 02:00:00:00:00:77 dev ib0
@@ -39,6 +47,7 @@ SHOWN = (
     "addr show dev {}",
     "route show table all",
     "-6 route show table all",
+    "nexthop show",
     "rule",
     "-6 rule",
     "neigh show dev {} nud permanent",
@@ -83,7 +92,7 @@ def test_everything_moves(space: NetNamespace, kernel: RouteSocket) -> None:
     assert len(before) > 15
     settings = [each for each in ip_settings.read(kernel) if "ib0" in each.devices or isinstance(each, IpRoute)]
     kinds = [type(each) for each in settings]
-    assert [kinds.count(kind) for kind in (IpAddress, IpRoute, IpNeighbor, IpRule)] == [7, 8, 2, 2]
+    assert [kinds.count(kind) for kind in (IpAddress, IpNexthop, IpRoute, IpNeighbor, IpRule)] == [7, 4, 11, 2, 2]
     for each in reversed(settings):
         ip_settings.delete(kernel, each)
         ip_settings.delete(kernel, each)  # one that is not there is fine
@@ -111,6 +120,9 @@ def test_words_are_those_of_ip(space: NetNamespace, kernel: RouteSocket) -> None
         "route 10.11.0.0/16 nexthop via 10.0.0.3 dev ib0 nexthop via 192.0.2.9 dev eth0",
         "route local 10.12.0.0/24 dev ib0 table 50",
         "route 2001:db8:9::/48 via fe80::9 dev ib0 table 51",
+        "nexthop id 11 via 10.0.0.5 dev ib0",
+        "nexthop id 13 group 11/12",
+        "route 10.21.0.0/16 nhid 13",
         "neighbor 10.0.0.77 lladdr 02:00:00:00:00:77 dev ib0",
         "neighbor proxy 10.0.0.78 dev ib0",
         "rule 100: iif ib0 lookup 1000",

@@ -210,6 +210,50 @@ def adapter_replugged(story: Story) -> None:
     story.do(ReviveAdapter("h2"))
 
 
+def replug(story: Story, port: str, elsewhere: str) -> None:
+    """The far end of a port's cable is put into another port of the subnet, as a hand does; the cable is out before."""
+    subnet = story.world.network.subnet
+    cable, there = subnet.port(port).cable, subnet.port(elsewhere)
+    assert cable is not None
+    assert not cable.plugged
+    old, other = cable.other(subnet.port(port)), there.cable
+    cable.a, cable.b = subnet.port(port), there
+    there.cable, old.cable = cable, other
+    if other is not None:  # the two cables change places
+        other.a, other.b = other.other(there), old
+
+
+def port_moved_to_another_switch(story: Story) -> None:
+    """It keeps its LID; the way there is another one."""
+    story.do(Cut("h2/1"))
+    replug(story, "h2/1", "s2/30")
+    story.do(Mend("h2/1"))
+
+
+def port_moved_to_another_switch_with_another_lid(story: Story) -> None:
+    story.do(Cut("h2/1"))
+    story.do(ChangeLid("h2/1", 300))
+    replug(story, "h2/1", "s2/30")
+    story.do(Mend("h2/1"))
+
+
+def port_moved_while_the_manager_is_dead(story: Story) -> None:
+    story.do(KillSubnetManager())
+    story.do(Cut("h2/1"))
+    replug(story, "h2/1", "s2/30")
+    story.do(Mend("h2/1"), ms=1000)
+    story.do(ReviveSubnetManager())
+
+
+def cables_of_two_hosts_swapped(story: Story) -> None:
+    """At their switches, where each now has the port of the other."""
+    far = {end: story.world.network.subnet.port(end).peer for end in ("h2/1", "h3/2")}
+    assert all(far.values())
+    story.do(Cut("h2/1"), Cut("h3/2"))
+    replug(story, "h2/1", far["h3/2"].name)  # type: ignore[union-attr]
+    story.do(Mend("h2/1"), Mend("h3/2"))
+
+
 def everything_asked_again(story: Story) -> None:
     """The manager asks ports to register again and again, while traffic flows."""
     for _ in range(5):
@@ -236,6 +280,10 @@ STORIES: tuple[Callable[[Story], None], ...] = (
     pkey_changed,
     pkey_limited_and_full_again,
     adapter_replugged,
+    port_moved_to_another_switch,
+    port_moved_to_another_switch_with_another_lid,
+    port_moved_while_the_manager_is_dead,
+    cables_of_two_hosts_swapped,
     everything_asked_again,
 )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ibbond.fabric.events import KillAdapter, ReviveAdapter
 from ibbond.stack.events import AddressesAre
 from ibbond.wire import arp, nd
 from ibbond.wire.hwaddr import address_text
@@ -117,3 +118,21 @@ def test_an_address_that_is_free_gives_no_answer_and_no_report(world: SmallWorld
     world.run(ms=3000)
     assert not [packet for packet in world.got("h1") if nd.is_message(packet)]
     assert not world.happened("duplicate")
+
+
+def test_an_adapter_with_another_guid_has_the_address(world: SmallWorld) -> None:
+    """A host's adapter is replaced: h2 stands for what h1 is then, other GUIDs and queue pairs under h1's addresses."""
+    both = ("10.0.0.100", "fd00::100")
+    world.fabric(KillAdapter("h2"))
+    world.on("h1", own(1, *both))
+    world.on("h2", own(2, *both))  # configured, and without a carrier
+    world.run(ms=3000)
+    assert not world.happened("duplicate")
+    for address in both:
+        assert arrives(world, address, at="h1")
+    world.fabric(KillAdapter("h1"))
+    world.run(ms=500)
+    world.fabric(ReviveAdapter("h2"))
+    world.run(ms=900)
+    for address in both:
+        assert arrives(world, address, at="h2")

@@ -117,6 +117,8 @@ class Executor:
                         f"{device}/flags", str(step), states[up], states[not up], self.host.new_log_lines()
                     )
             case AddIp(setting):
+                if isinstance(setting, IpAddress) and setting.is_new:
+                    self._must_be_unused(setting)
                 self.host.add_ip(setting)
             case DeleteIp(setting):
                 self.host.delete_ip(setting)
@@ -124,6 +126,29 @@ class Executor:
                 self.host.load_driver()
             case _:
                 assert_never(step)
+
+    def _must_be_unused(self, address: IpAddress) -> None:
+        """Refuse an IPv4 address that another host answers for; of IPv6 the kernel finds out itself."""
+        before = [each.local for each in self.plan.before.ip if isinstance(each, IpAddress)]
+        if len(address.local) != 4 or address.local in before or not self._has_carrier(address.device):
+            return
+        owner = self.host.owner_of(address.device, address.local)
+        if owner is not None:
+            text = address.text.partition("/")[0]
+            raise Refused(
+                f"cannot {AddIp(address)}",
+                why=f"another host has {text}: it answers from {owner.hex(':')}",
+                fix=f"Use another address, or find that host; ip address add {address.text} dev {address.device}"
+                " adds it all the same",
+                code=errno.EADDRINUSE,
+            )
+
+    def _has_carrier(self, device: str) -> bool:
+        """A bond that has just come up has it when its monitor has run."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while not (carrier := number(self.host, f"{device}/carrier")) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        return bool(carrier)
 
     def put_back(self) -> str:
         """Make what the plan names as it was before; says how far that went."""

@@ -93,6 +93,13 @@ class Backend(Files, Protocol):
         """Remove a setting; one that is not there is fine."""
         ...
 
+    def owner_of(self, device: str, address: bytes) -> bytes | None:
+        """The hardware address of another host that answers for an IPv4 address; None without one, or an answer.
+
+        A lab's bonds look for that themselves and tell it as the event `duplicate`.
+        """
+        ...
+
     def log(self) -> list[str]:
         """The driver's last log lines, oldest first; empty where they cannot be read."""
         ...

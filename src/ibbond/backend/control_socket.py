@@ -289,6 +289,9 @@ class LabBackend:
     def add_ip(self, setting: IpSetting) -> None:
         self._set_ip("add_ip", setting)
 
+    def owner_of(self, device: str, address: bytes) -> bytes | None:
+        return None
+
     def delete_ip(self, setting: IpSetting) -> None:
         self._set_ip("delete_ip", setting)
 

@@ -125,6 +125,9 @@ class EmulatedBackend:
     def add_ip(self, setting: IpSetting) -> None:
         self._set_ip(f"add {setting}", lambda: ip_settings.add(self._kernel, setting))
 
+    def owner_of(self, device: str, address: bytes) -> bytes | None:
+        return None
+
     def delete_ip(self, setting: IpSetting) -> None:
         self._set_ip(f"delete {setting}", lambda: ip_settings.delete(self._kernel, setting))
 

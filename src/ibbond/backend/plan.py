@@ -14,7 +14,7 @@ from ibbond.backend.contract import option_without_file
 from ibbond.backend.state import BondState, DeviceState, HostState, Settings
 from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
-from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpRoute, IpRule, IpSetting
+from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpNexthop, IpRoute, IpRule, IpSetting
 
 MASTERS = "bonding_masters"
 NOT_OPTIONS = ("slaves", "active_slave", "num_unsol_na")  # members and the active one have places of their own
@@ -95,7 +95,7 @@ class LoadDriver:
 
 
 Step = Write | SetAdmin | AddIp | DeleteIp | LoadDriver
-RANK: dict[type[IpSetting], int] = {IpAddress: 0, IpNeighbor: 1, IpRoute: 2, IpRule: 4}
+RANK: dict[type[IpSetting], int] = {IpAddress: 0, IpNeighbor: 1, IpRoute: 2, IpNexthop: 3, IpRule: 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +242,10 @@ def _set_down(current: HostState, steps: Iterable[Step]) -> set[str]:
 
 
 def _rank(setting: IpSetting) -> int:
-    """Addresses first, gateways when the networks that they are in are there."""
-    return RANK[type(setting)] + (isinstance(setting, IpRoute) and setting.has_gateway)
+    """Addresses first; gateways when the networks that they are in are there, groups when their objects are."""
+    if isinstance(setting, IpRoute):
+        return RANK[IpRoute] + 3 * setting.has_gateway
+    return RANK[type(setting)] + (isinstance(setting, IpNexthop) and not setting.device)
 
 
 def _apart(current: BondState, changed: dict[str, str]) -> bool:

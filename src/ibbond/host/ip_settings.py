@@ -1,47 +1,75 @@
-"""IP settings of devices as values: addresses, routes, permanent neighbors, rules, which can move to another device.
+"""IP settings of devices as values, which can move to another device: addresses, routes, nexthop objects and groups of
+them, permanent neighbors, rules.
 
-Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbor.h, fib_rules.h; ip(8) for the words. What a setting
-does not need to be understood for stays as raw attributes, so that all tables, metrics, labels and lifetimes survive a
-move. Left out: what the kernel makes itself (routes of addresses, link-local and temporary addresses), nexthop objects.
+Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbour.h, nexthop.h, fib_rules.h; ip(8) for the words. What a
+setting does not need to be understood for stays as raw attributes, so that all tables, metrics, labels and lifetimes
+survive a move. Left out: what the kernel makes itself (routes of addresses, link-local and temporary addresses).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import ipaddress
+import os
+import re
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ibbond.abi.netlink_attributes import attribute, attributes, number, text
 from ibbond.host import rtnetlink
-from ibbond.host.rtnetlink import ADDRESS, APPEND, CREATE, DUMP, EXCLUSIVE, NEXT_HOP, ROUTE, U32, RouteSocket
+from ibbond.host.rtnetlink import (
+    ADDRESS,
+    APPEND,
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    IFA_PROTOCOL,
+    MADE_BY_KERNEL,
+    NEXT_HOP,
+    ROUTE,
+    U32,
+    RouteSocket,
+)
 
 NEWNEIGHBOR, DELNEIGHBOR, GETNEIGHBOR = 28, 29, 30
 NEWRULE, DELRULE, GETRULE = 32, 33, 34
+NEWNEXTHOP, DELNEXTHOP, GETNEXTHOP = 104, 105, 106
 NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
 RULE = struct.Struct("=BBBBBxxBI")  # family, dst len, src len, tos, table, action, flags
+NEXTHOP = struct.Struct("=BBBxI")  # family, scope, protocol, flags
+NEXTHOP_SHARE = struct.Struct("=IBxxx")  # struct nexthop_grp: the id of an object, its weight less one
 CACHE = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred, valid, created, updated
-IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_METRIC, IFA_PROTOCOL = (
-    *(1, 2, 3, 4, 6, 8),
-    *(9, 11),
-)
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_METRIC = 1, 2, 3, 4, 6, 8, 9
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRIC, RTA_SOURCE, RTA_MULTIPATH, RTA_FLOW = 1, 4, 5, 6, 7, 9, 11
 RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_EXPIRES, RTA_NEXTHOP = 12, 15, 18, 21, 22, 23, 30
 OF_HOP = (RTA_GATEWAY, RTA_FLOW, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP)
 NOT_KEPT = (RTA_OIF, RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_EXPIRES, RTA_NEXTHOP)
 NDA_DST, NDA_LLADDR = 1, 2
+NHA_ID, NHA_GROUP, NHA_GROUP_TYPE, NHA_OIF, NHA_GATEWAY, NHA_ENCAP_TYPE, NHA_ENCAP, NHA_RES_GROUP = (
+    1,
+    2,
+    3,
+    5,
+    6,
+    7,
+    8,
+    12,
+)
+OF_NEXTHOP = (NHA_GROUP, NHA_GROUP_TYPE, NHA_GATEWAY, NHA_ENCAP_TYPE, NHA_ENCAP, NHA_RES_GROUP)
 FRA_IIFNAME, FRA_PRIORITY, FRA_OIFNAME, FRA_TABLE = 3, 6, 17, 15
 
 FOREVER = 0xFFFFFFFF
 TEMPORARY, NO_DAD = 0x01, 0x02  # IFA_F_*, the first one of IPv6
 KEPT_FLAGS = 0x10 | 0x100 | 0x200 | 0x400  # home address, mngtmpaddr, noprefixroute, autojoin
-MADE_BY_KERNEL = 3  # IFAPROT_KERNEL_LL
 RTPROT_KERNEL, RTM_F_CLONED, RTNH_F_ONLINK = 2, 0x200, 4
-NUD_PERMANENT, NTF_PROXY = 0x80, 0x08
+NUD_KNOWN, NUD_PERMANENT = 0x02 | 0x04 | 0x08 | 0x10, 0x80  # reachable, stale, delay, probe
+NTF_USE, NTF_PROXY = 0x01, 0x08
 INVERTED = 2  # FIB_RULE_INVERT
 USER_HZ = 100
 ROUTE_TYPES = {2: "local ", 3: "broadcast ", 4: "anycast ", 5: "multicast ", 6: "blackhole ", 7: "unreachable "}
@@ -52,7 +80,10 @@ Attributes = tuple[tuple[int, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class IpAddress:
-    """An IP address of a device. Lifetimes, in seconds, run down and are not compared."""
+    """An IP address of a device. Lifetimes, in seconds, run down and are not compared.
+
+    `is_new` marks one that was asked for: what had been in use before it moved was found to be unique then.
+    """
 
     device: str
     local: bytes
@@ -66,6 +97,7 @@ class IpAddress:
     protocol: int = 0
     preferred: int = field(default=FOREVER, compare=False)
     valid: int = field(default=FOREVER, compare=False)
+    is_new: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, device: str, address: str) -> Self:
@@ -75,7 +107,8 @@ class IpAddress:
         if interface.version == 4 and interface.network.prefixlen < 31:
             broadcast = interface.network.broadcast_address.packed
         scope = rtnetlink.RT_SCOPE_LINK if interface.version == 6 and interface.is_link_local else 0
-        return cls(device, interface.packed, interface.network.prefixlen, broadcast=broadcast, scope=scope)
+        length = interface.network.prefixlen
+        return cls(device, interface.packed, length, broadcast=broadcast, scope=scope, is_new=True)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -100,7 +133,7 @@ class IpAddress:
 
     def pack(self, index: Callable[[str], int]) -> bytes:
         family = socket.AF_INET if len(self.local) == 4 else socket.AF_INET6
-        flags = self.flags | (NO_DAD if family == socket.AF_INET6 else 0)  # it was found to be unique before
+        flags = self.flags | (NO_DAD if family == socket.AF_INET6 and not self.is_new else 0)
         body = ADDRESS.pack(family, self.prefix, flags & 0xFF, self.scope, index(self.device))
         body += attribute(IFA_LOCAL, self.local) + attribute(IFA_ADDRESS, self.peer or self.local)
         body += attribute(IFA_FLAGS, U32.pack(flags))
@@ -125,12 +158,16 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class IpRoute:
-    """A route of any table. `header` has family, destination and source length, TOS, protocol, scope and type."""
+    """A route of any table. `header` has family, destination and source length, TOS, protocol, scope and type.
+
+    One that uses a nexthop object (`nexthop` is its id) has the object's hops.
+    """
 
     header: tuple[int, int, int, int, int, int, int]
     table: int
     attributes: Attributes
     hops: tuple[Hop, ...]
+    nexthop: int = 0
     expires: int = field(default=0, compare=False)  # seconds, 0: never
 
     @property
@@ -144,7 +181,9 @@ class IpRoute:
 
     @property
     def has_gateway(self) -> bool:
-        return any(kind in (RTA_GATEWAY, RTA_VIA) for hop in self.hops for kind, _ in hop.attributes)
+        return self.nexthop != 0 or any(
+            kind in (RTA_GATEWAY, RTA_VIA) for hop in self.hops for kind, _ in hop.attributes
+        )
 
     def __str__(self) -> str:
         family, length, *_, kind = self.header
@@ -154,7 +193,8 @@ class IpRoute:
             destination = f"{socket.inet_ntop(family, found.get(RTA_DST, b''))}/{length}"
         metric = number(found.get(RTA_METRIC, b""))
         words = [ROUTE_TYPES.get(kind, "") + destination]
-        words += [f"nexthop {self._hop(hop)}" if len(self.hops) > 1 else self._hop(hop) for hop in self.hops]
+        hops = [f"nexthop {self._hop(hop)}" if len(self.hops) > 1 else self._hop(hop) for hop in self.hops]
+        words += [f"nhid {self.nexthop}"] if self.nexthop else hops
         words += [f"src {ipaddress.ip_address(self.source)}"] if self.source else []
         words += [f"metric {metric}"] if metric and (family, metric) != (socket.AF_INET6, 1024) else []
         words += [f"table {self.table}"] if self.table != rtnetlink.RT_TABLE_MAIN else []
@@ -174,11 +214,13 @@ class IpRoute:
         family, length, source_length, tos, protocol, scope, kind = self.header
         single = self.hops[0] if len(self.hops) == 1 else None
         table = self.table if self.table < 256 else 0
-        flags = single.flags if single else 0
+        flags = single.flags if single and not self.nexthop else 0
         body = ROUTE.pack(family, length, source_length, tos, table, protocol, scope, kind, flags)
         body += attribute(RTA_TABLE, U32.pack(self.table))
         body += b"".join(attribute(*each) for each in self.attributes)
         body += attribute(RTA_EXPIRES, U32.pack(self.expires)) if self.expires else b""
+        if self.nexthop:
+            return body + attribute(RTA_NEXTHOP, U32.pack(self.nexthop))
         if single:
             body += attribute(RTA_OIF, U32.pack(index(single.device)))
             return body + b"".join(attribute(*each) for each in single.attributes)
@@ -187,6 +229,43 @@ class IpRoute:
             inner = b"".join(attribute(*each) for each in hop.attributes)
             packed += NEXT_HOP.pack(NEXT_HOP.size + len(inner), hop.flags, hop.weight, index(hop.device)) + inner
         return body + attribute(RTA_MULTIPATH, packed)
+
+
+@dataclass(frozen=True, slots=True)
+class IpNexthop:
+    """A nexthop object of this id, over `device`, or a group of such objects, whose devices are `members`."""
+
+    identity: int
+    header: tuple[int, int, int]  # family, protocol, flags
+    attributes: Attributes
+    device: str = ""
+    members: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (self.device,) if self.device else self.members
+
+    def __str__(self) -> str:
+        found = dict(self.attributes)
+        if not self.device:
+            shares = NEXTHOP_SHARE.iter_unpack(found[NHA_GROUP])
+            return f"nexthop id {self.identity} group {'/'.join(str(identity) for identity, _ in shares)}"
+        via = f" via {ipaddress.ip_address(found[NHA_GATEWAY])}" if NHA_GATEWAY in found else ""
+        return f"nexthop id {self.identity}{via} dev {self.device}"
+
+    def on(self, devices: Mapping[str, str]) -> Self:
+        members = dict.fromkeys(devices.get(member, member) for member in self.members)
+        return replace(self, device=devices.get(self.device, self.device), members=tuple(members))
+
+    def pack(self, index: Callable[[str], int]) -> bytes:
+        family, protocol, flags = self.header
+        body = NEXTHOP.pack(family, 0, protocol, flags) + attribute(NHA_ID, U32.pack(self.identity))
+        body += attribute(NHA_OIF, U32.pack(index(self.device))) if self.device else b""
+        return body + b"".join(attribute(*each) for each in self.attributes)
+
+    def pack_name(self) -> bytes:
+        """What deletes it: the kernel takes nothing but the id."""
+        return NEXTHOP.pack(0, 0, 0, 0) + attribute(NHA_ID, U32.pack(self.identity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +330,14 @@ class IpRule:
         return RULE.pack(*self.header) + b"".join(attribute(*each) for each in self.attributes)
 
 
-IpSetting = IpAddress | IpRoute | IpNeighbor | IpRule
-KINDS: dict[str, type[IpSetting]] = {kind.__name__: kind for kind in (IpAddress, IpRoute, IpNeighbor, IpRule)}
+IpSetting = IpAddress | IpRoute | IpNexthop | IpNeighbor | IpRule
+KINDS: dict[str, type[IpSetting]] = {
+    kind.__name__: kind for kind in (IpAddress, IpRoute, IpNexthop, IpNeighbor, IpRule)
+}
 NEW: dict[type[IpSetting], tuple[int, int, int]] = {  # type of a message that adds, its flags, type of one that deletes
     IpAddress: (rtnetlink.NEWADDR, CREATE | EXCLUSIVE, rtnetlink.DELADDR),
     IpRoute: (rtnetlink.NEWROUTE, CREATE | APPEND, rtnetlink.DELROUTE),
+    IpNexthop: (NEWNEXTHOP, CREATE | rtnetlink.REPLACE, DELNEXTHOP),
     IpNeighbor: (NEWNEIGHBOR, CREATE | rtnetlink.REPLACE, DELNEIGHBOR),
     IpRule: (NEWRULE, CREATE | EXCLUSIVE, DELRULE),
 }
@@ -271,10 +353,37 @@ def add(kernel: RouteSocket, setting: IpSetting) -> None:
 def delete(kernel: RouteSocket, setting: IpSetting) -> None:
     """Remove a setting; one that is not there is fine. OSError of the kernel."""
     try:
-        kernel.request(NEW[type(setting)][2], 0, setting.pack(lambda name: kernel.link(name).index))
+        body = (
+            setting.pack_name()
+            if isinstance(setting, IpNexthop)
+            else setting.pack(lambda name: kernel.link(name).index)
+        )
+        kernel.request(NEW[type(setting)][2], 0, body)
     except OSError as error:
         if error.errno not in (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT, errno.ENODEV):
             raise
+
+
+def owner_of(kernel: RouteSocket, device: str, address: bytes, seconds: float = 0.6) -> bytes | None:
+    """The hardware address of another host that answers for an IPv4 address; None when none does in that time.
+
+    As `arping -D`, but the kernel asks: it looks for a neighbor of that address, which is forgotten again. OSError.
+    """
+    header = NEIGHBOR.pack(socket.AF_INET, kernel.link(device).index, 0, NTF_USE, 0)
+    name = header + attribute(NDA_DST, address)
+    kernel.request(NEWNEIGHBOR, CREATE, name)
+    until = time.monotonic() + seconds
+    owner = None
+    while owner is None and time.monotonic() < until:
+        time.sleep(0.02)
+        for answer in kernel.request(GETNEIGHBOR, DUMP, bytes((socket.AF_INET,)).ljust(NEIGHBOR.size, b"\0")):
+            _, index, state, _, _ = NEIGHBOR.unpack_from(answer.body)
+            found = attributes(answer.body, NEIGHBOR.size)
+            if (index, found.get(NDA_DST)) == (kernel.link(device).index, address) and state & NUD_KNOWN:
+                owner = found.get(NDA_LLADDR)
+    with contextlib.suppress(OSError):
+        kernel.request(DELNEIGHBOR, 0, name)
+    return owner
 
 
 def read(kernel: RouteSocket) -> tuple[IpSetting, ...]:
@@ -287,7 +396,10 @@ def read(kernel: RouteSocket) -> tuple[IpSetting, ...]:
         address = _address(body, names)
         if address is not None and not _made_by_kernel(address, hardware[address.device]):
             found.append(address)
-    found += filter(None, (_route(body, names) for body in _dump(kernel, rtnetlink.GETROUTE, _of_families(ROUTE))))
+    nexthops = _nexthops(_dump(kernel, GETNEXTHOP, [bytes(NEXTHOP.size)]), names)
+    found += nexthops.values()
+    routes = _dump(kernel, rtnetlink.GETROUTE, _of_families(ROUTE))
+    found += filter(None, (_route(body, names, nexthops) for body in routes))
     proxies = [NEIGHBOR.pack(family, 0, 0, NTF_PROXY, 0) for family in FAMILIES]
     for body in _dump(kernel, GETNEIGHBOR, [*_of_families(NEIGHBOR), *proxies]):
         found += _neighbor(body, names)
@@ -335,19 +447,47 @@ def _address(body: bytes, names: Mapping[int, str]) -> IpAddress | None:
 
 
 def _made_by_kernel(address: IpAddress, hardware: bytes) -> bool:
-    """An IPv6 link-local address that the kernel gave: it says so since 5.18; else it is made of the device's address.
+    """An IPv6 link-local address that was not asked for: the kernel says so since 5.18, a lab of those it makes.
 
-    A TUN has no hardware address to compare: there the lab does what the kernel does.
+    Before, one that is made of the device's address counts; a TUN, which has none, then shows only the lab's own.
     """
     if address.local[:2] != b"\xfe\x80" or len(address.local) != 16:
         return False
+    if _kernel_tells_makers():
+        return address.protocol == MADE_BY_KERNEL
     if len(hardware) == 6:
         hardware = hardware[:3] + b"\xff\xfe" + hardware[3:]
-    identifier, own = address.local[9:], hardware[-7:]
-    return address.protocol == MADE_BY_KERNEL or not any(hardware) or identifier == own
+    return not any(hardware) or address.local[9:] == hardware[-7:]
 
 
-def _route(body: bytes, names: Mapping[int, str]) -> IpRoute | None:
+@functools.cache
+def _kernel_tells_makers() -> bool:
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return version is not None and (int(version[1]), int(version[2])) >= (5, 18)
+
+
+def _nexthops(bodies: Iterable[bytes], names: Mapping[int, str]) -> dict[int, IpNexthop]:
+    """Those with a device, and groups, by their ids: objects first, for a group has the devices of its objects."""
+    found: dict[int, IpNexthop] = {}
+    groups: list[IpNexthop] = []
+    for body in bodies:
+        family, _, protocol, flags = NEXTHOP.unpack_from(body)
+        told = attributes(body, NEXTHOP.size)
+        identity, device = number(told.get(NHA_ID, b"")), names.get(number(told.get(NHA_OIF, b"")), "")
+        kept = tuple((kind, value) for kind, value in told.items() if kind in OF_NEXTHOP)
+        nexthop = IpNexthop(identity, (family, protocol, flags & RTNH_F_ONLINK), kept, device)
+        if NHA_GROUP in told:
+            groups.append(nexthop)
+        elif device:
+            found[identity] = nexthop
+    for group in groups:
+        shares = NEXTHOP_SHARE.iter_unpack(dict(group.attributes)[NHA_GROUP])
+        members = dict.fromkeys(found[identity].device for identity, _ in shares if identity in found)
+        found[group.identity] = replace(group, members=tuple(members))
+    return found
+
+
+def _route(body: bytes, names: Mapping[int, str], nexthops: Mapping[int, IpNexthop]) -> IpRoute | None:
     family, length, source_length, tos, table, protocol, scope, kind, flags = ROUTE.unpack_from(body)
     found = attributes(body, ROUTE.size)
     hops: list[tuple[int, int, int, Attributes]] = []
@@ -361,7 +501,14 @@ def _route(body: bytes, names: Mapping[int, str]) -> IpRoute | None:
         inner = attributes(raw[at : at + size], NEXT_HOP.size)
         hops.append((index, flag, weight, _of_hop(inner)))
         at += (size + 3) & ~3
-    if protocol == RTPROT_KERNEL or flags & RTM_F_CLONED or not hops or any(hop[0] not in names for hop in hops):
+    nexthop = number(found.get(RTA_NEXTHOP, b""))
+    if protocol == RTPROT_KERNEL or flags & RTM_F_CLONED or any(hop[0] not in names for hop in hops):
+        return None
+    if nexthop in nexthops:  # what the kernel tells beside the id depends on nexthop_compat_mode
+        there = tuple(Hop(device) for device in nexthops[nexthop].devices)
+    else:
+        there = tuple(Hop(names[index], inner, flag & RTNH_F_ONLINK, weight) for index, flag, weight, inner in hops)
+    if not there:
         return None
     cache = found.get(RTA_CACHEINFO, b"")
     left = number(cache[8:12], signed=True) if len(cache) >= 12 else 0
@@ -369,7 +516,8 @@ def _route(body: bytes, names: Mapping[int, str]) -> IpRoute | None:
         header=(family, length, source_length, tos, protocol, scope, kind),
         table=number(found.get(RTA_TABLE, b"")) or table,
         attributes=tuple((kind, value) for kind, value in found.items() if kind not in (*OF_HOP, *NOT_KEPT)),
-        hops=tuple(Hop(names[index], inner, flag & RTNH_F_ONLINK, weight) for index, flag, weight, inner in hops),
+        hops=there,
+        nexthop=nexthop,
         expires=max(left // USER_HZ, 1) if left > 0 else 0,
     )
 

@@ -303,7 +303,7 @@ class LiveHost:
         if wanted and known is None:
             address = self._link_local_of(tun) or _link_local(device.address)
             with contextlib.suppress(OSError):  # no IPv6 in this kernel, or switched off
-                self.kernel.add_address(tun.index, address, 64)
+                self.kernel.add_address(tun.index, address, 64, as_kernel=True)
                 self._link_locals[device.name] = address
         elif known is not None and not wanted:
             with contextlib.suppress(OSError):

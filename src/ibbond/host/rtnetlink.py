@@ -42,7 +42,8 @@ U32 = struct.Struct("=I")
 
 IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 3, 4, 13, 8
 IFLA_AF_SPEC, IFLA_CARRIER = 26, 33
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTOCOL = 1, 2, 8, 11
+MADE_BY_KERNEL = 3  # IFAPROT_KERNEL_LL
 IFA_F_NODAD, IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x04, 0x08, 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 9, 15, 18
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTM_F_CLONED = 254, 3, 1, 0, 253, 0x200
@@ -261,10 +262,14 @@ class RouteSocket:
     def delete_link(self, index: int) -> None:
         self.request(DELLINK, 0, LINK.pack(0, 0, index, 0, 0))
 
-    def add_address(self, index: int, address: bytes, prefix: int) -> None:
-        """An IP address without duplicate address detection; the same one twice is not an error."""
+    def add_address(self, index: int, address: bytes, prefix: int, *, as_kernel: bool = False) -> None:
+        """An IP address without duplicate address detection; the same one twice is not an error.
+
+        `as_kernel` marks a link-local one as made by the kernel (IFA_PROTO, which kernels before 5.18 pass over).
+        """
         scope = RT_SCOPE_LINK if address[:2] == b"\xfe\x80" and len(address) == 16 else RT_SCOPE_UNIVERSE
-        self.request(NEWADDR, CREATE | REPLACE, _address(index, address, prefix, scope))
+        mark = attribute(IFA_PROTOCOL, bytes((MADE_BY_KERNEL,))) if as_kernel else b""
+        self.request(NEWADDR, CREATE | REPLACE, _address(index, address, prefix, scope) + mark)
 
     def delete_address(self, index: int, address: bytes, prefix: int) -> None:
         self.request(DELADDR, 0, _address(index, address, prefix, RT_SCOPE_UNIVERSE))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ibbond.abi.sysfs_text import parse_masters
 from ibbond.backend.contract import option_without_file
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what only a change, or a live host, needs is imported there
     from ibbond.host.ip_settings import IpSetting
     from ibbond.host.rtnetlink import RouteSocket
 
+T = TypeVar("T")
 MASTERS = "bonding_masters"
 SAVED_ADDRESSES = "ibbond/addresses"
 SAVED_LOG = "ibbond/kernel.log"
@@ -133,6 +134,14 @@ class KernelBackend:
 
         self._must_be_live()
         self._ask(f"delete {setting}", lambda: ip_settings.delete(self.routes, setting))
+
+    def owner_of(self, device: str, address: bytes) -> bytes | None:
+        from ibbond.host import ip_settings
+
+        self._must_be_live()
+        return self._ask(
+            f"ask who has an address on {device}", lambda: ip_settings.owner_of(self.routes, device, address)
+        )
 
     def snapshot(self, bond: str) -> BondSnapshot:
         """Everything that the driver says of one bond; what it does not say is named in `unknown`.
@@ -237,11 +246,11 @@ class KernelBackend:
     def _following_log(self) -> KernelLog:
         return KernelLog()
 
-    def _ask(self, what: str, request: Callable[[], object]) -> None:
+    def _ask(self, what: str, request: Callable[[], T]) -> T:
         """A request to rtnetlink. Refused, with the driver's log line, when the kernel refuses it."""
         log = KernelLog()
         try:
-            request()
+            return request()
         except OSError as error:
             lines = about(log.fresh(), ())
             logged = f"; the kernel logged: {lines[-1]}" if lines else ""

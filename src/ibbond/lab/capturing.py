@@ -63,6 +63,10 @@ class RunningCapture:
         ended, _, _ = select.select([self._control], [], [], seconds)  # the lab sends nothing unasked until it ends
         return bool(ended)
 
+    def fileno(self) -> int:
+        """Readable when the lab has ended."""
+        return self._control.fileno()
+
     def end(self) -> Captured:
         """End the capture; the file is complete. `Refused` when not everything could be written."""
         try:

@@ -81,7 +81,7 @@ class Timers(Generic[Timer]):
         return min(self._at.values()) if self._at else None
 
     def expired(self, timer: Timer, now: int) -> bool:
-        """Whether its time has come. It stays set until whoever acts on it sets or stops it."""
+        """Whether its time has come. It stays set until it is set again or stopped."""
         at = self._at.get(timer)
         return at is not None and at <= now
 

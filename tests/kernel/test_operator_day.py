@@ -117,7 +117,7 @@ def test_a_failure_gives_everything_back(host: Host) -> None:
     before = settings(host)
     host.write("ib1/fail_open", "5")
     result = host.ibbond(*CREATE, "--address", "10.0.0.1/24")
-    assert "Everything was put back as it was" in result.err
+    assert "Everything was restored" in result.err
     assert settings(host) == before
     assert host.read("bonding_masters") == ""
     assert int(host.read("ib0/flags"), 16) & 1

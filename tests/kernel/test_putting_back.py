@@ -65,7 +65,7 @@ def test_a_member_that_refuses_to_open(host: Host) -> None:
     before = everything(host)
     result = host.ibbond(*CREATE)
     assert result.code == 2
-    for part in ("'+ib1'", "/sys/class/net/bond0/bonding/slaves", "EIO", "Everything was put back as it was"):
+    for part in ("'+ib1'", "/sys/class/net/bond0/bonding/slaves", "EIO", "Everything was restored"):
         assert part in result.err, (part, result.err)
     assert everything(host) == before
 
@@ -210,7 +210,7 @@ def test_a_signal_puts_back_too(host: Host, number: int) -> None:
         "except (KeyboardInterrupt, SystemExit) as end:\n"
         "    answer = end.__notes__\n"
     )
-    assert told == ["Everything was put back as it was"]
+    assert told == ["Everything was restored"]
     assert everything(host) == before
 
 

@@ -68,7 +68,7 @@ def test_what_members_have_moves_to_the_bond_and_back_when_it_fails(running: Vie
     running.bash("ip nexthop add id 5 via 10.3.0.9 dev eth0; ip route add 10.5.0.0/16 nhid 5")
     before = running.bash(ip).stdout
     said = refused(running, "bond", "create", "h1/bond1", "eth0", "--set", "ns_ip6_target=fd00::1", "--mtu", "70000")
-    assert "Everything was put back as it was" in said
+    assert "Everything was restored" in said
     assert running.bash(ip).stdout == before
     facts = json.loads(running.ibbond("bond", "create", "h1/bond1", "eth0", "--json").stdout)
     assert (facts["changed"], facts["lost"]) == (True, [])
@@ -103,7 +103,7 @@ def test_kill_9_in_the_middle_is_undone(running: ViewLab) -> None:
     before = running.ibbond("bond", "list", "h1", "--json").stdout
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL, done
-    assert "killed in the middle of: create h1/bond1. Everything was put back as it was" in done.stderr
+    assert "killed in the middle of: create h1/bond1. Everything was restored" in done.stderr
     assert running.ibbond("bond", "list", "h1", "--json").stdout == before
 
 

@@ -121,7 +121,7 @@ def parse_number(text: str) -> int:
 
 
 def scan_number(text: str) -> int | None:
-    """The number that a text begins with (`sscanf("%i")`), whatever follows: `0x8001zz`; None where there is none."""
+    """The number at the start of a text (`sscanf("%i")`), whatever follows: `0x8001zz`; None if there is no number."""
     match = LEADING.match(text)
     return parse_number(match[1]) if match is not None else None
 

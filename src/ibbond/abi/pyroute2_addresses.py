@@ -2,7 +2,7 @@
 
 Read first: pyroute2's `netlink/__init__.py` (`nla`, `l2addr`, `lladdr`). As it comes, 0.9 cuts every link address to 6
 bytes, cannot write a longer one, and warns at every neighbor whose address is not 4, 6 or 16 bytes long. IPoIB needs
-20. Nothing of ours imports pyroute2 for its own work (it costs 150 ms and more); this is for programs that use it.
+20. ibbond itself does not import pyroute2 (that takes 150 ms and more); this is for programs that use it.
 """
 
 from typing import Any

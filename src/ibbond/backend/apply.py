@@ -47,7 +47,7 @@ def change(
     watch: Callable[[Step], None] = lambda step: None,
     report: Callable[[Plan, Done], None] = lambda plan, done: None,
 ) -> tuple[Plan, Done]:
-    """Make the plan of a request and carry it out, or leave the host as it was. `watch` is called before each step.
+    """Make the plan of a request and carry it out, or leave the host unchanged. `watch` is called before each step.
 
     Refused when the request cannot be, or a step fails: its text says which one, why, and whether everything was put
     back. Any other exception, Ctrl-C and SIGTERM too, puts back as well and has a note that says so. Once everything is
@@ -151,7 +151,7 @@ class Executor:
         return bool(carrier)
 
     def put_back(self) -> str:
-        """Make what the plan names as it was before; says how far that went."""
+        """Restore what the plan changed; says how far that went."""
         try:
             return self._put_back(self.plan.before)
         except Refused as refusal:
@@ -172,7 +172,7 @@ class Executor:
         left = [str(step) for step in reconcile(now, before)]
         gone = [name for name in before.devices if name not in now.devices]
         if not left and not gone:
-            return "Everything was put back as it was"
+            return "Everything was restored"
         parts = [f"{step} ({failures[step]})" if step in failures else step for step in left]
         parts += [f"{name} is no longer there" for name in gone]
         return "It could not all be put back: " + "; ".join(parts)

@@ -1,7 +1,7 @@
 """How other processes speak with a lab: the serving side, one thread beside the lab's loop.
 
 Read first: `backend.control_socket` for the words on the wire. The thread waits in the kernel and costs the data path
-nothing while nobody asks. A slow reader loses items, never the lab its time; a request that is not understood is
+nothing while no client asks. A slow reader loses items, never the lab its time; a request that is not understood is
 answered and forgotten. Processes of one network namespace (a lab host is one) have at most `MAX_CONNECTIONS` at a time,
 and the last descriptors of this process are for them. Left out: what the requests mean, which is the handlers' affair.
 """
@@ -112,16 +112,16 @@ class ControlServer:
         self._thread.start()
 
     def enqueue(self, item: object) -> None:
-        """Have an item ready for everybody who follows, once `ring` is called; from any thread."""
+        """Queue an item for all followers, sent once `ring` is called; from any thread."""
         self._published.append(item)
 
     def ring(self) -> None:
-        """What was laid out is to be handed out. Wakes nobody when nobody is there."""
+        """Send what was queued. Does nothing when there are no followers."""
         if self._published and self._clients:
             os.eventfd_write(self._wake, 1)
 
     def publish(self, item: object) -> None:
-        """Give an item to everybody who follows; from any thread."""
+        """Send an item to all followers; from any thread."""
         self.enqueue(item)
         self.ring()
 
@@ -280,7 +280,7 @@ class ControlServer:
             if client.ended:
                 client.ended()
         except Refused:
-            pass  # nobody is left to be told
+            pass  # no client is left to notify
         except Exception as error:
             self._faults.note(Entry.CONTROL, error)
 

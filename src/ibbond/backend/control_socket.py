@@ -50,7 +50,7 @@ def runtime_directory() -> Path:
 
 
 def made_runtime_directory() -> Path:
-    """The runtime directory, existing, ours and closed to others; `Refused` when somebody else's stands there."""
+    """The runtime directory, created if missing, private to this user; `Refused` if another user owns it."""
     directory = runtime_directory()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = directory.lstat()
@@ -220,7 +220,7 @@ def no_lab(path: Path, error: OSError) -> Refused:
 
 
 def locked(path: Path) -> bool:
-    """Whether a process holds this lab's lock (fcntl(2), open file description locks). Who asks is in nobody's way."""
+    """Whether a process holds this lab's lock (fcntl(2), open file description locks). Asking does not block anyone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

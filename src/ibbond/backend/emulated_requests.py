@@ -1,4 +1,4 @@
-"""What a text written to an option asks of a bond of ours: files as the kernel's, and options that are not files.
+"""What a text written to an option asks of one of ibbond's bonds: the kernel's files, and options without a file.
 
 Read first: `abi.sysfs_text`; ip-link(8), `bond` and `bond_slave`, for those that the kernel has in netlink only: there
 `ns_ip6_target` names the whole list and `prio` belongs to a member. Here `+ADDRESS` and `-ADDRESS` change the list, as

@@ -44,7 +44,7 @@ def change_active(state: State, new: Member | None, old: Member | None) -> None:
 
 
 def leave(state: State, member: Member) -> None:
-    """A member that goes takes its own address along: whoever uses it gets the one that frees."""
+    """A member that leaves keeps its own address: the member that was using it gets the address that becomes free."""
     own = member.permanent_address
     if not state.values.kind.is_load_balancing or own in (member.device.address, state.device.address):
         return
@@ -54,7 +54,7 @@ def leave(state: State, member: Member) -> None:
 
 
 def set_bond_address(state: State, address: bytes) -> None:
-    """`bond_alb_set_mac_address`: the active member takes the new address, nobody else."""
+    """`bond_alb_set_mac_address`: only the active member takes the new address."""
     state.device.address = address[: state.device.addr_len].ljust(state.device.addr_len, b"\0")
     if state.active_member is not None:
         _swap_in(state, state.active_member, _holder(state, state.device.address))
@@ -101,7 +101,7 @@ def _swap(state: State, one: Member, other: Member) -> None:
 
 
 def _give(state: State, member: Member, address: bytes) -> None:
-    """In balance-tlb only the bond's idea of the address changes, nobody is asked or told."""
+    """In balance-tlb only the bond's own record of the address changes; no member is involved."""
     if state.values.kind is Mode.BALANCE_TLB:
         member.device.address = address
     else:

@@ -224,7 +224,7 @@ def _initial_link(state: State, member: Member) -> Link:
 
 
 def _link(state: State, member: Member) -> None:
-    """Steps 22 to 26: the member is one of ours from here on."""
+    """Steps 22 to 26: from here on the device is a member."""
     state.members[member.name] = member
     member.device.master = state.device
     state.device.lowers.append(member.device)

@@ -67,7 +67,7 @@ def carrier_changed(state: State) -> None:
 
 
 def end_trial(state: State) -> None:
-    """Nobody is tried while none is active."""
+    """No member is on trial while none is active."""
     if state.arp_member is not None and state.arp_member is not state.active_member:
         failover.set_inactive(state, state.arp_member)
     state.arp_member = None
@@ -157,7 +157,9 @@ def _next_candidate(state: State) -> Member | None:
     members = list(state.members.values())
     last = state.arp_member or members[0]
     for member in members:
-        if not member.usable and member.link is Link.UP:  # lost its carrier with the others, and nobody noticed
+        if (
+            not member.usable and member.link is Link.UP
+        ):  # lost its carrier with the others, which the monitor has not seen
             _take_down(state, member)
             state.say("backup interface is now down", member)
     place = members.index(last)

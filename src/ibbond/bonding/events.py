@@ -23,7 +23,7 @@ class RemoveMember:
 
 @dataclass(frozen=True, slots=True)
 class SetOption:
-    """Text written to bonding/OPTION, byte for byte; or a setting of ours (`link_events`, `handover_ms`)."""
+    """Text written to bonding/OPTION, byte for byte; or one of ibbond's settings (`link_events`, `handover_ms`)."""
 
     option: str
     text: str

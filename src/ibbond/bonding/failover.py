@@ -14,7 +14,7 @@ from ibbond.netdev.device import NetdevEvent
 
 
 def change_active(state: State, new: Member | None) -> None:
-    """`bond_change_active_slave`: `new` is the active member now, or there is none."""
+    """`bond_change_active_slave`: `new` is the active member now, or None."""
     old = state.active_member
     if old is new:
         return
@@ -121,7 +121,7 @@ def rx_mode_changed(state: State) -> None:
 
 
 def rx_flags_changed(state: State) -> None:
-    """`bond_change_rx_flags`: pass PROMISC and ALLMULTI on to whoever receives for the bond."""
+    """`bond_change_rx_flags`: pass PROMISC and ALLMULTI on to the members that receive for the bond."""
     if state.values.uses_primary:
         receivers = [state.active_member] if state.active_member else []
     else:

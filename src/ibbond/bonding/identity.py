@@ -135,7 +135,7 @@ def _swap_addresses(state: State, new: Member, old: Member | None) -> None:
 
 
 def _carrier_of_bond_address(state: State, new: Member) -> Member | None:
-    """`bond_get_old_active`: the active member left, but somebody else may have the bond's address."""
+    """`bond_get_old_active`: the active member left, but another one may have the bond's address."""
     for member in state.members.values():
         if member is not new and member.device.address == state.device.address:
             return member

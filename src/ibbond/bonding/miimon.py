@@ -95,7 +95,7 @@ def _commit_all(state: State, proposed: list[Member]) -> None:
 def _inspect(state: State, member: Member, delay: Mapping[Link, int], hurry: bool) -> bool:
     """Propose the member's next link; True when it used up the hurry."""
     link, carrier = member.link, member.usable
-    if carrier == (link is Link.UP) and link in delay:  # as it was
+    if carrier == (link is Link.UP) and link in delay:  # unchanged
         member.proposal = None
         return False
     timed = bool(state.values.link_events)

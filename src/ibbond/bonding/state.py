@@ -122,7 +122,7 @@ class State:
             self.log_to(self.name, line)
 
     def say_what_mode_carries(self) -> None:
-        """Modes other than active-backup can be configured; nobody shall wonder where their traffic is."""
+        """Log that modes other than active-backup can be configured but carry no traffic."""
         mode = self.values.kind
         if mode is not Mode.ACTIVE_BACKUP:
             self.say(f"mode {mode.word} carries no traffic in this driver: use active-backup", level="warning")
@@ -133,7 +133,7 @@ class State:
 
 
 def made_up_address(state: State) -> bytes:
-    """Six octets that belong to nobody: locally administered, unicast, different for every bond and every call."""
+    """Six random octets: locally administered, unicast, different for every bond and every call."""
     state.made_up += 1
     number = (state.device.ifindex << 16 | state.made_up & 0xFFFF) & 0xFF_FFFF_FFFF
     return b"\x02" + number.to_bytes(5, "big")

@@ -91,7 +91,7 @@ def pulled(control: Control, names: list[str]) -> Iterator[None]:
 
 
 def mend_again(control: Control, names: list[str]) -> None:
-    """Plug what was pulled, at one moment; what somebody else plugged meanwhile is in already."""
+    """Plug in what was unplugged, at the same moment, unless it has been plugged in meanwhile."""
     from ibbond.backend.control_socket import Control
 
     with Control(control.path) as asking:  # the other connection may still owe an answer

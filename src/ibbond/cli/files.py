@@ -77,7 +77,7 @@ def absolute(file: Path) -> Path:
 
 
 def try_to_write(file: Path) -> None:
-    """`Refused` where the file could not be written; it is left as it was."""
+    """`Refused` if the file cannot be written; it stays unchanged."""
     from ibbond.host.output_file import open_output
 
     is_new = not os.path.lexists(file)

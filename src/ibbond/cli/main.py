@@ -115,14 +115,14 @@ def run(words: list[str]) -> int:
             print(". ".join(["ibbond: ended by a signal", *notes]), file=sys.stderr)
         raise
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output is gone; nothing more to say to anybody
+        sys.stderr.close()  # the reader of our output has exited
         return 0
     except OSError as error:
         return refuse_error(error, words)
 
 
 def refuse_error(error: OSError, words: list[str]) -> int:
-    """What the system refused and nobody expected."""
+    """An unexpected error of the system."""
     why = error.strerror or str(error)
     if error.errno in NOT_WRITTEN:
         refused = Refused("cannot write the output", why=why, fix="Free some space, or write to another place")

@@ -59,7 +59,7 @@ def options(name: str | None, markdown: bool, as_json: bool) -> None:
 
 
 def find(name: str) -> Option:
-    """The row of that name. Refused with the nearest names where there is none."""
+    """The row of that name. Refused with the nearest names if there is none."""
     if name in OPTIONS:
         return OPTIONS[name]
     near = difflib.get_close_matches(name, OPTIONS, n=3, cutoff=0.5)
@@ -73,7 +73,7 @@ def find(name: str) -> Option:
 
 
 def our_default(option: Option) -> str | None:
-    """The value in a new bond of ours, as its file shows it; None where a new bond has none."""
+    """ibbond's default as the sysfs file shows it; None if a new bond has no value."""
     return _default(option, OURS.defaults.get(option.name, option.default))
 
 

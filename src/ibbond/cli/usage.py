@@ -85,6 +85,6 @@ def did_you_mean(names: list[str] | None) -> str:
 
 
 def sentence(text: str) -> str:
-    """Click's sentence as the middle of one of ours: no capital, no full stop."""
+    """Click's sentence without its capital letter and full stop."""
     text = text.strip().rstrip(".")
     return text[:1].lower() + text[1:] if text[1:2].islower() else text

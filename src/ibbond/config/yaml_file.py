@@ -1,7 +1,7 @@
 """YAML files with the places of their keys, by a library that keeps comments and order.
 
 Read first: ruamel.yaml's round-trip mode. Aliases stay references, so a file that expands without end costs nothing
-until somebody expands it, and nobody here does. Left out: what the keys mean.
+until it is expanded, which never happens here. Left out: what the keys mean.
 """
 
 from __future__ import annotations

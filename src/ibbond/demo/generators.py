@@ -285,7 +285,7 @@ class TrafficGenerators:
             player.wait(until)
 
     def kill(self) -> None:
-        """End all programs at once, for whoever leaves in the middle."""
+        """End all programs at once, after an error or an interruption."""
         for player in self._all():
             player.process.kill()
         for player in self._all():

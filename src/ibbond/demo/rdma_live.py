@@ -1,7 +1,7 @@
 """The block session of `rdma.session` in a running lab: two processes inside its hosts, real time, pulled cables.
 
 Read first: `demo.rdma_session`, whose report this one has the shape of. All times are CLOCK_MONOTONIC of this machine:
-the lab's time line and the initiator use the same. The lab may be somebody's: every cable that is pulled is plugged
+the lab's time line and the initiator use the same. The lab may be in use: every cable that is pulled is plugged
 again, whatever becomes of us, for the lab does that. Left out: seeds.
 """
 

@@ -90,7 +90,7 @@ def integer(value: object) -> int:
 
 
 def outcome(session: Mapping[str, object]) -> str:
-    """What a report says of the session's writes, in words; what nobody could read back is not known."""
+    """What a report says of the session's writes, in words; what could not be read back is unknown."""
     counts = (session["writes_lost"], session["writes_doubled"])
     lost, doubled = ("not known" if count is None else count for count in counts)
     rest = "" if session["verified"] else " (not verified: the session did not come back)"

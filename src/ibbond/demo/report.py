@@ -1,7 +1,7 @@
 """A run of the demo as one HTML file that needs nothing else: verdict, timeline, each move under the lens, the numbers.
 
 Read first: `demo.measure` for what the numbers mean. Pictures are inline SVG (`demo.timeline`), without scripts and
-without anything fetched; the numbers are in the file as JSON too, for whoever wants to read them back.
+without anything fetched; the file also contains the numbers as JSON.
 """
 
 from __future__ import annotations

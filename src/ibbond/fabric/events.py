@@ -110,7 +110,7 @@ class SendMad:
 
 @dataclass(frozen=True, slots=True)
 class SetIsSm:
-    """A subnet manager of somebody else (OpenSM) opens or closes shop at the port: CapabilityMask.IsSM."""
+    """An external subnet manager (OpenSM) starts or stops at the port: CapabilityMask.IsSM."""
 
     port: str
     on: bool

@@ -1,7 +1,7 @@
 """Links: when there is light on a cable, and what both ends do when it comes and goes.
 
 Read first: InfiniBand Architecture volume 1, 7.2 (port states). A link trains to Init by itself; Armed and Active are
-the subnet manager's to write. Both ends change in one step, so that nobody sees half a link.
+the subnet manager's to write. Both ends change in one step, so that no event shows half a link.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LinkTrainer:
             self.light(port.cable)
 
     def disable(self, port: Port) -> None:
-        """Down until somebody writes Polling."""
+        """Down until Polling is written."""
         if port.cable is not None:
             self.darken(port.cable, failed=False)
         port.change(physical_state=PhysicalState.DISABLED)

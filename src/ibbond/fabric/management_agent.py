@@ -1,4 +1,4 @@
-"""The subnet management agent of a node: it answers every SMP, whoever sent it, and carries out what is set.
+"""The subnet management agent of a node: it answers every SMP and applies what is set.
 
 Read first: InfiniBand Architecture volume 1, 14.2.5 (attributes), 14.2.4 (M_Key), 13.4.7 (status). The built-in subnet
 manager, OpenSM and diagnostic tools all come through `answer`; nothing else changes a port. A request that is

@@ -1,4 +1,4 @@
-"""Queue pairs 0 and 1 of every port, the SMI and the GSI: MADs leave by them, and whoever must answer is asked.
+"""Queue pairs 0 and 1 of every port, the SMI and the GSI: MADs leave through them, and arriving ones are dispatched.
 
 Read first: InfiniBand Architecture volume 1, 13.5 (which agent gets a MAD) and 13.4.7 (status). Subnet and performance
 management are answered by the node itself, SMInfo and the rest by the built-in manager at the port or by software.
@@ -35,7 +35,7 @@ from ibbond.wire.perf import PerfMad
 from ibbond.wire.port_info import Capability
 from ibbond.wire.smp import PERMISSIVE_LID, Smp, SmpAttribute
 
-# Whose requests are answered even when their version is another one. Others may know versions that we do not.
+# Classes whose requests are answered even in another version; other classes may have versions unknown here.
 VERSIONED = (*SUBNET_CLASSES, ManagementClass.PERFORMANCE, ManagementClass.SUBNET_ADMINISTRATION)
 REQUESTS = tuple(  # how those by directed routes begin
     bytes((BASE_VERSION, ManagementClass.SUBNET_DIRECTED_ROUTE, 1, method, 0)) for method in (Method.GET, Method.SET)
@@ -151,7 +151,7 @@ class ManagementInterfaces:
                 self._reply(port, content, answer)
 
     def _asks_manager(self, port: Port, raw: bytes) -> bool:
-        """SMInfo is answered by the manager at the port; where there is none, the agent says that it knows none."""
+        """SMInfo is answered by the manager at the port; without one, the agent answers that it has none."""
         attribute = raw[16] << 8 | raw[17]
         return attribute == SmpAttribute.SM_INFO and bool(end_port(port).info.capability_mask & Capability.IS_SM)
 

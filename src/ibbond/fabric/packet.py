@@ -1,7 +1,7 @@
 """A packet inside the subnet: a datagram or a MAD on its way, with what ports count of it.
 
 Read first: InfiniBand Architecture volume 1, 5.2 (packet formats). A train of segments (`Datagram.offload`) is one
-packet here that counts as many. Left out: bytes; `capture` makes them when somebody looks.
+packet here that counts as many. Left out: bytes; `capture` makes them when a port is captured.
 """
 
 from __future__ import annotations

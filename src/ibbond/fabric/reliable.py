@@ -420,7 +420,7 @@ class Reliable:
     # ---- receiving
 
     def arrived(self, port: Port, message: ReliableMessage) -> None:
-        """A message has reached the port; one for nobody is dropped, as hardware does."""
+        """A message has reached the port; a message without a receiver is dropped, as by hardware."""
         pair = self.get(port, message.destination_qpn)
         if pair is None or pair.peer is None or pair.port is not port or not pair.speaks:
             return

@@ -150,7 +150,7 @@ class Responder:
         return True
 
     def _room(self, pair: ReliablePair, peer: Peer, message: ReliableMessage) -> ReceiveRequest | None:
-        """Room for a message; where there is none the sender is told to wait."""
+        """Room for a message; without room the sender is asked to wait (RNR NAK)."""
         room, pair.room = pair.room or pair.queues.next_receive(), None
         if room is None:
             pair.nak_sent = True  # what follows is dropped in silence until this one comes again (9.7.5.2.8)

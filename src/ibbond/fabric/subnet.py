@@ -331,7 +331,7 @@ class Subnet:
     def trace_path(self, port: str, dlid: int, *, mirrored: bool = False) -> PathTrace | None:
         """For the fast path: the way of unicast packets now; None when they must go by `SendDatagram`.
 
-        With `mirrored` taps on the way are no hindrance: whoever goes it shows them what passes.
+        If `mirrored`, capture points on the path do not disqualify it; the caller mirrors packets to them.
         """
         return self._transit.trace_path(self.port(port), dlid, mirrored=mirrored)
 

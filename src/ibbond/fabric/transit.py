@@ -74,9 +74,9 @@ class Transit:
             self._transmit(port, packet)
 
     def trace_path(self, port: Port, lid: int, *, mirrored: bool = False) -> PathTrace | None:
-        """The way a unicast packet goes now; None when there is none, or it must not be taken unseen.
+        """The path of a unicast packet now; None if there is none, or if packets must not bypass it.
 
-        With `mirrored` taps on the way are no hindrance: whoever goes it shows them what passes.
+        If `mirrored`, capture points on the path do not disqualify it; the caller mirrors packets to them.
         """
         if self._hop_ns or port.state != PortState.ACTIVE:
             return None
@@ -100,7 +100,7 @@ class Transit:
         return None
 
     def route_directed(self, port: Port, lid: int, mad: bytearray) -> tuple[Port, Hops] | None:
-        """The whole way of a directed MAD in one go, where nothing takes time and nobody looks: where it arrives.
+        """Route a directed MAD along its whole path at once, if no hop takes time and no port is captured.
 
         A sweep is thousands of these; who sends it counts the walk. None where it must go hop by hop by `send`, which
         also says why it does not arrive; `mad` may be written to all the same.

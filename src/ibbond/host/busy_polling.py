@@ -3,9 +3,9 @@
 Read first: Documentation/virt/guest-halt-polling.rst, whose idea this is. To be woken on an idle virtual core costs 20
 to 50 microseconds, twice in every round trip through the pump; a loop that looks again for a moment before it sleeps
 does not pay that. On a busy machine it is the other way round: who looks keeps others from the work that is waited
-for. So looking is tried where nobody waits for a core (pressure stall information, Documentation/accounting/psi.rst),
-and kept while it shortens the waits. Packets that come at a slow pace are waited for asleep. Left out: what the work
-is.
+for. So polling is tried when no process waits for a core (pressure stall information,
+Documentation/accounting/psi.rst), and kept while it shortens the waits. Packets that come at a slow pace are waited for
+asleep. Left out: what the work is.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ TRIAL: Final = 32  # waits whose mean is compared
 TRIALS: Final = 64  # of the quicker way, before the other one is tried again
 GAIN: Final = 0.8  # looking must shorten the waits to this share: it costs a core
 EVENTS: Final = 64  # descriptors that one wait tells of; epoll tells of the others next
-BUSY: Final = 0.2  # share of the time in which somebody waited for a core
+BUSY: Final = 0.2  # share of the time in which some process waited for a core
 PRESSURE: Final = "/proc/pressure/cpu"
 
 Ready = list[tuple[int, int]]
 
 
 class Pressure:
-    """How busy the cores are: the share of time since the last question in which somebody had to wait for one."""
+    """How busy the cores are: the share of time since the last call in which some process had to wait for one."""
 
     def __init__(self) -> None:
         self._fd = -1
-        with contextlib.suppress(OSError):  # a kernel without it: then nobody ever waits, as far as we know
+        with contextlib.suppress(OSError):  # a kernel without it: no process is known to wait
             self._fd = os.open(PRESSURE, os.O_RDONLY | os.O_CLOEXEC)
         self._waited_us, self._at = self._read(), time.monotonic_ns()
 

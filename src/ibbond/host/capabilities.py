@@ -24,8 +24,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Capability(enum.IntEnum):
     """Those that a lab keeps, and why."""
 
-    DAC_OVERRIDE = 1  # captures, to files of whoever asks
-    DAC_READ_SEARCH = 2  # /proc of programs in hosts, whoever's they are
+    DAC_OVERRIDE = 1  # captures, to files of other users
+    DAC_READ_SEARCH = 2  # /proc of all users' programs in hosts
     KILL = 5  # programs in hosts, when the lab ends
     NET_ADMIN = 12  # TUN devices, netlink
     SYS_CHROOT = 18  # setns to the mount namespace of a host

@@ -30,7 +30,7 @@ FLUSHING = 2 * SECOND  # to make records of what waits when a capture ends at on
 
 
 class Capture(ABC):
-    """Writes records to a descriptor that somebody else opened, from `begin` on.
+    """Writes records to a descriptor that the client opened, from `begin` on.
 
     `frames` counts records, `missed` frames that there was no room for, which is also what the reader of a pipe has not
     taken. When a write fails (disk full, the reader is gone) `problem` says why, and nothing more is written.

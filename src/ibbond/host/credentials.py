@@ -1,7 +1,7 @@
 """Who is at the other end of a Unix socket, as the kernel says it.
 
 Read first: unix(7) on SO_PEERCRED, SO_PASSCRED and SCM_CREDENTIALS. Ids are those of the lab's user namespace, pids
-those of its pid namespace; the kernel translates. Left out: what somebody may do (`host.device_access`).
+those of its pid namespace; the kernel translates. Left out: what a user may do (`host.device_access`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Credentials(NamedTuple):
 
 
 def of_peer(sock: socket.socket) -> Credentials:
-    """The process that connected this stream or sequenced-packet socket, as it was then."""
+    """The process that connected this stream or sequenced-packet socket, with its ids at that time."""
     return Credentials(*UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)))
 
 

@@ -3,7 +3,7 @@
 Read first: docs/architecture.md; `stack.network` for what is driven. The loop hands facts to the network, executes
 its effects in their order, and waits until the next deadline. It has no opinion. Other threads (FUSE, control socket)
 reach the network only by `ask`: one has the turn at a time, and the loop gives it away while it waits. "On the loop's
-thread" means: by whoever has the turn. Left out: who starts it, and what a lab is.
+thread" means: by the thread that holds the loop lock. Left out: who starts it, and what a lab is.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ class LiveLoop:
     def ask(self, call: Callable[[], Result], timeout: float = 10.0) -> Result:
         """Make this call between two of the loop's, and wait for its result (seconds; TimeoutError); not on its thread.
 
-        Who finds the loop at rest makes the call himself: nobody has to be woken, which takes longer than most calls.
-        Else the loop's thread makes it.
+        If the loop is idle, the calling thread makes the call itself, which saves a wake-up that takes longer than most
+        calls. Else the loop's thread makes it.
         """
         if not self._turn.acquire(blocking=False):
             return self._post_and_wait(call, timeout)
@@ -261,7 +261,7 @@ class LiveLoop:
         self._looks.look_now(host)
 
     def answer(self) -> None:
-        """Make the calls that were posted; for whoever has ended `run` and still owes answers."""
+        """Make the posted calls, for callers that still wait after `run` has ended."""
         while self._posted:
             self._posted.popleft()()
 
@@ -338,7 +338,7 @@ class LiveLoop:
         try:
             self._due = earliest(self.network.deadline(), self._agenda.deadline())
             self._timer.set(self._due)
-        except Exception as error:  # nobody would wake us any more
+        except Exception as error:  # no further wake-up would come
             self.fail(error)
 
     def _on_timer(self) -> None:

@@ -45,7 +45,7 @@ def prepare_mounts(hosts_file: str = "", files: Sequence[HostFile] = ()) -> None
 
 
 def _take_the_root() -> None:
-    """In a chroot, make its directory the root of the new mount namespace: whoever enters one lands at its root.
+    """In a chroot, make its directory the root of the new mount namespace: setns(2) to one changes to its root.
 
     Read first: setns(2), pivot_root(2). Outside a chroot the root is where it belongs already.
     """

@@ -66,7 +66,7 @@ class NetNamespace:
     def run_in(self, call: Callable[[], Result]) -> Result:
         """Make a call in the host's network namespace: for sockets and TUNs that belong there for good.
 
-        A thread of its own makes it, so that nobody has to come back: an ordinary user may not.
+        A thread of its own makes it, because an ordinary user could not switch back.
         """
         return self._visited(lambda: setns(self.net, CLONE_NEWNET), call)
 

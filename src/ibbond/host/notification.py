@@ -3,9 +3,9 @@
 Read first: seccomp(2), seccomp_unotify(2), Documentation/userspace-api/seccomp_filter.rst. A launcher installs the
 filter in itself, hands the listener to the lab and executes the program; children inherit both. Trapped are opens
 with the flags that RDMA libraries use, NETLINK_RDMA sockets, and a few calls on descriptors `LOW` to `HIGH` - 1, the
-numbers at which files of ours are put into programs. Everything else passes the filter untouched, and calls of other
-processor modes too. A call that is not about a file of ours is continued: that decides nothing about rights, which
-are checked where a call is served. Left out: what the calls mean; memory of programs (`program_memory`).
+numbers at which ibbond's files are installed in programs. Everything else passes the filter untouched, and calls of
+other processor modes too. A call that does not concern one of these files is continued: that decides nothing about
+rights, which are checked where a call is served. Left out: what the calls mean; memory of programs (`program_memory`).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def _open(path: Path, flags: int, mode: int) -> int | None:
         except FileExistsError:
             return None
     _check_owner(path, facts)
-    if stat.S_ISLNK(facts.st_mode):  # ours, so nobody else can put another one in its place
+    if stat.S_ISLNK(facts.st_mode):  # our own, so no other user can replace it
         return os.open(path, flags | os.O_CREAT, mode)
     try:
         descriptor = os.open(path, flags & ~os.O_TRUNC | os.O_NOFOLLOW)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 NICE = -15
-SWITCH_INTERVAL_S = 0.0005  # how long another thread of ours may keep the interpreter from the loop
+SWITCH_INTERVAL_S = 0.0005  # how long another thread may keep the interpreter from the loop
 YOUNG_OBJECTS = 20_000  # allocations between two collections of the youngest generation
 
 

@@ -78,7 +78,7 @@ class Drops:
 class Pump:
     """The reading side of one TUN.
 
-    `find` gives the flow of a packet or None; `descriptor` the open TUN of a flow's target, or None when there is none;
+    `find` gives the flow of a packet or None; `descriptor` the open TUN of a flow's target, or None;
     `slow` takes a packet (bytes, with its 10-byte offload header) that has no flow, `record` what a tapped flow has
     carried (a view that lasts as long as the call).
     """
@@ -143,7 +143,7 @@ class Pump:
                     return
                 try:
                     size = readv(fd, vectors)
-                except OSError:  # EAGAIN: nothing more; EBADFD: somebody deleted the device, netlink will say so
+                except OSError:  # EAGAIN: nothing more; EBADFD: the device was deleted, netlink reports it
                     if turn <= 1:
                         turns, alone = 1, 0
                     return

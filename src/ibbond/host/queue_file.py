@@ -54,7 +54,7 @@ class QueueFile:
         return offset, memoryview(mapped)
 
     def give_back(self, offset: int) -> None:
-        """Of a piece whose memory nobody uses here any more."""
+        """Release a piece whose memory is not used here any more."""
         mapped = self._maps.pop(offset)
         size = len(mapped)
         mapped.close()
@@ -70,7 +70,7 @@ class QueueFile:
 
 
 class CloseWatch:
-    """Tells when programs have closed files of ours; `fileno` is readable when `ready` should be called."""
+    """Reports when programs have closed these files; `fileno` is readable when `ready` should be called."""
 
     def __init__(self) -> None:
         self._descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)

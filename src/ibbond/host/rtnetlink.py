@@ -292,7 +292,7 @@ class RouteListener:
     """A non-blocking socket that hears of changes in the namespace in which it was made.
 
     Make it before the first read of what it watches. `OSError ENOBUFS` out of `receive` means that messages were
-    lost: read everything again. One call reads `MAX_READS` datagrams at most, whoever else goes on sending.
+    lost: read everything again. One call reads at most `MAX_READS` datagrams, even if more keep coming.
     """
 
     MAX_READS = 64
@@ -335,7 +335,7 @@ class RouteListener:
                 if error.errno != errno.ENOBUFS:
                     raise
                 # The kernel drops what comes until the queue is empty, and says so only once: it is said here until
-                # then, so that whoever reads everything again does not miss what changes meanwhile.
+                # then, so that a caller that reads everything again does not miss what changes meanwhile.
                 self._lost = error
         else:
             lost = self._lost

@@ -1,4 +1,4 @@
-"""Memory of another process, mapped without a descriptor of ours for each region.
+"""Memory of another process, mapped without keeping a descriptor for each region.
 
 Read first: mmap(2), memfd_create(2) on seals. Python's own mmap keeps a duplicate of the descriptor for as long as the
 mapping lives; programs in hosts could use up what the lab has by registering memory. Left out: who may map what.

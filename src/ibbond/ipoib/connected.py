@@ -157,7 +157,7 @@ class Connections:
                 return []
 
     def peer_of(self, now: int, qpn: int) -> int | None:
-        """A message has arrived at this queue pair of ours: the sender's queue pair, None when it is not one."""
+        """A message has arrived at this queue pair: the sender's queue pair, None when it is not one."""
         passive = self._passive.get(qpn)
         if passive is None:
             return None

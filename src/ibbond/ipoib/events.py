@@ -1,7 +1,7 @@
 """What goes into and what comes out of one IPoIB interface, and what it looks at below.
 
 Read first: RFC 4391 and `ib_event` handling in Linux's `ipoib_verbs.c`. Effects are in the order in which they must
-happen; whoever hosts the interface (`stack`) carries them out on the subnet and on the device.
+happen; the owner of the interface (`stack`) carries them out on the subnet and on the device.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class MadReceived:
 
 @dataclass(frozen=True, slots=True)
 class GroupsChanged:
-    """The device's multicast list is another one (`ndo_set_rx_mode`)."""
+    """The device's multicast list has changed (`ndo_set_rx_mode`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class ConnectQueuePair:
-    """A reliable queue pair of ours is connected with the peer's (INIT-RTR-RTS).
+    """Connect a reliable queue pair with the peer's (INIT-RTR-RTS).
 
     `mtu` is the standard's code, `ack_timeout` too: 4.096 us x 2^code until an acknowledgment is missed; `retries` such
     times without one are the end.
@@ -189,7 +189,7 @@ class ConnectQueuePair:
 
 @dataclass(frozen=True, slots=True)
 class CloseQueuePair:
-    """A reliable queue pair of ours is not needed any more."""
+    """Destroy a reliable queue pair."""
 
     qpn: int
 

@@ -167,7 +167,7 @@ class Interface:
                 case AskPath(gid):
                     effects += self._paths.unanswered(now, gid)
                 case Leave():
-                    pass  # nobody listens; the subnet manager drops members that vanish
+                    pass  # no listener needed; the subnet manager drops members that vanish
         effects += self._paths.tick(now)
         if self._connections is not None:
             effects += self._connections.tick(now)
@@ -214,7 +214,7 @@ class Interface:
         return self._paths.send(now, destination, packet, next_hop)
 
     def path_to(self, destination: bytes, next_hop: bytes = b"") -> Path | None:
-        """How IP packets to this address go now, for whoever remembers it until `PathsChanged`; None: not known."""
+        """The path of IP packets to this address, valid until `PathsChanged`; None if unknown."""
         if not self._carrier or len(destination) != ADDRESS_BYTES:
             return None
         if destination[GROUP_OCTET] == 0xFF:
@@ -241,12 +241,12 @@ class Interface:
         return self._inlet.read(datagram, running=self._running)
 
     def decapsulate_message(self, now: int, qpn: int, payload: bytes, offload: bytes = b"") -> Frame | None:
-        """What a message at a reliable queue pair brings; None when the queue pair is none of ours."""
+        """The frame in a message at a reliable queue pair; None if the queue pair is not this interface's."""
         peer = self._connections.peer_of(now, qpn) if self._connections is not None else None
         return self._inlet.read_message(peer, payload, offload) if peer is not None and self._running else None
 
     def touch_receiver(self, now: int, qpn: int) -> None:
-        """Messages have come to a reliable queue pair of ours by a remembered path: not idle."""
+        """Messages have arrived at a reliable queue pair over a cached path: it is not idle."""
         if self._connections is not None:
             self._connections.peer_of(now, qpn)
 

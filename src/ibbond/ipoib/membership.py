@@ -3,7 +3,7 @@
 Read first: RFC 4391 sections 5 and 10, and Linux's `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
 that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. Where the subnet has no
 room for more groups, all that were refused share one such back-off (`refused_groups`). One thing is better than in
-Linux: when the subnet manager asks everybody to register again, groups are joined again without being left, so that
+Linux: when the subnet manager asks all ports to register again, groups are joined again without being left, so that
 nothing is lost while it answers. Only `want_only`, `renew`, `collect`, `superseded` and `stop` look at all groups.
 """
 

@@ -1,4 +1,4 @@
-"""The process that is a lab: hosts, their devices, the subnet between them, until somebody takes it down.
+"""The process that is a lab: hosts, their devices, the subnet between them, until it is taken down.
 
 Read first: `lab.launch`, which starts it and waits for its word; `host.loop`, which it runs; `lab.control.requests`,
 which it answers. The order of things at the start is such that whatever ends it in the middle leaves nothing: the lock
@@ -87,7 +87,7 @@ def read_config(raw: bytes) -> LabConfig:
 
 
 def report_ready(telling: int, answer: dict[str, object]) -> None:
-    """One line to whoever started us; nobody may be listening any more."""
+    """One line to the process that started the lab, which may have exited."""
     with contextlib.suppress(OSError):
         os.write(telling, encode(answer))
         os.close(telling)
@@ -129,7 +129,7 @@ class Lab:
             self._start_manager(self.opensm)
         try:
             self.loop.run()
-        except Refused as refusal:  # it belongs to who asked; that it came here is an error of ours
+        except Refused as refusal:  # belongs to the client; that it got here is a bug
             raise RuntimeError("the lab could not start") from refusal
 
     def _start_manager(self, manager: OpenSm) -> None:
@@ -183,7 +183,7 @@ class Lab:
         self._open_loop()
 
     def _remove_files(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Nothing is left on disk, but after an error of ours the log is, and what we found where we were refused."""
+        """Leave nothing on disk, except the log after an internal error, and files of others after a refusal."""
         if self._found:
             return
         wrong = kind is not None and not issubclass(kind, Refused | KeyboardInterrupt | SystemExit)

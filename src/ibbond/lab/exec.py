@@ -1,4 +1,4 @@
-"""Running programs inside a lab host: the namespaces come as open files over the lab's socket, so nobody needs a path.
+"""Running programs inside a lab host: the namespaces come as open files over the lab's socket, so no path is needed.
 
 Read first: setns(2), user_namespaces(7). The programs see where they are by two variables of their environment, which
 is how a plain `bond0` inside means that host's bond. Left out: starting and ending labs (`lab.launch`).
@@ -155,7 +155,7 @@ def shim_directories(control: Control) -> list[str]:
             for tool in TOOLS:
                 if shutil.which(tool, path=path):
                     (made / tool).symlink_to(command)
-            made.rename(folder)  # refused where somebody else was quicker
+            made.rename(folder)  # fails if another process was faster
     return [str(folder)] if folder.is_dir() else []
 
 

@@ -152,7 +152,7 @@ def killed(name: str) -> bool:
 
 
 def refuse_changes(config: LabConfig, given: Sequence[str]) -> None:
-    """A lab is resumed as it was: `Refused` where what was given (fields of the wish) says something else."""
+    """A lab is resumed unchanged: `Refused` if the given fields of the configuration differ."""
     files = Files(config.name)
     note = files.read_note()
     if note is None or files.held:
@@ -185,7 +185,7 @@ def take_down(name: str = DEFAULT_LAB) -> str:
             except Refused as refusal:
                 if refusal.code != errno.EEXIST:
                     raise
-                continue  # somebody else cleans
+                continue  # another process cleans up
             try:
                 removed = clean(files)
                 files.remove(lock)

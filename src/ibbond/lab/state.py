@@ -1,7 +1,7 @@
 """What is on disk of a lab: its lock, socket, log and the note from which a killed lab is resumed or cleaned.
 
 All of it is in the runtime directory (`backend.control_socket`), named after the lab. The lock is held by the running
-lab and by nobody else, so that it answers the question whether the lab runs even when the lab was killed.
+lab and by no other process, so that it shows whether the lab runs even after a kill.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Files:
             time.sleep(0.01)
 
     def process(self) -> int | None:
-        """The living process of the lab of the note. It runs without the lock only where somebody removed that."""
+        """The living process of the lab of the note. It runs without the lock only if the lock file was removed."""
         note = self.read_note()
         return note.pid if note and note.pid != os.getpid() and is_process_of(note.pid, self.name) else None
 
@@ -182,7 +182,7 @@ def in_runtime_directory(make: Callable[[], Made]) -> Made:
 
 
 def replace_text(path: Path, text: bytes) -> None:
-    """Write a file so that whoever reads it finds the old text or the new one."""
+    """Write a file so that readers find the old text or the new one."""
     scratch = path.with_suffix(f"{path.suffix}.new")
     scratch.write_bytes(text)
     scratch.replace(path)

@@ -15,10 +15,10 @@ _RECEIVING = int(RECEIVING_STATES)
 
 
 class Attachments:
-    """Of one group, as long as nobody moves to another port and the switches stay the same."""
+    """Of one group, as long as no member moves to another port and the switches stay the same."""
 
     def __init__(self) -> None:
-        self.masks: dict[int, int] = {}  # switch -> the ports at which somebody receives
+        self.masks: dict[int, int] = {}  # switch -> the ports at which members receive
         self.counts: dict[int, int] = {}  # switch -> how many members it has
         self._members: dict[int, int] = {}  # port GUID -> join state, as seen last
         self._homes: dict[int, PortKey] = {}  # of those that hang at a switch

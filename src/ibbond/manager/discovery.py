@@ -56,7 +56,7 @@ class SubnetMap:
     own: PortKey = (0, 0)
     nodes: dict[int, SeenNode] = field(default_factory=dict)
     links: dict[PortKey, PortKey] = field(default_factory=dict)
-    incomplete: bool = False  # somebody behind a link that is up did not answer
+    incomplete: bool = False  # a node behind a link that is up did not answer
 
     def end_ports(self) -> list[tuple[SeenNode, SeenPort]]:
         """Every port with a LID of its own: port 0 of switches, the ports of adapters."""

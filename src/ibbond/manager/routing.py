@@ -29,7 +29,7 @@ def linear_tables(graph: Graph, homes: Mapping[int, tuple[int, int]]) -> dict[in
     """For every switch, LID -> port. `homes` says at which (switch, port) each LID lives; port 0 is the switch.
 
     The LIDs of one switch share the equally short ways to it by the ports at which they live, so that a host that
-    comes or goes moves nobody else.
+    joins or leaves does not move the others.
     """
     living: dict[int, list[tuple[int, int]]] = {}  # home switch -> (LID, port)...
     for lid, (home, port) in homes.items():

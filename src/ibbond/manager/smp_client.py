@@ -74,7 +74,7 @@ class SmpClient:
         self._unsent.clear()
 
     def receive(self, now: int, smp: Smp) -> list[bytes]:
-        """An answer came in; one that nobody waits for is ignored."""
+        """An answer came in; one without a pending request is ignored."""
         place = self._waiting.pop(smp.transaction_id, None)
         if place is None:
             return []

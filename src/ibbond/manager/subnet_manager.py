@@ -110,7 +110,7 @@ class SubnetManager:
         return self._work()
 
     def stop(self) -> None:
-        """The manager's process dies; the subnet stays as it was written."""
+        """The manager's process dies; the subnet keeps its configuration."""
         self._forget_work()
         self.state = SmState.NOT_ACTIVE
 
@@ -258,7 +258,7 @@ class SubnetManager:
         self._sweep_at = at if self._sweep_at is None else min(at, self._sweep_at)
 
     def _sweep_again(self) -> None:
-        """Somebody was silent: try it again, and not at once."""
+        """A node did not answer: sweep again, with back-off."""
         self._schedule_sweep(self._timing.sweep_hold_off_ns + self._back_off * self._timing.smp_timeout_ns)
 
     def _sweep(self) -> Task:

@@ -95,7 +95,7 @@ class Sweeper:
         self._trusted = SubnetMap()
 
     def invalidate(self) -> None:
-        """Somebody else has written switches: the next sweep reads everything again and writes all tables."""
+        """Another manager has written switches: the next sweep reads everything again and writes all tables."""
         self.rescan()
         for node in self._switches:
             self._invalidate(node)
@@ -207,7 +207,7 @@ class Sweeper:
         self._failed = any(asked(answer) is None for answer in answers)
 
     def _invalidate(self, node: SeenNode) -> None:
-        """The switch has been off, or somebody else has written it: its tables are unknown as far as they are used."""
+        """The switch has been off, or another manager has written it: those of its tables that are used are unknown."""
         self._masks.pop(node.guid, None)
         used = node.switch.linear_top // LIDS_PER_BLOCK if node.switch is not None else 0
         self._linear[node.guid] = dict.fromkeys(range(used + 1), UNKNOWN)
@@ -235,7 +235,7 @@ class Sweeper:
         lid, sm_lid = self._lids[port.guid], self._lids.get(self._guid, 0)
         known = not port.fresh and (info.lid, info.sm_lid) == (lid, sm_lid)
         if known and not self._register_all and port.guid not in self._to_register:
-            return None  # as it was when the last sweep had ended
+            return None  # unchanged since the last sweep
         mtu = _link_mtu(found, (node.info.node_guid, port.number))
         new = info.state == PortState.INIT or port.guid not in self._directory.ends
         register = not node.is_switch and (new or self._register_all or port.guid in self._to_register)
@@ -280,7 +280,7 @@ class Sweeper:
         directory.ends, directory.map = ends, found
         directory.by_lid = {end.lid: end for end in ends.values()}
         if any(guid not in before or before[guid].home != end.home for guid, end in ends.items()):
-            self._seats.clear()  # somebody has come, or moved: a group may have had it as a member that is nowhere
+            self._seats.clear()  # a port has appeared or moved: a group may have had it as a member without a location
         change = Change(
             arrived=[end for guid, end in ends.items() if guid not in before],
             gone=[end for guid, end in before.items() if guid not in ends],
@@ -349,8 +349,8 @@ class Sweeper:
         """Write the multicast tables for these groups; one that has ended is taken out.
 
         A tree that must change is first cut down to what the old and the new one share: a packet on its way never
-        sees a mixture that has a ring in it, and nobody receives it twice. A switch whose tables are not known gets all
-        groups, for what it has is overwritten in whole blocks.
+        sees a mixture that has a ring in it, and no member receives it twice. A switch whose tables are not known gets
+        all groups, for what it has is overwritten in whole blocks.
         """
         if any(node.guid not in self._masks for node in self._switches):
             ended = [group for group in groups if group.mgid not in self._groups.by_mgid]

@@ -73,7 +73,7 @@ class NetdevEvent(enum.Enum):
 
 
 class Driver(Protocol):
-    """What differs between kinds of devices. Each method may raise `Refused`; the device then stays as it was."""
+    """What differs between kinds of devices. Each method may raise `Refused`; the device is then unchanged."""
 
     @property
     def kind(self) -> str:
@@ -137,7 +137,7 @@ class Device:
     flags: Flags = Flags.BROADCAST | Flags.MULTICAST
     carrier: bool = False
     had_carrier: bool = False  # at any time
-    link_watch_pending: bool = False  # the stack has yet to hear of the carrier; whoever drives us clears it
+    link_watch_pending: bool = False  # the stack has yet to learn of the carrier; the owner clears it
     address_origin: AddressOrigin = AddressOrigin.PERMANENT
     permanent_address: bytes = b""
     hard_header_len: int = 14

@@ -51,7 +51,7 @@ def dad_failed(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def ipv6_off(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    """The kernel turns IPv6 off itself with accept_dad 2; whoever does so on purpose sets `default` or says it here."""
+    """The kernel turns IPv6 off itself with accept_dad 2; if that is on purpose, set `default` or ignore this rule."""
     if host.sysctls.get(f"ipv6/conf/{bond.name}/disable_ipv6") != 1 or host.sysctls.get("ipv6/conf/all/disable_ipv6"):
         return
     if host.conf("ipv6", bond.name, "accept_dad") == 2 and not host.sysctls.get("ipv6/conf/default/disable_ipv6"):

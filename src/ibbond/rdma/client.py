@@ -214,6 +214,6 @@ def _gone() -> Refused:
     except ConnectionRefusedError:
         return Refused("RDMA is gone", why="the lab has ended", fix="Start it again", code=errno.ECONNRESET)
     except BlockingIOError:
-        pass  # somebody listens, with much to do
+        pass  # the server is there, but busy
     why = "the lab, which runs on, has dropped this program: it left too many events unread"
     return Refused("RDMA is gone", why=why, fix="Open another context, and poll it more often", code=errno.ECONNRESET)

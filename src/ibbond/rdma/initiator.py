@@ -77,7 +77,7 @@ class Initiator:
 
     `name` (64 bits) must differ from every other initiator's and from earlier lives. `heed_address_change` off waits
     for the transport's own error, as a program without ADDR_CHANGE would. Until the target was read back (`verified`)
-    nobody knows what is `lost` or `doubled`: None. `lost` are writes that the ledger lacks and blocks that do not hold
+    `lost` and `doubled` are unknown: None. `lost` are writes that the ledger lacks and blocks that do not hold
     what was written to them last. `over` says why the session cannot come back; then nothing more is asked for.
     """
 

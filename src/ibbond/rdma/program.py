@@ -58,12 +58,12 @@ def main() -> None:
         print(json.dumps({"refused": words}), flush=True)
         sys.exit(2)
     except (KeyboardInterrupt, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on, nor would Python's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has exited; Python's last flush must not fail either
         sys.exit(130)
 
 
 def refusal_in(line: bytes) -> Refused | None:
-    """The refusal that a line of ours says, if it does."""
+    """The refusal in a line of output, if it is one."""
     try:
         words = json.loads(line)["refused"]
         return Refused(words["what"], why=words["why"], fix=words["fix"], code=words["code"])

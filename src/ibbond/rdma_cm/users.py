@@ -47,7 +47,7 @@ from ibbond.wire.uverbs import QpState
 
 
 class RdmaUsers:
-    """All programs of one host that use RDMA CM; `user` is a number of theirs."""
+    """All programs of one host that use RDMA CM; `user` identifies a program."""
 
     def __init__(self, host: RdmaHost, subnet: Subnet, manager: ConnectionManager) -> None:
         self._host = host

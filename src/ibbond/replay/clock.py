@@ -2,7 +2,7 @@
 
 Read first: `ibbond.machine`, the contract of a machine. Time jumps to the earliest deadline and nothing else moves
 it. What is due at one time happens in the order in which it was asked for; machines come before what was put off.
-Left out: what ticking a machine means; whoever owns the machines says so by the function it hands in.
+Left out: what ticking a machine means; the owner of the machines passes a function for that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ibbond.machine import EventQueue
 
-STORM = 10_000  # so many things at one time are a mistake of ours, not a busy world
+STORM = 10_000  # this many events at one time are a bug, not a busy world
 
 
 class VirtualClock:

@@ -89,7 +89,7 @@ def _clock(event: str) -> str:
 
 
 class _Window:
-    """When an event of ours may have been recorded: between two bounds after the last step that changed something."""
+    """When one of ibbond's events may have been recorded: two bounds after the last step that changed anything."""
 
     def __init__(self, case: Recording, starts_ms: Sequence[float], intervals_ms: Sequence[int]) -> None:
         self._steps = case.steps
@@ -148,7 +148,7 @@ def _sequence(
 
 
 def _match(seen: Timed, ours: list[Timed], slack_ms: float | None) -> Timed | None:
-    """The first event of ours that is the recorded one, if nothing stands before it that must come first."""
+    """The first of ibbond's events that matches the recorded one, if nothing stands before it that must come first."""
     for event in ours:
         if event.what == seen.what:
             return event if event is ours[0] or event.t_ms - ours[0].t_ms <= (slack_ms or -1) else None
@@ -161,7 +161,7 @@ def _match(seen: Timed, ours: list[Timed], slack_ms: float | None) -> Timed | No
 
 
 def _states(case: Recording, events: list[Observed], trace: Trace) -> Iterator[Difference]:
-    """Per key: the recorded values, from the first `up` of the bond on, are a subsequence of ours.
+    """Per key: the recorded values, from the first `up` of the bond on, are a subsequence of ibbond's.
 
     Where a bond flaps for as long as a step takes, the slow machine saw more rounds of it than virtual time has: of
     such a key every round counts once.

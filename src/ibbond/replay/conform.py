@@ -53,7 +53,7 @@ def replay(case: Recording, profile: str = KERNEL_PROFILE) -> Result:
         except Unknown as error:
             found.append(Difference(number, str(step), "a command that the replay knows", str(error)))
             return Result(case, Verdict.FAILED, found)
-        except Exception as error:  # a broken promise of ours fails this case, the others are still replayed
+        except Exception as error:  # a failed assertion fails this case; the others are still replayed
             found.append(Difference(number, str(step), "an answer", f"{type(error).__name__}: {error}"))
             return Result(case, Verdict.FAILED, found)
         intervals.append(world.monitor_interval_ms())

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from ibbond.abi.recording import Observed
 from ibbond.replay.trace import Facts
 
-STATE_CHANGE_RECORDS = (3, 4, 5, 6)  # IGMPv3 records of somebody who joins or leaves
+STATE_CHANGE_RECORDS = (3, 4, 5, 6)  # IGMPv3 records of a host that joins or leaves
 
 
 def is_announcement(facts: Facts) -> bool:
-    """Gratuitous ARP, NA, and IGMP that nobody's joining caused."""
+    """Gratuitous ARP, NA, and IGMP reports that no join caused."""
     if "arp" in facts:
         return facts["arp"] == "request" and facts["spa"] == facts["tpa"]
     if "icmp6" in facts:

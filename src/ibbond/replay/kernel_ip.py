@@ -33,7 +33,7 @@ Transmit = Callable[[Device, Frame], None]
 
 @dataclass(slots=True)
 class Address:
-    """An address of a device; nobody may use a `tentative` one yet."""
+    """An address of a device; a `tentative` one must not be used yet."""
 
     ip: bytes
     prefix: int

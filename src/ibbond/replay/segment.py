@@ -1,8 +1,8 @@
 """What recorded devices are plugged into: a hub for InfiniBand, a bridge for Ethernet, and the one peer behind it.
 
 Read first: tests/golden/kernel-6.1/README.md (`devices`, `peers`). Frames arrive at once. The hub brings a group's
-frame to everybody and any other to the device that has the address; the bridge learns where addresses are. The peer
-answers whoever asks for one of its addresses. Left out: lost frames, speeds, everything else that a peer might say.
+frame to all devices and any other to the device that has the address; the bridge learns where addresses are. The peer
+answers requests for its addresses. Left out: lost frames, speeds, everything else that a peer might say.
 """
 
 from __future__ import annotations
@@ -111,5 +111,5 @@ def is_group(address: bytes) -> bool:
 
 
 def group_of(address: bytes) -> bytes:
-    """An address that everybody receives, as long as this one."""
+    """The broadcast address of the length of this one."""
     return b"\x00\xff\xff\xff\xff" + bytes(15) if len(address) == 20 else b"\xff" * 6

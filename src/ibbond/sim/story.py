@@ -24,7 +24,7 @@ class Story:
     topology: Topology
     length_ms: int = 6000
     quiet_ms: int = 1000  # before the first fault: subnet up, bonds up, neighbors known
-    settle_ms: int = 1500  # this long after the last fault everybody must reach everybody again
+    settle_ms: int = 1500  # this long after the last fault all hosts must reach each other again
     probe_ms: int = 10
     pairs: tuple[tuple[str, str], ...] = ()
     group: str = DEFAULT_GROUP

@@ -100,7 +100,7 @@ def longest_outage_ms(world: World) -> int:
 def sweep(
     pool: Executor, text: str, name: str, axes: Sequence[Axis], seeds: int, *, profile: str, chunk: int = 5
 ) -> Iterator[Cell]:
-    """Cells as they are complete, in no order; the same cells for the same seeds, whoever the workers are."""
+    """Cells as they are complete, in no order; the same cells for the same seeds, with any workers."""
     jobs = {}
     waiting: dict[tuple[tuple[str, str], ...], int] = {}
     found: dict[tuple[tuple[str, str], ...], list[int]] = {}

@@ -1,7 +1,7 @@
 """Who runs the seeds: the cores of this machine, or a Dask cluster; the results are the same for the same seeds.
 
 Read first: concurrent.futures; distributed's `Client.get_executor`, which is one of its executors. The workers of a
-cluster need ibbond in the version of whoever asks; stories travel to them as text. Left out: what is run.
+cluster need the same version of ibbond as the client; stories travel to them as text. Left out: what is run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONNECT_SECONDS = 10
 def workers(count: int | None = None, on: str | None = None) -> Iterator[Executor]:
     """Processes on this machine (all cores without a count), or the Dask scheduler at an address `tcp://HOST:PORT`.
 
-    Refused where Dask is not installed or nobody answers at the address.
+    Refused if Dask is not installed or no scheduler answers at the address.
     """
     if on is None:
         with ProcessPoolExecutor(count or len(os.sched_getaffinity(0))) as pool:

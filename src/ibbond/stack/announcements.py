@@ -17,7 +17,7 @@ from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
 
 def gratuitous_arps(device: Device, addresses: Iterable[bytes]) -> list[Outgoing]:
-    """One ARP request per IPv4 address, for itself, to everybody."""
+    """One broadcast ARP request per IPv4 address, for that address (gratuitous ARP)."""
     return [
         Outgoing(
             device.broadcast,

@@ -1,7 +1,7 @@
 """What goes into and comes out of a world of hosts (`stack.network.Network`) and one host of it.
 
 Devices are named by (host, device). Packets are IP packets without any link-layer header, as a TUN device gives them;
-`offload` is the 10-byte virtio-net header in front of them, empty when there is none.
+`offload` is the 10-byte virtio-net header in front of them, empty without offload.
 """
 
 from dataclasses import dataclass

@@ -124,7 +124,9 @@ class Flows:
         self._at_port = at_port
         self._live: dict[tuple[str, str, bytes], Flow] = {}
         self._generation = -1
-        self.recorded = False  # whoever uses flows shows taps what they carry; else what a tap sees has no flow
+        self.recorded = (
+            False  # the user of flows mirrors packets to capture points; otherwise captured paths have no flow
+        )
 
     def find(self, now: int, host: str, device: str, packet: bytes, generation: int) -> Flow | None:
         """The flow of packets like this one; None when they must take the slow path."""

@@ -3,7 +3,7 @@
 Read first: `ip_mc_up`, `ip_mc_unmap`, `ip_mc_remap` (net/ipv4/igmp.c), `addrconf_join_solict`, and spec/bonding
 section 3.1. Which link-layer address belongs to a group depends on the device's type and broadcast address at the
 moment of mapping. That was the defect of 2007: a bond that was up before its first member joined 224.0.0.1 as an
-Ethernet device, and nobody mapped it again. Here the notices of a type change do (`unmap`, `remap`). Each join costs
+Ethernet device, and no code mapped it again. Here the events of a type change do (`unmap`, `remap`). Each join costs
 the same, however many groups there are. The programs of a host may be in `MAX_GROUPS` of them: a subnet has room for
 few (`fabric.switch.MULTICAST_CAP`), and one program must not take them all.
 """
@@ -60,7 +60,7 @@ class HostGroups:
 
     @property
     def joined(self) -> tuple[bytes, ...]:
-        """The groups that IGMP and MLD report: all but all-hosts and all-nodes, which nobody reports."""
+        """The groups that IGMP and MLD report: all but all-hosts and all-nodes, which are never reported."""
         return tuple(self._joined | self._own)
 
     @property
@@ -140,7 +140,7 @@ class HostGroups:
         self._replace({})
 
     def remap(self) -> None:
-        """The device's type or broadcast address is another one now: the same groups by the new mapping."""
+        """The device's type or broadcast address has changed: map the same groups again."""
         self._between_types = False
         self._replace({})
         self.refresh()

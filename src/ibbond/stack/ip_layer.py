@@ -71,7 +71,7 @@ class IpLayer:
         return address in self.own.all
 
     def send(self, now: int, packet: bytes, offload: bytes = b"") -> list[IpEffect]:
-        """A packet of the host's IP stack or programs: to a neighbor, a group or everybody.
+        """A packet of the host's IP stack or programs: to a neighbor, a group or the broadcast address.
 
         Group reports are overheard.
         """
@@ -225,7 +225,7 @@ class IpLayer:
         return self._execute(self.neighbors.resolve(now, neighbor))
 
     def readdressed(self, now: int) -> list[IpEffect]:
-        """The device's hardware address is another one."""
+        """The device's hardware address has changed."""
         return self._execute(self.neighbors.readdressed(now))
 
     def tick(self, now: int) -> list[IpEffect]:
@@ -312,7 +312,7 @@ class IpLayer:
         return done
 
     def _question(self, target: bytes, source: bytes, hardware: bytes, to: bytes = b"") -> Outgoing:
-        """Who has `target`? Asked of everybody, or of the neighbor at `to`."""
+        """Who has `target`? Broadcast, or sent to the neighbor at `to`."""
         if len(target) == 4:
             question = arp.request(hardware, source, target, hardware_type=self.device.type)
             return Outgoing(to or self.device.broadcast, ETHERTYPE_ARP, question.pack())

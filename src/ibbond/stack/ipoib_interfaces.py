@@ -182,7 +182,7 @@ class IpoibInterfaces:
         for name in self.children(parent):
             if self._interfaces[name].pkey == pkey | FULL_MEMBER:
                 return name
-        raise Refused(what, why="there is none", fix=f"See the children of {parent}", code=errno.ENODEV)
+        raise Refused(what, why="it does not exist", fix=f"See the children of {parent}", code=errno.ENODEV)
 
     def remove(self, now: int, name: str) -> None:
         """The device goes, and its queue pair with it."""
@@ -209,7 +209,7 @@ class IpoibInterfaces:
         return CONNECTED if self._interfaces[name].connected else DATAGRAM
 
     def noticed(self, now: int, notice: NetdevEvent, device: Device) -> None:
-        """A device of the host changed; those of ours are told."""
+        """A device of the host changed; IPoIB devices are notified."""
         event = EVENTS.get(notice)
         interface = self._interfaces.get(device.name)
         if event is not None and interface is not None and interface.device is device:
@@ -258,7 +258,7 @@ class IpoibInterfaces:
         return interface.device, frame
 
     def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> bool:
-        """A work request is over, with a failure if it is one of ours; whether it is."""
+        """A work request completed; returns whether it belongs to IPoIB, as a failed one."""
         interface = self._by_queue_pair.get((port, qpn))
         if interface is None:
             return False

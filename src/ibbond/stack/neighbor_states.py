@@ -45,10 +45,10 @@ class NudReaction(Symbol):
     IGNORE = enum.auto()
     QUEUE = enum.auto()
     SEND = enum.auto()
-    SOLICIT = enum.auto()  # the first of `ATTEMPTS`, to everybody
+    SOLICIT = enum.auto()  # the first of `ATTEMPTS`, broadcast
     SEND_AND_SOLICIT = enum.auto()
     SOLICIT_ONE = enum.auto()  # the first of `ATTEMPTS`, to its address alone
-    REPEAT = enum.auto()  # the next one, to everybody
+    REPEAT = enum.auto()  # the next one, broadcast
     LEARN = enum.auto()  # the address
     EXPIRE = enum.auto()  # flows that use it must confirm it again
     DOUBT = enum.auto()  # the same, because our own address has changed

@@ -4,8 +4,8 @@ Read first: `net/core/neighbor.c` of Linux (states are in `stack.neighbor_states
 cache belongs to the bond, not to its members. It knows no packet format: `ip_layer` turns `Solicit` into an ARP request
 or a neighbor solicitation.
 
-Three things differ from Linux on purpose. There is no lock time: whoever answers last is believed, because no proxies
-exist here. Repeated probes go to everybody, not only to the old address, so that a lost announcement costs a second.
+Three things differ from Linux on purpose. There is no lock time: the last answer wins, because no proxies
+exist here. Repeated probes are broadcast, not only sent to the old address, so that a lost announcement costs a second.
 And a device that got another address of its own (`readdressed`) keeps its entries under suspicion: the first packet to
 each neighbor goes out at once, together with a question that also tells the neighbor our new address. `flush` is what
 the kernel does instead (`neigh_changeaddr`).
@@ -30,7 +30,7 @@ USABLE_BY_FLOWS = frozenset({NudState.REACHABLE, NudState.DELAY, NudState.PROBE}
 
 @dataclass(frozen=True, slots=True)
 class Solicit:
-    """Effect: ask who has `ip`: at `hardware`, or everybody when it is empty; `packet` (or empty) made us ask."""
+    """Effect: ask who has `ip`: unicast to `hardware`, or broadcast if empty; `packet` (may be empty) caused it."""
 
     ip: bytes
     hardware: bytes = b""
@@ -49,7 +49,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """Effect: nobody answered; `packets` are given up (`offload` headers do not matter any more)."""
+    """Effect: no answer came; `packets` are given up (`offload` headers do not matter any more)."""
 
     ip: bytes
     packets: tuple[bytes, ...]
@@ -204,7 +204,7 @@ class Neighbors:
         return []
 
     def _step(self, now: int, entry: Neighbor, event: NudInput) -> NudReaction:
-        """Read the table; whoever asks carries out the reaction."""
+        """Look up the table; the caller carries out the reaction."""
         reaction, after = NUD_TABLE[entry.state, event]
         if after is not entry.state or reaction in RESTARTS:
             entry.state = after

@@ -1,8 +1,8 @@
 """What a host does when one of its devices changes: the notices of its namespace, turned into consequences.
 
 Read first: `netdev/device` (the notices) and of Linux `inetdev_event`, `addrconf_notify`, `arp_netdev_event`. A notice
-comes while somebody, often a bond, is in the middle of changing the device: interfaces and groups follow at once, bonds
-and packets when the cause is over. Left out: renaming; the names of a lab's devices stay.
+comes while some code, often a bond, is in the middle of changing the device: interfaces and groups follow at once,
+bonds and packets when the cause is over. Left out: renaming; the names of a lab's devices stay.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class NetdevEvents:
         host.happened("admin", device.name, "up" if device.up else "down")
 
     def _readdressed(self, device: Device) -> None:
-        """Our link-layer address is another one: neighbors must learn it, and RDMA users hear of it."""
+        """The link-layer address has changed: neighbors must learn it, and RDMA users are notified."""
         host = self._host
         old, new = self._addresses.get(device.name, b""), device.address
         if old == new:

@@ -132,7 +132,7 @@ class Network:
         return self.hosts[name]
 
     def record_flows(self) -> None:
-        """From now on whoever uses flows shows taps what they carry (`Flow.capture_point`)."""
+        """From now on the user of flows mirrors packets to capture points (`Flow.capture_point`)."""
         self._flows.recorded = True
         self.generation.bump()
 

@@ -1,6 +1,6 @@
 """Ready before it breaks: backups are in the bond's groups and know the paths to its neighbors all the time.
 
-Joining a group and asking for a path take answers of the subnet administrator, and at a cut there is nobody left who
+Joining a group and asking for a path take answers of the subnet administrator, and at a cut no member is left that
 could receive meanwhile. So every member of an active-backup bond is kept prepared as for a planned switch; its receive
 filter drops what it hears until it is active. The kernel's backups are in no group of the bond (row `cold_standby` of
 `bonding/quirks`). Left out: `all_slaves_active`, where every group would then be heard twice.
@@ -32,7 +32,7 @@ class Standby:
         self._known: dict[str, int] = {}  # how much the neighbors had changed when they were looked at last
 
     def changed(self, bond: str) -> None:
-        """A member or its carrier is another one: prepare again when what happens now is over."""
+        """A member or its carrier has changed: prepare again when the current change is done."""
         if bond not in self._asked:
             self._asked.add(bond)
             self._host.later(lambda: self._prepare(bond))

@@ -93,7 +93,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
         self._born = time.time_ns()
 
     def changed(self, path: str) -> None:
-        """The value of a file is another one: sleeping polls wake. From any thread."""
+        """The value of a file has changed: wake its pollers. From any thread."""
         with self._lock:
             for file in self._open.values():
                 if file.path == path:

@@ -1,7 +1,7 @@
 """The kernel's own /sys/class/net of a lab host, seen past the view that lies over it.
 
 Read first: openat(2), Documentation/filesystems/sysfs.rst. Directories are held since before the view was mounted, and
-no link is followed here: one that leads back to /sys/class/net would lead into the view, and whoever serves the view
+no link is followed here: one that leads back to /sys/class/net would lead into the view, and the server of the view
 would wait for himself. Left out: what is ours (`tree`).
 """
 

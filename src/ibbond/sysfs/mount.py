@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEVICE = "/dev/fuse"
 KIND = "fuse.ibbond"
 LIBRARIES = ("libfuse3.so.3", "libfuse3.so.4")
-FORCE_AND_DETACH = 0x1 | MNT_DETACH  # the first ends the connection: nobody waits for an answer any more
+FORCE_AND_DETACH = 0x1 | MNT_DETACH  # the first ends the connection, so that no caller keeps waiting for an answer
 ATTRIBUTES_STAY = 86400.0  # seconds: the attributes of a name never change
 END_TIMEOUT = 0.005
 
@@ -94,12 +94,12 @@ class Mounted:
         return self._thread.is_alive()
 
     def abort(self) -> None:
-        """End the connection: whoever waits for an answer gets ENOTCONN, and the serving thread ends soon."""
+        """End the connection: waiting callers get ENOTCONN, and the serving thread ends soon."""
         self.view.close()
         try:
             self._space.run_in_mounts(lambda: unmount(CLASS, FORCE_AND_DETACH))
         except OSError as error:
-            if error.errno != errno.EINVAL:  # somebody in the host has unmounted it
+            if error.errno != errno.EINVAL:  # it was unmounted inside the host
                 raise
 
     def ended(self) -> bool:
@@ -141,7 +141,7 @@ def _prepared(devices: set[str]) -> KernelTree | None:
 
 
 def _is_view(place: str) -> bool:
-    """Whether a view of ours is the uppermost mount there, alive or dead."""
+    """Whether a view of ibbond is the topmost mount there, alive or dead."""
     with open("/proc/thread-self/mountinfo") as mounts:
         kinds = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[4] == place]
     return bool(kinds) and kinds[-1] == KIND

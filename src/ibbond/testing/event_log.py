@@ -1,6 +1,7 @@
 """The events of a running lab as a growing list that a test can wait on.
 
-A thread follows the lab's events (`ibbond lab events --json` prints the same) and wakes whoever waits for the next one.
+A thread follows the lab's events (`ibbond lab events --json` prints the same) and wakes threads that wait for the next
+one.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class EventPipe:
     def put(self, record: bytes) -> bool:
         try:
             return os.write(self.descriptor, record) == len(record)
-        except OSError:  # full, or nobody reads any more
+        except OSError:  # full, or the reader has closed it
             return False
 
     def retract(self, size: int, mine: Callable[[bytes], bool]) -> int:

@@ -1,9 +1,9 @@
 """RDMA devices for the programs of lab hosts: every trapped call comes here, and goes to the file that it is about.
 
 Read first: `host.notification`; docs/rdma.md. One listener for each `lab exec`, whose children share it. A
-file of ours has one number in all of them, so that (listener, number) names it whoever calls. The host is that of the
-caller's network namespace at the moment of opening. Only on the loop's thread; nothing here waits, a call that must
-wait is kept. Left out: the files themselves (`uverbs_file`, `netlink_file`).
+such a file has the same number in all of them, so that (listener, number) identifies it for every caller. The host is
+that of the caller's network namespace at the moment of opening. Only on the loop's thread; nothing here waits, a call
+that must wait is kept. Left out: the files themselves (`uverbs_file`, `netlink_file`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _STATX = struct.Struct("=IIQIIIH2xQQQQ64xIIII112x")
 
 
 class ProgramFile(Protocol):
-    """A file of ours in a program."""
+    """A file of ibbond in a program."""
 
     @property
     def descriptor(self) -> int:
@@ -361,7 +361,7 @@ class RdmaPrograms:
 
 
 def is_lost_file(caller: Caller) -> bool:
-    """Whether a call is about an RDMA device that a killed lab had put into the program: a memfd, or a pipe of ours."""
+    """Whether a call is about an RDMA device that a killed lab put into the program: a memfd, or an ibbond pipe."""
     try:
         target = os.readlink(f"/proc/{caller.thread}/fd/{caller.arguments[0] & 0xFFFF_FFFF}")
     except OSError:

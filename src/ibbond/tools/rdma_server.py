@@ -324,7 +324,7 @@ class RdmaServer:
         self._loop.remove_reader(program.sock.fileno())
 
     def _resume(self, program: _Program) -> None:
-        """Soon, for we may be in the middle of what somebody else has caused."""
+        """Soon, because another program's request may be in progress."""
         if program.paused:
             self._loop.call_at(self._loop.now(), functools.partial(self._resume_reading, program))
 

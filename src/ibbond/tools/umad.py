@@ -46,7 +46,7 @@ from ibbond.wire.simulated_umad import (
 from ibbond.wire.smp import PERMISSIVE_LID
 
 SMP_CLASSES = (ManagementClass.SUBNET_LID_ROUTED, ManagementClass.SUBNET_DIRECTED_ROUTE)
-LOST_AFTER = 50 * MS  # an SMP that nobody has answered by then goes back to its sender as timed out
+LOST_AFTER = 50 * MS  # an unanswered SMP is then returned to its sender as timed out
 RETRY_AFTER = 1 * MS  # a client that does not read is tried again
 PAUSE = 1 * MS  # a manager that has written nothing for so long has finished, as far as hosts are concerned
 MAX_WRITE_NS = 20 * MS  # but they wait no longer than that
@@ -75,7 +75,7 @@ class Client:
     waiting: deque[bytes] = field(default_factory=deque)
     full: bool = False  # it did not read, and is tried again soon
     asked: dict[int, tuple[int, UmadPacket]] = field(default_factory=dict)  # SMPs without answer, and their last moment
-    watched: bool = False  # whether somebody will look at `asked`
+    watched: bool = False  # whether `asked` will be checked
 
 
 class UmadServer:
@@ -196,7 +196,7 @@ class UmadServer:
         return replace(request, data=data)
 
     def _connect(self, host: str, sender: Credentials, request: Connect) -> bytes | None:
-        """Take a process in. Permission is asked for here, as by open(2): whoever inherits the socket may use it."""
+        """Register a process. Permission is checked here, as by open(2): a process that inherits the socket may use it."""
         port = self._managers.get(sender.pid)
         if port is None:
             if not may_open(sender, DeviceFile.UMAD):

@@ -1,7 +1,7 @@
-"""What a topology may not be, although every word of it is understood: names twice, an island, an MTU nobody carries.
+"""What a topology may not be, although all of it is understood: duplicate names, an island, too large an MTU.
 
 Read first: docs/topology.md, section "What is refused". `check` raises `Refused` at the first fault it finds. Bonding
-options are not known on this floor; whoever builds a world from the topology refuses wrong ones before it starts.
+options are not known on this floor; the builder of a world refuses wrong ones before it starts.
 """
 
 from collections.abc import Iterable
@@ -249,7 +249,7 @@ def check_member(host: Host, bond: Bond, member: str) -> None:
     if device.addresses:
         raise Refused(
             what,
-            why=f"{member} has an address of its own ({device.addresses[0]}), which nobody could reach there",
+            why=f"{member} has an address of its own ({device.addresses[0]}), which is unreachable there",
             fix="Give the address to the bond",
         )
 

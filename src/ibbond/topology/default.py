@@ -1,4 +1,4 @@
-"""The topology that runs when nobody names one: two switches, two hosts with two ports each, one bond per host.
+"""The default topology: two switches, two hosts with two ports each, one bond per host.
 
 It is text, not values, so that it is also the example to start an own file from (`ibbond lab topology > mine.toml`).
 """

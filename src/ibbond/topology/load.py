@@ -1,7 +1,7 @@
 """Text to topology: the TOML schema of docs/topology.md, read strictly.
 
 `parse` refuses what it does not understand (`Refused`: what, why, fix); what is understood but cannot work together is
-refused by `topology.check`. The file itself is read by whoever was given its name: this room does no I/O.
+refused by `topology.check`. The file itself is read by the caller: this package does no I/O.
 """
 
 import re

@@ -45,7 +45,7 @@ def too_deep(name: str) -> Refused:
 
 
 class Reader:
-    """Takes keys out of a table; `done` refuses those that nobody asked for."""
+    """Takes keys out of a table; `done` refuses those that were not taken."""
 
     def __init__(self, table: object, where: str = "") -> None:
         if not isinstance(table, Mapping):

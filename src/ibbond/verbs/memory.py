@@ -83,7 +83,7 @@ class Region:
 
 
 class ProtectionDomain:
-    """The regions that the queue pairs of one domain may touch. `draw` gives 32 random bits: nobody can guess keys."""
+    """The regions that the queue pairs of one domain may touch; `draw` gives 32 random bits for unguessable keys."""
 
     __slots__ = ("_draw", "_regions")
 

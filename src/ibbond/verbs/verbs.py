@@ -41,7 +41,7 @@ class Datagram:
     """One UD message between two queue pairs, as the completion shows it.
 
     `destination_gid` is set when there is a GRH (always for multicast); `offload` is the virtio-net header of a train
-    of segments that travels whole (empty when there is none), see DESIGN walk 1.
+    header of a GSO packet (empty without one), see docs/architecture.md.
     """
 
     source_lid: int

@@ -79,7 +79,7 @@ def _pack_options(kind: int, address: bytes, others: tuple[Option, ...]) -> byte
 
 @dataclass(frozen=True, slots=True)
 class NeighborSolicitation:
-    """Who has `target`? From the unspecified address it asks whether anybody has (duplicate detection)."""
+    """Who has `target`? From the unspecified address: is it in use (duplicate address detection)?"""
 
     KIND: ClassVar = 135
     source: bytes

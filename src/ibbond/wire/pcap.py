@@ -36,7 +36,7 @@ class FileHeader:
             raise Malformed(f"pcap header needs {cls.LAYOUT.size} bytes, got {len(raw)}")
         magic, major, _, _, _, _, linktype = cls.LAYOUT.unpack_from(raw)
         if magic != cls.MAGIC or major != 2:
-            raise Malformed(f"not a pcap file of ours: magic {magic:08x}, version {major}")
+            raise Malformed(f"not a pcap file of ibbond: magic {magic:08x}, version {major}")
         return cls(linktype)
 
     def pack(self) -> bytes:
@@ -139,7 +139,7 @@ def group_destination(mgid: bytes) -> bytes:
 
 
 def parse_file(raw: bytes) -> tuple[FileHeader, tuple[FileRecord, ...]]:
-    """A whole capture file of ours."""
+    """A whole capture file of ibbond."""
     header = FileHeader.parse(raw)
     records = []
     at = FileHeader.LAYOUT.size

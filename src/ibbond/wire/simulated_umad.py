@@ -16,7 +16,7 @@ from ibbond.wire.mad import MAD_BYTES
 MAGIC = 0xDEADBEEF
 CONTROL_DATA_BYTES = 64
 SA_DATA_VISIBLE = 168  # of the 200 bytes of subnet administration data, what reaches a tool through the library
-TIMED_OUT = 110  # ETIMEDOUT, as the kernel reports a MAD that nobody answered
+TIMED_OUT = 110  # ETIMEDOUT, as the kernel reports an unanswered MAD
 
 
 class ControlType(enum.IntEnum):

@@ -195,7 +195,7 @@ class BondReader:
     def _name(
         self, file: str, fact: str, told: str | None, options: dict[str, object], untold: frozenset[str]
     ) -> str | None:
-        """A member's name or None for none; in a mode that has no such member there is none either."""
+        """A member's name, or None for none, as always in a mode that has no such member."""
         text = self._text(f"bonding/{file}")
         mode = options.get("mode")
         if text is not None:

@@ -392,7 +392,7 @@ class Requests:
     def capture(self, descriptor: int, device: str, file: str) -> Lease:
         """Begin to write a capture to the file that came along; it ends by `capture_end`, or with the connection.
 
-        Whoever asks has opened it, with rights of his own; `file` is its name for people.
+        The client has opened it with its own rights; `file` is its name for messages.
         """
         if descriptor < 0:
             why = "the request carries no open file"

@@ -1,4 +1,4 @@
-"""What programs may do to the adapters of lab hosts: a wrong request is refused in its words, and the lab goes on."""
+"""What programs may do to the adapters of lab hosts: a wrong request is refused in its words, and the lab continues."""
 
 import json
 import os

@@ -299,7 +299,7 @@ def test_measured_announcements(count: int, version: tuple[int, int], sent: tupl
 
 
 def test_partitions_compare_without_the_membership_bit() -> None:
-    """Told by the port's table: IPoIB itself shows the bit whatever the port has."""
+    """By the port's table: IPoIB itself shows the bit whatever the port has."""
     found = check(host(bond(member(0), one_port(pkeys=(0x7FFF,))[1])))
     told = [each.found.what for each in found if each.rule.id == "pkey-differs"]
     assert len(told) == 1

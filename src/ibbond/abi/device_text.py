@@ -49,7 +49,7 @@ STATISTICS: tuple[str, ...] = (*COUNTED, *NEVER_HAPPENS)
 
 
 def read_device(device: Device, name: str) -> str:
-    """The text of one file. Refused: ENOENT, or EINVAL for what a device does not tell now."""
+    """The text of one file. Refused: ENOENT, or EINVAL for what a device does not report now."""
     match name:
         case "addr_assign_type":
             return f"{device.address_origin:d}\n"

@@ -57,7 +57,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory; `DeviceTree.names` tells what is in it. The kernel may have more where it is `shared`."""
+    """A directory; `DeviceTree.names` lists its entries. The kernel may have more where it is `shared`."""
 
     shared: bool = False
 

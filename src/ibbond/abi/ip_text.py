@@ -49,7 +49,7 @@ RTF_UP, RTF_REJECT = 0x1, 0x200
 
 @dataclass(frozen=True, slots=True)
 class AddressText:
-    """An IP address of a device, `10.0.0.1/24`, with ip(8)'s words for its flags; None where they are not told."""
+    """An IP address of a device, `10.0.0.1/24`, with ip(8)'s words for its flags; None if unknown."""
 
     device: str
     text: str
@@ -196,7 +196,7 @@ def parse_proc_route(text: str) -> list[RouteText]:
 
 
 def parse_proc_ipv6_route(text: str) -> list[RouteText]:
-    """/proc/net/ipv6_route: the IPv6 routes of all tables together, whose names it does not tell."""
+    """/proc/net/ipv6_route: the IPv6 routes of all tables together, without the names of the tables."""
     found = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):

@@ -83,7 +83,7 @@ def parse(text: str) -> BondSnapshot:
 
 
 def _head_options(head: dict[str, str], options: dict[str, object]) -> Mode:
-    """The options that the first block tells, put into `options`; its mode."""
+    """Put the options of the first block into `options`; returns the mode."""
     mode_text = _take(head, "Bonding Mode")
     if (match := re.fullmatch(r"(.*) \(fail_over_mac (active|follow)\)", mode_text)) is not None:
         mode_text, options["fail_over_mac"] = match[1], _value("fail_over_mac", match[2])
@@ -300,15 +300,15 @@ def _parse_member(lines: list[str], active: str | None, mode: Mode) -> MemberSna
             partner=_parse_side(_fields(lines[partner_at + 1 :]), "oper key"),
         )
     duplex = head.get("Duplex", "").lower()
-    told = {label: head.get(label, "") for label in _MEMBER_LABELS}
-    unknown = {_MEMBER_LABELS[label] for label, text in told.items() if not text}
+    reported = {label: head.get(label, "") for label in _MEMBER_LABELS}
+    unknown = {_MEMBER_LABELS[label] for label, text in reported.items() if not text}
     unknown |= {"state"} if mode is Mode.ACTIVE_BACKUP and active is None else set()
     return MemberSnapshot(
         name=name,
         state="backup" if mode is Mode.LACP or (mode is Mode.ACTIVE_BACKUP and name != active) else "active",
-        link=told["MII Status"],
-        link_failure_count=_integer(told["Link Failure Count"]) or 0,
-        permanent_address=_address(told["Permanent HW addr"]),
+        link=reported["MII Status"],
+        link_failure_count=_integer(reported["Link Failure Count"]) or 0,
+        permanent_address=_address(reported["Permanent HW addr"]),
         queue_id=_integer(head.get("Slave queue ID", "")) or 0,
         speed=_integer(head.get("Speed", "").removesuffix(" Mbps")),
         duplex=duplex if duplex in ("full", "half") else None,

@@ -303,7 +303,7 @@ def _put_back_for_the_dead(executor: Executor) -> None:
 
 
 def did_not_hold(path: str, asked: str, wanted: str, found: str, log: list[str], option: str = "") -> Refused:
-    """What succeeded, yet is not there afterwards. Of the log, the line that names the option tells most."""
+    """What succeeded, yet is not there afterwards. Of the log, the line that names the option is the most useful."""
     why = f"it should read {wanted!r} and reads {found!r}"
     if log:
         why += f"; the driver logged: {next((line for line in reversed(log) if option and option in line), log[-1])}"

@@ -96,7 +96,7 @@ class Backend(Files, Protocol):
     def owner_of(self, device: str, address: bytes) -> bytes | None:
         """The hardware address of another host that answers for an IPv4 address; None without one, or an answer.
 
-        A lab's bonds look for that themselves and tell it as the event `duplicate`.
+        A lab's bonds detect that themselves and report it as the event `duplicate`.
         """
         ...
 

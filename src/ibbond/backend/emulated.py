@@ -53,7 +53,7 @@ class World(Protocol):
         ...
 
     def handle(self, host: str, event: HostEvent) -> None:
-        """Tell the network of an event of this host (on the loop's thread); may raise `Refused`."""
+        """Hand the network an event of this host (on the loop's thread); may raise `Refused`."""
         ...
 
     def refresh(self, host: str) -> None:

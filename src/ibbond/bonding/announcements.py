@@ -1,4 +1,4 @@
-"""How peers hear of a failover: so many peer notifications, so far apart, and the group reports.
+"""How peers are notified of a failover: peer notifications, their number and spacing, and group reports.
 
 Read first: `bond_should_notify_peers` and the use of `send_peer_notif` in the kernel's monitors, and the rows
 `announcements_burnt` and `announcements_lost_in_outage` of `quirks`. In our way of counting n means n sent: each is
@@ -35,7 +35,7 @@ def due(left: int, delay: int) -> bool:
 
 
 def is_due(state: State) -> bool:
-    """`bond_should_notify_peers`: not while the stack has yet to hear of the active member's carrier."""
+    """`bond_should_notify_peers`: not before the stack has seen the active member's carrier."""
     if state.active_member is not None and state.active_member.device.link_watch_pending:
         return False
     return due(state.announcements_left, state.values.peer_notif_delay) and _can_send(state)

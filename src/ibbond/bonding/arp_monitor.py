@@ -84,7 +84,7 @@ def _inspect(state: State) -> bool:
             elif member.link is Link.BACK:
                 member.proposal = Link.FAIL
         elif is_within(state, member.last_link_up, 2):
-            continue  # time to settle after joining or becoming active
+            continue  # grace period after joining or becoming active
         elif member.backup:
             if state.arp_member is None and not is_within(state, received, missed + 1):
                 member.proposal = Link.DOWN
@@ -94,7 +94,7 @@ def _inspect(state: State) -> bool:
 
 
 def _may_be_up(state: State, member: Member) -> bool:
-    """What a member heard just before its cable was pulled does not bring it up; in the kernel it does."""
+    """A frame received just before the cable was unplugged does not bring a member up; in the kernel it does."""
     return member.usable or state.rules.kernel("polled_links")
 
 

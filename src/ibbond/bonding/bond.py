@@ -148,7 +148,7 @@ class Bond:
         return self._state.take_effects()
 
     def on_netdev_event(self, notice: NetdevEvent, device: Device) -> None:
-        """What the namespace tells of the bond's own device or of a member's; effects come with the next call."""
+        """A netdev event of the bond's own device or of a member's; effects come with the next call."""
         state = self._state
         if device is state.device:
             self._on_own_event(notice)

@@ -1,7 +1,7 @@
 """What a bond wants done, in the order in which it must be done.
 
 What concerns the model (addresses, lists, carrier, MTU of the bond's and the members' `Device`) the bond does itself,
-and the namespace's listeners hear of it; effects are what leaves the model: frames, kernel-like events, texts.
+and the namespace notifies its listeners; effects are what leaves the model: frames, kernel-like events, texts.
 """
 
 from dataclasses import dataclass

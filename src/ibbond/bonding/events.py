@@ -1,4 +1,4 @@
-"""What a bond is told: requests of operators (may raise `Refused`) and facts about members and frames.
+"""What a bond handles: requests of operators (may raise `Refused`) and facts about members and frames.
 
 A carrier or admin change of a member is a fact that the bond reads from the member's `Device`; `MemberChanged` says
 that there is something new to read.
@@ -61,7 +61,7 @@ class SetPriority:
 
 @dataclass(frozen=True, slots=True)
 class MemberChanged:
-    """The member's carrier or admin state changed; `Device` has the news."""
+    """The member's carrier or admin state changed; see `Device`."""
 
     name: str
 
@@ -116,7 +116,7 @@ class NeighborDiscoverySeen:
 
 @dataclass(frozen=True, slots=True)
 class FrameSeen:
-    """Any other frame came in at a member while the ARP monitor runs; `ipv6` tells IPv6 from the rest."""
+    """Any other frame came in at a member while the ARP monitor runs; `ipv6` says whether it is IPv6."""
 
     name: str
     ipv6: bool = False

@@ -1,7 +1,7 @@
 """Another member becomes active: receive filters, address lists, the bond's address, its carrier, in this order.
 
 Read first: `bond_change_active_slave`, `bond_hw_addr_swap` and `bond_set_carrier` of the kernel's driver. Left out:
-which member it is (`selection`), and what peers are told (`announcements`).
+which member it is (`selection`), and announcements to peers (`announcements`).
 """
 
 from ibbond.bonding import adaptive, announcements, identity, lacp
@@ -75,7 +75,7 @@ def set_carrier(state: State) -> bool:
 
 
 def swap_lists(state: State, new: Member | None, old: Member | None) -> None:
-    """Move the bond's receive wishes (address lists, promiscuity) from one member to another."""
+    """Move the bond's receive settings (address lists, promiscuity) from one member to another."""
     if old is not None:
         _count(state, old, -1)
         if state.running:

@@ -46,7 +46,7 @@ class Member:
     last_rx: int = 0
     last_tx: int = 0
     target_rx: list[int] = field(default_factory=lambda: [0] * MAX_TARGETS)
-    echoes: dict[int, int] = field(default_factory=dict)  # target -> when a probe of another member was heard here
+    echoes: dict[int, int] = field(default_factory=dict)  # target -> when a probe of another member was received here
     failures: int = 0
     speed: int | None = None
     duplex: str | None = None

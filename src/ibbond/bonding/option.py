@@ -172,7 +172,7 @@ def describe(option: Option, kernel: Version) -> str:
 
 
 def refusal(bond: str, option: str, rejected: Rejected) -> Refused:
-    """What the writer of the option is told."""
+    """The refusal that the writer of the option gets."""
     return Refused(f"cannot set {option} of {bond}", why=rejected.why, fix=rejected.fix, code=rejected.code)
 
 

@@ -40,7 +40,7 @@ _PATCHES = (
     Quirk(
         "set_mac_address",
         kernel="every member must accept the bond's address; a device that cannot is refused",
-        ours="the bond takes the active member's address and tells its peers (fail_over_mac active)",
+        ours="the bond takes the active member's address and announces it (fail_over_mac active)",
         why="an IPoIB address consists of a queue pair number and a port GID; it cannot be moved to another port",
         until=(2, 6, 24),
     ),
@@ -93,7 +93,7 @@ _DEFECTS = (
     Quirk(
         "neighbors_flushed",
         kernel="the new address of a failover empties the bond's whole ARP and ND cache",
-        ours="entries stay in use; the first packet to each neighbor also asks it, which tells it our new address",
+        ours="entries stay in use; the first packet to each neighbor also solicits it, which carries our new address",
         why="the neighbors have not moved, and packets to all of them wait for answers",
     ),
     Quirk(
@@ -184,7 +184,7 @@ _DEFECTS = (
     Quirk(
         "member_address_ignored",
         kernel="a new address of the active member is not taken over with fail_over_mac active",
-        ours="the bond follows it and tells its peers",
+        ours="the bond follows it and announces it",
         why="a queue pair gets a new number when the member's driver restarts it",
     ),
     Quirk(

@@ -1,7 +1,7 @@
 """The bonds of one host: what bonding_masters is read from and written to.
 
-Read first: `bonding_store_bonds` (bond_sysfs.c) and `bond_create` of the kernel's driver. The registry also hears what
-the namespace tells of devices and hands it to the bonds. Left out: the bonds themselves.
+Read first: `bonding_store_bonds` (bond_sysfs.c) and `bond_create` of the kernel's driver. The registry also receives
+the events that the namespace reports of devices and passes them to the bonds. Left out: the bonds themselves.
 """
 
 import errno

@@ -353,8 +353,8 @@ def remove_target(state: State, target: bytes) -> None:
     values, text = state.values, ".".join(map(str, target))
     if target not in values.arp_ip_target:
         invalid = target in (bytes(4), b"\xff" * 4)
-        told = f"invalid ARP target {text} specified for removal" if invalid else ""
-        state.say(told or f"unable to remove nonexistent ARP target {text}", level="error")
+        text = f"invalid ARP target {text} specified for removal" if invalid else ""
+        state.say(text or f"unable to remove nonexistent ARP target {text}", level="error")
         raise Rejected(errno.EINVAL, f"{text} is not a target", "See the file arp_ip_target")
     if len(values.arp_ip_target) == 1 and values.arp_interval:
         state.say("Removing last arp target with arp_interval on", level="warning")

@@ -160,5 +160,5 @@ def asked_for_json(words: list[str]) -> bool:
 def print_error_object(what: str, why: str, fix: str) -> None:
     import json
 
-    with contextlib.suppress(OSError):  # what is told may be that nothing can be told
+    with contextlib.suppress(OSError):  # the error may be that nothing can be written
         print(json.dumps({"error": {"what": what, "why": why, "fix": fix}}), flush=True)

@@ -139,7 +139,7 @@ class ConnectionManager:
         return self._send(now, conn, replace(reply, local_id=local_id, remote_id=conn.remote_id))
 
     def ready(self, local_id: int) -> list[SendMad]:
-        """The queue pair of an accepted connection is in RTS: tell the peer by RTU."""
+        """The queue pair of an accepted connection is in RTS: send the peer an RTU."""
         conn = self._asked(local_id, CmVerb.READY)
         return [self._say(conn, Rtu(conn.local_id, conn.remote_id))] if conn is not None else []
 

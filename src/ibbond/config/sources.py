@@ -1,4 +1,6 @@
-"""Configuration files anywhere: found below the paths that a person names, their formats told by name and content.
+"""Configuration files anywhere.
+
+Found below the paths that a person names, their formats recognized by name and content.
 
 Read first: files.py. A directory that is the root of a host is read as that host's tools would; of any other directory
 all files whose format is known are read, those of one folder and format together. What cannot be read is Refused where

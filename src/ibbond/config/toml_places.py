@@ -1,4 +1,4 @@
-"""The lines on which the keys and list items of a TOML document stand, which tomllib does not tell.
+"""The lines on which the keys and list items of a TOML document stand, which tomllib does not report.
 
 Read first: TOML 1.0.0. The document has been parsed by tomllib before, so it is known to be valid. Left out: arrays of
 tables, whose keys are found below the name of the array.

@@ -66,7 +66,7 @@ NETPLAN: dict[str, Any] = {
 
 
 def without_secrets(path: str, text: str) -> str:
-    """The text of the file at `path` (below a root) with what may be told; of other files' formats nothing."""
+    """The text of the file at `path` (below a root) without secrets; empty for other formats."""
     for name, reader in files.READERS.items():
         if reader.at_boot and any(PurePosixPath(path).match(pattern) for pattern in reader.patterns):
             return FILTERS[name](text)

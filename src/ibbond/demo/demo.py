@@ -31,7 +31,7 @@ FLOWING = 10.0  # seconds within which all protocols must get through at first
 MOVING = 2.0  # seconds within which a bond must have moved
 SETTLING = 0.8  # seconds of traffic after each move, in which its losses show
 LATE = "allow_not_up_enslave"  # the patch whose lack shows where programs join groups before the bond has members
-HEARD = 2.5  # seconds within which a lab knows of groups that no packet told of
+HEARD = 2.5  # seconds within which a lab learns of groups that no packet announced
 BROKEN_FLOWING = 2.0  # the same, where a patch is left out and perhaps nothing will ever flow
 
 

@@ -1,4 +1,4 @@
-"""The traffic of a demo: starts the programs in two hosts, hears how they fare, and makes streams of what they say.
+"""The traffic of a demo: starts the programs in two hosts, reads their progress, and makes streams of their reports.
 
 Read first: `demo.traffic` for the programs, `demo.measure` for the streams. Each program's output is read by a thread
 of its own, so that none waits for us; a program that ends early is a stream that did not survive, not an error.
@@ -31,7 +31,7 @@ PROBE_US, PING_US, TCP_US, WRITE_US = 1_000, 10_000, 1_000, 10_000
 UDP_PORT, MULTICAST_PORT, TCP_PORT = 7001, 7002, 7003
 GROUP = "239.1.2.3"
 TIMEOUT = 14.0  # for the last words of programs, which wait 12 s at most
-SILENT_TIMEOUT = 3.0  # when one has heard nothing all the time
+SILENT_TIMEOUT = 3.0  # when one has received nothing all the time
 PRIORITY = -10  # the lab has -15
 PROGRAMS = Path(__file__).with_name("traffic.py")
 RDMA_PROGRAM = ("-m", "ibbond.rdma.program")

@@ -24,7 +24,7 @@ SAMPLE_EVERY = 0.1
 
 
 class View(Protocol):
-    """What the demo tells while it runs."""
+    """What the demo shows while it runs."""
 
     def say(self, text: str) -> None: ...
 

@@ -1,6 +1,6 @@
-"""What a tap at a port sees: the bytes of a packet from LRH to VCRC.
+"""What a capture point at a port sees: the bytes of a packet from LRH to VCRC.
 
-Read first: `wire.ib`. Trains are taken apart, so that a capture shows what a wire would carry. Left out: link packets.
+Read first: `wire.ib`. GSO packets are split, so that a capture shows what a wire would carry. Left out: link packets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SINGLE = {
 
 
 def frames_of(packet: Packet) -> list[bytes]:
-    """The raw frames of a packet; a train gives one for each of its segments."""
+    """The raw frames of a packet; a GSO packet gives one for each of its segments."""
     if packet.directed is not None:  # every hop writes into it
         return [_frame(packet)]
     if packet.frames is None and isinstance(packet.content, ReliableMessage):

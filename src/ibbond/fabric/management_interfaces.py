@@ -46,7 +46,10 @@ UNANSWERED = (Method.SEND, Method.TRAP, Method.REPORT)
 
 
 class ManagementInterfaces:
-    """Those of all ports of a subnet, with the agents behind them. `tell` hears of MADs for software at a port."""
+    """Those of all ports of a subnet, with the agents behind them.
+
+    `tell` is called with MADs for software at a port.
+    """
 
     def __init__(
         self,

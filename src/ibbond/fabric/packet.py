@@ -1,6 +1,6 @@
 """A packet inside the subnet: a datagram or a MAD on its way, with what ports count of it.
 
-Read first: InfiniBand Architecture volume 1, 5.2 (packet formats). A train of segments (`Datagram.offload`) is one
+Read first: InfiniBand Architecture volume 1, 5.2 (packet formats). A GSO packet (`Datagram.offload`) is one
 packet here that counts as many. Left out: bytes; `capture` makes them when a port is captured.
 """
 
@@ -27,7 +27,7 @@ ENCAPSULATION_BYTES = 4
 
 @dataclass(eq=False, slots=True)
 class Packet:
-    """One packet, or one train; copies of a multicast share `copies`, so that a loop cannot flood the subnet."""
+    """One packet, or one GSO packet; copies of a multicast share `copies`, so that a loop cannot flood the subnet."""
 
     content: Datagram | ManagementDatagram | ReliableMessage
     destination_lid: int
@@ -37,7 +37,7 @@ class Packet:
     directed: bytearray | None = None  # the MAD of a directed route while it is on that part of its way
     hops: int = 0
     copies: list[int] | None = None
-    frames: list[bytes] | None = None  # its bytes, once a tap has asked for them: they are the same on every cable
+    frames: list[bytes] | None = None  # its bytes, once a capture needed them: they are the same on every cable
 
     @property
     def multicast(self) -> bool:
@@ -96,7 +96,7 @@ def padded(octets: int) -> int:
 
 
 def packets_of(payload: bytes, length: int, offload: bytes, mtu_bytes: int) -> int:
-    """How many packets a message of `length` bytes is; of a train, each segment is a message."""
+    """How many packets a message of `length` bytes is; of a GSO packet, each segment is a message."""
     if not any(offload):
         return max(1, -(-length // mtu_bytes))
     count = segment_count(offload, payload, ENCAPSULATION_BYTES)
@@ -108,9 +108,9 @@ def mad_packet(mad: ManagementDatagram, *, management: bool) -> Packet:
 
 
 def segments(packet: Packet) -> list[Packet]:
-    """What a wire would carry: a train as its packets, checksums finished that were left to the hardware.
+    """What a wire would carry: a GSO packet as its segments, with checksums that were left to the hardware.
 
-    Anything else, and a train that cannot be read, as it is.
+    Anything else, and a GSO packet that cannot be parsed, unchanged.
     """
     datagram = packet.content
     if not isinstance(datagram, Datagram) or not any(datagram.offload):
@@ -126,7 +126,7 @@ def segments(packet: Packet) -> list[Packet]:
 
 
 def gso_segments(payload: bytes, offload: bytes) -> list[bytes]:
-    """The IPoIB payloads that a train stands for; what is not a train, or cannot be read as one, is alone."""
+    """The IPoIB payloads of a GSO packet; anything else, or what cannot be parsed as one, stays whole."""
     if not any(offload):
         return [payload]
     try:

@@ -1,4 +1,4 @@
-"""The performance management agent of a node: it tells and clears what its ports have counted.
+"""The performance management agent of a node: it reports and clears the counters of its ports.
 
 Read first: InfiniBand Architecture volume 1, 16.1. Port 255 is all ports together; on an adapter port 0 is a wrong
 port. Left out: samples and per-lane counters.

@@ -57,4 +57,4 @@ class PostedQueues:
         self._completed(Completion(request.number, Operation.RECEIVE, status, arrival.length))
 
     def raised(self, event: PairEvent) -> None:
-        pass  # those who post by value hear of failures by completions
+        pass  # users that post by value learn of failures by completions

@@ -104,7 +104,7 @@ class Reliable:
         return self._pairs.get((port.node.name, qpn))
 
     def remove(self, port: Port, qpn: int) -> None:
-        """The queue pair is destroyed: what was posted is not heard of again."""
+        """The queue pair is destroyed: its work requests complete no more."""
         pair = self._pairs.pop((port.node.name, qpn), None)
         if pair is not None:
             pair.state, pair.expires_at = PairState.ERROR, None
@@ -401,7 +401,7 @@ class Reliable:
         self._repeat(pair)
 
     def _repeat(self, pair: ReliablePair) -> None:
-        """Everything that is under way goes again, from the first packet on that is not acknowledged."""
+        """Resend everything in flight, from the first unacknowledged packet on."""
         peer = pair.peer
         if peer is None or pair.state is not PairState.READY or not pair.in_flight:
             return

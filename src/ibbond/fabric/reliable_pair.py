@@ -34,7 +34,7 @@ RNR_DELAYS_10US = (
     65536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096,
     6144, 8192, 12288, 16384, 24576, 32768, 49152,
 )  # fmt: skip
-"""How long a sender waits, by the code that it is told (9.7.5.2.8, table 45)."""
+"""How long a sender waits, by RNR timer code (9.7.5.2.8, table 45)."""
 
 
 class PairState(enum.Enum):
@@ -90,7 +90,7 @@ class ReliablePair:
     expires_at: int | None = None
     timer_set: bool = False
     paused: bool = False  # the receiver was not ready: nothing goes, and one `_resume` is in the schedule
-    nak_sent: bool = False  # the sender was told which message must come next, and it has not come
+    nak_sent: bool = False  # a NAK said which message must come next, and it has not come
     burst_at: int = -1
     burst: int = 0  # requests begun at that moment
     room: ReceiveRequest | None = None  # taken out of the queue for a message that has to come in packets

@@ -67,7 +67,7 @@ class Responder:
         self._delivered = delivered
 
     def requested(self, pair: ReliablePair, peer: Peer, message: ReliableMessage) -> None:
-        """A request of the peer: in order it is done, a duplicate is answered again, after a gap the sender is told."""
+        """A request of the peer: in order it is executed, a duplicate is answered again, a gap is answered by a NAK."""
         ahead = (message.psn - pair.receive_psn) & PSN_MASK
         if ahead >= PSN_HALF:
             self._repeat_answer(pair, peer, message)

@@ -302,7 +302,7 @@ class Subnet:
 
     @property
     def has_pending(self) -> bool:
-        """Whether something is to be done before time goes on: effects to be taken, or a schedule that is due."""
+        """Whether there is work to do before time advances: effects to be taken, or a schedule that is due."""
         due = self._schedule.deadline()
         return bool(self._effects) or (due is not None and due <= self._schedule.now)
 
@@ -423,7 +423,7 @@ class Subnet:
             self._managers.switch_booted(self._schedule.now)
 
     def _power_adapter(self, hca: Hca, on: bool) -> None:
-        """A manager on the adapter has no port then; it goes on when that is back, as OpenSM does."""
+        """A manager on the adapter has no port then; it continues when the port is back, as OpenSM does."""
         if hca.alive is on:
             return
         self._effects.append(SubnetLog("adapter is back" if on else "adapter removed", hca.name))

@@ -1,4 +1,4 @@
-"""Traps: how a node tells the subnet manager, again and again until it is heard.
+"""Traps: how a node notifies the subnet manager, repeated until it is acknowledged.
 
 Read first: InfiniBand Architecture volume 1, 14.3.4 and 13.4.9. A trap is repeated every SubnetTimeout of the port
 until a TrapRepress comes. Left out: traps 129-131 (link integrity, overruns) and 257-259 (key violations).
@@ -17,7 +17,7 @@ from ibbond.wire.smp import NodeType, Smp, SmpAttribute
 LINK_STATE, CAPABILITIES = 128, 144
 URGENT, INFORMATIONAL = 1, 4
 SUBNET_TIMEOUT_UNIT_NS = 4096
-MIN_TIMEOUT = 8  # a port that was told a shorter one repeats its traps every millisecond all the same
+MIN_TIMEOUT = 8  # a port with a shorter one repeats its traps every millisecond too
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ PAUSE_NS: Final = 80_000  # longer waits say nothing of how quick a wake-up is: 
 TRIAL: Final = 32  # waits whose mean is compared
 TRIALS: Final = 64  # of the quicker way, before the other one is tried again
 GAIN: Final = 0.8  # looking must shorten the waits to this share: it costs a core
-EVENTS: Final = 64  # descriptors that one wait tells of; epoll tells of the others next
+EVENTS: Final = 64  # descriptors that one wait returns; epoll returns the others next
 BUSY: Final = 0.2  # share of the time in which some process waited for a core
 PRESSURE: Final = "/proc/pressure/cpu"
 
@@ -56,7 +56,7 @@ class Pressure:
 
 
 class Waiter:
-    """Waits on an epoll set; `looking` tells which of the two ways it goes now."""
+    """Waits on an epoll set; `looking` says whether it polls or sleeps."""
 
     def __init__(self, epoll: select.epoll, pressure: Pressure) -> None:
         self._pressure = pressure

@@ -1,9 +1,9 @@
 """Captures of a running lab: what passes a port, as ERF, or what one device sends and receives, as IPoIB frames.
 
-Read first: `wire.pcap` on the two formats; `stack.events.FrameCaptured`. What flows carry past a tap waits in a
-`Backlog`, and may be missed there when it is too much, which is counted. Trains of segments come as the packets that a
-wire would carry. A bond's capture is that of its members, without what a backup member hears and the bond drops;
-messages of connected mode are put together. Left out: filters, rotation.
+Read first: `wire.pcap` on the two formats; `stack.events.FrameCaptured`. What flows carry past a capture point waits in
+a `Backlog`, and may be missed there when it is too much, which is counted. GSO packets come as the packets that a wire
+would carry. A bond's capture is that of its members, without what a backup receives and the bond drops; messages of
+connected mode are put together. Left out: filters, rotation.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def _address_of(interface: Interface) -> bytes:
 
 
 class Captures:
-    """The captures of a lab. Taps of ports are shared; everything here runs on the loop's thread."""
+    """The captures of a lab. Capture points of ports are shared; everything here runs on the loop's thread."""
 
     def __init__(self, loop: LiveLoop) -> None:
         self._loop = loop

@@ -1,8 +1,9 @@
-"""What the fast path carried past a tap: kept as it came, made into frames when the loop has time for it.
+"""What the fast path carried past a capture point: kept raw, made into frames when the loop has time for it.
 
 Read first: `host.capture`. As with tcpdump a capture must not slow what it looks at: packets of flows go their way at
 once, a copy waits here. While much is carried little is worked off; what no longer fits is counted as missed. Whatever
-else passes a tap meanwhile (first packets, groups, management) waits in the same queue, so that times only grow.
+else passes a capture point meanwhile (first packets, groups, management) waits in the same queue, so that times only
+grow.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from ibbond.wire.offload import segment_count
 
 ROOM = 32 << 20  # bytes of packets that may wait
 LOOK_EVERY = 5 * MS
-CALM = 8  # packets or trains between two looks, up to which there is time
+CALM = 8  # packets between two looks, up to which there is time
 SLICE = 3 * MS  # to work off at once, when there is
-HURRIED_SLICE = 1  # else: one packet, or one train
+HURRIED_SLICE = 1  # else: one packet
 HURRIED_LOOK = 25 * MS
 HEADERS = {4: ETHERTYPE_IPV4.to_bytes(2) + bytes(2), 6: ETHERTYPE_IPV6.to_bytes(2) + bytes(2)}
 

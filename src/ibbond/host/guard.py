@@ -1,4 +1,4 @@
-"""What happens when something fails while it handles what a host sent: it is logged and counted, and the lab goes on.
+"""What happens when something fails while it handles what a host sent: it is logged and counted, and the lab continues.
 
 Guarded, which is every way in from a host (`Entry`): packets of its TUN devices, messages of its kernel, MADs, RDMA
 requests, requests over the control socket, accesses to the sysfs view; then whatever the machines do later because of

@@ -504,7 +504,7 @@ def _route(body: bytes, names: Mapping[int, str], nexthops: Mapping[int, IpNexth
     nexthop = number(found.get(RTA_NEXTHOP, b""))
     if protocol == RTPROT_KERNEL or flags & RTM_F_CLONED or any(hop[0] not in names for hop in hops):
         return None
-    if nexthop in nexthops:  # what the kernel tells beside the id depends on nexthop_compat_mode
+    if nexthop in nexthops:  # what the kernel reports beside the id depends on nexthop_compat_mode
         there = tuple(Hop(device) for device in nexthops[nexthop].devices)
     else:
         there = tuple(Hop(names[index], inner, flag & RTNH_F_ONLINK, weight) for index, flag, weight, inner in hops)

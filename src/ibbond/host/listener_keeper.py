@@ -112,7 +112,7 @@ def main() -> None:
                 message, descriptors = receive(lab)
                 if message == KEEP:
                     held[descriptors[0]] = descriptors[1]
-                    poll.register(descriptors[0], 0)  # it tells by POLLHUP that no program has the filter
+                    poll.register(descriptors[0], 0)  # POLLHUP means that no program has the filter
                     continue
                 poll.unregister(lab)
                 lab.close()

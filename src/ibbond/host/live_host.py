@@ -1,6 +1,6 @@
-"""One lab host in the real world: its namespaces, its TUNs, what its kernel and its users did, told as events.
+"""One lab host in the real world: its namespaces, its TUNs, what its kernel and its users did, as events.
 
-Read first: rtnetlink(7); `stack.events` for what is told. The kernel is the truth for IP addresses, routes, groups and
+Read first: rtnetlink(7); `stack.events` for the events. The kernel is the truth for IP addresses, routes, groups and
 what users did with `ip link`; the model is the truth for carrier, MTU limits and everything of bonding. Messages of
 the kernel are only hints that something changed: states are read when they are acted on, so that a message of the past
 cannot undo what came after it. Left out: moving packets, the loop.
@@ -116,7 +116,7 @@ class LiveHost:
             known.pop(name, None)
 
     def close(self) -> None:
-        """Close every descriptor. TUNs that were not told to persist disappear."""
+        """Close every descriptor. TUNs that are not persistent disappear."""
         for tun in self.tuns.values():
             tun.close()
         self.tuns.clear()
@@ -163,7 +163,7 @@ class LiveHost:
         were_up = self._up
         if kinds & LINK_MESSAGES:
             events += self._link_changes()
-        silently = self._up != were_up  # no message tells of the routes and groups that go with a link
+        silently = self._up != were_up  # no message reports the routes and groups that disappear with a link
         if kinds & ADDRESS_MESSAGES:
             events += self._address_changes()
         if kinds & ROUTE_MESSAGES or silently:
@@ -173,7 +173,7 @@ class LiveHost:
         return events
 
     def everything(self) -> list[HostEvent]:
-        """Read all there is and tell what differs from what was told."""
+        """Read everything and report what differs from what was reported."""
         self._kinds = ALL_MESSAGES
         return self.changes()
 

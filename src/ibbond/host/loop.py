@@ -61,7 +61,7 @@ Result = TypeVar("Result")
 Listener = Callable[[int, NetworkEffect], None]
 Drop = Callable[[], object]
 
-GROUPS_EVERY = 2 * SECOND  # joins and leaves that no message told of
+GROUPS_EVERY = 2 * SECOND  # joins and leaves that no message reported
 FLUSH_EVERY = 200 * MS  # flows hand their counts to the counters
 RESTORE_AFTER = 1 * SECOND  # a device of a host that could not be given back, or its kernel's state not be read
 
@@ -69,8 +69,8 @@ RESTORE_AFTER = 1 * SECOND  # a device of a host that could not be given back, o
 class LiveLoop:
     """Drives a network whose hosts are the namespaces of `spaces`, by host name.
 
-    `listeners` hear every effect but packets, with its time, on the loop's thread; `on_idle` is called when all
-    that happened together has been dealt with. What fails on the way is in `faults` (see `host.guard`).
+    `listeners` are called with every effect but packets, with its time, on the loop's thread; `on_idle` is called when
+    all that happened together has been dealt with. What fails on the way is in `faults` (see `host.guard`).
     """
 
     def __init__(self, network: Network, spaces: Mapping[str, NetNamespace], *, persist: bool = False) -> None:
@@ -81,7 +81,9 @@ class LiveLoop:
         self.listeners: list[Listener] = []
         self.on_idle: list[Callable[[], object]] = []
         self.hosts: dict[str, LiveHost] = {}
-        self.recorder: Callable[[CapturePoint, memoryview], None] | None = None  # of what flows carry past taps
+        self.recorder: Callable[[CapturePoint, memoryview], None] | None = (
+            None  # for what flows carry past capture points
+        )
         self.drops = Drops()  # of packets on the slow path; those of the fast path are in the pumps
         self.pumps: dict[tuple[str, str], Pump] = {}
         self._spaces = spaces
@@ -97,7 +99,7 @@ class LiveLoop:
         self._agenda = EventQueue()
         self._posted: deque[Callable[[], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._moved = True  # the network was told something: its deadline may be another one
+        self._moved = True  # the network handled something: its deadline may have changed
         self._turn = threading.Lock()
         self._turn.acquire()  # until `run` waits
         self._stopping = self._running = False
@@ -186,7 +188,7 @@ class LiveLoop:
         return time.monotonic_ns()
 
     def handle(self, event: NetworkEvent) -> None:
-        """Tell the network of an event and execute what follows. Only on the loop's thread; may raise `Refused`."""
+        """Hand the network an event and execute what follows. Only on the loop's thread; may raise `Refused`."""
         match event:
             case OnHost(host, CreateBond(name)) if host in self.hosts:
                 self.hosts[host].check_name(name)
@@ -194,7 +196,7 @@ class LiveLoop:
         self._execute(self.network.handle(self.now(), event))
 
     def resume_work(self) -> None:
-        """Execute what follows from what was told to the subnet alone. Only on the loop's thread."""
+        """Execute what follows from what only the subnet handled. Only on the loop's thread."""
         self._moved = True
         self._execute(self.network.resume_work(self.now()))
 
@@ -476,7 +478,7 @@ class LiveLoop:
         self._looks.ask(live.name)
 
     def _look(self, host: str) -> None:
-        """Tell the network what has changed in this host's kernel, and undo what users may not do."""
+        """Hand the network what has changed in this host's kernel, and undo what users may not do."""
         live = self.hosts[host]
         look, again = (functools.partial(call, live) for call in (self._look_at, self._read_again))
         self.faults.guard(Entry.NETLINK, look, again)  # whatever led to it, a packet or a message
@@ -507,7 +509,7 @@ class LiveLoop:
                 self._restore(live, name)
 
     def _tell(self, live: LiveHost, events: Iterable[HostEvent]) -> None:
-        """Hand the kernel's news to the network. What it refuses is undone in the kernel."""
+        """Hand the kernel's events to the network. What it refuses is undone in the kernel."""
         for event in events:
             try:
                 self.handle(OnHost(live.name, event))

@@ -1,7 +1,7 @@
 """Names of lab hosts in /run/netns, as `ip netns` keeps them: bind mounts of their network namespaces.
 
 Read first: ip-netns(8). A host is `ibbond-LAB-HOST`. Where /run/netns cannot be written (an ordinary user inside a user
-namespace) a host has no pin and lives as long as a process or a descriptor holds it.
+namespace) a host has no name there and lives as long as a process or a descriptor holds it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def leftovers(lab: str) -> list[str]:
 
 
 def named_hosts(lab: str) -> list[str]:
-    """The hosts that outlive this lab, by name; none for users who may not pin: those of this name are others'."""
+    """The hosts that outlive this lab, by name.
+
+    None for users who may not mount: hosts of this name belong to others.
+    """
     return leftovers(lab) if os.access(NETNS_DIRECTORY, os.W_OK) else []
 
 

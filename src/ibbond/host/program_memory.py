@@ -1,8 +1,8 @@
 """Memory of programs: what their system calls point at, and what peers read and write by RDMA.
 
 Read first: process_vm_readv(2), proc_pid_mem(5). /proc/PID/mem is bound to the address space that was there when it
-was opened, so it tells a program from a later one of the same number; it is also the cheaper way for small pieces.
-Large ones go by process_vm_*, after a look that the address space still lives. Left out: who may touch what
+was opened, so it distinguishes a program from a later one with the same pid; it is also the cheaper way for small
+pieces. Large ones go by process_vm_*, after a look that the address space still lives. Left out: who may touch what
 (`fabric.memory`).
 """
 

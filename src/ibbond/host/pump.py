@@ -2,7 +2,7 @@
 
 Read first: docs/architecture.md on the data path. A flow is the memory of one decision of `stack`; it holds while the
 world's generation counter stands still. Nothing is decided here, and no packet is copied into an object: each is read
-into one buffer, with its virtio-net header in front, and written from there. A train of segments travels whole and
+into one buffer, with its virtio-net header in front, and written from there. A GSO packet travels whole and
 counts as its packets. Left out: multicast, first packets, lossy cables: all of these have no flow.
 """
 
@@ -20,7 +20,7 @@ from ibbond.stack.flows import CapturePoint
 from ibbond.verbs.generation import Generation
 from ibbond.wire.offload import segment_count
 
-PACKET_BYTES: Final = 65_536 + 64  # the largest train with its headers
+PACKET_BYTES: Final = 65_536 + 64  # the largest GSO packet with its headers
 BATCH: Final = 32  # packets of one TUN before the next one has its turn
 SLOW: Final = 8  # of these without a flow: each may cost milliseconds, where a group has many members
 ALONE: Final = 4  # wake-ups with one packet each, after which it looks for a second one again
@@ -122,8 +122,8 @@ class Pump:
     def _made_drain(self) -> Callable[[], None]:
         """Build the function that moves waiting packets; everything it touches is a local name.
 
-        Where packets come one by one it takes one and does not ask for more: epoll will tell. Where more are found it
-        takes up to `BATCH`.
+        Where packets come one by one it takes one and does not ask for more: epoll reports them. Where more are found
+        it takes up to `BATCH`.
         """
         fd, flows, generation, drops = self.fd, self.flows, self._generation, self.drops
         buffer = bytearray(IP_AT + PACKET_BYTES)

@@ -289,7 +289,7 @@ class RouteSocket:
 
 
 class RouteListener:
-    """A non-blocking socket that hears of changes in the namespace in which it was made.
+    """A non-blocking socket that receives changes in the namespace in which it was created.
 
     Make it before the first read of what it watches. `OSError ENOBUFS` out of `receive` means that messages were
     lost: read everything again. One call reads at most `MAX_READS` datagrams, even if more keep coming.

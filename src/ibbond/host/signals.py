@@ -1,4 +1,4 @@
-"""The first signal ends what is under way by an exception, so that it can be undone; further ones do not disturb that.
+"""The first signal ends the current work by an exception, so that it can be undone; further ones do not disturb that.
 
 SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise SystemExit with 128 and the signal's number. Read first:
 signal(7). Signals that are ignored stay so (nohup, a shell's `&`). Left out: telling people (cli/signals.py).

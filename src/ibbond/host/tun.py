@@ -139,7 +139,7 @@ def _made(routes: RouteSocket, name: str, kind: int, queue_packets: int) -> Tun:
 
 
 def _offload(descriptor: int) -> int:
-    """Have the kernel hand over whole trains of segments; as much of that as this kernel knows."""
+    """Enable GSO: the kernel passes super-packets, as far as this kernel supports it."""
     for wanted in OFFLOADS:
         with contextlib.suppress(OSError):
             fcntl.ioctl(descriptor, TUNSETOFFLOAD, wanted)

@@ -225,7 +225,7 @@ InterfaceEffect = (
 class Frame:
     """What arrived, without its IPoIB header. `kind` is `host`, `broadcast` or `multicast`.
 
-    The source is what the completion tells: no stack may take it for a link-layer address (it has no GID without a
+    The source is that of the completion: no stack may take it for a link-layer address (it has no GID without a
     GRH); addresses are learnt from ARP and neighbor discovery.
     """
 

@@ -283,7 +283,7 @@ class Interface:
 
     def superseded(self) -> list[InterfaceEffect]:
         """Another interface carries the traffic from now on. What waits here and names this one's address is dropped:
-        sent later, it would be the last word that the others hear.
+        sent later, it would be the last thing that the others receive.
         """
         return self._paths.superseded() + self.groups.superseded()
 

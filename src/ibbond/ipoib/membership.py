@@ -292,7 +292,7 @@ class Membership:
         return single if shared is None or (single is not None and single < shared) else shared
 
     def _begin_again(self, group: Group) -> None:
-        """Forget refusals and the request under way: what is asked for is another membership now."""
+        """Forget refusals and the pending request: the requested membership has changed."""
         group.tries, group.backoff_s, group.waits = 0, 1, False
         self._forget_waits(group.mgid)
         self._queries.forget(Join(group.mgid))
@@ -378,7 +378,7 @@ class Membership:
         return effects
 
     def superseded(self) -> list[InterfaceEffect]:
-        """Drop what waits and would tell others to send to this interface."""
+        """Drop waiting packets that would make others send to this interface."""
         lost = 0
         for group in self._groups.values():
             kept = [packet for packet in group.waiting if not packet.names_sender]

@@ -24,12 +24,12 @@ class Mtu:
         return CONNECTED_MTU if self.connected else self._outlet.mtu
 
     def was_set(self) -> None:
-        """The device has another MTU: a wish where it is less than the link's; more than the link's is not had."""
+        """The device's MTU was set: kept as a request if it is below the link's; it cannot exceed the link's."""
         mtu = self._outlet.device.mtu
         self.asked = mtu if mtu < self.max_mtu else None
 
     def set_mode(self, connected: bool) -> None:
-        """A wish of connected mode is forgotten in it, and kept on the way back as far as the group carries it."""
+        """A requested MTU is forgotten in connected mode; on the way back it is kept as far as the group carries it."""
         self.connected = connected
         if connected:
             self.asked = None

@@ -222,7 +222,7 @@ class Paths:
         return self._outlet.drop("the paths were flushed", lost)
 
     def superseded(self) -> list[InterfaceEffect]:
-        """Drop what waits and would tell others to send to this interface."""
+        """Drop waiting packets that would make others send to this interface."""
         lost = 0
         for route in self._routes.values():
             lost += len(route.waiting)

@@ -2,7 +2,7 @@
 
 Read first: InfiniBand Architecture volume 1, section 15.4 (SA access), and of Linux `core/sa_query.c`. A subnet
 manager that starts or sweeps drops requests silently, so the first repetition comes early. Of each kind only some are
-under way at once, so that a thousand joins are a stream that others can interrupt. Left out: tables (RMPP).
+in flight at once, so that a thousand joins are a stream that others can interrupt. Left out: tables (RMPP).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Query:
 
 
 class Queries:
-    """One interface's conversation with the administrator; at most one request per token is under way."""
+    """One interface's requests to the administrator; at most one request per token is in flight."""
 
     def __init__(self, port: PortFacts, qpn: int) -> None:
         self._port = port

@@ -18,7 +18,9 @@ from ibbond.wire.offload import largest_segment, segment_count
 SUPERSEDED = "another member has taken over; it names this one's address"
 _NEXT_HEADER = ENCAPSULATION_BYTES + 6
 _ICMP_TYPE = ENCAPSULATION_BYTES + 40
-_DISCOVERY = tuple(bytes([kind]) for kind in range(133, 138))  # router and neighbor, each asked and told; redirect
+_DISCOVERY = tuple(
+    bytes([kind]) for kind in range(133, 138)
+)  # router and neighbor solicitation and advertisement; redirect
 
 
 @dataclass(frozen=True, slots=True)

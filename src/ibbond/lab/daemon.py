@@ -58,7 +58,7 @@ BROKEN_READY_TIMEOUT = 3 * SECOND  # where a patch is left out, a bond may never
 
 
 def main() -> None:
-    """Read the wish from standard input, be the lab, answer on the descriptor that the first argument names."""
+    """Read the configuration from standard input, run the lab, answer on the descriptor in the first argument."""
     telling = int(sys.argv[1])
     config = read_config(sys.stdin.buffer.read())
     try:
@@ -358,7 +358,7 @@ def heed_signals(end: Callable[[], None]) -> None:
 
 
 def resumed_config(config: LabConfig, note: Note | None) -> LabConfig:
-    """The wish of the lab that was killed; `Refused` when nothing is left of it."""
+    """The configuration of the lab that was killed; `Refused` if nothing is left of it."""
     if note is None or not named_hosts(config.name):
         raise Refused(
             f"cannot resume lab {config.name}",

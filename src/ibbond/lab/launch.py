@@ -109,7 +109,7 @@ def remove_log(files: Files) -> None:
 
 
 def wait_until_ready(told: int, files: Files) -> dict[str, object]:
-    """The status that a starting lab tells, or its refusal."""
+    """The status that a starting lab reports, or its refusal."""
     text = b""
     until = time.monotonic() + START_TIMEOUT
     while not text.endswith(b"\n"):
@@ -254,7 +254,7 @@ def clean(files: Files) -> list[str]:
 def processes_in(spaces: set[int], files: Files) -> list[int]:
     """The processes whose network namespace is one of these (inodes) and whose environment names the lab.
 
-    The number of a namespace is given out again after its end; the environment tells ours from others.
+    The number of a namespace is given out again after its end; the environment distinguishes this lab's from others.
     """
     marks = f"{CONTROL}={files.socket}".encode(), f"OSM_TMP_DIR={files.tools}/".encode()  # programs, OpenSM
     found = []

@@ -1,7 +1,7 @@
-"""The sysfs views of a lab's hosts, together: opened beside the start of the lab, told of changes, closed with it.
+"""The sysfs views of a lab's hosts, together: opened while the lab starts, notified of changes, closed with it.
 
 Read first: `sysfs.mount`. A lab without them is a lab all the same: where they cannot be, `missing` says why. They are
-opened on a thread of their own, so that a lab that goes on after a kill does not keep its packets waiting for them.
+opened on a thread of their own, so that the packets of a resumed lab do not wait for them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Views:
                 mounted.view.changed(effect.path)
 
     def close(self) -> None:
-        """On the loop's thread when it does not run: requests that are under way are answered."""
+        """On the loop's thread when it does not run: pending requests are answered."""
         while self.opening:
             self._loop.answer()
         self._abort()

@@ -27,7 +27,7 @@ class _Transfer:
 
 
 class ReliableAnswers:
-    """The transfers that are under way."""
+    """The transfers in progress."""
 
     def __init__(self) -> None:
         self._transfers: dict[Transaction, _Transfer] = {}

@@ -44,7 +44,7 @@ SEND_ONLY_FULL_SUPPORTED = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """Who wants to hear of a trap, at which queue pair; gone when its port is."""
+    """A subscriber to a trap, at a queue pair; removed with its port."""
 
     guid: int
     lid: int

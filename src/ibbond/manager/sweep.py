@@ -148,7 +148,7 @@ class Sweeper:
         return competitors
 
     def _hand_over(self, better: SeenPort) -> Task:
-        """Tell the other master that this one yields: what it has written since is for the other to write again."""
+        """Send the other master a HANDOVER: what this one has written since must be written again by the other."""
         info = SmInfo(self._guid, 0, self._config.priority, SmState.MASTER)
         yield [SmpRequest(better.path, SmpAttribute.SM_INFO, SmControl.HANDOVER, info.pack(), better.info.m_key)]
 
@@ -230,7 +230,7 @@ class Sweeper:
         return [SmpRequest(node.path, SmpAttribute.SWITCH_INFO, 0, info.pack())]
 
     def _wanted(self, found: SubnetMap, node: SeenNode, port: SeenPort) -> PortInfo | None:
-        """What an end port must be told; None when it is as it should be."""
+        """What must be set at an end port; None if it is configured correctly."""
         info = port.info
         lid, sm_lid = self._lids[port.guid], self._lids.get(self._guid, 0)
         known = not port.fresh and (info.lid, info.sm_lid) == (lid, sm_lid)

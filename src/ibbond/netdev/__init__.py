@@ -1,1 +1,4 @@
-"""What a Linux network device is, as a pure model: flags, addresses, groups, carrier, MTU, and who hears of changes."""
+"""What a Linux network device is, as a pure model.
+
+Flags, addresses, groups, carrier, MTU, and notification of changes.
+"""

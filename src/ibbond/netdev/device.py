@@ -1,6 +1,6 @@
 """One network device, as the kernel's drivers and its users see it.
 
-Read first: `struct net_device` and `net/core/dev.c` of Linux. A `Device` holds facts and tells its `Namespace` when
+Read first: `struct net_device` and `net/core/dev.c` of Linux. A `Device` holds facts and notifies its `Namespace` when
 they change; what opens, sends or refuses is its `Driver`. Left out: queues, features beyond those bonding needs.
 """
 
@@ -48,7 +48,10 @@ class AddressOrigin(enum.IntEnum):
 
 
 class NetdevEvent(enum.Enum):
-    """What a namespace tells its listeners (netdevice notifiers); those marked may be vetoed by raising `Refused`."""
+    """What a namespace notifies its listeners of (netdevice notifiers).
+
+    Those marked may be vetoed by raising `Refused`.
+    """
 
     REGISTER = enum.auto()
     UNREGISTER = enum.auto()
@@ -167,7 +170,7 @@ class Device:
         return self.up and self.carrier
 
     def notify(self, notice: NetdevEvent) -> None:
-        """Have the namespace's listeners hear of a change; a listener may veto those notices that say so."""
+        """Notify the namespace's listeners of a change; a listener may veto the events that say so."""
         if self.namespace is not None:
             self.namespace.notify(notice, self)
 
@@ -236,7 +239,7 @@ class Device:
         self.rx_mode_changed()
 
     def rx_mode_changed(self) -> None:
-        """`__dev_set_rx_mode`: a device that is down is told when it is opened."""
+        """`__dev_set_rx_mode`: a device that is down is updated when it is opened."""
         if self.up:
             self.notify(NetdevEvent.RX_MODE)
 

@@ -1,4 +1,4 @@
-"""The devices of one host, by name, and who hears when one of them changes.
+"""The devices of one host, by name, and the listeners to their changes.
 
 Read first: `register_netdevice` and the netdevice notifier chain of `net/core/dev.c`. Listeners are called in the order
 in which they subscribed; a listener vetoes a notice by raising `Refused`, where `NetdevEvent` says that it may.

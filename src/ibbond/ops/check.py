@@ -1,7 +1,7 @@
 """`ibbond check`: all rules on all facts, and what that means for the exit code.
 
 Read first: ops/rule.py. Findings come in the order of bonds, then severity, then the table of rules. A rule whose facts
-were not told is silent, and `unknown` names both. Left out: reading a host (ops/read_facts.py), printing
+are unknown is silent, and `unknown` names both. Left out: reading a host (ops/read_facts.py), printing
 (cli/check.py).
 """
 
@@ -43,7 +43,7 @@ def check(host: HostFacts, *, ignore: Collection[str] = ()) -> list[Finding]:
 
 
 def unknown(host: HostFacts, bond: BondFacts, *, ignore: Collection[str] = ()) -> Unknown:
-    """What the host did not tell about a bond, and the rules that are silent for it."""
+    """What is unknown about a bond, and the rules that are silent for it."""
     return needs.unknown(host, bond, (rule for rule in RULES.values() if rule.id not in ignore))
 
 

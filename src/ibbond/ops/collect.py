@@ -1,9 +1,9 @@
 """A support bundle: what `check` and a person need to judge a host's bonds, as a partial copy of its file system.
 
 Read first: ops/read_facts.py, which reads it back (`check --root`). Files keep their places below the root and symbolic
-links in /sys stay links, so whatever reads a live host reads the copy. What no file tells (addresses with their flags,
-routes, policy rules, neighbors, the driver's log, the switch ports) goes to `ibbond/`. Left out on purpose: logs of
-others, and of configuration files all that check does not read (config/without_secrets.py).
+links in /sys stay links, so whatever reads a live host reads the copy. What no file contains (addresses with their
+flags, routes, policy rules, neighbors, the driver's log, the switch ports) goes to `ibbond/`. Left out on purpose: logs
+of others, and of configuration files all that check does not read (config/without_secrets.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What `ibbond check` knows of a host when it judges: values only, read by ops/read_*.py, judged by ops/rules*.py.
 
-None means that the host did not tell (an older driver, a saved copy without that file), and `unknown` names such facts
+None means unknown (an older driver, a saved copy without that file), and `unknown` names such facts
 where a value has no None; a rule that needs one of them stays silent rather than guess.
 """
 
@@ -40,7 +40,7 @@ class PortFacts:
 
     @property
     def is_infiniband(self) -> bool:
-        """False for a RoCE port, which has a `state` and a `rate` too; older kernels do not tell, and had none."""
+        """False for a RoCE port, which has a `state` and a `rate` too; older kernels do not report it, and had none."""
         return self.link_layer != "Ethernet"
 
 
@@ -123,7 +123,7 @@ class BondFacts:
 
     @property
     def type(self) -> int | None:
-        """The type of its members, where one tells it, else its own."""
+        """The type of its members, if one reports it, else its own."""
         found = {member.device.type for member in self.members} - {None}
         if INFINIBAND in found or ("type" not in self.snapshot.unknown and self.snapshot.type == INFINIBAND):
             return INFINIBAND

@@ -1,4 +1,4 @@
-"""Which facts a rule needs, in words, and whether a host told them: what is not told makes the rule silent.
+"""Which facts a rule needs, in words, and whether they are known of a host: unknown facts make the rule silent.
 
 Read first: ops/facts.py, ops/rule.py. A name without a row here is a fact of the bond's snapshot: an option, `active`,
 `up`. Facts of members (`member.link`) do not silence the rule for the other members. Left out: judging.
@@ -50,7 +50,7 @@ MEMBER: dict[str, tuple[str, Callable[[MemberFacts], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """What was not told about one bond: facts in words, and the ids of the rules that are silent for it."""
+    """What is unknown about one bond: facts in words, and the ids of the rules that are silent for it."""
 
     facts: tuple[str, ...]
     rules: tuple[str, ...]
@@ -64,7 +64,7 @@ def is_silent(host: HostFacts, bond: BondFacts, rule: Rule) -> bool:
 
 
 def unknown(host: HostFacts, bond: BondFacts, rules: Iterable[Rule]) -> Unknown:
-    """What these rules lack. A lab tells all that there is; rules about InfiniBand lack nothing on an Ethernet bond."""
+    """What these rules lack. A lab knows everything; rules about InfiniBand lack nothing on an Ethernet bond."""
     facts: list[str] = []
     silent: list[str] = []
     if host.is_ours:

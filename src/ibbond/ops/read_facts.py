@@ -209,7 +209,7 @@ def device_facts(
 
 
 def _with_link(device: DeviceFacts, link: LinkText | None) -> DeviceFacts:
-    """What `ip link` told, where no file did."""
+    """What `ip link` reported, where no file does."""
     if link is None:
         return device
     up = "UP" in link.words

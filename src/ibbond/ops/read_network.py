@@ -1,7 +1,7 @@
 """The IP side of a host for `ibbond check`: addresses with flags, routes, sysctls; of this host or of a saved copy.
 
 Read first: abi/ip_text.py. A live host is asked by rtnetlink; a copy has them in the files of `ibbond collect`, else as
-texts of ip(8) where support archives keep them, else in /proc/net, which knows less. None means: not told.
+texts of ip(8) where support archives keep them, else in /proc/net, which knows less. None means: unknown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SYSCTL_TEXTS = ("sos_commands/kernel/sysctl_-a",)
 
 
 def addresses(host: KernelBackend) -> list[AddressText] | None:
-    """The addresses of every device, None where nothing tells them; IPv6 alone tells nothing of IPv4."""
+    """The addresses of every device, None if unknown; IPv6 alone says nothing of IPv4."""
     if host.files.live:
         from ibbond.host import ip_dump
 
@@ -54,7 +54,7 @@ def addresses(host: KernelBackend) -> list[AddressText] | None:
 
 
 def routes(host: KernelBackend) -> list[RouteText] | None:
-    """The routes of all tables in the kernel's order; of the main table alone where only /proc/net tells."""
+    """The routes of all tables in the kernel's order; of the main table alone if only /proc/net is there."""
     if host.files.live:
         from ibbond.host import ip_dump
 

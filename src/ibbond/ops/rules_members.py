@@ -189,7 +189,7 @@ def pkeys(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def _is_full(member: MemberFacts) -> bool | None:
-    """Told by the port's table: IPoIB shows the full-member bit in its own `pkey` whatever the port has."""
+    """By the port's table: IPoIB shows the full-member bit in its own `pkey` whatever the port has."""
     key, port = member.device.pkey, member.device.port
     if key is None:
         return None

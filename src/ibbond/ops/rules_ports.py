@@ -89,7 +89,7 @@ def unequal_rates(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def _rate(member: MemberFacts) -> tuple[float, str] | None:
-    """Gbit/s and text of a link that is up: a port that is down tells its lowest rate."""
+    """Gbit/s and text of a link that is up: a port that is down reports its lowest rate."""
     port, speed = member.device.port, member.device.speed
     if member.link not in ("up", None) or (port is not None and port.state not in (None, "ACTIVE")):
         return None

@@ -56,7 +56,7 @@ class Context:
         self._sock.close()
 
     def fileno(self) -> int:
-        """To wait on when `poll(0)` has given None: what a call heard while it waited is not there to be seen."""
+        """To wait on when `poll(0)` has given None: what a call received while it waited is already read."""
         return self._sock.fileno()
 
     def register(self, size: int) -> tuple[memoryview, int]:
@@ -124,7 +124,7 @@ class Context:
                     return answer
 
     def _send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-        """One packet. While there is no room for it we hear: the lab asks nothing more of those who do not."""
+        """One packet. While there is no room, packets are received: the lab stops reading from clients that do not."""
         beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         while True:
             try:
@@ -142,7 +142,7 @@ class Context:
                 raise Refused("cannot send the RDMA request", why=why, fix="Open another context", code=code) from None
 
     def _receive(self) -> list[Answer]:
-        """Hear one packet: answers come back, all else is kept for `poll`."""
+        """Receive one packet: answers are returned, all else is kept for `poll`."""
         try:
             raw = self._sock.recv(MAX_BYTES)
         except ConnectionError:

@@ -1,13 +1,13 @@
 """Reliable datagrams as RDS has them: to any address, each delivered once and in order, connections come and go below.
 
-Read first: Linux Documentation/networking/rds.rst. Pure as `rdma.session`: news and time in, requests out. Each sender
-has one connection per destination; datagrams are numbered per destination and kept until the receiver has acknowledged
-them by message. A connection begins with the sender's name in the REQ (a number that no other endpoint and no earlier
-life of this one has); the REP has the receiver's name and the number that it wants next: older ones are done, the rest
-goes again. A receiver of another name, or one that has forgotten the sender, has begun again: what its old life has not
-acknowledged is numbered for the new one. A sender that only waits for acknowledgments sends probes, for what is awaited
-meets no dead path. Left out: one connection for both directions, congestion maps, RDMA beside the datagrams, fragments;
-a receiver sends nothing by itself, so a sender whose host has vanished keeps its place.
+Read first: Linux Documentation/networking/rds.rst. Pure like `rdma.session`: events and time in, requests out. Each
+sender has one connection per destination; datagrams are numbered per destination and kept until the receiver has
+acknowledged them by message. A connection begins with the sender's name in the REQ (a number that no other endpoint and
+no earlier life of this one has); the REP has the receiver's name and the number that it wants next: older ones are
+done, the rest goes again. A receiver of another name, or one that has forgotten the sender, has begun again: what its
+old life has not acknowledged is numbered for the new one. A sender that only waits for acknowledgments sends probes,
+for what is awaited meets no dead path. Left out: one connection for both directions, congestion maps, RDMA beside the
+datagrams, fragments; a receiver sends nothing by itself, so a sender whose host has vanished keeps its place.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FULL = int.from_bytes(b"full")
 PROBE = b"?"  # shorter than any datagram; of its number in completions there is no datagram
 PROBING = (1 << 64) - 1
 SLOT = NUMBER.size + MAX_BYTES
-OUT = 0  # what is under way; then room for acknowledgments, then room for what arrives
+OUT = 0  # what is in flight; then room for acknowledgments, then room for what arrives
 ACKS = OUT + PEERS * WINDOW * SLOT
 IN = ACKS + PEERS * (WINDOW + 1) * NUMBER.size
 MEMORY_BYTES = IN + PEERS * (WINDOW + 1) * SLOT
@@ -90,7 +90,7 @@ class _Way:
     ready: bool = False
     peer: int | None = None  # the receiver's name
     refusal: str = ""  # why it does not take us
-    first: int = 0  # number of the oldest one under way
+    first: int = 0  # number of the oldest one in flight
     in_flight: deque[bytes] = field(default_factory=deque)
     waiting: deque[bytes] = field(default_factory=deque)
     again_at: int | None = None
@@ -111,7 +111,9 @@ class _Source:
 
 @dataclass(slots=True)
 class Endpoint:
-    """Sends to many and hears many. `name` (64 bits) must differ from every other endpoint's and from earlier lives.
+    """Sends to many and receives from many.
+
+    `name` (64 bits) must differ from every other endpoint's and from earlier lives.
 
     Each datagram arrives once and in order in one life of its receiver. Twice may come what a receiver took and could
     not acknowledge before it ended (its new life gets it), or before it forgot the sender: of `PEERS` senders and one
@@ -266,7 +268,7 @@ class Endpoint:
         return requests
 
     def _await(self, now: int, way: _Way) -> None:
-        """The next probe goes when nothing is heard for a while, if anything is to be heard."""
+        """The next probe is sent after a silence, if anything is expected."""
         way.probe_at = now + PROBE_AFTER if way.in_flight else None
 
     def _post(self, way: _Way, number: int, payload: bytes) -> RdmaRequest:

@@ -61,7 +61,7 @@ from ibbond.verbs.reliable_verbs import Completion, Operation, Receive, Status, 
 class Recovery:
     """One break and its repair; times are ns of the caller's clock."""
 
-    sign: str  # what told us
+    sign: str  # what revealed the failure
     seen_at: int
     addr_change_at: int | None = None
     error_at: int | None = None
@@ -199,7 +199,7 @@ class Initiator:
         return [ResolveAddress(self._id, self.target, SERVICE_PORT, timeout_ms=1000)]
 
     def _ignore(self, now: int) -> list[RdmaRequest]:
-        """Our address has changed. At a failover the connection is dead; at a fail-back it goes on."""
+        """The address has changed. At a failover the connection is dead; at a failback it continues."""
         if self._recovery is None:
             self._moved = now, self._written
         elif self._recovery.addr_change_at is None:
@@ -223,7 +223,7 @@ class Initiator:
         if first:
             return gone + self._resolve()
         self._again_at = now + AGAIN_AFTER
-        self._id += 1  # of the dropped one nothing more is heard
+        self._id += 1  # of the dropped one no more events come
         return gone
 
     def _busy(self, now: int) -> list[RdmaRequest]:

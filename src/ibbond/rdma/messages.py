@@ -1,4 +1,4 @@
-"""Requests and news of RDMA CM as JSON: what a program and its host's adapter say to each other over a Unix socket.
+"""Requests and events of RDMA CM as JSON, exchanged by a program and its host's adapter over a Unix socket.
 
 Read first: `rdma_cm.events`. Bytes are hexadecimal, enums their values, values carry their class's name. Memory is
 not in messages: it comes as a descriptor with `Register`. Requests are answered in their order; those that carry a

@@ -121,7 +121,7 @@ def run(context: Context, end: Initiator | Target, on_progress: Callable[[Initia
 def output_closed() -> bool:
     """Standard output is a pipe whose other end is closed."""
     looking = select.poll()
-    looking.register(1, 0)  # errors are told unasked
+    looking.register(1, 0)  # errors are always reported
     return any(events & select.POLLERR for _, events in looking.poll(0))
 
 

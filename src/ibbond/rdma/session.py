@@ -1,7 +1,7 @@
 """A block session as iSER has it, what both ends agree on: messages, the layout of memory, the ledger of writes.
 
 Read first: RFC 7145 (iSER) for the exchange, docs/rdma.md for what happens at a failover. The ends are
-`rdma.initiator` and `rdma.target`, both pure: news and time go in, requests of `rdma_cm.events` come out, so the
+`rdma.initiator` and `rdma.target`, both pure: events and time go in, requests of `rdma_cm.events` come out, so the
 simulator and separate processes run the same code. Each write carries its number; the target executes in order, keeps
 next to the disk a ledger of what it has executed, and says at log-in which number it wants next. Writes have no end:
 disk and ledger are written round and round. The REQ has the initiator's name (as the ISID of RFC 7143, 10.12.5): a
@@ -17,7 +17,7 @@ import struct
 from ibbond.machine import MS
 
 SERVICE_PORT = 3260
-DEPTH = 16  # writes that may be under way
+DEPTH = 16  # writes that may be in flight
 BLOCK = 512
 BLOCKS = 4096
 LEDGER = 1 << 14  # entries of the ledger: a write is counted in the one that its number leaves as remainder

@@ -135,7 +135,7 @@ class Channels:
         return one
 
     def on_event(self, event: RdmaCmEvent) -> None:
-        """RDMA CM tells of an id; of one that is destroyed it may do so a last time."""
+        """An event of an id; one that is destroyed may have a last event."""
         about = self.ids.get(event.listener if event.kind is RdmaKind.CONNECT_REQUEST else event.id)
         if about is None:
             if event.kind is RdmaKind.CONNECT_REQUEST:

@@ -143,7 +143,7 @@ class Connecting:
         self._send(self._manager.accept(now, cm_id.local_id, reply))
 
     def reached(self, cm_id: RdmaId) -> Reached | None:
-        """What the id knows of its peer's queue pair; None before REQ or REP has told."""
+        """What the id knows of its peer's queue pair; None before REQ or REP."""
         if (request := cm_id.request) is not None:
             peer = Peer(
                 request.primary.local_lid,
@@ -200,7 +200,7 @@ class Connecting:
         self._send(self._manager.disconnect(now, cm_id.local_id))
 
     def leave(self, now: int, cm_id: RdmaId) -> None:
-        """The id is no more: nothing is heard of its connection, and its queue pair is destroyed."""
+        """The id is no more: its connection has no more events, and its queue pair is destroyed."""
         if cm_id.local_id is not None:
             self._send(self._manager.disconnect(now, cm_id.local_id))
         self._ids.forget(cm_id)
@@ -316,7 +316,7 @@ class Connecting:
 
 
 def _queue_pair(cm_id: RdmaId, program_qpn: int | None) -> int:
-    """The number that the peer is told: of the id's own queue pair, or of one that the program moves itself."""
+    """The number sent to the peer: of the id's own queue pair, or of one that the program moves itself."""
     if program_qpn is not None and cm_id.qpn is None:
         cm_id.program_qpn = program_qpn
         return program_qpn

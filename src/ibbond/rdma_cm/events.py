@@ -1,4 +1,4 @@
-"""What programs ask RDMA CM for, and what they hear: the vocabulary of librdmacm as values.
+"""Requests of programs to RDMA CM and the events they get: the vocabulary of librdmacm as values.
 
 Read first: rdma_cm(7), and spec of the RDMA IP CM service (annex A11 of the InfiniBand Architecture). A program numbers
 its own ids from 0 up; ids that a connection request makes are numbered by us from `ARRIVED_IDS` up. IP addresses are
@@ -32,7 +32,7 @@ class Bind:
 class Listen:
     """Take connections to this service port: to any address of the host (empty, or all zeros), or to one of them.
 
-    With one the id is on the device that has the address: it hears ADDR_CHANGE and DEVICE_REMOVAL as others do. An id
+    With one the id is on the device that has the address: it gets ADDR_CHANGE and DEVICE_REMOVAL as others do. An id
     that is bound keeps what it is bound to, and port and address are not looked at.
     """
 
@@ -125,7 +125,7 @@ class DataArrived:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """The queue pair goes to error, everything posted is flushed, the peer is told."""
+    """The queue pair goes to error, everything posted is flushed, the peer is notified."""
 
     id: int
 
@@ -179,7 +179,7 @@ class RdmaKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RdmaCmEvent:
-    """What a program hears of an id. `status` is an errno or, when REJECTED, the reason of the REJ.
+    """An event of an id for its program. `status` is an errno or, when REJECTED, the reason of the REJ.
 
     For a CONNECT_REQUEST `id` is new and `listener` is the id that listens; `private` are the peer's bytes and `detail`
     is its IP address.
@@ -218,7 +218,7 @@ class RdmaUserClosed:
 
 @dataclass(frozen=True, slots=True)
 class RdmaEvent:
-    """Effect: a program on the host hears this."""
+    """Effect: an event for a program on the host."""
 
     host: str
     user: int

@@ -1,4 +1,4 @@
-"""The RDMA CM ids of one host: what each is about, how it is found, and how its program hears of it.
+"""The RDMA CM ids of one host: what each is about, how it is found, and how its program is notified.
 
 Read first: of Linux `core/cma.c`, `struct rdma_id_private`. What is done with them is in `rdma_cm.resolving` and
 `rdma_cm.connecting`; who asks for it in `rdma_cm.users`.
@@ -203,7 +203,7 @@ class RdmaIds:
         listener: int = -1,
         detail: str = "",
     ) -> None:
-        """The id's program hears this."""
+        """Notify the id's program."""
         event = RdmaCmEvent(cm_id.number, kind, status, private, listener, detail)
         self._host.notify(RdmaEvent(self._host.name, cm_id.user, event))
 

@@ -77,7 +77,7 @@ class Resolving:
     def run_due(self, now: int) -> None:
         """Something has happened on the host: a neighbor that somebody waits for may have answered.
 
-        Ids with a path hear nothing of a neighbor that moves: `cma_netevent_callback` knows only ids of RoCE.
+        Ids with a path get no event when a neighbor moves: `cma_netevent_callback` knows only ids of RoCE.
         """
         for cm_id in self._ids:
             if cm_id.state is IdState.RESOLVING_ADDRESS and (

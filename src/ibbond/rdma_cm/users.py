@@ -1,4 +1,4 @@
-"""RDMA CM of one host: what its programs ask for, and what the host tells them.
+"""RDMA CM of one host: the requests of its programs, and their events.
 
 Read first: of Linux `core/cma.c` and rdma_cm(7). Ids are in `rdma_cm.ids`; finding addresses and paths is
 `rdma_cm.resolving`, making connections `rdma_cm.connecting`. Left out: datagram services, multicast, path migration.
@@ -215,13 +215,18 @@ class RdmaUsers:
         self._host.notify(RdmaEvent(self._host.name, cm_id.user, WorkCompleted(cm_id.number, completion)))
 
     def failed_over(self, device: Device) -> None:
-        """`cma_netdev_callback`: ids on this bond whose stored source address is not the bond's any more hear of it."""
+        """`cma_netdev_callback`.
+
+        Ids on this bond whose stored source address is not the bond's any more are notified.
+        """
         for cm_id in self._ids:
             if cm_id.device == device.name and cm_id.source_address and cm_id.source_address != device.address:
                 self._ids.notify(cm_id, RdmaKind.ADDR_CHANGE)
 
     def device_removed(self, port: str) -> None:
-        """`cma_process_remove`, for one port of an adapter that is gone: its ids hear it, and can only be destroyed.
+        """`cma_process_remove`, for one port of an adapter that is gone.
+
+        Its ids are notified, and can only be destroyed.
 
         Their queue pairs fail first, as a driver flushes them. Listeners at every address are on no
         adapter and stay.
@@ -229,7 +234,7 @@ class RdmaUsers:
         for cm_id in self._ids:
             if cm_id.port == port and cm_id.state is not IdState.REMOVED:
                 self._connecting.device_removed(cm_id)
-                cm_id.state, cm_id.source_address = IdState.REMOVED, b""  # of failovers it hears no more
+                cm_id.state, cm_id.source_address = IdState.REMOVED, b""  # it gets no more events of failovers
                 cm_id.due_at = cm_id.ask_at = None
                 self._ids.fail_queue_pair(cm_id)
                 self._ids.notify(cm_id, RdmaKind.DEVICE_REMOVAL, detail=port)
@@ -252,7 +257,7 @@ def _has_port(cm_id: RdmaId, port: int) -> bool:
 
 
 def _too_late(cm_id: RdmaId | None, request: RdmaRequest) -> bool:
-    """The id has ended while this was on its way: its program hears of that, and what it asked does nothing.
+    """The id has ended while this was on its way: its program is notified, and the request has no effect.
 
     librdmacm's calls return at once and would say EINVAL; here an answer to a request that has just gone is not a
     misuse.

@@ -4,7 +4,7 @@ Read first: tests/golden/kernel-6.1/README.md, "What counts as passed": fields e
 one after `up`, number between steps within 1 + 15 %. Three facts of the recording machine, each to be read from the
 recording itself, are all that is allowed for beyond that:
 
-* it spends time in steps that have none on our clock, and its monitor goes on meanwhile: only what is recorded during
+* it spends time in steps that have none on our clock, and its monitor continues meanwhile: only what is recorded during
   a `wait_ms` has a number of ibbond's to compare with;
 * a failover may be late there (section Times), and with it the change of the member that is probed: in a wait with a
   verdict the number is that of all members together, and of each one only whether it is probed at all;

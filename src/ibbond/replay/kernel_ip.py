@@ -164,7 +164,7 @@ class KernelIp:
     # -- groups ------------------------------------------------------------------------------------------------------
 
     def join(self, device: Device, group: bytes) -> None:
-        """A program joins a group: the list changes, and the world hears of it."""
+        """A program joins a group: the list changes, and the world is notified."""
         self._join(device, group)
         if len(group) == 4:
             self._report(device, Record(RecordKind.CHANGE_TO_EXCLUDE, group))

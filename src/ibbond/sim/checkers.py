@@ -110,7 +110,7 @@ def arrives_once(probe: "Probe", host: str) -> None:
 
 
 def all_reached(world: "World") -> None:
-    """At the end: every probe sent after the world had time to settle has arrived where it had to."""
+    """At the end: every probe sent after the settle time has arrived where it should."""
     settled = (world.last_fault_ms + world.story.settle_ms) * MS + world.began
     last = world.now - 200 * MS  # what was sent later may still be on its way
     for probe in world.probes:

@@ -57,7 +57,7 @@ class SimulatedHost:
         self._by_device = by_device
 
     def configuration(self) -> list[HostEvent]:
-        """What netlink tells the live loop at start: addresses, routes and groups."""
+        """What netlink reports to the live loop at start: addresses, routes and groups."""
         events: list[HostEvent] = [AddressesAre(device, tuple(pairs)) for device, pairs in self._by_device.items()]
         events.append(RoutesAre(tuple(self._routes)))
         events += [GroupsAre(device, (self.group,)) for device in self._by_device]

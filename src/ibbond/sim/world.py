@@ -27,7 +27,7 @@ from ibbond.wire.udp import UdpDatagram
 
 
 class Program(Protocol):
-    """A program of some host: hears every effect, and acts when its time has come."""
+    """A program of some host: gets every effect, and acts when its time has come."""
 
     def on_effect(self, now: int, effect: NetworkEffect) -> None: ...
 
@@ -36,7 +36,7 @@ class Program(Protocol):
     def tick(self, now: int) -> list[NetworkEvent]: ...
 
 
-GROUP_SENDERS = 4  # every host hears each of them
+GROUP_SENDERS = 4  # every host receives from each of them
 
 
 @dataclass(frozen=True, slots=True)

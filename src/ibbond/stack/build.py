@@ -1,4 +1,4 @@
-"""From a topology to a network at rest: nodes, cables, partitions, devices, and what every host does at power-on.
+"""From a topology to an idle network: nodes, cables, partitions, devices, and what every host does at power-on.
 
 Read first: `topology/model`. Bonds are made as an administrator makes them, by the same requests, so that a wrong
 option is refused by the driver itself when the network starts. IP addresses and routes are not set here: they are the

@@ -40,7 +40,7 @@ class DummyDriver:
 
 
 def ethernet_device(name: str, number: int) -> Device:
-    """A device with a made-up address; `number` tells the devices of a world apart."""
+    """A device with a made-up address; `number` makes the devices of a world differ."""
     address = bytes((FIRST_OCTET,)) + number.to_bytes(5)
     return Device(
         name,

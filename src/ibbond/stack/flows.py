@@ -1,6 +1,6 @@
 """What the fast path remembers: where packets of one device to one destination come out, and whom to count.
 
-A flow is made only of decisions that are settled (neighbor and path known, receive filter open, a way without loss or
+A flow is made only of final decisions (neighbor and path known, receive filter open, a way without loss or
 delay, and without a capture but where the user of flows shows it what passes) and holds as long as the world's
 generation counter stands still; whatever changes a decision bumps the counter. Counts are kept in the flow and handed
 to devices and ports by `flush_counters`. Read first: `verbs/generation`, host/pump. Left out: groups and broadcasts,
@@ -48,7 +48,7 @@ class CapturePoint:
 class Flow:
     """One remembered decision. `packets` and `bytes` (of IP) are counted up by the fast path.
 
-    `target` is the (host, device) at which packets come out, `mtu` the largest that goes without being a train.
+    `target` is the (host, device) at which packets come out, `mtu` the largest packet that is not a GSO packet.
     """
 
     __slots__ = (

@@ -48,7 +48,7 @@ class WayOut:
     device: Device  # the interface
     path: Path
     pkey: int
-    mtu: int  # the largest packet that goes that way, where no train's
+    mtu: int  # the largest packet for that path, GSO packets aside
     touch: Callable[[], None]
 
 
@@ -142,7 +142,7 @@ class Frames:
             self._host.outbox.send(Deliver(self._host.name, upper.name, payload, frame.offload, member))
 
     def too_long(self, device: Device, packet: bytes, mtu: int) -> None:
-        """A packet did not fit the link's MTU: its sender is told, as a router on the way would.
+        """A packet did not fit the link's MTU: its sender gets the ICMP error that a router would send.
 
         `ipoib_cm_skb_reap`: not about IPv4 groups and broadcasts, as ICMP never is.
         """
@@ -156,7 +156,7 @@ class Frames:
             self._host.outbox.send(Deliver(self._host.name, upper.name, too_big(packet, mtu, source)))
 
     def way_out(self, name: str, packet: bytes) -> WayOut | None:
-        """Everything that sending this unicast packet would decide, when all of it is settled."""
+        """The decisions of sending this unicast packet, if all are final."""
         device = self._host.namespace.get(name)
         destination = destination_of(packet)
         if device is None or destination is None or not device.up:
@@ -219,7 +219,7 @@ class Frames:
         return None, None
 
     def _is_our_own(self, bond: Bond, frame: Frame) -> bool:
-        """A group frame that this bond itself has sent, heard by another of its members."""
+        """A group frame that this bond itself has sent, received by another of its members."""
         for member in bond.members:
             interface = self._links.get(member)
             if interface is not None and (interface.port.gid, interface.qpn) == (frame.source_gid, frame.source_qpn):
@@ -252,7 +252,7 @@ def _conflict_text(conflict: Conflict) -> str:
 def _seen(
     member: str, frame: Frame, arp: Arp | None, discovery: nd.Message | None, *, own: bool
 ) -> ArpSeen | NeighborDiscoverySeen | FrameSeen:
-    """What the ARP monitor hears of a frame."""
+    """What the ARP monitor needs of a frame."""
     if arp is not None:
         length = len(arp.sender_hardware)
         return ArpSeen(member, arp.hardware_type, length, arp.operation, arp.sender_ip, arp.target_ip, own)

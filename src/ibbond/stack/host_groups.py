@@ -30,7 +30,7 @@ class GroupLimit:
         self._waiting: OrderedDict[HostGroups, None] = OrderedDict()
 
     def take(self, groups: HostGroups) -> bool:
-        """Count one group more; False when there are too many, and `groups` is told when that changes."""
+        """Count one group more; False when there are too many, and `groups` is notified when that changes."""
         if self.left <= 0:
             self._waiting[groups] = None
             return False
@@ -94,7 +94,7 @@ class HostGroups:
         return changed
 
     def set_addresses(self, addresses: Iterable[bytes]) -> bool:
-        """The device's IP addresses: each IPv6 one hears its solicited-node group."""
+        """The device's IP addresses: each IPv6 address joins its solicited-node group."""
         before, self._own = (
             self._own,
             dict.fromkeys(solicited_node(address) for address in addresses if len(address) == 16),

@@ -1,8 +1,8 @@
 """One host put together: its devices, IPoIB interfaces, bonds, and the IP side on top of them.
 
 Read first: docs/architecture.md, walks 1 and 2. This is the one place that knows both bonding and IPoIB: frames go up
-and down here (`frames`), carriers of interfaces become news for bonds, and what a bond asks for is carried out: flows
-are invalid at once, announcements leave next, then come state, log and files. Left out: the kernel (live) or the
+and down here (`frames`), carriers of interfaces become events for bonds, and the effects of a bond are carried out:
+flows are invalid at once, announcements leave next, then come state, log and files. Left out: the kernel (live) or the
 programs (simulated) behind the devices; they see `events`.
 """
 
@@ -69,7 +69,7 @@ from ibbond.wire.mad import ManagementClass
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Bond:
-    """A bond's key in the agenda; one for each name, so that keys are told apart by what they are."""
+    """A bond's key in the agenda; one for each name, so that keys differ by kind."""
 
     name: str
 
@@ -122,7 +122,7 @@ class HostStack:
         self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
         self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
-        self._changed_bonds: dict[str, None] = {}  # bonds that have heard something
+        self._changed_bonds: dict[str, None] = {}  # bonds with new events
         self._preparing: dict[str, str] = {}  # member -> bond that waits for it
         self._bond_key = lru_cache(maxsize=None)(_Bond)
         self._layer_key = lru_cache(maxsize=None)(_Layer)
@@ -278,11 +278,11 @@ class HostStack:
         return self.registry.bonds.get(device.master.name) if device.master is not None else None
 
     def way_out(self, device: str, packet: bytes) -> WayOut | None:
-        """For flows: how a packet like this one leaves now; None when that is not settled."""
+        """For flows: how a packet like this one leaves now; None if that is not final."""
         return self.frames.way_out(device, packet)
 
     def way_in(self, port: str, path: Path, pkey: int) -> tuple[Device, Device] | None:
-        """For flows: the devices (upper, lower) at which a packet on this path comes out; None when not settled."""
+        """For flows: the devices (upper, lower) at which a packet on this path comes out; None if not final."""
         return self.frames.way_in(port, path, pkey)
 
     def receive_toucher(self, port: str, qpn: int) -> Callable[[], None]:
@@ -308,7 +308,7 @@ class HostStack:
         self._later.append(step)
 
     def bond_changed(self, bond: str) -> None:
-        """The bond has heard something: it is asked what follows when what happens now is over."""
+        """The bond has handled an event: its effects are taken once the current event is done."""
         self._changed_bonds[bond] = None
 
     def touched(self, layer: IpLayer) -> None:
@@ -452,7 +452,7 @@ class HostStack:
         return self.ip[self.device(name).name]
 
     def _run_pending(self) -> None:
-        """What follows from what has just happened: news for bonds, members that are ready, new deadlines."""
+        """Handle the consequences of an event: events for bonds, members that are ready, new deadlines."""
         while self._later or self._changed_bonds or self._preparing:
             later, self._later = self._later, []
             for step in later:

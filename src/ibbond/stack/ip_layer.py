@@ -239,7 +239,10 @@ class IpLayer:
         return [Announced(tuple(due)), *self.announce(due)] if due else []
 
     def source_for(self, target: bytes, preferred: bytes = b"") -> bytes:
-        """Our address for asking about `target`: the one wished for if ours, on its prefix, any, or unspecified."""
+        """The source address for resolving `target`.
+
+        The preferred one if it is the host's, one on its prefix, any, or unspecified.
+        """
         if preferred in self.own.all and len(preferred) == len(target):
             return preferred
         family = [(address, prefix) for address, prefix in self.addresses if len(address) == len(target)]
@@ -325,7 +328,7 @@ class IpLayer:
         return map_group(group, self.device.type, self.device.broadcast)
 
     def _error_about(self, packet: bytes) -> bytes:
-        """What the packet's sender hears; nothing when the packet is an ICMP error itself."""
+        """The ICMP error for the packet's sender; none if the packet itself is an ICMP error."""
         source = source_of(packet)
         if source is None or not any(source) or _is_icmp_error(packet):
             return b""

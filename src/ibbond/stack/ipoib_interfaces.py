@@ -1,4 +1,4 @@
-"""The IPoIB interfaces of one host on the ports of its HCAs: made, told of what happens, and their effects carried out.
+"""The IPoIB interfaces of one host on the ports of its HCAs: created, driven by events, and their effects carried out.
 
 Read first: `ipoib/events` for what an interface asks for, `verbs/verbs` for what a port offers. Queue pairs are
 changed at once (verbs are calls); packets and MADs leave through the outbox. What lies above an interface, a bond or
@@ -74,7 +74,7 @@ EVENTS: dict[NetdevEvent, type[AdminUp | AdminDown | GroupsChanged | MtuChanged]
 class IpoibInterfaces:
     """The interfaces of one host by device name. Their deadlines are in the host's `agenda`, by interface.
 
-    `too_long` hears of packets that did not fit a link's MTU.
+    `too_long` is called with packets that exceed a link's MTU.
     """
 
     def __init__(

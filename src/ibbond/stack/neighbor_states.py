@@ -28,7 +28,7 @@ class NudState(Symbol):
 
 
 class NudInput(Symbol):
-    """What is sent to the neighbor, what is heard from it, and time."""
+    """What is sent to the neighbor, what is received from it, and time."""
 
     PACKET = enum.auto()  # to be sent
     REQUEST = enum.auto()  # its address is needed, without a packet (`neigh_event_send`)

@@ -7,7 +7,7 @@ or a neighbor solicitation.
 Three things differ from Linux on purpose. There is no lock time: the last answer wins, because no proxies
 exist here. Repeated probes are broadcast, not only sent to the old address, so that a lost announcement costs a second.
 And a device that got another address of its own (`readdressed`) keeps its entries under suspicion: the first packet to
-each neighbor goes out at once, together with a question that also tells the neighbor our new address. `flush` is what
+each neighbor goes out at once, together with a solicitation that also carries the host's new address. `flush` is what
 the kernel does instead (`neigh_changeaddr`).
 """
 

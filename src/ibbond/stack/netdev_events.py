@@ -24,11 +24,11 @@ PREPARED_FOR = frozenset({NetdevEvent.CHANGE, NetdevEvent.UP, NetdevEvent.CHANGE
 
 
 class NetdevEvents:
-    """Listens to the namespace of one host; subscribed after the host's bonds, so that these hear first."""
+    """Listens to the namespace of one host; subscribed after the host's bonds, so that these are notified first."""
 
     def __init__(self, host: HostStack) -> None:
         self._host = host
-        self._carriers: dict[str, bool] = {}  # as they were told last
+        self._carriers: dict[str, bool] = {}  # as last reported
         self._addresses: dict[str, bytes] = {}
         host.namespace.subscribe(self._on_netdev_event)
 

@@ -2,7 +2,8 @@
 
 Read first: docs/architecture.md, walks 1 and 2. An event goes to a host or to the subnet; what that causes goes to and
 fro between hosts and subnet in one queue until it is quiet, and what is left for the world outside is returned:
-packets first, news after. Delays, where there are any, are inside the machines (`verbs.timing`). Left out: executing.
+packets first, notifications after. Delays, where there are any, are inside the machines (`verbs.timing`). Left out:
+executing.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Capt
 class Network:
     """Hosts by name, their subnet, and the generation counter that they share.
 
-    What a machine raises comes out of the call that led to it. The rest of what was under way is not lost with it: it
-    is due at once, and the next call goes on with it.
+    What a machine raises comes out of the call that led to it. The rest of the pending work is not lost with it: it
+    is due at once, and the next call resumes it.
     """
 
     def __init__(self, subnet: Subnet, generation: Generation) -> None:
@@ -115,11 +116,11 @@ class Network:
         return effects
 
     def resume_work(self, now: int) -> list[NetworkEffect]:
-        """What follows from what was told to the subnet alone (`Subnet.answer`)."""
+        """What follows from what only the subnet handled (`Subnet.answer`)."""
         return self._run(now, self.subnet.tick(now), [_SUBNET])
 
     def report_subnet(self) -> None:
-        """The subnet was told something by another way than events: its deadline may be another one."""
+        """The subnet was changed other than by events: its deadline may have changed."""
         self._agenda.report(_SUBNET, self.subnet.deadline())
 
     def deadline(self) -> int | None:

@@ -1,6 +1,6 @@
 """What one host wants done outside of itself, in the order in which it must be done.
 
-Frames, MADs and packets go first, what people and files are told comes after: a peer must not wait for a log line.
+Frames, MADs and packets go first, notifications of people and files come after: a peer must not wait for a log line.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Joining a group and asking for a path take answers of the subnet administrator, and at a cut no member is left that
 could receive meanwhile. So every member of an active-backup bond is kept prepared as for a planned switch; its receive
-filter drops what it hears until it is active. The kernel's backups are in no group of the bond (row `cold_standby` of
-`bonding/quirks`). Left out: `all_slaves_active`, where every group would then be heard twice.
+filter drops what it receives until it is active. The kernel's backups are in no group of the bond (row `cold_standby`
+of `bonding/quirks`). Left out: `all_slaves_active`, where every group would then be received twice.
 """
 
 from __future__ import annotations

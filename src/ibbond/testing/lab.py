@@ -143,7 +143,7 @@ class Lab:
     def probe(self, one: str, two: str, *, settle: float = 1.0) -> Iterator[Probe]:
         """Measure in this block what UDP, multicast, ICMP and TCP lose between two hosts.
 
-        A probe leaves each millisecond (ICMP: ten), both ways. After the block it goes on for `settle` seconds, in
+        A probe leaves each millisecond (ICMP: ten), both ways. After the block it continues for `settle` seconds, in
         which late losses show; then `Probe.result` has the measurement. `Refused` where the hosts cannot talk.
 
             with lab.probe("h1", "h2") as probe:

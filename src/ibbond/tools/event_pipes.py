@@ -1,7 +1,7 @@
 """Pipes by which a program reads its events, and how unread ones are taken back.
 
 Read first: `verbs_objects.completion_queue.EventSink`. The program has the read end, and no other process has one: so
-the kernel tells us by EPOLLERR when the last copy is closed. To take something back, the program's own end is opened by
+the kernel signals by EPOLLERR when the last copy is closed. To take something back, the program's own end is opened by
 /proc/PID/fd for a moment. A pipe that is full takes nothing more.
 """
 

@@ -1,4 +1,4 @@
-"""The distribution's OpenSM and infiniband-diags in a lab: how they are found, told where they are, and started.
+"""The distribution's OpenSM and infiniband-diags in a lab: how they are found, configured and started.
 
 Read first: docs/subnet.md; `tools.umad`, which answers them. They are unmodified: libumad2sim, preloaded, takes them to
 our subnet instead of /dev/infiniband. Left out: their answers; large tables are cut by that library, `ibbond fabric`
@@ -180,7 +180,7 @@ class OpenSm:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
             capabilities.drop(())
             system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it was killed before it could be heard of
+            if os.getppid() != parent:  # it was killed before the death signal was set
                 os._exit(1)
 
         with (self._home / "opensm.out").open("ab") as output:

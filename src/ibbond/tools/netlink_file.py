@@ -39,7 +39,7 @@ class NetlinkFile:
         self._socket.close()
 
     def in_use(self, process: int, number: int) -> bool:
-        """Whether the program still has it; a socket does not tell when it is closed."""
+        """Whether the program still has it; a socket does not signal when it is closed."""
         try:
             return os.stat(f"/proc/{process}/fd/{number}").st_ino == self._inode
         except OSError:

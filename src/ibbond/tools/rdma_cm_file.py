@@ -63,7 +63,7 @@ class RdmaCmFile:
         os.set_blocking(self.descriptor, True)  # as open(2) asked
 
     def watch(self, closes: CloseWatch, closed: Callable[[], None]) -> None:
-        """The kernel tells at our end of the pipe when no copy of the program's is left.
+        """The kernel signals at this end of the pipe when no copy of the program's end is left.
 
         A call that waits in another thread keeps the file open, as it does in the kernel.
         """
@@ -77,7 +77,7 @@ class RdmaCmFile:
         self._loop.add_watcher(self._bell, select.EPOLLERR, ended, Entry.RDMA)
 
     def in_use(self, process: int, number: int) -> bool:
-        return True  # it tells when it is closed
+        return True  # it signals when it is closed
 
     def close(self) -> None:
         for one in self._waiting:

@@ -60,7 +60,7 @@ class ProgramFile(Protocol):
 
     @property
     def device_number(self) -> tuple[int, int] | None:
-        """What stat tells; None for what is not a character device."""
+        """What stat returns; None for what is not a character device."""
         ...
 
     def call(self, caller: Caller) -> None:
@@ -68,11 +68,11 @@ class ProgramFile(Protocol):
         ...
 
     def in_use(self, process: int, number: int) -> bool:
-        """Whether the program may still have it, for files that do not tell when they are closed."""
+        """Whether the program may still have it, for files that do not signal when they are closed."""
         ...
 
     def watch(self, closes: CloseWatch, closed: Callable[[], None]) -> None:
-        """The program has its copy: call `closed` when it has none any more, where that can be told."""
+        """The program has its copy: call `closed` when it has none any more, if that can be detected."""
         ...
 
     def close(self) -> None: ...

@@ -3,7 +3,7 @@
 Read first: `rdma.messages`. A program is a user of `rdma_cm.users`; its memory is mapped here, so that RDMA of peers
 really touches it. Nothing waits: what a program does not read is queued; of one that leaves much of it nothing more is
 taken until it has read, and one that peers go on telling of more is dropped. What cannot be done is refused, and the
-lab goes on whatever a program sends. No program has the loop for longer than `TURN` at a time, and a host has at most
+lab continues whatever a program sends. No program has the loop for longer than `TURN` at a time, and a host has at most
 `MAX_PROGRAMS` of them.
 """
 
@@ -137,7 +137,7 @@ class RdmaServer:
             sock, _ = door.accept()
         except BlockingIOError:
             return
-        except OSError:  # no descriptor is free: it waits at the door
+        except OSError:  # no descriptor is free: it waits to be accepted
             self._loop.rest_reader(door.fileno(), DOOR_REST)
             return
         sock.setblocking(False)

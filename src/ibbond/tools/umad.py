@@ -107,7 +107,7 @@ class UmadServer:
         self._managers: dict[int, str] = {}  # processes of the lab's own, and the port of each
         self._controls: dict[str, socket.socket] = {}
         self._gathering: Client | None = None  # whose packets are being read
-        self._written_at: int | None = None  # the last Set of which hosts have not heard yet
+        self._written_at: int | None = None  # the last Set that hosts have not seen yet
         self._first_written_at: int | None = None
         self._lengths: dict[int, int] = {}  # MAD lengths that senders said, by transaction id
         for host in spaces:
@@ -196,7 +196,7 @@ class UmadServer:
         return replace(request, data=data)
 
     def _connect(self, host: str, sender: Credentials, request: Connect) -> bytes | None:
-        """Register a process. Permission is checked here, as by open(2): a process that inherits the socket may use it."""
+        """Register a process. Permission is checked here, as by open(2); processes may inherit the socket."""
         port = self._managers.get(sender.pid)
         if port is None:
             if not may_open(sender, DeviceFile.UMAD):

@@ -62,7 +62,7 @@ class UverbsFile:
         self._queues.release()
 
     def in_use(self, process: int, number: int) -> bool:
-        return True  # it tells when it is closed
+        return True  # it signals when it is closed
 
     def call(self, caller: Caller) -> None:
         if caller.call == Call.IOCTL:
@@ -109,7 +109,7 @@ class UverbsFile:
         return True
 
     def _advance(self) -> None:
-        """Bring the subnet's time up to now, before it is told of what happens now."""
+        """Bring the subnet's time up to now, before it handles the current event."""
         self._loop.network.subnet.advance(self._loop.now())
 
     def port_event(self, port: Port, kind: PortEventKind) -> None:
@@ -150,7 +150,7 @@ class UverbsFile:
             refuse(errno.EMFILE)
         pipe = EventPipe(caller, caller.process())
         known = self._pipes.channels.pop(pipe.number, None)
-        if known is not None:  # closed, and not yet told
+        if known is not None:  # closed, but not yet reported
             self._end_channel(known)
         self._pipes.channels[pipe.number] = pipe
         self._loop.add_watcher(pipe.descriptor, select.EPOLLERR, lambda _: self._channel_closed(pipe), Entry.RDMA)

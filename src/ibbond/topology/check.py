@@ -123,7 +123,7 @@ def check_partitions(topology: Topology) -> None:
         if partition.pkey in seen:
             raise Refused(
                 f"partitions {seen[partition.pkey]} and {partition.name} have the P_Key {partition.pkey:#06x}",
-                why="the P_Key is what tells partitions apart",
+                why="partitions must differ in their P_Keys",
                 fix="Change one of them",
             )
         seen[partition.pkey] = partition.name
@@ -162,7 +162,7 @@ def check_devices(topology: Topology, host: Host) -> None:
 
 
 def carried(topology: Topology, device: IpoibDevice) -> int:
-    """The greatest MTU of a device in its mode."""
+    """The maximum MTU of a device in its mode."""
     return CONNECTED_MTU if device.mode == CONNECTED else topology.mtu_of(device.pkey)
 
 

@@ -153,7 +153,7 @@ def read_ports(table: Reader) -> list[PortRequest]:
     host = table.where.removeprefix("hosts.")
     check_name(table.where, host)
     used: dict[int, int] = {}
-    wishes = []
+    requests = []
     for index, (device, value) in enumerate(table.take("ports", dict, {}).items()):
         where = f"{table.where}.ports.{device}"
         check_device_name(where, device)
@@ -170,8 +170,8 @@ def read_ports(table: Reader) -> list[PortRequest]:
             raise wrong_kind(where, to, str)
         check_number(f"{where}.hca", hca, MAX_HCAS)
         used[hca] = used.get(hca, 0) + 1
-        wishes.append(PortRequest(f"{hca_name(host, hca)}/{port}", to, where, device))
-    return wishes
+        requests.append(PortRequest(f"{hca_name(host, hca)}/{port}", to, where, device))
+    return requests
 
 
 def hca_name(host: str, number: int) -> str:

@@ -167,7 +167,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Topology:
-    """A whole world at rest; `mtu` is the IP MTU (2044 or 4092) of the default partition's broadcast group."""
+    """A whole idle world; `mtu` is the IP MTU (2044 or 4092) of the default partition's broadcast group."""
 
     switches: tuple[Switch, ...]
     cables: tuple[Cable, ...]

@@ -1,6 +1,6 @@
 """A TOML document and its tables, read strictly: keys are known, values have their types, refusals say where.
 
-Used by `topology.load`; knows nothing of topologies. `where` is the path in the file, `hosts.h1.ports`.
+Used by `topology.load`; independent of topologies. `where` is the path in the file, `hosts.h1.ports`.
 """
 
 import difflib

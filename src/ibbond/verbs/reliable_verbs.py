@@ -50,7 +50,7 @@ class Status(enum.Enum):
 class PairEvent(enum.Enum):
     """Asynchronous events of a queue pair (`ib_event_type`)."""
 
-    ESTABLISHED = enum.auto()  # a message came before the queue pair was told that it may send
+    ESTABLISHED = enum.auto()  # a message came before the queue pair was in RTS
     REQUEST_ERROR = enum.auto()  # a peer's request was invalid
     ACCESS_ERROR = enum.auto()  # a peer's request touched what it must not
     DRAINED = enum.auto()
@@ -61,7 +61,7 @@ class Work:
     """Something to send, write or read. Local bytes are `length` at `offset` of region `key`, or `inline` itself.
 
     `number` comes back in the completion; without `signaled` only a failure has one. Offsets and lengths are bytes.
-    `offload` is the virtio-net header of an inline IPoIB train of segments, which travels whole: it stands for as many
+    `offload` is the virtio-net header of an inline IPoIB GSO packet, which travels whole: it stands for as many
     messages as it has segments.
     """
 
@@ -130,7 +130,7 @@ class ReceiveRequest(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What ended a receive: of `length` bytes. `written`: they went by RDMA, and the receive only tells of it."""
+    """What ended a receive: of `length` bytes. `written`: they went by RDMA, and the receive only reports it."""
 
     length: int = 0
     immediate: bytes = b""

@@ -40,7 +40,7 @@ class PortEventKind(enum.Enum):
 class Datagram:
     """One UD message between two queue pairs, as the completion shows it.
 
-    `destination_gid` is set when there is a GRH (always for multicast); `offload` is the virtio-net header of a train
+    `destination_gid` is set when there is a GRH (always for multicast); `offload` is the virtio-net
     header of a GSO packet (empty without one), see docs/architecture.md.
     """
 

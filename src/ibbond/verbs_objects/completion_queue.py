@@ -15,7 +15,7 @@ ANY, SOLICITED = 1, 2
 
 
 class EventSink(Protocol):
-    """How a program is told of events; what it does not read may be lost."""
+    """How a program is notified of events; what it does not read may be lost."""
 
     def completion(self, channel: int, user: int) -> bool:
         """An event for a completion channel; whether there was room for it."""
@@ -60,12 +60,12 @@ class CompletionQueue:
         self._outlet = outlet
 
     def notify(self, *, solicited_only: bool) -> None:
-        """Tell of the next completion; a request for any is not narrowed by one for solicited ones."""
+        """Notify of the next completion; a request for any is not narrowed by one for solicited ones."""
         if self._armed != ANY:
             self._armed = SOLICITED if solicited_only else ANY
 
     def push(self, completion: WorkCompletion, *, solicited: bool = False) -> bool:
-        """Whether there was room; without, the queue is in error and the program is told."""
+        """Whether there was room; without, the queue is in error and the program is notified."""
         if self.failed or not self.ring.produce(completion.pack()):
             if not self.failed:
                 self.failed = True

@@ -162,7 +162,7 @@ class Context:
         return found if isinstance(found, QueuePair) else refuse()
 
     def has_channel(self, number: int) -> bool:
-        """Whether a completion queue tells there."""
+        """Whether a completion queue reports there."""
         return any(isinstance(one, CompletionQueue) and one.channel == number for one in self._objects.values())
 
     # ---- commands

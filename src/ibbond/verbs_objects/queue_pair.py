@@ -129,7 +129,7 @@ class ReceiveQueue:
     ring: Ring
     offset: int  # in the file that the program maps
     max_pieces: int
-    limit: int = 0  # of an SRQ: when fewer are left, its program is told once
+    limit: int = 0  # of an SRQ: when fewer are left, its program is notified once
     user: int = 0
     users: int = 0
     events: int = 0

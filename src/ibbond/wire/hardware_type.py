@@ -5,4 +5,4 @@ Read first: IANA's "Hardware Types", linux/if_arp.h.
 
 ETHERNET = 1
 INFINIBAND = 32
-NONE = 0xFFFE  # what a TUN device is, unless it is told otherwise
+NONE = 0xFFFE  # what a TUN device is, unless set otherwise

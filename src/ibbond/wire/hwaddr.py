@@ -1,4 +1,4 @@
-"""The 20-byte link-layer address of an IPoIB interface, and what can be told from it.
+"""The 20-byte link-layer address of an IPoIB interface, and what can be derived from it.
 
 Read first: RFC 4391 sections 8 and 9.1 (address, interface identifier), RFC 4755 section 3.1 (connected-mode flags),
 RFC 4390 (DHCP), and of Linux `addrconf_ifid_infiniband`. Group addresses are made in `group_address`.
@@ -61,7 +61,7 @@ class HardwareAddress:
         return bool(self.flags & RC_SUPPORTED)
 
     def same_peer(self, other: HardwareAddress) -> bool:
-        """The flags do not tell peers apart (RFC 4755 section 3.5)."""
+        """The flags do not distinguish peers (RFC 4755 section 3.5)."""
         return self.qpn == other.qpn and self.gid == other.gid
 
     @property

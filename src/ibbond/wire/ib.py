@@ -1,7 +1,7 @@
 """InfiniBand UD packets byte by byte: LRH, GRH, BTH, DETH and both CRCs, as captures show them.
 
 Read first: InfiniBand Architecture volume 1, chapters 6 (LRH), 8 (GRH), 9.2 and 9.3 (BTH, DETH), 7.8 (ICRC, VCRC).
-The subnet itself carries `verbs.verbs` values; these bytes exist for taps, so CRCs cost nothing on the fast path.
+The subnet itself carries `verbs.verbs` values; these bytes exist for captures, so CRCs cost nothing on the fast path.
 Left out: every opcode but UD SEND ONLY (reliable connections have their own messages).
 """
 

@@ -18,7 +18,7 @@ ECHO_TYPES = {4: (8, 0), 16: (128, 129)}  # by address length: request, reply
 UNREACHABLE, FRAGMENTATION_NEEDED, HOST_UNREACHABLE = 3, 4, 1
 UNREACHABLE_V6, TOO_BIG_V6, ADDRESS_UNREACHABLE = 1, 2, 3
 QUOTED_BYTES_V4 = 576 - 28  # an error stays within 576 bytes (RFC 1812)
-QUOTED_BYTES_V6 = 1280 - 48  # or within the least IPv6 MTU
+QUOTED_BYTES_V6 = 1280 - 48  # or within the minimum IPv6 MTU
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Echo:
 
 
 def too_big(packet: bytes, mtu: int, source: bytes) -> bytes:
-    """What `source` tells the sender of a packet that does not fit `mtu`: a whole ICMP packet.
+    """The ICMP packet that `source` sends to the sender of a packet that does not fit `mtu`.
 
     The field has 16 bits (RFC 1191) or 32 (RFC 4443); a larger MTU is given as the largest that it can say.
     """

@@ -69,7 +69,7 @@ class BondReader:
         )
 
     def _proc(self) -> BondSnapshot:
-        """What /proc/net/bonding says; an empty snapshot that knows nothing where it cannot be read."""
+        """What /proc/net/bonding says; an empty snapshot if it cannot be read."""
         with contextlib.suppress(Malformed):
             return procfs_text.parse(self.files.text(f"{PROC_BONDS}/{self.bond}") or "")
         return BondSnapshot(

@@ -1,4 +1,6 @@
-"""Changes of this host's bonds as the kernel tells them over rtnetlink: who is active, carriers, counters, addresses.
+"""Changes of this host's bonds as the kernel reports them over rtnetlink.
+
+The active member, carriers, counters, addresses.
 
 Read first: abi/netlink_attributes.py. `LinkTable` compares each message with what was known and names the differences;
 `watch` waits on the socket and never polls. When the kernel had to drop messages, everything is read again and the
@@ -135,7 +137,7 @@ def watch() -> Iterator[Change]:
 
 
 def follow(listener: Listener, look: Callable[[], list[LinkInfo]]) -> Iterator[Change]:
-    """The changes that a listener hears of; `look` gives everything there is, at the start and after lost messages."""
+    """The changes that a listener receives; `look` reads everything, at the start and after lost messages."""
     start = time.monotonic_ns()
     table = LinkTable()
     table.resynchronize(look())

@@ -330,6 +330,22 @@ def test_ports_and_families() -> None:
     assert int.from_bytes(program.query(free, 0)[18:20]) >= 32768, "a free port"
 
 
+def test_loopback_is_the_host_itself() -> None:
+    pair = Pair()
+    loopback = bytes([127, 0, 0, 1])
+    program = pair.listening
+    listener = program.id(300)
+    program.bind(listener, loopback, 9)
+    program.listen(listener)
+    number = program.id(301)
+    program.resolve(number, loopback, 9)
+    pair.run()
+    program.route(number)
+    pair.run()
+    assert program.kinds() == [T.ADDR_RESOLVED, T.ROUTE_RESOLVED]
+    assert program.query(number, 0)[144 + 4 : 144 + 8] == H2
+
+
 def test_an_id_migrates_with_its_events() -> None:
     pair = Pair()
     number = pair.asking.id(1)

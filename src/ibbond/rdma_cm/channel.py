@@ -310,8 +310,9 @@ class Channel:
             if not where.is_any:
                 _refuse(errno.EADDRNOTAVAIL)
             return  # librdmacm asks so whether such addresses are known
+        address = bytes(len(where.address)) if where.is_loopback else where.address
         only = len(where.address) == 4 if one.only is None else one.only
-        self._channels.ask(events.Bind(one.number, where.port, where.address, only, one.reuse))
+        self._channels.ask(events.Bind(one.number, where.port, address, only, one.reuse))
 
     def _resolve(self, one: ChannelId, request: ResolveAddr) -> None:
         destination = request.destination
@@ -320,7 +321,10 @@ class Channel:
         known = self._channels.known(one)
         if request.source is not None and (known is None or known.state is IdState.IDLE):
             self._bind(one, request.source)
-        self._channels.ask(events.ResolveAddress(one.number, destination.address, destination.port, request.timeout_ms))
+        address = destination.address
+        if destination.is_any or destination.is_loopback:
+            address = self._channels.users.own_address(len(address)) or _refuse(errno.ENODEV)
+        self._channels.ask(events.ResolveAddress(one.number, address, destination.port, request.timeout_ms))
 
     def _listen(self, one: ChannelId, backlog: int) -> None:
         if self._channels.known(one) is None:

@@ -42,6 +42,10 @@ class RdmaHost(Protocol):
         """Whether this device has this IP address."""
         ...
 
+    def own_address(self, length: int) -> bytes:
+        """An IP address of this length that a usable IPoIB device has; empty if none has."""
+        ...
+
     def source_for(self, device: str, destination: bytes) -> bytes:
         """The IP address from which this device sends to the destination."""
         ...

@@ -39,7 +39,10 @@ class Resolving:
         if cm_id.state is IdState.BOUND:
             cm_id.source_port = cm_id.service_port
         cm_id.source_port = cm_id.source_port or self._ids.free_port()
-        device = host.device_with(cm_id.bound) if any(cm_id.bound) else host.device_to(destination)
+        if any(cm_id.bound):
+            device = host.device_with(cm_id.bound)
+        else:
+            device = host.device_with(destination) or host.device_to(destination)
         cm_id.service_port, cm_id.destination, cm_id.record = request.port, destination, None
         if device is None or not device.usable or len(device.address) != 20:
             cm_id.state = IdState.IDLE

@@ -70,6 +70,10 @@ class RdmaUsers:
             raise refused(cm_id, "it is on no port", errno.EINVAL)
         return queue_pair_attributes(cm_id, self._subnet.port(cm_id.port), state, self._connecting.reached(cm_id))
 
+    def own_address(self, length: int) -> bytes:
+        """What programs reach by 127.0.0.1 or ::1 (`cma_resolve_loopback`); empty without a usable IPoIB device."""
+        return self._host.own_address(length)
+
     def place(self, cm_id: RdmaId) -> Place:
         """The adapter and port that an id is on."""
         if not cm_id.port:

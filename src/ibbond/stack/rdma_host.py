@@ -6,6 +6,7 @@ Read first: `rdma_cm.host`, the protocol that this meets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 
 from ibbond.netdev.device import Device
 from ibbond.netdev.namespace import Namespace
@@ -56,6 +57,16 @@ class HostForRdma:
     def owns(self, device: str, address: bytes) -> bool:
         layer = self._layers.get(device)
         return layer is not None and layer.owns(address)
+
+    def own_address(self, length: int) -> bytes:
+        found = (
+            address
+            for name, layer in self._layers.items()
+            if (device := self._namespace.get(name)) is not None and device.usable and len(device.address) == 20
+            for address, _ in layer.addresses
+            if len(address) == length and not ip_address(address).is_link_local
+        )
+        return next(found, b"")
 
     def source_for(self, device: str, destination: bytes) -> bytes:
         return self._layers[device].source_for(destination)

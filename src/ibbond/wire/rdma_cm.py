@@ -75,6 +75,11 @@ class SocketAddress(NamedTuple):
     def is_any(self) -> bool:
         return not any(self.address)
 
+    @property
+    def is_loopback(self) -> bool:
+        """127.0.0.0/8 or ::1, which RDMA CM takes for any address of the host (`cma_any_addr`)."""
+        return self.address[0] == 127 if len(self.address) == 4 else self.address == bytes(15) + b"\1"
+
 
 class ConnectionParameters(NamedTuple):
     """`struct rdma_ucm_conn_param`: of a request, or as the peer's words in an event."""

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
+from ibbond.bonding import arp_monitor
 from ibbond.bonding import events as e
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import FailedOver, NotifyPeers, Prepare
-from ibbond.bonding.quirks import PATCHES, PROFILES, QUIRKS, Rules
+from ibbond.bonding.quirks import PATCHES, PROFILES, QUIRKS, Rules, nearest_profile
 from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.netdev.device import AddressOrigin, Flags
@@ -128,6 +129,13 @@ def ignores_infinibands_arp(host: Host) -> bool:
     host.wait(10)
     host.do(bond, e.ArpSeen("ib1", INFINIBAND, 20, 2, bytes((10, 0, 0, 2)), bytes((10, 0, 0, 1))))
     return bond.members["ib1"].last_rx == before
+
+
+@shows("ages_in_jiffies")
+def two_and_a_half_intervals_are_shorter(host: Host) -> bool:
+    state = host.bond(mode=1, arp_interval=92, arp_ip_target="+10.0.0.2", members=("ib1",))._state
+    state.now = 232 * MS
+    return not arp_monitor.is_within(state, 3 * MS, 2)
 
 
 @shows("own_probes_count")
@@ -282,7 +290,7 @@ def test_every_row_says_what_and_why() -> None:
 
 
 def test_profiles() -> None:
-    assert set(PROFILES) == {"default", "kernel-6.1", "linux-2.6.19"}
+    assert set(PROFILES) == {"default", "kernel-6.1", "kernel-6.12", "linux-2.6.19"}
     assert not PROFILES["default"].defects
     assert not PROFILES["kernel-6.1"].defects & PATCHES
     assert PROFILES["linux-2.6.19"].defects >= PATCHES
@@ -293,6 +301,17 @@ def test_versions_decide_what_a_kernel_has() -> None:
     assert not QUIRKS["announcements_burnt"].in_kernel((7, 3))
     assert not QUIRKS["dev_setup"].in_kernel((2, 6, 24))
     assert QUIRKS["dev_setup"].in_kernel((2, 6, 19))
+    follow = QUIRKS["follow_gives_duplicates"]
+    assert all(follow.in_kernel(version) for version in ((6, 1, 192), (6, 6), (6, 12, 1)))
+    assert not any(follow.in_kernel(version) for version in ((6, 12, 117), (6, 12), (7, 1)))
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [((5, 14), "kernel-6.1"), ((6, 8), "kernel-6.1"), ((6, 12, 90), "kernel-6.12"), ((7, 3), "kernel-6.12")],
+)
+def test_the_nearest_recorded_kernel(version: tuple[int, ...], name: str) -> None:
+    assert nearest_profile(version).name == name
 
 
 @pytest.mark.parametrize(("profile", "without"), [("kernel-9.9", ()), ("default", ("no_such_row",))])

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import lzma
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,20 @@ from ibbond.replay.conform import Result, Verdict, replay
 from ibbond.replay.skips import SKIPS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernel-6.1"
+UNDECIDED = {
+    # A run of the monitor that lasted longer than its interval, and announced between.
+    "more/phases-a/phases/arp-ib/filter-active-returns",
+    # One of three recordings has the report after the second notice.
+    "more/failover2/failover2/eth/second-failover-during-announcements",
+}
 MORE = {
-    f"more/{case.name}": case
+    f"more/{path.name.split('.')[0]}/{case.name}": case
     for path in sorted((GOLDEN.parent / "kernel-6.1-more").glob("*.json.xz"))
+    for case in parse_recording(lzma.decompress(path.read_bytes()))
+}
+NEWER = {
+    case.name: case
+    for path in sorted((GOLDEN.parent / "kernel-6.12").glob("*.json.xz"))
     for case in parse_recording(lzma.decompress(path.read_bytes()))
 }
 CASES = {case.name: case for path in sorted(GOLDEN.glob("*.json")) for case in parse_recording(path.read_bytes())}
@@ -28,13 +41,23 @@ def first(result: Result) -> str:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_our_driver_does_what_the_kernels_did(name: str) -> None:
     result = replay(CASES[name])
-    assert result.verdict is (Verdict.SKIPPED if name in SKIPS else Verdict.PASSED), first(result)
+    assert result.verdict is Verdict.PASSED or (result.verdict is Verdict.SKIPPED and name in SKIPS), first(result)
 
 
 @pytest.mark.parametrize("name", sorted(MORE))
 def test_our_driver_does_what_the_kernels_did_in_generated_cases(name: str) -> None:
     result = replay(MORE[name])
-    assert result.verdict is Verdict.PASSED, first(result)
+    assert (result.verdict is Verdict.PASSED) == (name not in UNDECIDED), first(result)
+
+
+@pytest.mark.parametrize("name", sorted(NEWER))
+def test_our_driver_does_what_that_of_6_12_did(name: str) -> None:
+    result = replay(NEWER[name], "kernel-6.12")
+    assert result.verdict is Verdict.PASSED or name in SKIPS, first(result)
+
+
+def test_the_page_on_both_kernels_is_what_the_recordings_say() -> None:
+    subprocess.run([sys.executable, GOLDEN.parents[2] / "scripts/kernel-versions", "--check"], check=True)
 
 
 def test_skips_name_cases_that_exist_and_may_be_skipped() -> None:

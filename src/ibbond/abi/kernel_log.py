@@ -35,6 +35,15 @@ VERDICTS = (
 )
 
 
+DELAY = re.compile(r"link status (?:up, enabling|down for .*, disabling) it in (?P<ms>[1-9]\d*) ms")
+
+
+def delay(line: str) -> str | None:
+    """The member whose updelay or downdelay begins with this line; None for any other line."""
+    parts = parse(line)
+    return parts[1] if parts is not None and DELAY.match(parts[2]) else None
+
+
 def render(bond: str, entry: Log) -> str:
     """One line: `bond0: (slave ib0): link status definitely up`."""
     about = f"(slave {entry.member}): " if entry.member else ""

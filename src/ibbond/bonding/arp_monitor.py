@@ -42,8 +42,9 @@ def run(state: State) -> None:
 
 def is_within(state: State, last: int, intervals: int) -> bool:
     """`bond_time_in_interval`: not longer ago than so many intervals and a half (nor too far ahead)."""
-    interval = state.values.arp_interval * MS
-    return last - interval <= state.now <= last + intervals * interval + interval // 2
+    unit = JIFFY if state.rules.kernel("ages_in_jiffies") else 1
+    interval, age = -(-state.values.arp_interval * MS // unit), state.now // unit - last // unit
+    return -interval <= age <= intervals * interval + interval // 2
 
 
 def last_received(state: State, member: Member) -> int:

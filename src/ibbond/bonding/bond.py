@@ -124,6 +124,10 @@ class Bond:
             state.preparation.until if state.preparation is not None else None,
         )
 
+    def monitor_deadline(self) -> int | None:
+        """When the next run of the MII or ARP monitor is due; None while neither is on."""
+        return earliest(self._state.timers.get(BondTimer.MONITOR), self._state.timers.get(BondTimer.ARP))
+
     def route(self, queue: int = 0) -> str | None:
         """The name of the member that sends a frame (of transmit queue `queue`), or None: drop it."""
         member = datapath.route(self._state, queue)

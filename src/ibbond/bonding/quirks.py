@@ -1,8 +1,9 @@
 """What the kernel's driver is known to do badly, row by row, and the profiles that reproduce it.
 
 A row says what the kernel does, since and until which version, what this driver does instead, and why. A profile names
-the rows that it reproduces: `default` none, `kernel-6.1` those that version has, `linux-2.6.19` also the four that the
-patches of 2007 repaired (each of the four can be left out of another profile too: `Rules.of(..., without=...)`).
+the rows that it reproduces: `default` none, `kernel-6.1` and `kernel-6.12` those that version has, `linux-2.6.19` also
+the four that the patches of 2007 repaired (each of the four can be left out of another profile too:
+`Rules.of(..., without=...)`).
 """
 
 from collections.abc import Collection, Mapping
@@ -16,7 +17,10 @@ LATEST: Version = (7, 3)
 
 @dataclass(frozen=True, slots=True)
 class Quirk:
-    """One known defect; `until` is the first version without it, None while it is still there."""
+    """One known defect; `until` is the first version without it, None while it is still there.
+
+    `cured` has the first stable releases that are known to have the cure too, one of each line that has it.
+    """
 
     name: str
     kernel: str
@@ -24,8 +28,12 @@ class Quirk:
     why: str
     since: Version = (2, 6)
     until: Version | None = None
+    cured: tuple[Version, ...] = ()
 
     def in_kernel(self, version: Version) -> bool:
+        """Whether that kernel has it; of a version without a third number, whether the newest stable release has."""
+        if any(release[:2] == version[:2] and (len(version) < 3 or release <= version) for release in self.cured):
+            return False
         return self.since <= version and (self.until is None or version < self.until)
 
 
@@ -121,6 +129,12 @@ _DEFECTS = (
         why="arp_validate makes IPoIB members flap or never come up",
     ),
     Quirk(
+        "ages_in_jiffies",
+        kernel="the ARP monitor compares ages in ticks of the kernel's clock, half of an interval rounded down",
+        ours="it compares them to the nanosecond",
+        why="nothing is gained by rounding; at 250 Hz an age of two and a half intervals is up to 6 ms shorter",
+    ),
+    Quirk(
         "own_probes_count",
         kernel=(
             "a backup that receives the active member's own broadcast probes is considered up, whether they are "
@@ -199,6 +213,7 @@ _DEFECTS = (
         ours="it gets a made-up one",
         why="two members with one address confuse every switch",
         until=(7, 0),
+        cured=((6, 12, 117),),  # recorded there; an earlier release of that line may have it
     ),
     Quirk(
         "first_run_locked_out",
@@ -229,14 +244,22 @@ class Profile:
 
 
 _KERNEL_DEFAULTS = {"link_events": 0, "handover_ms": 0}
-_OF_6_1 = frozenset(quirk.name for quirk in _DEFECTS if quirk.in_kernel((6, 1)))
+_OF_6_1 = frozenset(quirk.name for quirk in _DEFECTS if quirk.in_kernel((6, 1, 192)))
+_OF_6_12 = frozenset(quirk.name for quirk in _DEFECTS if quirk.in_kernel((6, 12, 117)))
 
 PROFILES: dict[str, Profile] = {
     "default": Profile("default", LATEST, frozenset()),
     "kernel-6.1": Profile("kernel-6.1", (6, 1), _OF_6_1, _KERNEL_DEFAULTS),
+    "kernel-6.12": Profile("kernel-6.12", (6, 12), _OF_6_12, _KERNEL_DEFAULTS),
     # 2.6.19 as far as the four patches go; for all else the behavior (and the options) of 6.1.
     "linux-2.6.19": Profile("linux-2.6.19", (6, 1), _OF_6_1 | PATCHES, _KERNEL_DEFAULTS),
 }
+
+
+def nearest_profile(version: Version) -> Profile:
+    """The recorded kernel that is nearest to this one: the newest that is not newer, else the oldest."""
+    recorded = sorted((p for p in PROFILES.values() if p.name.startswith("kernel-")), key=lambda p: p.kernel)
+    return next((profile for profile in reversed(recorded) if profile.kernel <= version), recorded[0])
 
 
 @dataclass(frozen=True, slots=True)

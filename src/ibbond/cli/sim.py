@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ibbond.sim.explore import Verdict
     from ibbond.sim.world import Outcome
 
-PROFILES = click.Choice(["default", "kernel-6.1", "linux-2.6.19"])
+PROFILES = click.Choice(["default", "kernel-6.1", "kernel-6.12", "linux-2.6.19"])
 STORY = files.ScenarioFile()
 ON = click.option(
     "--on", metavar="tcp://HOST:PORT", help="Run on the Dask cluster whose scheduler listens at this address."

@@ -8,6 +8,7 @@ of the ARP monitor (`replay/compare_probes`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ NOTICES = ("BONDING_FAILOVER", "NOTIFY_PEERS", "IGMP_RESEND")
 SHORT_INTERVAL_MS = 50  # below, the recording machine was too slow for its own monitor
 FLAPPING = 8  # so many verdicts are a bond that flaps: how often depends on phases
 SLACK_MS = 60
+DELAY_SLACK_MS = 12  # stamps of two lines, each rounded to the machine's tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,16 @@ class Timed:
 
 
 def differences(
-    case: Recording, trace: Trace, starts_ms: Sequence[float], intervals_ms: Sequence[int]
+    case: Recording,
+    trace: Trace,
+    starts_ms: Sequence[float],
+    intervals_ms: Sequence[int],
+    frames_until_ms: float = math.inf,
 ) -> Iterator[Difference]:
     """Every way in which the events of our run disagree with the recorded ones.
 
-    `starts_ms` is when each step began on our clock, `intervals_ms` the bond's monitor interval during it (0: none).
+    `starts_ms` is when each step began on our clock, `intervals_ms` the bond's monitor interval during it (0: none);
+    after `frames_until_ms` the recording has no frames.
     """
     if not case.monitor or _stalled(case):
         return
@@ -55,7 +62,8 @@ def differences(
     yield from _sequence("rtnetlink", _notices(case, events), notices, prefix, None, interval)
     yield from _states(case, events, trace)
     yield from _announcements(case, events, trace, prefix, window if interval >= SHORT_INTERVAL_MS else None, interval)
-    yield from compare_probes.differences(case, events, trace, intervals_ms)
+    yield from _delays(case, events, trace)
+    yield from compare_probes.differences(case, events, trace, intervals_ms, frames_until_ms)
 
 
 # -- verdicts and notices ---------------------------------------------------------------------------------------------
@@ -96,27 +104,53 @@ class _Window:
         self._recorded = case.observations.step_t_ms
         self._starts = starts_ms
         self._intervals = intervals_ms
+        self._early = _early_ms(case)
 
     def miss(self, ours: Timed, recorded_ms: float) -> str | None:
         """What the recorded time should have been, when it is not within the window of our event.
 
         Several cables pulled in a row are one change on our clock, but not on the recording machine's: the event may
-        have come after the first of them.
+        have come after any of them.
         """
         last = next((step for step in range(ours.step, -1, -1) if self._steps[step].op not in UNCHANGING), 0)
         first = last
         while first and self._steps[first - 1].op == self._steps[last].op == "carrier":
             first -= 1
-        end = self._recorded[last + 1] if last + 1 < len(self._recorded) else self._recorded[last]
+        over = last
+        while over + 1 < len(self._steps) and self._steps[over + 1].op == self._steps[last].op == "carrier":
+            over += 1
+        end = self._recorded[over + 1] if over + 1 < len(self._recorded) else self._recorded[over]
         since = ours.t_ms - self._starts[last]
         interval = self._intervals[ours.step]
-        low = since - interval - SLACK_MS
+        low = since - interval - SLACK_MS - self._early
         for anchor in range(last, first - 1, -1):
             high = 3 * since + end - self._recorded[anchor] + interval + SLACK_MS
             if low <= recorded_ms - self._recorded[anchor] <= high:
                 return None
         high = 3 * since + end - self._recorded[last] + interval + SLACK_MS
         return f"{since:.0f} ms after step {last}, where {low:.0f} to {high:.0f} ms agree with the recording"
+
+
+def _early_ms(case: Recording) -> float:
+    """How early the log's stamps are: no member joins before the step that adds it, or is down before its cable is."""
+    early = [0.0]
+    steps = list(zip(case.observations.step_t_ms, case.steps, strict=True))
+    for member in case.devices:
+        for words, causes in (
+            ("Enslaving as", [at for at, step in steps if step.op == "enslave" and step.slave == member]),
+            (
+                "link status definitely down",
+                [at for at, step in steps if step.op == "carrier" and step.dev == member and not step.on],
+            ),
+        ):
+            lines = [
+                event.t_ms
+                for event in case.events
+                if event.what == "log" and f"(slave {member}): {words}" in event.text("text")
+            ]
+            if len(lines) == len(causes):  # else a line may have had another cause
+                early += [cause - line for cause, line in zip(causes, lines, strict=True)]
+    return max(early)
 
 
 def _sequence(
@@ -155,6 +189,35 @@ def _match(seen: Timed, ours: list[Timed], slack_ms: float | None) -> Timed | No
         if slack_ms is None or event.clock == seen.clock:
             return None
     return None
+
+
+# -- delays ------------------------------------------------------------------------------------------------------------
+
+
+def _delays(case: Recording, events: list[Observed], trace: Trace) -> Iterator[Difference]:
+    """Of each member: no delay lasts longer than the recorded one, for the machine was only ever slower."""
+    lines = [(event.t_ms, event.text("text")) for event in events if event.what == "log"]
+    for member in case.devices:
+        theirs, ours = _durations(lines, member), _durations(trace.lines, member)
+        if len(theirs) != len(ours):
+            continue  # the verdicts say it
+        for recorded, lasted in zip(theirs, ours, strict=True):
+            if lasted > recorded + DELAY_SLACK_MS:
+                yield Difference("delays", f"how long that of {member} lasts", f"{recorded:.0f} ms", f"{lasted:.0f} ms")
+
+
+def _durations(lines: Sequence[tuple[float, str]], member: str) -> list[float]:
+    """From the line that a delay begins to the verdict; none at all where some were cut short."""
+    found, since, begun = [], None, 0
+    for at, line in lines:
+        if f"(slave {member}): link status " in line and " again after " in line:
+            return []
+        if kernel_log.delay(line) == member:
+            since, begun = at, begun + 1
+        elif (verdict := kernel_log.verdict(line)) is not None and verdict.member == member and since is not None:
+            found += [at - since] if verdict.kind in ("up", "down") else []
+            since = None
+    return found if len(found) == begun else []
 
 
 # -- polled values ----------------------------------------------------------------------------------------------------

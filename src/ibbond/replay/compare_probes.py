@@ -40,9 +40,9 @@ class Probe:
 
 
 def differences(
-    case: Recording, events: list[Observed], trace: Trace, intervals_ms: Sequence[int]
+    case: Recording, events: list[Observed], trace: Trace, intervals_ms: Sequence[int], until_ms: float
 ) -> Iterator[Difference]:
-    """Every way in which our probes disagree with the recorded ones."""
+    """Every way in which our probes up to this time disagree with the recorded ones."""
     starts = case.observations.step_t_ms
     theirs = sorted(
         (
@@ -53,6 +53,7 @@ def differences(
         key=lambda probe: probe.t_ms,
     )
     ours = [Probe(seen.t_ms, seen.step, seen.device, seen.facts) for seen in trace.frames if is_probe(seen.facts)]
+    ours = [probe for probe in ours if probe.t_ms <= until_ms]
     verdicts = {
         _step_at(event.t_ms, starts)
         for event in events

@@ -18,7 +18,6 @@ from ibbond.abi.recording import Step
 from ibbond.errors import Refused
 from ibbond.machine import MS
 from ibbond.netdev.device import Device, Flags
-from ibbond.replay.devices import RecordedDriver
 from ibbond.replay.ip_bond_options import IpRefused
 from ibbond.replay.ip_command import parse_command
 from ibbond.replay.ip_requests import run_command, set_admin, set_number
@@ -70,7 +69,6 @@ class Steps:
 
     def perform(self, step: Step) -> Answer:
         """One step, and the work that is due after it."""
-        self._world.step += 1
         actions: dict[str, Callable[[Step], Answer]] = {
             "masters": self._masters,
             "masters_read": self._masters_read,
@@ -145,15 +143,12 @@ class Steps:
         return Answer()
 
     def _carrier(self, step: Step) -> Answer:
-        device = self._world.device(self._world.case.device(step))
-        driver = device.driver
-        assert isinstance(driver, RecordedDriver), f"{device.name} has no cable"
-        driver.plug(device, on=bool(step.on))
-        self._world.member_changed(device)
+        self._world.plug(self._world.device(self._world.case.device(step)), on=bool(step.on))
         return Answer()
 
     def _wait(self, step: Step) -> Answer:
-        self._world.clock.run(round((step.ms or 0) * MS))
+        if self._world.times is None:
+            self._world.clock.run(round((step.ms or 0) * MS))
         return Answer()
 
     def _peer_step(self, step: Step) -> Answer:

@@ -46,6 +46,7 @@ class Trace:
     """`states` has the values of each key in order, without repetitions, from the first `up` of the bond."""
 
     verdicts: list[SeenVerdict] = field(default_factory=list)
+    lines: list[tuple[float, str]] = field(default_factory=list)
     frames: list[SeenFrame] = field(default_factory=list)
     notices: list[SeenNotice] = field(default_factory=list)
     states: dict[str, list[str]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+from functools import partial
 
 from ibbond.abi import kernel_log
 from ibbond.abi.device_tree import DeviceTree, File, ModelFacts
@@ -40,8 +41,9 @@ from ibbond.machine import MS, earliest
 from ibbond.netdev.device import Device, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
-from ibbond.replay.devices import make_device, make_loopback
+from ibbond.replay.devices import RecordedDriver, make_device, make_loopback
 from ibbond.replay.kernel_ip import KernelIp
+from ibbond.replay.recorded_times import EARLY_MS, RecordedTimes
 from ibbond.replay.segment import Frame, Segment
 from ibbond.replay.trace import SeenFrame, SeenNotice, SeenVerdict, Trace, frame_facts
 from ibbond.wire import arp, nd
@@ -58,8 +60,9 @@ PEER_ADDRESSES = {
 class RecordedWorld:
     """One host with the devices of a case, its segments and peers, our bonding driver, and what was seen."""
 
-    def __init__(self, case: Recording, profile: str) -> None:
+    def __init__(self, case: Recording, profile: str, times: RecordedTimes | None = None) -> None:
         self.case = case
+        self.times = times  # None: time passes in waits only, and every run of a monitor is on time
         self.trace = Trace()
         self.step = -1
         self.watched = False  # the bond has been up once
@@ -88,6 +91,8 @@ class RecordedWorld:
         self.peer = self.segments["infiniband" if "infiniband" in kinds else "ether"]
         for ip in case.peers:
             self.peer.peer_ips.append(ipaddress.ip_address(ip).packed)
+        for at_ms, name, event in times.received if times is not None else ():
+            self.clock.later(round(at_ms * MS), partial(self._receive_recorded, name, event))
 
     @property
     def now_ms(self) -> float:
@@ -137,11 +142,20 @@ class RecordedWorld:
         return self.registry.bonds.get(device.master.name) if device.master is not None else None
 
     def _deadline(self) -> int | None:
-        return earliest(*(bond.deadline() for bond in self.registry.bonds.values()))
+        return earliest(*(self._deadline_of(bond) for bond in self.registry.bonds.values()))
+
+    def _deadline_of(self, bond: Bond) -> int | None:
+        """A bond's deadline; a run of the monitor is not before the recorded one."""
+        deadline = bond.deadline()
+        if self.times is None or deadline is None or deadline != bond.monitor_deadline():
+            return deadline
+        prober = bond.active or bond.on_trial
+        seen = bool(prober and bond.values.arp_interval and self.device(prober).usable)
+        return round(self.times.run(deadline / MS, seen=seen) * MS)
 
     def _tick(self, now: int) -> None:
         for bond in list(self.registry.bonds.values()):
-            deadline = bond.deadline()
+            deadline = self._deadline_of(bond)
             if deadline is not None and deadline <= now:
                 self.execute(bond, bond.tick(now))
         self.run_until_quiescent()
@@ -153,6 +167,13 @@ class RecordedWorld:
         bond = self.bond_of(device)
         if bond is not None:
             self.ask(bond, MemberChanged(device.name))
+
+    def plug(self, device: Device, *, on: bool) -> None:
+        """Pull or plug a cable."""
+        driver = device.driver
+        assert isinstance(driver, RecordedDriver), f"{device.name} has no cable"
+        driver.plug(device, on=on)
+        self.member_changed(device)
 
     def create_bond(self, name: str) -> Bond:
         """`+NAME` in bonding_masters."""
@@ -251,9 +272,8 @@ class RecordedWorld:
             segment.send(device, frame)
 
     def _deliver(self, device: Device, frame: Frame) -> None:
-        bond = self.bond_of(device)
-        if bond is None:
-            return
+        if self.times is not None:
+            return  # what is received there is what was received when it was recorded
         event: BondEvent = FrameSeen(device.name)
         if frame.ethertype == ETHERTYPE_ARP:
             packet = arp.Arp.parse(frame.payload)
@@ -271,7 +291,24 @@ class RecordedWorld:
                 event = NeighborDiscoverySeen(
                     device.name, message.KIND, message.source, message.destination, message.target
                 )
-        self.ask(bond, event)
+        self._received(device, event)
+
+    def _received(self, device: Device, event: BondEvent) -> None:
+        bond = self.bond_of(device)
+        if bond is not None:
+            self.ask(bond, event)
+
+    def _receive_recorded(self, name: str, event: BondEvent) -> None:
+        device = self.namespace.get(name)
+        bond = self.bond_of(device) if device is not None else None
+        if device is None or bond is None:
+            return
+        due = bond.monitor_deadline()
+        if due is not None and self.clock.now < due <= self.clock.now + EARLY_MS * MS:
+            # A run that is stamped earlier than ours can be: what answers its probes comes after it.
+            self.clock.later(due - self.clock.now + 1, partial(self._receive_recorded, name, event))
+        else:
+            self._received(device, event)
 
     def _probe_arp(self, bond: Bond, member: Device, target: bytes) -> None:
         """`bond_arp_send_all`: the source is our address on the target's link, or 0; other links are not probed."""
@@ -293,6 +330,7 @@ class RecordedWorld:
         self._emit(member, Frame(ETHERTYPE_IPV6, member.address, to, packet))
 
     def _saw_log(self, line: str) -> None:
+        self.trace.lines.append((self.now_ms, line))
         verdict = kernel_log.verdict(line)
         if verdict is not None:
             self.trace.verdicts.append(SeenVerdict(self.now_ms, self.step, verdict))

@@ -223,8 +223,11 @@ class KernelBackend:
 
     @cached_property
     def version(self) -> Version:
-        """The kernel's release as the option table has versions: (6, 1), (2, 6, 24); (0, 0) where it is not known."""
-        found = re.match(r"2\.6\.\d+|\d+\.\d+", self.release)
+        """The kernel's release as the option table has versions: (6, 1), (6, 12, 117), (2, 6, 24); (0, 0) if not known.
+
+        Where a distribution keeps the third number at 0, the stable release is not known.
+        """
+        found = re.match(r"2\.6\.\d+|\d+\.\d+(\.[1-9]\d*)?", self.release)
         return tuple(int(part) for part in found[0].split(".")) if found else (0, 0)
 
     @cached_property

@@ -214,7 +214,7 @@ def about(result: dict[str, object]) -> str:
     return (
         f"{result['date']}, commit {result['revision']}, {result['machine']}; "
         f"{result['rounds']} rounds; load when a path began: median "
-        f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
+        f"{load['median']:.1f}, maximum {load['max']:.1f}.\n\n"
     )
 
 

@@ -143,7 +143,7 @@ def about(result: dict[str, object]) -> str:
         f"{result['rounds']} rounds; probes each {result['probe_gap_ms']:g} ms; own CPU at "
         f"{result.get('steady_rate', 0):,} packets a second, the kernel's drivers have none; load outside when a path "
         "began: median "
-        f"{load['median']:.1f}, greatest {load['max']:.1f}.\n\n"
+        f"{load['median']:.1f}, maximum {load['max']:.1f}.\n\n"
     )
 
 

@@ -30,7 +30,7 @@ PACES = {  # by QEMU's accelerator; an interpreter is emulated at a thirtieth of
 ROUND_TRIPS = 300
 TCP_S = 2
 FLOOD_S = 1.0
-HUB = 4242  # the look-alike's hub: all devices of one number hear each other
+HUB = 4242  # the look-alike's hub: all devices of one number reach each other
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def bond_over_veth(mark: str, miimon: int) -> Iterator[Built]:
 
 @contextlib.contextmanager
 def bond_over_ipoib(mark: str, miimon: int) -> Iterator[Built]:
-    """The kernel's bond of two IPoIB look-alikes at both hosts, as in a lab of ours."""
+    """The kernel's bond of two IPoIB look-alikes at both hosts, as in a lab of ibbond."""
     with spaces(mark, "a", "b") as (a, b):
         for number, space in enumerate((a, b), 1):
             for port in (1, 2):

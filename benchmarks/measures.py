@@ -71,7 +71,7 @@ class Stream:
 
 
 def warm(path: Built) -> None:
-    """Wait until the hosts reach each other, as they do in daily life before anybody measures."""
+    """Wait until the hosts reach each other, as they would before a measurement."""
     for _ in range(40):
         if path.client.run(["ping", "-c", "1", "-W", "1", "-q", path.address]).returncode == 0:
             return

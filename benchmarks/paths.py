@@ -64,7 +64,7 @@ class Built:
 
 @contextlib.contextmanager
 def veth(mark: str) -> Iterator[Built]:
-    """One veth pair: the least that two namespaces can have between them."""
+    """One veth pair: the minimum that two namespaces can have between them."""
     with spaces(mark, "a", "b") as (a, b):
         ip(b, f"link add r0 mtu {MTU} type veth peer name l0 mtu {MTU} netns {a.name}")  # b was made later: it sees a
         for number, (space, device) in enumerate(((a, "l0"), (b, "r0")), 1):
@@ -146,7 +146,7 @@ def dpdk(mark: str) -> Iterator[Built]:
 
 @contextlib.contextmanager
 def ours(mark: str, *, bonded: bool = True, connected: bool = False) -> Iterator[Built]:
-    """A lab of ours: two hosts with a bond of two IPoIB devices each, or with one device and no bond."""
+    """A lab of ibbond: two hosts with a bond of two IPoIB devices each, or with one device and no bond."""
     text = TWO_HOSTS.replace("num_grat_arp = 3 }", 'num_grat_arp = 3, primary = "ib0" }')
     if not bonded:
         text = one_device_each()

@@ -230,7 +230,7 @@ def timed(call: Callable[[], object], times: int) -> float:
 
 
 def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Size -> step -> median, least, greatest."""
+    """Size -> step -> median, minimum, maximum."""
     mark = f"packet{os.getpid()}"
     hosts: list[Host] = []
     found: dict[str, dict[str, list[float]]] = {str(size): {} for size in SIZES}

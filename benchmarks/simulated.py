@@ -2,8 +2,8 @@
 
 Read first: docs/simulator.md, ibbond.sim.world. Every world is built in a process of its own, so that its memory is
 its own. One failover is all that a second of virtual time takes in which h1's first cable is cut; `calm` is such a
-second without a cut. Times are on a CPU, and the least of five, so that other work on the machine counts little; a run
-has one thread. Left out: labs, which `./bench` measures.
+second without a cut. Times are on a CPU, and the minimum of five, so that other work on the machine counts little; a
+run has one thread. Left out: labs, which `./bench` measures.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ HOSTS = (2, 16, 128, 1024)
 QUICK = (2, 16)
 STEADY_MS = 200  # virtual time over which events are counted
 PROBES = 20  # of each host in that time
-TIMES = 5  # each second is measured so often, the least counts: whatever else this machine does can only add
-MOST_PROBING = 64  # hosts; each asks all for its neighbor once, and a thousand questions heard by a thousand take long
+TIMES = 5  # each second is measured so often, the minimum counts: other work can only add
+MOST_PROBING = 64  # hosts; each asks all for its neighbor once, and a thousand requests to a thousand hosts take long
 SECOND_MS = 1000
-ONE_ANNOUNCEMENT = {"num_grat_arp": "1"}  # the driver's default: n hosts that come up are heard by n hosts, each time
+ONE_ANNOUNCEMENT = {
+    "num_grat_arp": "1"
+}  # the driver's default: n hosts that come up are received by n hosts, each time
 BASE = {"hosts": 64, "members": 2, "spines": 2, "known": 0, "groups": 0}
 GROWING: dict[str, tuple[int, ...]] = {
     "members": (2, 3, 4, 6, 8),
@@ -237,7 +239,9 @@ def resident_kb() -> int:
 
 
 def subnet_up(hosts: int, leaves: int, spines: int, times: int = 5) -> Row:
-    """From power-on until the first sweep is over, and from a cut between switches until the routes are new; the least.
+    """From power-on until the first sweep is over, and from a cut between switches until the routes are new.
+
+    The minimum.
 
     In a lab the subnet's delays (an agent's, the hold-off before a sweep) pass by the wall's clock, as work does: the
     milliseconds are both together.

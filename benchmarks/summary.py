@@ -67,7 +67,7 @@ BOND_COST = {"tcp1_gbps": 1, "pps64": 1, "rtt_us": -1}  # figure: whether more i
 
 
 def medians(values: Values) -> dict[str, dict[str, dict[str, float]]]:
-    """Median, least and greatest of every figure of every path."""
+    """Median, minimum and maximum of every figure of every path."""
     return {
         path: {
             figure: {"median": statistics.median(each), "min": min(each), "max": max(each), "n": len(each)}
@@ -93,7 +93,7 @@ def bond_cost(bonded: Mapping[str, float], plain: Mapping[str, float]) -> float:
 
 
 def round_by_round(values: Values, pairs: Sequence[float] = ()) -> dict[str, dict[str, float]]:
-    """Median, least and greatest of the ratios of single rounds; not those of cuts, which rounds share out."""
+    """Median, minimum and maximum of the ratios of single rounds; not those of cuts, which rounds share out."""
     count = len(values.get("ours", {}).get("tcp1_gbps", ()))
     rounds = [
         {

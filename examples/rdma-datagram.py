@@ -4,7 +4,7 @@
 In a lab: ibbond lab exec h2 -- examples/rdma-datagram.py, then ibbond lab exec h1 -- examples/rdma-datagram.py 10.0.0.2
 (several addresses are several destinations). Pull cables meanwhile: ibbond lab cut h1/ib0. Ctrl-D ends each; the sender
 then waits for its acknowledgments. The last line of both is JSON. Exit 0 only if nothing is missing: a sender has every
-acknowledgment, a receiver has every datagram of each sender since the first that it heard.
+acknowledgment, a receiver has every datagram of each sender since the first one.
 """
 
 import argparse

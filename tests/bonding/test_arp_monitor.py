@@ -80,7 +80,7 @@ def net(kind: str = "ib", profile: str = "default", members: int = 2, **options:
 
 @pytest.mark.parametrize("validate", ["none", "active", "backup", "all", "filter", "filter_active", "filter_backup"])
 @pytest.mark.parametrize("kind", ["ib", "eth"])
-def test_members_that_hear_the_target_stay_up(kind: str, validate: str) -> None:
+def test_members_that_receive_the_target_stay_up(kind: str, validate: str) -> None:
     _, bond, lan = net(kind, arp_validate=validate)
     lan.run(3000)
     first = next(iter(bond.members))
@@ -140,7 +140,7 @@ def test_the_kernel_takes_own_probes_for_life() -> None:
     assert seen == {"ib1", "ib2"}
 
 
-def test_a_primary_that_hears_again_takes_over() -> None:
+def test_a_primary_that_receives_again_takes_over() -> None:
     host, bond, lan = net(primary="ib1", arp_validate="all")
     lan.run(1000)
     lan.dead.add("ib1")
@@ -265,7 +265,7 @@ def test_filter(validate: str, event: e.BondEvent, counts: bool) -> None:
     assert (bond.members["ib1"].last_rx == host.now) is counts
 
 
-def test_a_backup_is_trusted_only_while_the_active_one_hears_its_target() -> None:
+def test_a_backup_is_trusted_only_while_the_active_one_receives_its_target() -> None:
     host, bond, lan = net(arp_validate="all")
     lan.run(1000)
     lan.silent.add(TARGET)

@@ -302,7 +302,7 @@ def test_with_the_arp_monitor_a_lost_carrier_is_acted_on_and_a_return_is_not() -
     assert bond.active is None  # the target decides
 
 
-def test_the_address_is_in_place_before_peers_are_told() -> None:
+def test_the_address_is_in_place_before_peers_are_notified() -> None:
     host = Host()
     bond = bond_of(host)
     seen = []

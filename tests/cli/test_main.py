@@ -221,7 +221,7 @@ def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
     )
 
 
-def test_nobody_goes_into_a_host_from_a_directory_that_is_gone() -> None:
+def test_no_one_goes_into_a_host_from_a_directory_that_is_gone() -> None:
     ask = "from ibbond.lab.exec import host_handle; host_handle(None, 'h1')"
     with tempfile.TemporaryDirectory() as gone:
         rmdir = Path(gone).rmdir

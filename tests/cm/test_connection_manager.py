@@ -212,7 +212,7 @@ class TestConnecting:
         assert pair.deliver() == ["Req", "Req"]
         assert pair.kinds("passive") == [ReqReceived]
 
-    def test_nobody_answers(self) -> None:
+    def test_no_one_answers(self) -> None:
         pair = Pair()
         pair.connect()
         sent = pair.lose()
@@ -343,7 +343,7 @@ class TestRejecting:
         assert (refusal.reason, refusal.private[:2]) == (RejectReason.CONSUMER, b"no")
         assert pair.states() == (CmState.TIMEWAIT, CmState.TIMEWAIT)
 
-    def test_the_rejection_is_lost_and_told_again(self) -> None:
+    def test_the_rejection_is_lost_and_reported_again(self) -> None:
         pair = Pair()
         pair.connect()
         pair.deliver()
@@ -372,7 +372,7 @@ class TestRejecting:
         assert pair.kinds("passive") == [ReqReceived, RejReceived]
         assert pair.passive.accept(pair.now, pair.remote, rep()) == [], "there is nothing to accept any more"
 
-    def test_a_queue_pair_that_is_used_anew_ends_the_old_connection(self) -> None:
+    def test_a_queue_pair_that_is_used_again_ends_the_old_connection(self) -> None:
         pair = connected()
         old = pair.remote
         again, effects = pair.active.connect(pair.now, user, "h1/1", req())  # the same QPN, another id

@@ -189,7 +189,7 @@ def test_members_by_address(tmp_path: Path) -> None:
         assert not bond.members[0].match.fits("ib5", live[:-1] + b"\2")
 
 
-def test_words_that_no_tool_knows_are_told_with_the_nearest(tmp_path: Path) -> None:
+def test_words_that_no_tool_knows_are_reported_with_the_nearest(tmp_path: Path) -> None:
     desired = write(
         tmp_path,
         {
@@ -255,7 +255,7 @@ def test_time_spans_of_systemd(text: str, milliseconds: float | None) -> None:
     assert span_ms(text) == milliseconds
 
 
-def test_a_primary_that_networkd_does_not_read_is_told(tmp_path: Path) -> None:
+def test_a_primary_that_networkd_does_not_read_is_reported(tmp_path: Path) -> None:
     desired = write(
         tmp_path,
         {
@@ -280,7 +280,7 @@ def test_a_primary_that_networkd_does_not_read_is_told(tmp_path: Path) -> None:
         "%YAML 9.9\n---\n&x *x",
     ],
 )
-def test_yaml_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text: str) -> None:
+def test_yaml_that_cannot_be_read_is_reported_with_its_line(tmp_path: Path, text: str) -> None:
     good = SAME["ifupdown"]["etc/network/interfaces"]
     desired = write(tmp_path, {"etc/netplan/x.yaml": text, "etc/network/interfaces": good})
     assert [bond.name for bond in desired.bonds] == ["bond0"]

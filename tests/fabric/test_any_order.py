@@ -114,7 +114,7 @@ ISLAND = [("half", 2, 0), ("kill", 3, 30), ("cut", 5, 161), ("whole", 2, 0), ("m
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(story=FAULTS, seed=st.integers(0, 99))
 @example(story=ISLAND, seed=1)
-def test_whoever_was_cut_off_comes_back(
+def test_a_host_that_was_cut_off_comes_back(
     timing: Timing, shape: str, story: list[tuple[str, int, int]], seed: int
 ) -> None:
     """When all is mended there is one master, and everybody reaches everybody."""

@@ -35,7 +35,7 @@ def test_a_live_subnet_is_up_when_start_returns() -> None:
     assert set(lab.states().values()) == {PortState.ACTIVE}
 
 
-def test_a_host_hears_of_its_port_in_the_order_of_a_real_one() -> None:
+def test_a_host_learns_of_its_port_in_the_order_of_a_real_one() -> None:
     lab = two_switches(Lab()).start()
     assert lab.events("h1/1") == [
         PortEventKind.LID_CHANGE,

@@ -213,7 +213,7 @@ class TestWalk:
             assert generation.value > before
             assert (lab.subnet.trace_path("h1/1", lid) is not None) is walks
 
-    def test_there_is_none_to_nobody_or_with_delays(self, lab: Lab) -> None:
+    def test_there_is_none_to_no_one_or_with_delays(self, lab: Lab) -> None:
         assert lab.subnet.trace_path("h1/1", 0x1000) is None
         assert lab.subnet.trace_path("h1/1", lab.subnet.port("s2/0").lid) is None
         own = lab.subnet.trace_path("h1/1", lab.subnet.port("h1/1").lid)
@@ -233,7 +233,7 @@ def train(segments: int, size: int = 1000) -> tuple[bytes, bytes]:
     return offload, bytes.fromhex("08000000") + ip + tcp + data
 
 
-def test_a_train_travels_whole_and_counts_as_its_packets(lab: Lab) -> None:
+def test_a_gso_packet_travels_whole_and_counts_as_its_packets(lab: Lab) -> None:
     qpn = lab.listen("h2/1", None)
     offload, payload = train(10)
     before = lab.subnet.counters("h1/1")
@@ -243,7 +243,7 @@ def test_a_train_travels_whole_and_counts_as_its_packets(lab: Lab) -> None:
     assert after.transmit_words - before.transmit_words == 10 * (4 + 40 + 1000 + 32) // 4
 
 
-def test_a_lossy_cable_takes_a_train_apart(lab: Lab) -> None:
+def test_a_lossy_cable_takes_a_gso_packet_apart(lab: Lab) -> None:
     qpn = lab.listen("h2/1", None)
     lab.do(MakeLossy("h2/1", 0.3))
     offload, payload = train(20)
@@ -298,7 +298,7 @@ def test_a_group_packet_has_its_global_route_in_a_capture(lab: Lab) -> None:
     assert packet.source_gid == lab.subnet.port("h1/1").gid
 
 
-def test_taps_everywhere_see_the_same_frame(lab: Lab) -> None:
+def test_capture_points_everywhere_see_the_same_frame(lab: Lab) -> None:
     """But for a directed route, whose hop pointer moves on."""
     qpn = lab.listen("h2/2", None)
     ports = [port.name for node in lab.subnet.nodes.values() for port in node.ports.values() if port.number]

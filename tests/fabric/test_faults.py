@@ -295,7 +295,7 @@ def test_requests_of_an_operator_need_a_manager(lab: Lab) -> None:
             lab.do(event)
 
 
-def test_reregister_is_heard_at_one_port(lab: Lab) -> None:
+def test_reregister_is_received_at_one_port(lab: Lab) -> None:
     lab.after(Reregister("h1/1"))
     assert lab.events("h1/1") == [PortEventKind.CLIENT_REREGISTER]
     assert lab.events("h1/2") == lab.events("h2/1") == []
@@ -367,7 +367,7 @@ def test_a_very_lossy_link_does_not_stop_the_manager(lab: Lab) -> None:
     assert lab.reachable() == pairs(ALL)
 
 
-def test_a_join_that_a_switch_did_not_hear_of_is_made_true_later(lab: Lab) -> None:
+def test_a_join_that_a_switch_did_not_learn_of_is_made_true_later(lab: Lab) -> None:
     """The write for one group is lost, and with it what is known of the switch: all other groups must stay."""
     for port in ALL:
         lab.listen(port)
@@ -414,7 +414,7 @@ def test_quiet_means_quiet(lab: Lab) -> None:
     assert now - sent <= 4 * 30 + 10
 
 
-def test_a_light_sweep_finds_what_no_trap_told(lab: Lab) -> None:
+def test_a_light_sweep_finds_what_no_trap_reported(lab: Lab) -> None:
     """The trap of s2 has no way to the manager while both links are cut; then the manager dies for a moment."""
     lab.after(Cut("h1/1"))
     lab.seen.clear()

@@ -388,7 +388,7 @@ def test_sm_info_of_the_built_in_manager(lab: Lab) -> None:
     assert SmInfo.parse(by_way.data).state == SmState.STANDBY
 
 
-def test_a_new_manager_is_told_by_trap_144(lab: Lab) -> None:
+def test_a_new_manager_is_reported_by_trap_144(lab: Lab) -> None:
     lab.after(SetIsSm("h2/1", True))
     logs = [getattr(effect, "what", "") for effect in lab.seen]
     assert any(log.startswith("trap 144") for log in logs)
@@ -409,7 +409,7 @@ def test_another_version_changes_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", [0x02, 0x05, 0x06, 0x08, 0x09, 0x10, 0x21, 0x30, 0x4F, 0xFF])
-def test_a_class_that_nobody_serves_is_dropped(lab: Lab, kind: int) -> None:
+def test_a_class_that_no_one_serves_is_dropped(lab: Lab, kind: int) -> None:
     """At QP1 of a host, a switch and the manager: no answer, and nothing has changed."""
     mad = bytes([1, kind, 1, Method.SET]) + bytes(12) + b"\0\x15" + bytes(238)
     before = [lab.subnet.port(name).info for name in ("h2/2", "s1/0", "s2/0")]

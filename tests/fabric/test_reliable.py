@@ -304,7 +304,7 @@ def message(payload: bytes) -> Work:
     return Work(0, Operation.SEND, inline=payload, signaled=False)
 
 
-def test_a_drivers_messages_are_handed_up_whole_and_success_is_not_told() -> None:
+def test_a_drivers_messages_are_handed_up_whole_and_success_is_not_reported() -> None:
     pair = driven()
     for payload in (b"small", bytes(65524)):
         pair.post(A, message(payload))
@@ -323,7 +323,7 @@ def test_a_drivers_memory_cannot_be_written() -> None:
     assert pair.handed[B] == []
 
 
-def test_a_driver_hears_of_every_message_that_was_lost_and_of_no_room() -> None:
+def test_a_driver_learns_of_every_message_that_was_lost_and_of_no_room() -> None:
     pair = driven(retry_count=0)
     pair.take(pair.subnet.handle(pair.now, Cut(B)))
     posted = 0

@@ -52,7 +52,7 @@ class Heard:
         self.missed[port] = self.missed.get(port, 0) + count
 
 
-def test_a_packet_is_a_frame_at_every_tap() -> None:
+def test_a_packet_is_a_frame_at_every_capture_point() -> None:
     heard = Heard()
     heard.backlog.take(TAP, RAW)
     assert heard.frames == []
@@ -76,7 +76,7 @@ def test_times_only_grow() -> None:
     assert [at for at, _ in heard.frames] == [0, 5, 5, 6]
 
 
-def test_what_does_not_fit_is_counted_at_every_tap() -> None:
+def test_what_does_not_fit_is_counted_at_every_capture_point() -> None:
     heard = Heard()
     count = ROOM // len(RAW) + 100
     for _ in range(count):

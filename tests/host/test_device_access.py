@@ -35,7 +35,7 @@ def test_as_the_file_system_has_it(file: DeviceFile, uid: int, gid: int) -> None
     assert may_open(Credentials(1, uid, gid), file) == (status == 0)
 
 
-def test_only_root_sends_mads_and_everybody_may_use_rdma_cm() -> None:
+def test_only_root_sends_mads_and_all_may_use_rdma_cm() -> None:
     user, root = Credentials(7, 1000, 1000), Credentials(7, 0, 0)
     assert [may_open(user, file) for file in DeviceFile] == [False, False, True]
     assert all(may_open(root, file) for file in DeviceFile)

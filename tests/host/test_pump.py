@@ -82,7 +82,7 @@ def test_a_packet_with_a_flow_goes_through_unchanged(bench: Bench) -> None:
     assert (flow.packets, flow.bytes, bench.slow) == (1, len(packet), [])
 
 
-def test_ipv6_is_told_apart(bench: Bench) -> None:
+def test_ipv6_is_distinguished(bench: Bench) -> None:
     bench.world[SIX] = Flow(("h2", "bond0"))
     packet = ipv6(SIX, b"hello")
     bench.send(packet)
@@ -131,7 +131,7 @@ def test_a_change_while_asking_is_noticed(bench: Bench) -> None:
     assert (flow.packets, len(pump.flows), len(bench.slow)) == (0, 0, 1)
 
 
-def test_a_train_counts_as_its_packets(bench: Bench) -> None:
+def test_a_gso_packet_counts_as_its_packets(bench: Bench) -> None:
     bench.world[TWO] = flow = Flow(("h2", "bond0"))
     train = ipv4(TWO, bytes(12) + b"\x50" + bytes(7) + bytes(3000), protocol=6)
     bench.send(train, struct.pack("=BBHHHH", 1, 1, 40, 1000, 20, 16))

@@ -69,7 +69,7 @@ def test_a_host_that_is_quick_again_does_not_wait() -> None:
     assert clock.read == ["h1"] * 4
 
 
-def test_whoever_must_know_now_does_not_wait() -> None:
+def test_a_caller_that_must_know_now_does_not_wait() -> None:
     clock = Clock({"h1": 25 * MS})
     clock.looks.look_now("h1")
     clock.looks.look_now("h1")

@@ -292,7 +292,7 @@ def test_a_peer_that_never_answers() -> None:
     assert len(wire.heard["b"]) == 1
 
 
-def test_a_broken_connection_is_made_anew() -> None:
+def test_a_broken_connection_is_made_again() -> None:
     wire = Wire("a", "b")
     wire.send("a")
     (qpn,) = wire.pairs["a"]

@@ -262,7 +262,7 @@ def test_another_lid_blinks() -> None:
     assert bench.sent[-1].source_lid == 55
 
 
-def test_a_moved_subnet_manager_hears_open_questions_at_once() -> None:
+def test_a_moved_subnet_manager_receives_open_questions_at_once() -> None:
     bench = Bench()
     bench.sa.silent = True
     bench.up()

@@ -232,7 +232,7 @@ def test_reregister_does_not_blink(lab: Lab) -> None:
     assert len(lab.heard("h2/1")) == 3
 
 
-def test_a_subnet_manager_that_starts_anew_costs_nothing(lab: Lab) -> None:
+def test_a_subnet_manager_that_starts_again_costs_nothing(lab: Lab) -> None:
     one, two = lab.add("h1/1"), lab.add("h2/1")
     lab.listen(two, GROUP)
     lab.wait(ms=100)

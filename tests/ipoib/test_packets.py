@@ -235,7 +235,7 @@ def test_unknown_ethertypes_and_foreign_addresses_are_dropped() -> None:
     assert bench.sent == []
 
 
-def test_what_is_too_long_is_dropped_and_told() -> None:
+def test_what_is_too_long_is_dropped_and_reported() -> None:
     bench = Bench().up()
     bench.send(PEER)
     bench.send(PEER, payload=bytes(2044))
@@ -247,7 +247,7 @@ def test_what_is_too_long_is_dropped_and_told() -> None:
     assert bench.too_long == [2044, 2044]
 
 
-def test_a_train_counts_as_its_packets_and_fits_by_its_largest() -> None:
+def test_a_gso_packet_counts_as_its_packets_and_fits_by_its_largest() -> None:
     packet = Ipv4(bytes(4), bytes(4), TCP, bytes(12) + b"\x50" + bytes(7) + bytes(10_000)).pack()
     fits = offload.OffloadHeader(1, offload.GSO_TCPV4, 40, 2000, 20, 16).pack()
     bench = Bench().up()

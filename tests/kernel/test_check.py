@@ -240,7 +240,7 @@ def test_what_else_a_person_may_type_helps_too(good: Host, broken: str, words: s
 
 
 @pytest.mark.parametrize("rule", sorted(BY_A_PERSON))
-def test_where_no_command_helps_a_person_is_told_what_to_do(good: Host, rule: str) -> None:
+def test_where_no_command_helps_the_report_says_what_to_do(good: Host, rule: str) -> None:
     good.sh(f"cd /sys/class/net; {BREAK[rule]}")
     report = json.loads(good.ibbond("check", "--json").out)
     for finding in report["findings"]:
@@ -345,7 +345,7 @@ def test_exit_codes_and_bad_input(good: Host, machine: VirtualMachine) -> None:
     empty.close()
 
 
-def test_measured_announcements_are_told_for_this_kernel(good: Host, machine: VirtualMachine) -> None:
+def test_measured_announcements_are_reported_for_this_kernel(good: Host, machine: VirtualMachine) -> None:
     good.write("bond0/bonding/num_grat_arp", "1")
     report = json.loads(good.ibbond("check", "--json").out)
     why = next(each["why"] for each in report["findings"] if each["rule"] == "few-announcements")

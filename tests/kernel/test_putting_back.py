@@ -234,7 +234,7 @@ def test_kill_9_puts_back_too(host: Host) -> None:
     assert everything(host) == before
 
 
-def test_an_ordinary_user_is_told_to_be_root(host: Host) -> None:
+def test_an_ordinary_user_is_asked_to_be_root(host: Host) -> None:
     before = everything(host)
     told = host.python(
         ASK + "os.setuid(65534)\n"

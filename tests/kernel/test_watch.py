@@ -26,7 +26,7 @@ def until(host: Host, number: int, what: str, where: str, seconds: float = 60) -
 
 
 @pytest.mark.smoke
-def test_a_failover_is_told_as_it_happens(host: Host) -> None:
+def test_a_failover_is_reported_as_it_happens(host: Host) -> None:
     host.ok(*CREATE)
     watch = host.start("watch", "--json")
     host.output_with(watch, "watching")

@@ -118,7 +118,7 @@ def test_a_reader_that_sleeps_does_not_stop_the_others(server: ControlServer) ->
         assert control.ask("echo", text="prompt") == {"said": "prompt"}
 
 
-def test_who_asks_and_goes_while_there_is_news_for_him_is_forgotten_once(tmp_path: Path) -> None:
+def test_who_asks_and_goes_while_an_answer_is_pending_is_forgotten_once(tmp_path: Path) -> None:
     gone = threading.Event()
 
     def wait() -> None:  # in the server's thread, while the follower asks and goes
@@ -181,7 +181,7 @@ def test_a_request_that_needs_the_closing_thread_is_answered_before_the_end(tmp_
     assert answers == ["answered"]
 
 
-def test_after_close_nobody_answers(server: ControlServer) -> None:
+def test_after_close_no_one_answers(server: ControlServer) -> None:
     server.close()
     assert not server.path.exists()
     with pytest.raises(Refused, match="nobody answers"):

@@ -73,7 +73,7 @@ def test_a_second_holder_is_refused(files: Files) -> None:
     assert not files.held
 
 
-def test_who_asks_whether_it_runs_is_in_nobodys_way(files: Files) -> None:
+def test_who_asks_whether_it_runs_is_in_no_ones_way(files: Files) -> None:
     enough = threading.Event()
     found: set[bool] = set()
     os.close(files.hold())

@@ -87,7 +87,7 @@ def test_a_packet_of_65520_bytes_goes_unfragmented(lab: ViewLab, target: str, si
 
 @needs("ping")
 @pytest.mark.parametrize("target", ["10.0.0.3", "fd00::3"])
-def test_a_peer_without_the_mode_is_reached_in_pieces_once_the_kernel_is_told(lab: ViewLab, target: str) -> None:
+def test_a_peer_without_the_mode_is_reached_in_pieces_once_the_kernel_is_reported(lab: ViewLab, target: str) -> None:
     answered, said = ping(lab, target, "-s", "20000")
     assert answered >= 9, said  # the first one is lost, and taught the path's MTU
     assert "2044" in said
@@ -169,7 +169,7 @@ def test_the_mode_outlives_a_lab_that_was_killed(tmp_path: Path) -> None:
         assert answered >= 9, said
 
 
-def test_a_bond_of_both_modes_is_told_by_check(lab: ViewLab) -> None:
+def test_a_bond_of_both_modes_is_reported_by_check(lab: ViewLab) -> None:
     lab.bash("echo datagram > ib1/mode")
     try:
         found = lab.run(IBBOND, "check").stdout

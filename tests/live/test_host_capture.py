@@ -55,7 +55,7 @@ def test_a_port_shows_everything_down_to_the_local_route(lab2: RunningLab, captu
     assert all(words[0] for words in seen)
 
 
-def test_trains_come_as_packets_of_the_mtu(lab2: RunningLab, captures: Captures, tmp_path: Path) -> None:
+def test_gso_packets_come_as_packets_of_the_mtu(lab2: RunningLab, captures: Captures, tmp_path: Path) -> None:
     file = tmp_path / "tcp.pcap"
     payload = tmp_path / "payload"
     payload.write_bytes(os.urandom(300_000))
@@ -81,7 +81,9 @@ def test_trains_come_as_packets_of_the_mtu(lab2: RunningLab, captures: Captures,
     assert bad.stdout == ""
 
 
-def test_the_fast_path_shows_taps_what_it_carries(lab2: RunningLab, captures: Captures, tmp_path: Path) -> None:
+def test_the_fast_path_shows_capture_points_what_it_carries(
+    lab2: RunningLab, captures: Captures, tmp_path: Path
+) -> None:
     def capture_points() -> list[bool]:
         return [mirror is not None for _, _, mirror in lab2.loop.pumps["h1", "bond0"].flows.values()]
 

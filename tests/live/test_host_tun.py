@@ -125,7 +125,7 @@ def test_joins_and_leaves_show_as_reports_and_in_the_files(space: NetNamespace, 
     files.close()
 
 
-def test_the_listener_hears_of_links_addresses_routes_and_groups(
+def test_the_listener_learns_of_links_addresses_routes_and_groups(
     space: NetNamespace, routes: RouteSocket, ib0: Tun
 ) -> None:
     listener = space.run_in(RouteListener)

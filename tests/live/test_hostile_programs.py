@@ -55,7 +55,7 @@ def test_a_client_attaches_to_each_port_of_its_host(lab: ViewLab) -> None:
     assert umad(lab, "nodes", "h1:1", "h1:2", "h1/2") == ["h1:1 True", "h1:2 True", "h1/2 True"]
 
 
-def test_a_switch_is_managed_by_nobody_from_a_host(lab: ViewLab) -> None:
+def test_a_switch_is_managed_by_no_one_from_a_host(lab: ViewLab) -> None:
     assert umad(lab, "switch") == ["False", "True"]
     assert facts(lab)["faults"] == {}
 
@@ -153,7 +153,7 @@ def test_a_host_cannot_use_up_the_labs_descriptors(limit: int) -> None:
         ibbond("lab", "down", "--name", name)
 
 
-def test_a_host_has_so_many_programs_and_each_is_told(lab: ViewLab) -> None:
+def test_a_host_has_so_many_programs_and_each_is_reported(lab: ViewLab) -> None:
     crowd = lab.popen(sys.executable, "-c", RDMA_CROWD, "64", pipe_in=True)
     try:
         assert crowd.stdout is not None

@@ -93,7 +93,7 @@ def test_groups_have_the_same_members_under_either_manager(managed: str) -> None
         assert by_mgid[mgid] == everybody
 
 
-def test_traffic_fails_over_and_the_manager_hears_of_it(managed: str) -> None:
+def test_traffic_fails_over_and_the_manager_learns_of_it(managed: str) -> None:
     ibbond("lab", "cut", "--name", managed, "h1/ib0")
     ibbond("lab", "exec", "--name", managed, "h1", "--", "ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.2")
     found = tool(managed, "ibnetdiscover")  # tools are at the first port that is active
@@ -123,7 +123,7 @@ def test_a_tool_that_is_killed_leaves_room_for_the_next(managed: str) -> None:
 
 
 @needs_opensm
-def test_opensm_gives_a_port_other_keys_and_registers_it_anew() -> None:
+def test_opensm_gives_a_port_other_keys_and_registers_it_again() -> None:
     """By its partition file, as an operator would; what only it may do is refused."""
     name = f"osk{os.getpid() % 100000}"
     ibbond("lab", "up", "--name", name, "--sm", "opensm")

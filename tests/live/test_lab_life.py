@@ -247,7 +247,7 @@ def child_of(pid: int, parent: int) -> bool:
         return False
 
 
-def test_after_kill_9_down_cleans_and_up_starts_anew(named: str) -> None:
+def test_after_kill_9_down_cleans_and_up_starts_again(named: str) -> None:
     ibbond("lab", "up", "--name", named)
     inside = subprocess.Popen([IBBOND, "lab", "exec", "--name", named, "h1", "--", "sleep", "1000"])
     time.sleep(0.5)
@@ -381,7 +381,7 @@ for line in sys.stdin:
 """
 
 
-def test_resume_with_another_wish_is_refused_and_changes_nothing(named: str, tmp_path: Path) -> None:
+def test_resume_with_another_configuration_is_refused_and_changes_nothing(named: str, tmp_path: Path) -> None:
     ibbond("lab", "up", "--name", named)
     pid = pid_of(named)
     os.kill(pid, signal.SIGKILL)

@@ -247,7 +247,7 @@ def test_a_capture_to_what_is_written_already_or_is_not_ours_is_refused(lab: str
     assert (done.returncode, "prints its result there" in done.stderr) == (2, True)
 
 
-def test_a_pipe_that_nobody_reads_does_not_hold_up_the_lab(lab: str, tmp_path: Path) -> None:
+def test_a_pipe_that_no_one_reads_does_not_hold_up_the_lab(lab: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     words = ["lab", "capture", "--name", lab, "h1/bond0", str(pipe)]

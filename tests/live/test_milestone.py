@@ -37,7 +37,7 @@ def test_the_other_host_answers(lab2: RunningLab, address: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_tcp_carries_trains_through_a_cut(lab2: RunningLab) -> None:
+def test_tcp_carries_gso_packets_through_a_cut(lab2: RunningLab) -> None:
     server = lab2.spaces["h2"].popen(["iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
     time.sleep(0.3)
     threading.Timer(1.0, lambda: lab2.do(OnSubnet(Cut("h2/1")))).start()

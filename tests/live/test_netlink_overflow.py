@@ -10,7 +10,7 @@ from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteListener, RouteSocket
 
 
-def test_what_comes_after_an_overflow_is_heard(make_host: Callable[[str], NetNamespace]) -> None:
+def test_what_comes_after_an_overflow_is_received(make_host: Callable[[str], NetNamespace]) -> None:
     listener, requests = make_host("h1").run_in(lambda: (RouteListener(), RouteSocket()))
     listener._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     for turn in range(60):

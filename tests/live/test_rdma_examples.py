@@ -120,7 +120,7 @@ def test_datagrams_go_on_to_a_receiver_that_was_killed_and_started_again(name: s
     assert errors == "10.0.0.2 refuses: no program accepts datagrams there; trying on\n"
 
 
-def test_a_block_session_whose_target_began_anew_is_over(name: str) -> None:
+def test_a_block_session_whose_target_began_again_is_over(name: str) -> None:
     killed = begin(name, "h2", "rdma-block-session.py")
     initiator = begin(name, "h1", "rdma-block-session.py", "10.0.0.2")
     time.sleep(1)

@@ -49,9 +49,9 @@ context.ask(Listen(0, 4242))
 context.settle()
 print("ready", flush=True)
 while True:
-    news = context.poll(None)
-    if isinstance(news, RdmaNews) and news.kind is RdmaKind.CONNECT_REQUEST:
-        context.ask(MakeQueuePair(news.id), Accept(news.id))
+    event = context.poll(None)
+    if isinstance(event, RdmaCmEvent) and event.kind is RdmaKind.CONNECT_REQUEST:
+        context.ask(MakeQueuePair(event.id), Accept(event.id))
 """
 
 
@@ -103,7 +103,7 @@ assert time.monotonic() - began > 0.29
     )
 
 
-def test_a_wait_is_not_ended_by_what_is_no_news(name: str) -> None:
+def test_a_wait_is_not_ended_by_irrelevant_events(name: str) -> None:
     run(
         name,
         """
@@ -176,8 +176,8 @@ codes = [refused(context.poll, 5).code for _ in range(5000 - 4096)]
 assert set(codes) == {errno.ENOMEM}
 context.settle()
 context.ask(Disconnect(1))
-news = [context.poll(5) for _ in range(4096 + 1)]
-over = [each.completion for each in news if isinstance(each, WorkOver)]
+event = [context.poll(5) for _ in range(4096 + 1)]
+over = [each.completion for each in event if isinstance(each, WorkCompleted)]
 assert [each.number for each in over] == list(range(4096))
 assert {each.status for each in over} == {Status.FLUSHED}
 context.ask(*(PostWork(1, Receive(number, key, 0, 64)) for number in range(30000)))  # flushed at once, and read late
@@ -216,7 +216,7 @@ assert over == number, (over, number)
     assert deaf.returncode == 0, out + errors
 
 
-def test_who_is_dropped_and_whose_lab_has_ended_hear_different_words(lab: str) -> None:
+def test_who_is_dropped_and_whose_lab_has_ended_get_different_messages(lab: str) -> None:
     ibbond("lab", "up", "--name", lab)
     try:
         said = run(

@@ -103,7 +103,7 @@ def test_a_signal_ends_it_with_every_cable_plugged(running: str, number: int, co
     assert not programs(running)
 
 
-def test_a_lab_that_is_taken_down_under_it_is_told(running: str) -> None:
+def test_a_lab_that_is_taken_down_under_it_is_reported(running: str) -> None:
     session = begin_and_see_a_cable_pulled(running)
     run("lab", "down", "--name", running)
     out, errors = session.communicate(timeout=10)

@@ -287,7 +287,7 @@ def test_many_readers_at_once_while_packets_flow(two: ViewLab) -> None:
 READ_ALL = "/sys/class/net/bond0/bonding/mode /sys/class/net/bond0/bonding/slaves"
 
 
-def test_taking_a_lab_down_waits_for_nobody(tmp_path: Path) -> None:
+def test_taking_a_lab_down_waits_for_no_one(tmp_path: Path) -> None:
     """A program that reads all the time, and one that sleeps in poll, do not hold the end up."""
     name = unique("busy")
     with view_lab(name, TWO_HOSTS, tmp_path) as lab:
@@ -306,7 +306,7 @@ def test_taking_a_lab_down_waits_for_nobody(tmp_path: Path) -> None:
         assert reader.poll() is not None
 
 
-def test_a_killed_lab_hangs_nobody(tmp_path: Path) -> None:
+def test_a_killed_lab_hangs_no_one(tmp_path: Path) -> None:
     name = unique("dead")
     with view_lab(name, TWO_HOSTS, tmp_path) as lab:
         with Control.of(name) as control:

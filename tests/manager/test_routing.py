@@ -140,7 +140,7 @@ def test_a_tree_holds_as_long_as_its_cables() -> None:
     assert not tree.holds(without, [1])
 
 
-def test_a_host_that_goes_moves_nobody_else() -> None:
+def test_a_host_that_goes_moves_no_one_else() -> None:
     graph = line(3, parallel=3)
     places = {lid: (3, 10 + lid) for lid in range(1, 20)}
     before = linear_tables(graph, places)
@@ -153,7 +153,7 @@ PORTS = {guid: EndPort(guid, b"", guid, (guid, 1), (), 5, (1 + guid % 3, guid)) 
 
 
 @given(st.lists(st.dictionaries(st.integers(1, 10), st.sampled_from([1, 2, 4, 5]), max_size=8), min_size=1))
-def test_seats_are_kept_as_if_counted_anew(histories: list[dict[int, int]]) -> None:
+def test_attachments_are_kept_as_if_counted_again(histories: list[dict[int, int]]) -> None:
     """Members come, go and change how they joined; unknown ones (9, 10) and ones at dead switches (3) do not count."""
     switches = {1: (), 2: ()}
     kept, fresh = Attachments(), Attachments()

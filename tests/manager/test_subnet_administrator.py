@@ -170,7 +170,7 @@ class TestJoin:
         assert isinstance(lab.join("h2/1", storage), McMemberRecord)
         assert lab.join("h1/2", storage) == SaStatus.INVALID
 
-    def test_for_a_port_that_nobody_knows(self, lab: Lab) -> None:
+    def test_for_a_port_that_no_one_knows(self, lab: Lab) -> None:
         record = McMemberRecord(mgid=BROADCAST, port_gid=b"\xfe\x80" + bytes(14), join_state=1)
         answer = lab.ask("h1/1", SaMad(Method.SET, SaAttribute.MC_MEMBER_RECORD, JOIN, record.pack()))
         assert answer.status == SaStatus.INVALID_GID

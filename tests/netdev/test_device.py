@@ -53,7 +53,7 @@ def test_opening_tells_the_lists_before_it_tells_that_it_is_up() -> None:
     assert not eth0.carrier
 
 
-def test_a_list_of_a_device_that_is_down_is_told_when_it_opens() -> None:
+def test_a_list_of_a_device_that_is_down_is_reported_when_it_opens() -> None:
     eth0, heard = device()
     eth0.add_multicast(b"\x01" * 6)
     assert heard == []

@@ -43,7 +43,7 @@ def test_a_bond_that_is_gone_is_an_error_with_the_command_that_makes_it(tmp_path
     assert "ifup bond0" in finding.found.do
 
 
-def test_a_bond_that_nobody_starts_is_not_missed(tmp_path: Path) -> None:
+def test_a_bond_that_no_one_starts_is_not_missed(tmp_path: Path) -> None:
     assert driver_restarted(tmp_path, onboot="no").findings() == []
 
 
@@ -133,7 +133,7 @@ def test_a_port_that_names_its_bond_by_uuid_is_missed(tmp_path: Path) -> None:
     assert "p1:4" in found.why
 
 
-def test_a_misspelt_option_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_a_misspelt_option_is_reported_with_the_nearest(tmp_path: Path) -> None:
     tree = two_ports(tmp_path)
     tree.file("etc/sysconfig/network-scripts/ifcfg-bond0", 'TYPE=Bond\nBONDING_OPTS="mode=1 mimon=100"\n')
     found = only(tree, "option-unknown").found

@@ -124,7 +124,7 @@ def test_the_text_of_one_bond_is_judged_for_what_it_tells(tmp_path: Path, form: 
     assert "no-link-monitor" not in untold.rules
 
 
-def test_a_release_that_is_not_told_is_not_guessed(tmp_path: Path) -> None:
+def test_a_release_that_is_not_reported_is_not_guessed(tmp_path: Path) -> None:
     tree = two_ports(tmp_path, num_grat_arp=1)
     tree.drop("proc/sys/kernel/osrelease")
     facts = kernel_facts(KernelBackend(tmp_path), ["bond0"])
@@ -209,7 +209,7 @@ def test_an_archive_may_have_folders_on_top(tmp_path: Path, top: str) -> None:
         assert {f.rule.id for f in check(kernel_facts(KernelBackend(root), ["bond0"]))} >= {"no-link-monitor"}
 
 
-def test_two_hosts_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_two_hosts_in_one_folder_are_distinguished(tmp_path: Path) -> None:
     for name in ("h1", "h2"):
         two_ports(tmp_path / name)
     with pytest.raises(Refused, match="several hosts: h1, h2"), opened(tmp_path):

@@ -355,7 +355,7 @@ def test_members_that_cannot_be_added_are_not_offered() -> None:
         assert one.found.run == ()
 
 
-def test_a_bond_that_was_made_without_a_mode_is_told_why_it_has_no_members() -> None:
+def test_a_bond_that_was_made_without_a_mode_learns_why_it_has_no_members() -> None:
     facts = empty(mode=0, fail_over_mac=0)
     facts = replace(facts, snapshot=replace(facts.snapshot, type=1, address=bytes(6)))
     (one,) = (f for f in check(host(facts, member(0).device, member(1).device)) if f.rule.id == "one-member")
@@ -396,7 +396,7 @@ def test_ports_of_ethernet_are_not_ports_of_infiniband() -> None:
     assert {f.rule.id for f in check(host(facts))} == set()
 
 
-def test_routes_of_members_are_told_apart() -> None:
+def test_routes_of_members_are_distinguished() -> None:
     connected = replace(FIRST, destination="10.5.0.0/24")
     facts = bond(member(0), member(1, addresses=("10.5.0.1/24",)))
     assert hits(host(facts, routes=(connected,))) >= {"member-has-address"}

@@ -21,7 +21,7 @@ def test_it_says_which_to_set(tmp_path: Path, mode: str, best: str) -> None:
     assert found["mtu-left-over"] == f"ip link set bond0 mtu {best}"
 
 
-def test_members_of_two_modes_are_told(tmp_path: Path) -> None:
+def test_members_of_two_modes_are_reported(tmp_path: Path) -> None:
     root = saved_host(tmp_path)
     put(root, "sys/class/net/ib1/mode", "connected")
     assert "transport-mode-differs" in {each.rule.id for each in check(kernel_facts(KernelBackend(root), ["bond0"]))}

@@ -9,5 +9,5 @@ def test_two_adapters_are_clean(tmp_path: Path) -> None:
     assert rules(saved_host(tmp_path)) == set()
 
 
-def test_two_ports_of_one_adapter_are_told(tmp_path: Path) -> None:
+def test_two_ports_of_one_adapter_are_reported(tmp_path: Path) -> None:
     assert rules(saved_host(tmp_path, slots=("0000:03:00.0", "0000:03:00.1"))) == {"one-adapter"}

@@ -182,7 +182,7 @@ def test_after_a_new_life_a_failover_is_one_as_before() -> None:
     assert len(sender.endpoint.reconnects) == 2
 
 
-def test_the_sender_too_many_is_told_why_and_gets_the_place_of_one_that_has_gone() -> None:
+def test_the_sender_too_many_learns_why_and_gets_the_place_of_one_that_has_gone() -> None:
     play = stage()
     receiver = play.enter("h2", (), 0, name=99)
     senders = [play.enter("h1", (TWO,), 1100, name=name, listens=False) for name in range(1, PEERS + 1)]
@@ -220,7 +220,7 @@ def test_a_sender_that_was_forgotten_goes_on() -> None:
     assert senders[0].endpoint.unacknowledged == 0
 
 
-def test_where_nobody_listens_the_sender_knows() -> None:
+def test_where_no_one_listens_the_sender_knows() -> None:
     play = stage()
     sender = play.enter("h1", (TWO,), 1100)
     play.world.run_until(1200 * MS)

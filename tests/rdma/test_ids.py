@@ -116,7 +116,7 @@ class Pair:
             ear.heard.clear()
 
 
-def test_what_both_ends_hear() -> None:
+def test_what_both_ends_receive() -> None:
     pair = Pair()
     pair.ask()
     assert pair.told("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
@@ -172,7 +172,7 @@ def test_a_request_that_is_rejected() -> None:
     assert [(number, status) for number, _, status in pair.done("h1")] == [(8, Status.FLUSHED), (9, Status.FLUSHED)]
 
 
-def test_a_request_that_nobody_answers() -> None:
+def test_a_request_that_no_one_answers() -> None:
     pair = Pair()
     for step in WAY[:3]:
         pair.do("h1", step)
@@ -185,7 +185,7 @@ def test_a_request_that_nobody_answers() -> None:
     assert pair.told("h1") == [RdmaKind.UNREACHABLE]
 
 
-def test_a_disconnect_that_nobody_answers_says_so() -> None:
+def test_a_disconnect_that_no_one_answers_says_so() -> None:
     pair = Pair()
     pair.connect()
     pair.world.feed(OnSubnet(Cut("h2/1")))
@@ -303,7 +303,7 @@ def test_a_listener_whose_adapter_goes_can_only_be_destroyed() -> None:
     assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
 
 
-def test_a_listener_hears_nothing_through_another_adapter_than_its_own() -> None:
+def test_a_listener_receives_nothing_through_another_adapter_than_its_own() -> None:
     pair = Pair(TWO_ADAPTERS, TO_H2)
     pair.world.feed(OnSubnet(Cut("h2/1")))
     pair.world.run_until(pair.world.now + 500 * MS)
@@ -392,7 +392,7 @@ def test_work_that_no_adapter_takes(work: Work | Receive) -> None:
     assert pair.refused("h1", PostWork(ONE, work)) == errno.EINVAL
 
 
-def test_a_peer_that_fails_over_is_heard_of_by_its_silence_alone() -> None:
+def test_a_peer_that_fails_over_is_received_of_by_its_silence_alone() -> None:
     """Gratuitous ARP moves neighbors; `cma_netevent_callback` looks for RoCE's ids alone."""
     pair = Pair()
     pair.connect()

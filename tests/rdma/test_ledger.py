@@ -142,7 +142,7 @@ def test_a_target_begins_a_new_session_when_the_first_has_gone() -> None:
     assert second.completed == target.expected > 150
 
 
-def test_a_target_lets_nobody_into_a_session_that_answers() -> None:
+def test_a_target_lets_no_one_into_a_session_that_answers() -> None:
     world, first, target = begin()
     second = another(world, name=2)
     world.run_until(world.now + 1200 * MS)
@@ -169,7 +169,7 @@ def test_a_session_whose_initiator_vanished_makes_room() -> None:
     assert first.completed < 600
 
 
-def test_a_session_whose_target_began_anew_is_over() -> None:
+def test_a_session_whose_target_began_again_is_over() -> None:
     world, first, target = begin()
     target.name = None
     world.feed(OnSubnet(Cut("h1/1")))

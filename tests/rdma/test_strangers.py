@@ -148,7 +148,7 @@ def test_a_rejection_by_another_service_is_one(private: bytes) -> None:
     assert sender.refusals == {TWO: "the connection was rejected, reason 28"}
 
 
-def test_a_service_that_lets_everybody_in() -> None:
+def test_a_service_that_lets_all_in() -> None:
     asking = initiator()
     play(asking, Stranger(SERVICE_PORT))
     assert asking.over == "the target speaks another protocol"

@@ -85,7 +85,7 @@ def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Context, socket.s
         each.close()
 
 
-def test_what_settle_heard_is_told_by_poll_and_not_by_the_socket(meeting: tuple[Context, socket.socket]) -> None:
+def test_what_settle_received_is_returned_by_poll_and_not_by_the_socket(meeting: tuple[Context, socket.socket]) -> None:
     context, host = meeting
     host.send(pack(NEWS))
     host.send(pack(Settled(1)))

@@ -209,7 +209,7 @@ def test_the_default_profile_is_another_driver() -> None:
     assert replay(CASES["failover/short-flap-unseen"], "default").verdict is Verdict.FAILED
 
 
-def test_a_command_of_ip_that_nobody_knows_fails_the_case() -> None:
+def test_a_command_of_ip_that_no_one_knows_fails_the_case() -> None:
     case = CASES["masters/ip-link"]
     number = steps_of(case, "ip")[0][0]
     result = replay(tampered(case, number, args="link add dummy0 type dummy"))

@@ -105,7 +105,7 @@ def test_options_of_a_bond(machine: Machine, arguments: str, name: str, value: s
     assert machine.read(name) == value
 
 
-def test_clearing_the_active_member_chooses_anew(machine: Machine) -> None:
+def test_clearing_the_active_member_chooses_again(machine: Machine) -> None:
     assert machine.ip("link set bond0 type bond active_slave ib1") == 0
     assert machine.ip("link set bond0 type bond clear_active_slave") == 0
     assert machine.read("active_slave") == "ib0"

@@ -187,7 +187,7 @@ def test_announcements_and_reports() -> None:
     assert bytes((224, 0, 0, 22)) == ALL_REPORTS_V4
 
 
-def test_ipv6_addresses_are_tentative_until_nobody_objected() -> None:
+def test_ipv6_addresses_are_tentative_until_no_one_objected() -> None:
     namespace, ip, clock, sent = stack(ipv6=True)
     device = make_device("ib0", DeviceSpec("infiniband"), 0)
     namespace.register(device)

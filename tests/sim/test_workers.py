@@ -30,6 +30,6 @@ def test_a_cluster_finds_what_processes_find() -> None:
     assert here == there
 
 
-def test_nobody_there_is_refused() -> None:
+def test_no_one_there_is_refused() -> None:
     with pytest.raises(Refused, match=r"cannot run on tcp:"), workers(on="tcp://127.0.0.1:9"):
         pass

@@ -141,7 +141,7 @@ def test_arp_groups_and_discovery_are_datagrams(world: SmallWorld) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [("10.0.0.1", "10.0.0.3"), ("fd00::1", "fd00::3")])
-def test_a_peer_without_the_mode_is_sent_datagrams_and_we_are_told_what_fits(
+def test_a_peer_without_the_mode_is_sent_datagrams_and_we_are_reported_what_fits(
     world: SmallWorld, source: str, target: str
 ) -> None:
     world.send("h1", ping(source, target))
@@ -157,7 +157,7 @@ def test_a_peer_without_the_mode_is_sent_datagrams_and_we_are_told_what_fits(
     assert (statistics.tx_errors, statistics.tx_dropped) == (1, 1)
 
 
-def test_nobody_is_told_of_a_group_packet_that_is_too_long(world: SmallWorld) -> None:
+def test_no_one_is_notified_of_a_group_packet_that_is_too_long(world: SmallWorld) -> None:
     before = device(world, "h1", "ib0").statistics.tx_dropped
     world.send("h1", UdpDatagram(ip("10.0.0.1"), ip("239.1.2.3"), 1, 2, bytes(3000)).pack())
     world.run(100)
@@ -327,7 +327,7 @@ def test_every_end_of_it_leaves_nothing_behind(world: SmallWorld, ending: str) -
     assert all(qpn == each.qpn for (_, qpn), each in at_port.items())
 
 
-def test_a_train_of_segments_travels_whole_and_is_taken_apart_by_a_tap(world: SmallWorld) -> None:
+def test_a_gso_packet_travels_whole_and_is_taken_apart_by_a_capture_point(world: SmallWorld) -> None:
     """h4 offers TCP segments of 1992 bytes although connections to it carry more."""
     world.send("h1", ping("10.0.0.1", "10.0.0.4"))
     world.got("h4", "ib0")

@@ -67,7 +67,7 @@ def test_a_machine_that_fails_on_time_does_not_keep_the_others_from_theirs(
     assert max(b - a for a, b in pairwise(ticks)) <= 200 * MS
 
 
-def test_a_refusal_is_told_once(world: SmallWorld) -> None:
+def test_a_refusal_is_reported_once(world: SmallWorld) -> None:
     world.effects.clear()
     with pytest.raises(Refused):
         world.network.handle(world.now, OnHost("h1", ToBond("bond0", SetOption("mode", "balance-rr\n"))))

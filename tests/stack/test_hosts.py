@@ -270,14 +270,14 @@ def test_children_come_and_go() -> None:
     assert world.got("h2", "bond1") == [packet]
 
 
-def test_nobody_there_is_told_to_the_sender(world: SmallWorld) -> None:
+def test_no_one_there_is_reported_to_the_sender(world: SmallWorld) -> None:
     world.send("h1", ping("10.0.0.1", "10.0.0.77"))
     world.run(ms=4000)
     [error] = world.got("h1")
     assert Ipv4.parse(error).payload[:2] == b"\x03\x01"
 
 
-def test_a_packet_that_does_not_fit_is_told_to_the_sender(world: SmallWorld) -> None:
+def test_a_packet_that_does_not_fit_is_reported_to_the_sender(world: SmallWorld) -> None:
     world.send("h1", ping("10.0.0.1", "10.0.0.2"))
     world.got("h2")
     long = UdpDatagram(ip("10.0.0.1"), ip("10.0.0.2"), 1, 2, bytes(3000)).pack()

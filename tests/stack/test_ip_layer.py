@@ -128,7 +128,7 @@ def test_address_detection_by_arp_is_answered_without_learning(layer: IpLayer) -
     assert len(layer.neighbors) == 0
 
 
-def test_nobody_answers_and_the_sender_hears_of_it(layer: IpLayer) -> None:
+def test_no_one_answers_and_the_sender_learns_of_it(layer: IpLayer) -> None:
     layer.send(0, ping("10.0.0.1", "10.0.0.77"))
     layer.send(0, ping("fd00::1", "fd00::77"))
     effects = [effect for second in (1, 2, 3) for effect in layer.tick(second * SECOND)]
@@ -160,7 +160,7 @@ def test_solicitations_are_answered(layer: IpLayer) -> None:
     assert layer.neighbors.get(ip("fd00::3")) is not None
 
 
-def test_duplicate_detection_is_answered_to_everybody(layer: IpLayer) -> None:
+def test_duplicate_detection_is_answered_to_all(layer: IpLayer) -> None:
     asked = nd.NeighborSolicitation(nd.UNSPECIFIED, nd.solicited_node(ip("fd00::1")), ip("fd00::1"))
     [answer] = layer.receive_discovery(0, asked)
     assert isinstance(answer, Outgoing)

@@ -87,7 +87,7 @@ def test_the_time_line_tells_of_it(world: SmallWorld) -> None:
     ]
 
 
-def test_an_address_at_two_hosts_is_reported_by_the_one_that_hears_the_other(world: SmallWorld) -> None:
+def test_an_address_at_two_hosts_is_reported_by_the_one_that_receives_the_other(world: SmallWorld) -> None:
     world.on("h1", own(1, "10.0.0.100"))
     world.on("h2", own(2, "10.0.0.100"))
     world.run(ms=5000)

@@ -69,7 +69,7 @@ def test_the_oldest_packet_gives_way(neighbors: Neighbors) -> None:
     assert neighbors.learn(1, IP, HERE, confirmed=True)[0] == Resolved(IP, HERE, b"2")
 
 
-def test_news_updates_at_once_but_makes_no_entry(neighbors: Neighbors, generation: Generation) -> None:
+def test_an_update_applies_at_once_but_makes_no_entry(neighbors: Neighbors, generation: Generation) -> None:
     assert neighbors.learn(0, IP, HERE) == []
     assert len(neighbors) == 0
     neighbors.send(0, IP, b"one")
@@ -80,14 +80,14 @@ def test_news_updates_at_once_but_makes_no_entry(neighbors: Neighbors, generatio
     assert neighbors.send(3, IP, b"two") == [Resolved(IP, THERE, b"two")]
 
 
-def test_news_without_override_only_casts_doubt(neighbors: Neighbors) -> None:
+def test_an_advertisement_without_override_only_casts_doubt(neighbors: Neighbors) -> None:
     neighbors.learn(0, IP, HERE, confirmed=True, create=True)
     neighbors.learn(1, IP, THERE, confirmed=True, override=False)
     assert state(neighbors) is NudState.STALE
     assert neighbors.send(2, IP, b"one") == [Resolved(IP, HERE, b"one")]
 
 
-def test_the_same_news_again_changes_nothing(neighbors: Neighbors, generation: Generation) -> None:
+def test_the_same_update_again_changes_nothing(neighbors: Neighbors, generation: Generation) -> None:
     neighbors.learn(0, IP, HERE, confirmed=True, create=True)
     before = generation.value
     neighbors.learn(1, IP, HERE)

@@ -72,7 +72,7 @@ def test_broadcasts(hops: NextHops) -> None:
     assert not hops.is_broadcast("bond0", packed("10.0.0.1")), "a /31 has no broadcast address (RFC 3021)"
 
 
-def test_changes_are_told(hops: NextHops) -> None:
+def test_changes_are_reported(hops: NextHops) -> None:
     assert not hops.set_addresses("bond1", ((packed("10.0.1.1"), 24),))
     assert hops.set_addresses("bond1", ())
     assert hops.set_routes(())

@@ -61,7 +61,7 @@ def test_a_cut_cable_is_survived_at_once(world: SmallWorld, pair: tuple[str, str
     assert there_and_back(world, pair, 9)
 
 
-def test_a_failover_is_told(world: SmallWorld) -> None:
+def test_a_failover_is_reported(world: SmallWorld) -> None:
     there_and_back(world, V4)
     world.run(ms=3000)  # the announcements of the start are over
     world.effects.clear()
@@ -113,7 +113,7 @@ def test_multicast_reaches_members_once_before_and_after_a_failover(world: Small
         assert world.got("h1") == [], "nobody hears himself"
 
 
-def test_broadcast_reaches_everybody_once(world: SmallWorld) -> None:
+def test_broadcast_reaches_all_once(world: SmallWorld) -> None:
     packet = UdpDatagram(ip("10.0.0.1"), ip("10.0.0.255"), 5000, 5000, b"hello").pack()
     world.send("h1", packet)
     assert world.got("h2") == [packet]

@@ -70,7 +70,7 @@ def test_attributes(view: View) -> None:
         assert refused.value.errno == errno.ENOENT
 
 
-def test_a_read_from_the_start_renders_anew_and_later_pieces_are_of_that_text(view: View, store: Store) -> None:
+def test_a_read_from_the_start_renders_again_and_later_pieces_are_of_that_text(view: View, store: Store) -> None:
     handle = view.open(MIIMON, os.O_RDONLY)
     assert view.read(MIIMON, 2, 0, handle) == b"10"
     store.text = "777\n"

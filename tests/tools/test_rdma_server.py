@@ -74,7 +74,9 @@ def turn(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("meeting", EVERY_FAILURE, ids=repr, indirect=True)
-def test_a_failure_of_the_stack_is_told_and_the_next_request_is_answered(meeting: tuple[Loop, socket.socket]) -> None:
+def test_a_failure_of_the_stack_is_reported_and_the_next_request_is_answered(
+    meeting: tuple[Loop, socket.socket],
+) -> None:
     loop, program = meeting
     program.send(pack(Destroy(7), Settle(1)))
     turn(loop)

@@ -51,7 +51,7 @@ def errno_of(program: Program, what: Any) -> int:
     return caught.value.errno
 
 
-def test_what_is_sent_arrives_and_both_are_told() -> None:
+def test_what_is_sent_arrives_and_both_are_notified() -> None:
     a, b = two_programs()
     ca, cb = a.cq(), b.cq()
     qa, qb = a.qp(ca), b.qp(cb)
@@ -111,7 +111,7 @@ def test_a_key_is_worth_nothing_in_another_domain() -> None:
     assert not any(b.memory)
 
 
-def test_events_are_told_once_for_each_request() -> None:
+def test_events_are_reported_once_for_each_request() -> None:
     a, b = two_programs()
     cb = b.cq(user=77, channel=5)
     qa, qb = a.qp(a.cq()), b.qp(cb)

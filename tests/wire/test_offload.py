@@ -37,7 +37,7 @@ def tcp_train(source: bytes, destination: bytes) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize(("source", "destination"), [(A4, B4), (A6, B6)])
-def test_a_tcp_train(source: bytes, destination: bytes) -> None:
+def test_a_tcp_gso_packet(source: bytes, destination: bytes) -> None:
     offload, packet = tcp_train(source, destination)
     pieces = split(offload, packet)
     assert len(pieces) == 5 == segment_count(offload, packet)
@@ -57,7 +57,7 @@ def test_a_tcp_train(source: bytes, destination: bytes) -> None:
 
 
 @pytest.mark.parametrize(("source", "destination"), [(A4, B4), (A6, B6)])
-def test_a_udp_train(source: bytes, destination: bytes) -> None:
+def test_a_udp_gso_packet(source: bytes, destination: bytes) -> None:
     packet = UdpDatagram(source, destination, 7, 9, DATA).pack()
     upper = 40 if len(source) == 16 else 20
     offload = OffloadHeader(NEEDS_CHECKSUM, GSO_UDP_L4, upper + 8, 1200, upper, 6).pack()

@@ -139,7 +139,7 @@ class Executor:
                 f"cannot {AddIp(address)}",
                 why=f"another host has {text}: it answers from {owner.hex(':')}",
                 fix=f"Use another address, or find that host; ip address add {address.text} dev {address.device}"
-                " adds it all the same",
+                " adds it anyway",
                 code=errno.EADDRINUSE,
             )
 

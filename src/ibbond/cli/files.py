@@ -1,4 +1,4 @@
-"""Files that people name: read, found from where we are, or tried before the work whose result they shall hold."""
+"""Files named on the command line: read, located, or tried before the work whose result they will hold."""
 
 from __future__ import annotations
 

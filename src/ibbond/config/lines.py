@@ -17,7 +17,7 @@ ASSIGNMENT = re.compile(r"""[ \t]*(?:export[ \t]+)?(\w+)=("(?:[^"\\]|\\.)*"|'[^'
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`key = value` in a section, and where it stands."""
+    """`key = value` in a section, and its line."""
 
     section: str
     key: str

@@ -184,7 +184,7 @@ class MadArrived:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """Effect: a frame from LRH to VCRC passed a tapped port, out of it (`sent`) or into it."""
+    """Effect: a frame from LRH to VCRC passed a captured port, out of it (`sent`) or into it."""
 
     port: str
     frame: bytes

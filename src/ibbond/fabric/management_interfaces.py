@@ -94,7 +94,7 @@ class ManagementInterfaces:
         """The answer to a Get or Set by a directed route where neither way nor agent takes time; None: it must be sent.
 
         A manager outside brings a subnet up with hundreds of these. What comes back, and what is counted, is what
-        sending it would bring. `LOST` when a Set has closed the way back: it is carried out all the same.
+        sending it would bring. `LOST` when a Set has closed the way back: it is carried out anyway.
         """
         if mad[:5] not in REQUESTS or mad[DR_SLID : DR_SLID + 4] != ALL_DIRECTED:
             return None

@@ -293,7 +293,7 @@ class Subnet:
         self._reliable.connect(self.port(port), qpn, peer)
 
     def verbs(self, hca: Hca) -> ReliableVerbs:
-        """The reliable queue pairs of an adapter for who makes them by himself, state by state."""
+        """The reliable queue pairs of an adapter, for programs that move them state by state."""
         return ReliableVerbs(self, hca, self._reliable, self._schedule)
 
     def advance(self, now: int) -> None:

@@ -35,7 +35,7 @@ class PathTrace:
 
     destination: str
     links: tuple[tuple[Port, Port], ...]
-    capture_points: tuple[tuple[str, bool], ...] = ()  # tapped ports on the way, and whether packets leave there
+    capture_points: tuple[tuple[str, bool], ...] = ()  # captured ports on the path, and whether packets leave there
 
     def count(self, packets: int, octets: int, overhead: int = 32) -> None:
         """Count what went this way unseen; `octets` are UD payload, `overhead` the headers of each packet."""
@@ -103,7 +103,7 @@ class Transit:
         """Route a directed MAD along its whole path at once, if no hop takes time and no port is captured.
 
         A sweep is thousands of these; who sends it counts the walk. None where it must go hop by hop by `send`, which
-        also says why it does not arrive; `mad` may be written to all the same.
+        also says why it does not arrive; `mad` may have been modified anyway.
         """
         count, back = mad[HOP_COUNT], mad[RETURNING] & 0x80
         last = DR_SLID if back else DR_DLID

@@ -1,9 +1,9 @@
 """A process that holds the listeners of a lab's programs while the lab's own process is dead.
 
 Read first: seccomp_unotify(2). When the last copy of a listener is closed, every call that its filter traps fails with
-ENOSYS, for good. So each listener is also held here: after kill -9 the calls wait, and `ibbond lab up --resume` takes
-the listeners over. With each comes a page of shared memory in which the lab receives notifications, so that a call that
-was received and not answered can be answered by the next process.
+ENOSYS, permanently. So each listener is also held here: after kill -9 the calls wait, and `ibbond lab up --resume`
+takes the listeners over. With each comes a page of shared memory in which the lab receives notifications, so that a
+call that was received and not answered can be answered by the next process.
 
 It runs from the first program of a lab until the lab ends in order (`end`), or until no program is left. It imports
 little of the standard library and nothing else, because it is one more process on the machine.

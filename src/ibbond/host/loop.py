@@ -333,7 +333,7 @@ class LiveLoop:
         self.network.flush_counters(self.now())
 
     def _rest(self) -> None:
-        """All that happened together has been dealt with: the timer is set to what network and agenda want now."""
+        """All current events are handled: set the timer to the next deadline of the network and the queue."""
         self._moved = False
         for call in self.on_idle:
             self.faults.guard(Entry.LISTENER, call)

@@ -64,7 +64,7 @@ class NetNamespace:
         return self.namespaces.mount
 
     def run_in(self, call: Callable[[], Result]) -> Result:
-        """Make a call in the host's network namespace: for sockets and TUNs that belong there for good.
+        """Make a call in the host's network namespace, for sockets and TUNs that stay there.
 
         A thread of its own makes it, because an ordinary user could not switch back.
         """
@@ -98,7 +98,7 @@ class NetNamespace:
         return outcome[0]
 
     def enter(self) -> None:
-        """Move this process, which has one thread, into the host for good."""
+        """Move this process, which has one thread, into the host permanently."""
         enter(self.namespaces)
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:

@@ -79,7 +79,7 @@ class Pump:
     """The reading side of one TUN.
 
     `find` gives the flow of a packet or None; `descriptor` the open TUN of a flow's target, or None;
-    `slow` takes a packet (bytes, with its 10-byte offload header) that has no flow, `record` what a tapped flow has
+    `slow` takes a packet (bytes, with its 10-byte offload header) that has no flow, `record` what a captured flow has
     carried (a view that lasts as long as the call).
     """
 

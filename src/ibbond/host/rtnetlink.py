@@ -159,7 +159,7 @@ def messages(raw: bytes) -> Iterator[Message]:
 
 
 class RouteSocket:
-    """A socket for requests, made in the network namespace of the calling thread and bound to it for good.
+    """A socket for requests, made in the network namespace of the calling thread and bound to it permanently.
 
     `request` and what is built on it raise OSError with the kernel's errno.
     """

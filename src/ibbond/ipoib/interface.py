@@ -113,7 +113,7 @@ class Interface:
 
     @property
     def table_key(self) -> int:
-        """The P_Key as packets carry it: as it stands in the port's table."""
+        """The P_Key as packets carry it: as it is in the port's table."""
         return self._partition.table_key
 
     @property

@@ -134,7 +134,7 @@ class Membership:
         group = self._groups.get(mgid)
         if group is None:
             group = self._groups[mgid] = Group(mgid, JoinState.FULL)
-        elif group.wanted != JoinState.FULL:  # until now only sent to; sending goes on while we join
+        elif group.wanted != JoinState.FULL:  # until now only sent to; sending continues during the join
             self._sent_to.pop(mgid, None)
             group.wanted = JoinState.FULL
             self._begin_again(group)

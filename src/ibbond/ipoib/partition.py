@@ -1,7 +1,7 @@
 """The P_Key of one interface: where it comes from, whether the port has it, and in which form it is used.
 
 Read first: Linux's `update_parent_pkey`, `update_child_pkey` and `ipoib_pkey_dev_check_presence`. Joins, paths and
-broadcast addresses use the full-member form; packets carry the key as it stands in the port's table, because two
+broadcast addresses use the full-member form; packets carry the key as it is in the port's table, because two
 limited members may not talk.
 """
 

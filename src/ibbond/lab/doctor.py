@@ -119,7 +119,7 @@ def _sysfs() -> Finding:
     reason = sysfs.why_not()
     if reason is None:
         return Finding("sysfs view", OK, f"{sysfs.library()}, {sysfs.DEVICE}")
-    means = "/sys/class/net of hosts does not show bonds; ibbond bond works all the same"
+    means = "/sys/class/net of hosts does not show bonds; ibbond bond works anyway"
     fix = "Run: apt-get install libfuse3-3; modprobe fuse; in a container: --device /dev/fuse"
     return Finding("sysfs view", MISSING, reason, means, fix)
 

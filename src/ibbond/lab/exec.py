@@ -41,7 +41,7 @@ class HostHandle(NamedTuple):
     environment: dict[str, str]
 
     def enter(self) -> None:
-        """Move this process, of one thread, into the host for good."""
+        """Move this process, of one thread, into the host permanently."""
         if self.user >= 0:
             setns(self.user, CLONE_NEWUSER)
         namespace.enter(self.namespaces)

@@ -1,6 +1,6 @@
 """The sysfs views of a lab's hosts, together: opened while the lab starts, notified of changes, closed with it.
 
-Read first: `sysfs.mount`. A lab without them is a lab all the same: where they cannot be, `missing` says why. They are
+Read first: `sysfs.mount`. A lab works without them: if they cannot be mounted, `missing` says why. They are
 opened on a thread of their own, so that the packets of a resumed lab do not wait for them.
 """
 

@@ -78,7 +78,7 @@ class Resolving:
                 self._ids.notify(cm_id, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
 
     def run_due(self, now: int) -> None:
-        """Something has happened on the host: a neighbor that somebody waits for may have answered.
+        """Something has happened on the host: a neighbor that an id waits for may have answered.
 
         Ids with a path get no event when a neighbor moves: `cma_netevent_callback` knows only ids of RoCE.
         """

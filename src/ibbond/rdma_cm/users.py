@@ -244,7 +244,7 @@ class RdmaUsers:
                 self._ids.notify(cm_id, RdmaKind.DEVICE_REMOVAL, detail=port)
 
     def run_due(self, now: int) -> None:
-        """Something has happened on the host: a neighbor that somebody waits for may have answered."""
+        """Something has happened on the host: a neighbor that an id waits for may have answered."""
         self._resolving.run_due(now)
 
     def tick(self, now: int) -> None:

@@ -227,7 +227,7 @@ class TraceEvent:
 
 @dataclass(frozen=True, slots=True)
 class FrameCaptured:
-    """Effect: raw InfiniBand bytes (LRH to VCRC) at a tapped port, leaving it (`sent`) or arriving."""
+    """Effect: raw InfiniBand bytes (LRH to VCRC) at a captured port, leaving it (`sent`) or arriving."""
 
     port: str
     frame: bytes

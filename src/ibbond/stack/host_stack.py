@@ -69,7 +69,7 @@ from ibbond.wire.mad import ManagementClass
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Bond:
-    """A bond's key in the agenda; one for each name, so that keys differ by kind."""
+    """A bond's key in the deadline queue; one for each name, so that keys differ by kind."""
 
     name: str
 

@@ -72,7 +72,7 @@ EVENTS: dict[NetdevEvent, type[AdminUp | AdminDown | GroupsChanged | MtuChanged]
 
 
 class IpoibInterfaces:
-    """The interfaces of one host by device name. Their deadlines are in the host's `agenda`, by interface.
+    """The interfaces of one host by device name. Their deadlines are in the host's deadline queue, by interface.
 
     `too_long` is called with packets that exceed a link's MTU.
     """
@@ -297,7 +297,7 @@ class IpoibInterfaces:
             self._run(now, interface, interface.superseded())
 
     def tick(self, now: int, interface: Interface) -> None:
-        """The time has come that this interface had in the agenda."""
+        """The deadline of this interface has come."""
         self._run(now, interface, interface.tick(now))
 
     def _parent_interface(self, name: str, what: str) -> Interface:

@@ -36,7 +36,7 @@ from ibbond.topology.model import listed
 from ibbond.verbs.generation import Generation
 from ibbond.verbs.verbs import SubnetLog
 
-_SUBNET = ""  # the subnet's key in the agenda; hosts have names
+_SUBNET = ""  # the subnet's key in the deadline queue; hosts have names
 RETRY_NS = SECOND  # before a machine whose tick has failed is ticked again
 
 _Work = HostEffect | PortEvent | DatagramArrived | MadArrived | SubnetLog | Captured | WorkDone | MessageArrived

@@ -2,7 +2,7 @@
 
 Read first: openat(2), Documentation/filesystems/sysfs.rst. Directories are held since before the view was mounted, and
 no link is followed here: one that leads back to /sys/class/net would lead into the view, and the server of the view
-would wait for himself. Left out: what is ours (`tree`).
+would wait for itself. Left out: what is ours (`tree`).
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def attach_manager(subnet: Subnet, topology: Topology) -> str:
 def partitions(topology: Topology, subnet: Subnet, changed: Mapping[str, Sequence[int]]) -> str:
     """OpenSM's partition file for a topology: every P_Key an IPoIB partition with its broadcast group.
 
-    `changed` has the P_Keys of ports that shall differ from the topology. Lines of one P_Key add up.
+    `changed` has the P_Keys of ports that differ from the topology. Lines of one P_Key add up.
     """
     tables = {device.port: topology.pkeys_of(device.port) for host in topology.hosts for device in host.devices}
     names = {DEFAULT_PKEY & ~FULL_MEMBER: "Default"}

@@ -241,7 +241,7 @@ class RdmaPrograms:
         return [file for file in files if isinstance(file, UverbsFile)]
 
     def _flush_failed(self) -> None:
-        """Receives that are posted to queue pairs in error ring no bell."""
+        """Receives posted to queue pairs in error ring no doorbell."""
         files = self._opened()
         for file in files:
             file.flush_failed()

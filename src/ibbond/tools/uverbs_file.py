@@ -1,7 +1,7 @@
 """/dev/infiniband/uverbsN of a program: commands in, answers out, doorbells, events by pipes.
 
 Read first: `wire.uverbs`; `verbs_objects.context`, which decides. A doorbell is answered before its work is done, so
-that the program goes on beside us. Left out: where calls come from (`rdma_programs`).
+that the program continues meanwhile. Left out: where calls come from (`rdma_programs`).
 """
 
 from __future__ import annotations

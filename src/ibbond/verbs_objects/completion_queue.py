@@ -1,7 +1,7 @@
 """A completion queue: what is over goes into the program's ring, and wakes it where it asked for that.
 
 Read first: InfiniBand Architecture volume 1, 11.2.8 (completion queues) and 11.4.2.2 (request notification). A
-notification is asked for once and given once. A queue that overruns is in error for good.
+notification is asked for once and given once. A queue that overruns stays in error.
 """
 
 from __future__ import annotations

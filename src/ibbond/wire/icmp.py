@@ -66,7 +66,7 @@ def too_big(packet: bytes, mtu: int, source: bytes) -> bytes:
 
 
 def host_unreachable(packet: bytes, source: bytes) -> bytes:
-    """What the sender of a packet hears whose next hop answers neither ARP nor neighbor solicitations."""
+    """The ICMP error for a packet whose next hop answers neither ARP nor neighbor solicitations."""
     if len(source) == 4:
         return _error(packet, source, UNREACHABLE, HOST_UNREACHABLE, 0)
     return _error(packet, source, UNREACHABLE_V6, ADDRESS_UNREACHABLE, 0)

@@ -44,7 +44,7 @@ class Encapsulated:
 class ConnectedModeData:
     """The private data of connected mode's REQ and REP: the sender's UD queue pair, and what it takes at most.
 
-    Linux announces 65524 bytes, its greatest MTU of 65520 plus the encapsulation header.
+    Linux announces 65524 bytes, its maximum MTU of 65520 plus the encapsulation header.
     """
 
     LAYOUT: ClassVar = struct.Struct("!II")  # reserved:8 qpn:24 | receive MTU

@@ -1,7 +1,7 @@
 """The header that every management datagram starts with, and the words of its fields.
 
 Read first: InfiniBand Architecture volume 1, sections 13.4.3 (header), 13.4.5 (methods), 13.4.7 (status). What follows
-the header is told by the class: `smp` (0x01, 0x81), `sa` (0x03), `perf` (0x04), `cm` (0x07). Left out: vendor classes.
+the header depends on the class: `smp` (0x01, 0x81), `sa` (0x03), `perf` (0x04), `cm` (0x07). Left out: vendor classes.
 """
 
 import enum

@@ -26,7 +26,7 @@ _INFINIBAND_PAD = 2  # ndisc_addr_option_pad
 
 
 def solicited_node(address: bytes) -> bytes:
-    """The group in which the owner of an IPv6 address hears solicitations."""
+    """The group in which the owner of an IPv6 address receives solicitations."""
     return _SOLICITED_NODE + address[13:]
 
 

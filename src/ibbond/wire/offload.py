@@ -1,6 +1,6 @@
-"""The virtio-net header with which a TUN device hands over trains of segments, and how to take a train apart.
+"""The virtio-net header with which a TUN device hands over GSO packets, and how to segment them.
 
-Read first: `include/uapi/linux/virtio_net.h` and section 5.1.6 of the virtio specification. A train (TSO, USO)
+Read first: `include/uapi/linux/virtio_net.h` and section 5.1.6 of the virtio specification. A GSO packet (TSO, USO)
 travels whole through the subnet; it counts as its packets, and captures and lossy cables split it. Left out: ECN
 rewriting beyond TCP's CWR bit, UDP tunnels.
 """
@@ -49,7 +49,7 @@ class OffloadHeader:
 
 
 def largest_segment(offload: bytes | bytearray, packet: bytes | memoryview, ip_at: int = 0) -> int:
-    """Bytes of the largest IP packet that a train stands for: what must fit the MTU. Never raises."""
+    """Bytes of the largest segment of a GSO packet: what must fit the MTU. Never raises."""
     whole = len(packet) - ip_at
     if len(offload) != _HEADER_BYTES or not offload[1]:
         return whole
@@ -64,7 +64,7 @@ def largest_segment(offload: bytes | bytearray, packet: bytes | memoryview, ip_a
 
 
 def segment_count(offload: bytes | bytearray, packet: bytes | memoryview, ip_at: int = 0) -> int:
-    """How many packets a train stands for: 1 without an offload header or without segmentation.
+    """How many packets a GSO packet stands for: 1 without an offload header or without segmentation.
 
     `ip_at` is where the IP header starts. `header_bytes` is only a hint (Linux writes the length of its linear
     buffer there), so the upper header is looked at. Never raises: it is for counters.
@@ -82,7 +82,7 @@ def segment_count(offload: bytes | bytearray, packet: bytes | memoryview, ip_at:
 
 
 def split(offload: bytes, packet: bytes) -> tuple[bytes, ...]:
-    """The packets of a train, with lengths, sequence numbers and checksums as a wire would see them.
+    """The segments of a GSO packet, with lengths, sequence numbers and checksums as a wire would see them.
 
     `offload` may be empty: then the packet is alone and finished. Raises `Malformed` when header and packet disagree.
     """
@@ -102,7 +102,7 @@ def split(offload: bytes, packet: bytes) -> tuple[bytes, ...]:
         raise Malformed("TCP header is cut short")
     data_at = upper + upper_bytes
     if data_at > len(packet):
-        raise Malformed("the headers of a train are longer than the train")
+        raise Malformed("the headers of a GSO packet are longer than the packet")
     head, data = packet[:data_at], packet[data_at:]
     pieces = [data[at : at + header.gso_size] for at in range(0, len(data), header.gso_size)] or [b""]
     return tuple(
@@ -114,13 +114,13 @@ def split(offload: bytes, packet: bytes) -> tuple[bytes, ...]:
 def _check_layout(packet: bytes, upper: int, protocol: int) -> None:
     least = 8 if protocol == UDP else 20
     if len(packet) < 20 or len(packet) < upper + least:
-        raise Malformed("a train is shorter than its headers")
+        raise Malformed("a GSO packet is shorter than its headers")
     if packet[0] >> 4 == 4 and upper != (packet[0] & 0xF) * 4:
-        raise Malformed("checksum start of a train is not behind its IPv4 header")
+        raise Malformed("checksum start of a GSO packet is not behind its IPv4 header")
     if packet[0] >> 4 == 6 and upper < 40:
-        raise Malformed("checksum start of a train is inside its IPv6 header")
+        raise Malformed("checksum start of a GSO packet is inside its IPv6 header")
     if packet[0] >> 4 not in (4, 6):
-        raise Malformed(f"a train of IP version {packet[0] >> 4}")
+        raise Malformed(f"a GSO packet of IP version {packet[0] >> 4}")
 
 
 def _checksummed(header: OffloadHeader, packet: bytes) -> bytes:

@@ -1,4 +1,6 @@
-"""Capture files that tshark and tcpdump read: ERF frames for taps on cables, IPoIB frames for taps on interfaces.
+"""Capture files that tshark and tcpdump read.
+
+ERF frames for captures on cables, IPoIB frames for captures on interfaces.
 
 Read first: the pcap file format (pcap-savefile(5)), LINKTYPE_ERF (197, record type 21 is InfiniBand), LINKTYPE_IPOIB
 (242). Bytes only: who opens files is the host. LINKTYPE_INFINIBAND (247) is refused by tshark, hence ERF.
@@ -101,7 +103,7 @@ class ErfFrame:
 
 @dataclass(frozen=True, slots=True)
 class IpoibFrame:
-    """What a tap on an IPoIB interface sees; the frame of `LINKTYPE_IPOIB`.
+    """What a capture on an IPoIB interface sees; the frame of `LINKTYPE_IPOIB`.
 
     Forty bytes, the place of a GRH, stand before the IPoIB header: here the sender's 20-byte address (as far as the
     completion tells it: zeros without a GRH) and the destination's.

@@ -1,8 +1,8 @@
 """InfiniBand packets of reliable connections byte by byte, as captures show them.
 
 Read first: InfiniBand Architecture volume 1, 9.2 to 9.3 (BTH opcodes, RETH, AETH) and `wire.ib`, the like of
-datagrams. The subnet carries `verbs.reliable_verbs`, these bytes exist for taps. Left out: atomics and immediate data;
-reading global routes.
+datagrams. The subnet carries `verbs.reliable_verbs`, these bytes exist for captures. Left out: atomics and immediate
+data; reading global routes.
 """
 
 import enum

@@ -1,7 +1,7 @@
 """Subnet administration MADs: the envelope of every query, join and report, with its RMPP header.
 
 Read first: InfiniBand Architecture volume 1, 15.2.1 (format), 13.6 (RMPP) and 15.2.2 (status). The records inside are
-in `sa_records`. Left out: nothing of the envelope; which attribute the data is of is told by `attribute`.
+in `sa_records`. Left out: nothing of the envelope; `attribute` says which attribute the data is of.
 """
 
 import enum

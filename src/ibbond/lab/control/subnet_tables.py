@@ -1,6 +1,6 @@
 """The subnet of a running lab as tables: nodes and ports, routes, groups, counters. Whole, where tools show a part.
 
-Read first: docs/subnet.md. Everything is read from what the ports, tables and adapters hold, whoever manages them: our
+Read first: docs/subnet.md. Everything is read from what the ports, tables and adapters hold, under either manager: our
 subnet manager or OpenSM. Plain values, for JSON and for `ibbond fabric`.
 """
 

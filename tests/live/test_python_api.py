@@ -1,5 +1,6 @@
 """`ibbond.Lab` and the pytest plugin, as a stranger would use them."""
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from ibbond import Lab, TopologyBuilder
 from ibbond.errors import Refused
+from ibbond.lab.launch import killed
+from ibbond.lab.state import Files, names
 
 pytest_plugins = ["pytester"]
 
@@ -21,6 +24,7 @@ def test_a_cut_cable_is_survived(ib_lab):
 
 FAILING_TEST = """
 def test_it(ib_lab):
+    ib_lab["h1"].run(["ping", "-c1", "10.0.0.2"])
     ib_lab.cut("h1/ib1")
     assert False
 """
@@ -116,7 +120,7 @@ def test_a_lab_that_ended_refuses_and_keeps_its_events() -> None:
     with Lab() as lab:
         pass
     assert lab.events
-    with pytest.raises(Refused, match="does not run"):
+    with pytest.raises(Refused, match="is not running"):
         lab.cut("h1/ib0")
     lab.stop()
 
@@ -133,6 +137,43 @@ def test_the_plugin_in_a_project_of_its_own(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*events of lab py*", "*cut  h1/ib1*"])
+
+
+@pytest.mark.parametrize("captures", [False, True])
+def test_failed_tests_have_artifacts(pytester: pytest.Pytester, captures: bool) -> None:
+    pytester.makepyfile(STRANGERS_TEST, test_failing=FAILING_TEST)
+    words = ["--ib-artifacts", "kept", *(["--ib-captures"] if captures else [])]
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *words)
+    result.assert_outcomes(passed=1, failed=1)
+    (directory,) = (pytester.path / "kept").iterdir()
+    assert directory.name == "test_failing.py_test_it"
+    files = {path.name.partition("-")[2]: path for path in directory.iterdir()}
+    ports = {f"{host}-{device}.pcap" for host in ("h1", "h2") for device in ("ib0", "ib1")}
+    assert files.keys() == {"events.txt"} | (ports if captures else set())
+    assert "cut  h1/ib1" in files["events.txt"].read_text()
+    for port in ports & files.keys():
+        shown = subprocess.run(["tshark", "-r", str(files[port])], capture_output=True, text=True, check=True).stdout
+        assert ("ICMP" in shown) == (port.endswith("ib0.pcap"))
+        result.stdout.fnmatch_lines([f"*/kept/test_failing.py_test_it/*-{port}"])
+
+
+KILLED_TEST = """
+import os, signal
+def test_it(ib_lab):
+    os.kill(ib_lab.status()["pid"], signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_test_left_is_removed_by_the_next(pytester: pytest.Pytester) -> None:
+    before = set(names())
+    pytester.makepyfile(test_killed=KILLED_TEST)
+    assert pytester.runpytest_subprocess("-p", "no:cacheprovider").ret == -signal.SIGKILL
+    (left,) = {name for name in set(names()) - before if Files(name).read_note() and not Files(name).held}
+    pytester.makepyfile(test_killed=STRANGERS_TEST)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert left not in names()
+    assert not killed(left)
 
 
 def test_where_labs_cannot_run_tests_are_skipped_with_the_reason(pytester: pytest.Pytester) -> None:

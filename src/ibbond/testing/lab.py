@@ -15,7 +15,6 @@ Names are those of the command line: a device is HOST/DEVICE, a cable is named b
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import time
@@ -32,10 +31,10 @@ from ibbond.lab.capturing import Captured, RunningCapture
 from ibbond.lab.launch import running_lab
 from ibbond.lab.state import LabConfig
 from ibbond.testing.event_log import Event, EventLog
+from ibbond.testing.leftovers import new_name, remove_leftovers
 from ibbond.topology.builder import TopologyBuilder
 from ibbond.topology.default import TWO_HOSTS
 
-_numbers = itertools.count(1)
 LAST_EVENTS = 10
 
 
@@ -56,7 +55,7 @@ class Lab:
         profile: str = "default",
         manager: str = "builtin",
     ) -> None:
-        self.name = name or f"py{os.getpid()}_{next(_numbers)}"
+        self.name = name or new_name()
         text, source = read_topology(topology)
         self._config = LabConfig(self.name, text, source, profile=profile, leased=True, manager=manager)
         self._running = ExitStack()
@@ -68,6 +67,7 @@ class Lab:
         """Start the lab; returns when every port is active and every bond is up. `Refused` says why it cannot."""
         if self._control is not None:
             raise Refused(f"cannot start lab {self.name}", why="it is already running", fix="Use it, or stop it first")
+        remove_leftovers()
         with ExitStack() as starting:
             _, self._control = starting.enter_context(running_lab(self._config))
             self._log = EventLog(self.name)

@@ -17,9 +17,21 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from ibbond.backend.contract import Backend, number, text
-from ibbond.backend.plan import MASTERS, AddIp, DeleteIp, LoadDriver, Plan, SetAdmin, Step, Write, reconcile
+from ibbond.backend.plan import (
+    MASTERS,
+    AddIp,
+    DeleteIp,
+    DropChild,
+    LoadDriver,
+    MakeChild,
+    Plan,
+    SetAdmin,
+    Step,
+    Write,
+    reconcile,
+)
 from ibbond.backend.requests import Request
-from ibbond.backend.state import HostState, capture, option_word
+from ibbond.backend.state import Child, HostState, capture, option_word
 from ibbond.errors import Refused
 from ibbond.host.ip_settings import IpAddress
 from ibbond.host.signals import first_signal_raises
@@ -124,6 +136,10 @@ class Executor:
                 self.host.delete_ip(setting)
             case LoadDriver():
                 self.host.load_driver()
+            case MakeChild(child):
+                self._write_child(step, child, "create_child", there=True)
+            case DropChild(child):
+                self._write_child(step, child, "delete_child", there=False)
             case _:
                 assert_never(step)
 
@@ -150,6 +166,15 @@ class Executor:
             time.sleep(POLL_SECONDS)
         return bool(carrier)
 
+    def _write_child(self, step: Step, child: Child, file: str, *, there: bool) -> None:
+        path = f"{child.parent}/{file}"
+        self.host.write(path, f"{child.pkey:#06x}")
+        until = time.monotonic() + SETTLE_SECONDS
+        while (number(self.host, f"{child.name}/flags") is not None) != there:
+            if time.monotonic() > until:
+                raise Refused(f"cannot {step}", why="it did not hold", fix=f"See ip link show {child.parent}")
+            time.sleep(POLL_SECONDS)
+
     def put_back(self) -> str:
         """Restore what the plan changed; says how far that went."""
         try:
@@ -160,7 +185,7 @@ class Executor:
     def _put_back(self, before: HostState) -> str:
         if self._refused is not None:
             self._write_old_value(self._refused)
-        elif not self.done.steps and not reconcile(self._look(), before):
+        elif not self.done.steps and not reconcile(self.look(), before):
             return "Nothing was changed"
         failures = self._restore()
         if any(step.startswith("write") and "/mtu" in step for step in failures):
@@ -168,7 +193,7 @@ class Executor:
             for bond in before.bonds:
                 self._attempt(Write(MASTERS, f"-{bond}", lacks=bond), failures)
             failures = self._restore()
-        now = self._look()
+        now = self.look()
         left = [str(step) for step in reconcile(now, before)]
         gone = [name for name in before.devices if name not in now.devices]
         if not left and not gone:
@@ -189,7 +214,7 @@ class Executor:
         """Steps towards what was there until none is left or none helps; those that failed last, and why."""
         failures: dict[str, str] = {}
         for _ in range(ROUNDS):
-            steps = reconcile(self._look(), self.plan.before)
+            steps = reconcile(self.look(), self.plan.before)
             failures = {}
             for step in steps:
                 self._attempt(step, failures)
@@ -203,15 +228,18 @@ class Executor:
         except Refused as refusal:
             failures.setdefault(str(step), refusal.why)
 
-    def _look(self) -> HostState:
-        return capture(self.host, {**self.plan.before.bonds, **self.plan.after.bonds}, self.plan.before.devices)
+    def look(self) -> HostState:
+        bonds = {**self.plan.before.bonds, **self.plan.after.bonds}
+        devices = {**self.plan.before.devices, **self.plan.after.devices}
+        children = dict.fromkeys((*self.plan.before.children, *self.plan.after.children))
+        return capture(self.host, bonds, devices, children)
 
     def _verify(self) -> None:
         """What was done early may have been changed by what came later (fail_over_mac by an InfiniBand member)."""
         for step in self.plan.steps:
             if isinstance(step, Write) and step.equals is not None and not self._reads_as_wanted(step):
                 raise self._did_not_hold(step)
-        now = self._look()
+        now = self.look()
         for step in self.plan.steps:
             if isinstance(step, AddIp) and step.setting not in now.ip and not _is_link_local(step):
                 raise Refused(

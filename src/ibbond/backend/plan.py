@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from ibbond.backend.contract import option_without_file
-from ibbond.backend.state import BondState, DeviceState, HostState, Settings
+from ibbond.backend.state import BondState, Child, DeviceState, HostState, Settings
 from ibbond.bonding.option import Kind
 from ibbond.bonding.options import OPTIONS
 from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpNexthop, IpRoute, IpRule, IpSetting
@@ -85,6 +85,26 @@ class DeleteIp:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeChild:
+    """A P_Key child is made, by its parent's file create_child."""
+
+    child: Child
+    interrupts: str = ""
+
+    def __str__(self) -> str:
+        return f"make {self.child.name} (P_Key {self.child.pkey:#06x} of {self.child.parent})"
+
+
+@dataclass(frozen=True, slots=True)
+class DropChild:
+    child: Child
+    interrupts: str = ""
+
+    def __str__(self) -> str:
+        return f"delete {self.child.name} (P_Key {self.child.pkey:#06x} of {self.child.parent})"
+
+
+@dataclass(frozen=True, slots=True)
 class LoadDriver:
     """`modprobe bonding max_bonds=0`."""
 
@@ -94,7 +114,7 @@ class LoadDriver:
         return "load the bonding driver (modprobe bonding max_bonds=0)"
 
 
-Step = Write | SetAdmin | AddIp | DeleteIp | LoadDriver
+Step = Write | SetAdmin | AddIp | DeleteIp | LoadDriver | MakeChild | DropChild
 RANK: dict[type[IpSetting], int] = {IpAddress: 0, IpNeighbor: 1, IpRoute: 2, IpNexthop: 3, IpRule: 6}
 
 
@@ -134,11 +154,23 @@ def reconcile(current: HostState, wanted: HostState) -> list[Step]:
         steps.extend(
             step for step in _bond(name, current, wanted) if not (isinstance(step, DeleteIp) and step in steps)
         )
+    steps[:0] = _devices_first(current, wanted)
     members = {member for bond in wanted.bonds.values() for member in bond.members}
     for name, device in wanted.devices.items():
         if name not in members and name in current.devices:
             steps.extend(_device(name, current.devices[name], device, name in _set_down(current, steps)))
+    steps += [DropChild(child) for child in current.children if child not in wanted.children]
     return [*steps, *_ip_steps(current, wanted, steps)]
+
+
+def _devices_first(current: HostState, wanted: HostState) -> Iterator[Step]:
+    """What must be before a device joins a bond: it is made, and it has its transport mode."""
+    yield from (MakeChild(child) for child in wanted.children if child not in current.children)
+    for name, device in wanted.devices.items():
+        there = current.devices.get(name)
+        if device.transport and (there is None or there.transport != device.transport):
+            interrupts = f"{name} finds its peers again" if there is not None and there.up else ""
+            yield Write(f"{name}/mode", device.transport, equals=device.transport, interrupts=interrupts)
 
 
 def needs_interruption(current: BondState, wanted: BondState) -> str:

@@ -42,49 +42,49 @@ def create(
     What is there already stays: only what differs is done. What members have of IP settings moves to the bond. Without
     `mtu` a bond of InfiniBand devices gets their smallest. Refused when a bond of that name has other members.
     """
-    title = f"create {_full(host, name)}"
+    title = f"create {full_name(host, name)}"
     names = list(dict.fromkeys(members))
-    before = _free_name(host, title, name, names)
+    before = free_name(host, title, name, names)
     present = before.bonds.get(name)
     if present is not None and (extra := [each for each in present.members if each not in names]) and names:
         raise Refused(
             f"cannot {title}",
             why=f"it already exists with other members: {', '.join(extra)}",
-            fix=f"Remove them (ibbond bond remove {_full(host, name)} {' '.join(extra)}), or name them too",
+            fix=f"Remove them (ibbond bond remove {full_name(host, name)} {' '.join(extra)}), or name them too",
             code=errno.EEXIST,
         )
     wanted = desired_texts(host, name, options or {}, present, names)
-    wanted |= _check_members(host, title, name, names, before, wanted)
+    wanted |= check_members(host, title, name, names, before, wanted)
     active = wanted.pop("active_slave", None) or None
     device = present.device if present else DeviceState(up=False, mtu=1500)
     old = present.members if present else ()
     state = BondState(
-        device=DeviceState(up or device.up, mtu or _members_mtu(host, names) or device.mtu),
+        device=DeviceState(up or device.up, mtu or members_mtu(host, names) or device.mtu),
         options={**(present.options if present else {}), **wanted},
         members=(*old, *(each for each in names if each not in old)),
         active=active,
     )
-    plan = _plan(host, title, before, name, state, _addresses(title, name, addresses), interrupt=interrupt)
+    plan = _plan(host, title, before, name, state, parse_addresses(title, name, addresses), interrupt=interrupt)
     return plan if host.loaded else replace(plan, steps=(LoadDriver(), *plan.steps))
 
 
 def delete(host: Backend, name: str) -> Plan:
     """No bond of that name. Its members are left down, as the driver leaves them."""
-    title = f"delete {_full(host, name)}"
+    title = f"delete {full_name(host, name)}"
     before = capture(host, [name], [])
     if name not in before.bonds and name in host.entries(""):
         raise Refused(f"cannot {title}", why="it is not a bond", fix="See ibbond bond list", code=errno.EPERM)
     members = before.bonds[name].members if name in before.bonds else ()
     after = HostState(ip=surviving(before.ip, members, [name]))
-    return Plan(title, tuple(reconcile(before, after)), before, after, _lost(before.ip, after.ip))
+    return Plan(title, tuple(reconcile(before, after)), before, after, lost_settings(before.ip, after.ip))
 
 
 def add(host: Backend, name: str, members: Iterable[str]) -> Plan:
     """These devices as members, after those that are there; what they have of IP settings moves to the bond."""
     names = list(dict.fromkeys(members))
-    title = f"add {', '.join(names)} to {_full(host, name)}"
+    title = f"add {', '.join(names)} to {full_name(host, name)}"
     before, present = _present(host, title, name, names)
-    options = {**present.options, **_check_members(host, title, name, names, before, {})}
+    options = {**present.options, **check_members(host, title, name, names, before, {})}
     joined = (*present.members, *(member for member in names if member not in present.members))
     return _plan(host, title, before, name, replace(present, options=options, members=joined, active=None))
 
@@ -92,7 +92,7 @@ def add(host: Backend, name: str, members: Iterable[str]) -> Plan:
 def remove(host: Backend, name: str, members: Iterable[str]) -> Plan:
     """These devices no longer as members; removing one that is not a member is not an error."""
     names = list(dict.fromkeys(members))
-    title = f"remove {', '.join(names)} from {_full(host, name)}"
+    title = f"remove {', '.join(names)} from {full_name(host, name)}"
     before, present = _present(host, title, name, names)
     for member in names:
         if member not in present.members and member not in before.devices:
@@ -111,10 +111,10 @@ def remove(host: Backend, name: str, members: Iterable[str]) -> Plan:
 
 def set_options(host: Backend, name: str, options: Options, *, interrupt: bool = False) -> Plan:
     """These options. `interrupt` allows what must take the bond down or its members out for a moment."""
-    title = f"set {', '.join(options)} of {_full(host, name)}"
+    title = f"set {', '.join(options)} of {full_name(host, name)}"
     before, present = _present(host, title, name, [])
     wanted = desired_texts(host, name, options, present, present.members)
-    _check_members(host, title, name, (), before, wanted)
+    check_members(host, title, name, (), before, wanted)
     active = wanted.pop("active_slave", None) or None
     if active is not None:
         _check_active(title, present, active)
@@ -124,7 +124,7 @@ def set_options(host: Backend, name: str, options: Options, *, interrupt: bool =
 
 def switch(host: Backend, name: str, member: str = "") -> Plan:
     """This member as the active one; without a name the next one that is up."""
-    title = f"switch {_full(host, name)}{f' to {member}' if member else ''}"
+    title = f"switch {full_name(host, name)}{f' to {member}' if member else ''}"
     before, present = _present(host, title, name, [])
     if not member:
         member = _next_member(title, name, present)
@@ -156,14 +156,14 @@ def _plan(
     joining = {member: name for member in state.members if present is None or member not in present.members}
     leaving = [member for member in (present.members if present else ()) if member not in state.members]
     kept = surviving(before.ip, leaving)
-    moved = _with(addresses, tuple(dict.fromkeys(each.on(joining) for each in kept)))
+    moved = with_addresses(addresses, tuple(dict.fromkeys(each.on(joining) for each in kept)))
     ip = moved if state.device.up else surviving(moved, [name])
     after = HostState(bonds={name: state}, ip=ip)
-    lost = _lost(tuple(each.on(joining) for each in before.ip), ip)
+    lost = lost_settings(tuple(each.on(joining) for each in before.ip), ip)
     return Plan(title, tuple(reconcile(before, after)), before, after, lost)
 
 
-def _with(addresses: Iterable[IpAddress], settings: Settings) -> Settings:
+def with_addresses(addresses: Iterable[IpAddress], settings: Settings) -> Settings:
     """Addresses that were asked for, in place of the same ones with another prefix length."""
     asked = [
         each
@@ -177,11 +177,11 @@ def _with(addresses: Iterable[IpAddress], settings: Settings) -> Settings:
     return (*kept, *asked)
 
 
-def _lost(before: Settings, after: Settings) -> tuple[str, ...]:
+def lost_settings(before: Settings, after: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(each) for each in before if each not in after))
 
 
-def _full(host: Backend, name: str) -> str:
+def full_name(host: Backend, name: str) -> str:
     return f"{host.where}/{name}" if host.where else name
 
 
@@ -192,13 +192,13 @@ def _present(host: Backend, title: str, name: str, devices: list[str]) -> tuple[
         raise Refused(
             f"cannot {title}",
             why=f"there is no bond {name}{there}" if host.loaded else "the bonding driver is not loaded",
-            fix=f"Create it: ibbond bond create {_full(host, name)}",
+            fix=f"Create it: ibbond bond create {full_name(host, name)}",
             code=errno.ENODEV,
         )
     return before, before.bonds[name]
 
 
-def _free_name(host: Backend, title: str, name: str, devices: list[str]) -> HostState:
+def free_name(host: Backend, title: str, name: str, devices: list[str]) -> HostState:
     """What is there before a bond is created, where its name is a bond's or can be."""
     if not is_device_name(name):
         raise Refused(
@@ -214,7 +214,7 @@ def _free_name(host: Backend, title: str, name: str, devices: list[str]) -> Host
     return before
 
 
-def _addresses(title: str, name: str, addresses: Iterable[str]) -> list[IpAddress]:
+def parse_addresses(title: str, name: str, addresses: Iterable[str]) -> list[IpAddress]:
     found = []
     for address in addresses:
         try:
@@ -226,14 +226,14 @@ def _addresses(title: str, name: str, addresses: Iterable[str]) -> list[IpAddres
     return found
 
 
-def _members_mtu(host: Backend, members: list[str]) -> int | None:
+def members_mtu(host: Backend, members: list[str]) -> int | None:
     """The smallest MTU of InfiniBand devices; None for others. The driver gives them its own, Ethernet's 1500."""
     if not members or {number(host, f"{member}/type") for member in members} != {INFINIBAND}:
         return None
     return min(mtu for member in members if (mtu := number(host, f"{member}/mtu")) is not None)
 
 
-def _check_members(
+def check_members(
     host: Backend, title: str, name: str, members: Iterable[str], before: HostState, wanted: Options
 ) -> dict[str, str]:
     """Refuse members that the driver would refuse; the options that it forces on a bond of such members."""
@@ -249,7 +249,7 @@ def _check_members(
             raise Refused(
                 f"cannot {title}",
                 why=f"{member} belongs to {above} already",
-                fix=f"Remove it there first: ibbond bond remove {_full(host, above)} {member}",
+                fix=f"Remove it there first: ibbond bond remove {full_name(host, above)} {member}",
                 code=errno.EBUSY,
             )
         types.setdefault(number(host, f"{member}/type"), member)

@@ -14,6 +14,7 @@ from ibbond.host.ip_settings import IpAddress, IpRoute, IpSetting
 from ibbond.netdev.device import Flags
 
 Settings = tuple[IpSetting, ...]
+TRANSPORTS = ("datagram", "connected")
 LISTS = ("slaves", "arp_ip_target", "ns_ip6_target", "queue_id", "prio")
 
 
@@ -23,6 +24,16 @@ class DeviceState:
 
     up: bool
     mtu: int
+    transport: str = field(default="", compare=False)  # of an IPoIB device; empty: it has none, or any will do
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A P_Key child of an IPoIB device."""
+
+    name: str
+    parent: str
+    pkey: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +54,17 @@ class HostState:
     bonds: dict[str, BondState] = field(default_factory=dict)
     devices: dict[str, DeviceState] = field(default_factory=dict)
     ip: Settings = ()
+    children: tuple[Child, ...] = ()  # of those that the request makes, the ones that are there
 
 
-def capture(host: Backend, bonds: Iterable[str], devices: Iterable[str]) -> HostState:
-    """The present state of those bonds that exist, of their members, and of those devices that exist."""
+def capture(host: Backend, bonds: Iterable[str], devices: Iterable[str], children: Iterable[Child] = ()) -> HostState:
+    """The present state of those bonds that exist, of their members, and of those devices and children that exist."""
     existing = set(host.bonds())
     found = {bond: bond_state(host, bond) for bond in bonds if bond in existing}
     names = [*devices, *(member for bond in found.values() for member in bond.members)]
     present = {name: state for name in names if name not in found and (state := device_state(host, name))}
-    return HostState(found, present, settings_of({*found, *present}, host.ip_settings()))
+    there = tuple(child for child in children if number(host, f"{child.name}/flags") is not None)
+    return HostState(found, present, settings_of({*found, *present}, host.ip_settings()), there)
 
 
 def bond_state(host: Backend, bond: str) -> BondState:
@@ -65,7 +78,11 @@ def bond_state(host: Backend, bond: str) -> BondState:
 def device_state(host: Backend, name: str) -> DeviceState | None:
     """None when there is no such device."""
     flags = number(host, f"{name}/flags")
-    return None if flags is None else DeviceState(bool(flags & Flags.UP), number(host, f"{name}/mtu") or 0)
+    if flags is None:
+        return None
+    mode = text(host, f"{name}/mode") or ""
+    transport = mode if mode in TRANSPORTS else ""
+    return DeviceState(bool(flags & Flags.UP), number(host, f"{name}/mtu") or 0, transport)
 
 
 def settings_of(devices: Container[str], settings: Settings) -> Settings:

@@ -150,7 +150,10 @@ def export(bonds: tuple[str, ...], output: Path | None, as_json: bool) -> int:
 @click.argument("second", metavar="[B]", required=False, type=click.Path(path_type=Path))
 @json_option
 def diff(first: Path, second: Path | None, as_json: bool) -> int:
-    """Compare two configurations, in whatever formats, setting by setting; without B with the live bonds."""
+    """Compare two configurations, in whatever formats, setting by setting; without B with the live bonds.
+
+    Of live bonds, options, transport modes and MTUs that A does not name are not compared.
+    """
     from ibbond.config.fields import compared
 
     left = compared(load([first]).desired)
@@ -159,6 +162,7 @@ def diff(first: Path, second: Path | None, as_json: bool) -> int:
         (of, name, ", ".join(left.get((of, name), ())), ", ".join(right.get((of, name), ())))
         for of, name in sorted(left.keys() | right.keys())
         if left.get((of, name)) != right.get((of, name))
+        and (second or (of, name) in left or not (name.startswith("option.") or name in ("transport", "mtu")))
     ]
     if as_json:
         keys = ("of", "setting", "first", "second")

@@ -46,6 +46,8 @@ COMMANDS: dict[str, Row] = {
     "check": Row("ibbond.cli.check:check", "Find what is wrong with bonds, why, and how to fix it."),
     "watch": Row("ibbond.cli.watch:watch", "Print changes of bonds as they happen."),
     "config": Row("ibbond.cli.config:config", "Lint, render, convert and compare configuration files of every tool."),
+    "apply": Row("ibbond.cli.apply:apply", "Make this host's bonds what /etc/ibbond/bonds.toml says."),
+    "wait": Row("ibbond.cli.wait:wait", "Wait until a bond exists, is active and has an address."),
     "collect": Row("ibbond.cli.collect:collect", "Save a support bundle of this host for ibbond check --root."),
     "ib-bond": Row("ibbond.cli.ib_bond:ib_bond", "The one-line tool of 2007, for today's driver."),
     "completion": Row("ibbond.cli.completion:completion", "Shell completion for bash, zsh or fish."),

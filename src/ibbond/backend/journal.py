@@ -114,7 +114,7 @@ def undo(host: Backend, entry: Entry) -> str:
     with host.alone():
         executor = Executor(host, Plan(entry.title, (), entry.before, entry.after))
         outcome = executor.put_back()
-    if "not" in outcome.split() and "Nothing" not in outcome:
+    if not is_undone(host, entry):
         raise Refused(
             f"cannot undo: {entry.title}", why=outcome, fix="Do the rest by hand, then ibbond apply --confirm"
         )

@@ -153,7 +153,7 @@ def test_failed_tests_have_artifacts(pytester: pytest.Pytester, captures: bool) 
     assert "cut  h1/ib1" in files["events.txt"].read_text()
     for port in ports & files.keys():
         shown = subprocess.run(["tshark", "-r", str(files[port])], capture_output=True, text=True, check=True).stdout
-        assert ("ICMP" in shown) == (port.endswith("ib0.pcap"))
+        assert ("(ping) request" in shown) == port.endswith("ib0.pcap")
         result.stdout.fnmatch_lines([f"*/kept/test_failing.py_test_it/*-{port}"])
 
 

@@ -16,10 +16,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ibbond.backend.control_socket import CONTROL, DEFAULT_LAB, Control, result_of
 from ibbond.errors import Refused
@@ -41,17 +41,46 @@ class DidNotStart(Refused):
     """A lab that ended before it was ready, without a refusal: something is wrong with it, not with the request."""
 
 
+class Process(Protocol):
+    """The process of a lab; the part of subprocess.Popen that is used here."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Running(NamedTuple):
     """A lab that was started: its process and its status."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     status: dict[str, object]
 
 
-def start(config: LabConfig) -> Running:
+Spawn = Callable[[str, int, int, int], Process]
+
+
+def spawn_process(name: str, config: int, telling: int, log: int) -> subprocess.Popen[bytes]:
+    """Start the process of a lab of this name, which people see in ps.
+
+    It reads its configuration from the descriptor `config`, answers on `telling`, and prints to `log`.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "ibbond.lab.daemon", str(telling), name],
+        stdin=config,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        pass_fds=[telling],
+    )
+
+
+def start(config: LabConfig, spawn: Spawn = spawn_process) -> Running:
     """Start a lab in the background and wait until its ports are active, its bonds are up and its commands have run.
 
-    Whatever interrupts the wait takes the lab down.
+    Whatever interrupts the wait takes the lab down. `spawn` makes its process (see also `lab.prefork`).
     """
     files = Files(config.name)
     files.wait_for_dying_process(EXIT_TIMEOUT)
@@ -62,27 +91,14 @@ def start(config: LabConfig) -> Running:
         raise files.running()
     told, telling = os.pipe()
     with in_runtime_directory(lambda: files.log.open("ab")) as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "ibbond.lab.daemon",
-                str(telling),
-                config.name,
-            ],  # the name is for people who read ps
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=[telling],
-        )
+        configuration, writing = os.pipe()
+        process = spawn(config.name, configuration, telling, log.fileno())
     os.close(telling)
+    os.close(configuration)
     try:
         raise_priority(process.pid)  # already to start, for a resumed lab's programs wait for it
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(config)).encode())
-            process.stdin.close()
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
+            file.write(json.dumps(asdict(config)).encode())
         status = wait_until_ready(told, files)
         if topology is not None:  # in a resumed lab they have run
             run_commands(topology, config.name, files.log)
@@ -131,7 +147,7 @@ def wait_until_ready(told: int, files: Files) -> dict[str, object]:
     return status
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: Process) -> None:
     """Ask a lab to end and wait for it; a lab that does not is killed, which `take_down` cleans after."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
@@ -286,9 +302,9 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_lab(config: LabConfig) -> Iterator[tuple[Running, Control]]:
+def running_lab(config: LabConfig, spawn: Spawn = spawn_process) -> Iterator[tuple[Running, Control]]:
     """A lab that ends with this block, and, should this process be killed, with this process."""
-    running = start(config)
+    running = start(config, spawn)
     try:
         with Control.of(config.name) as control, Control.of(config.name) as lease:
             lease.ask("lease")

@@ -27,6 +27,7 @@ from ibbond.backend.control_socket import Control, LabBackend
 from ibbond.demo.probe import Measurement, probing
 from ibbond.errors import Refused
 from ibbond.lab import exec as lab_exec
+from ibbond.lab import prefork
 from ibbond.lab.capturing import Captured, RunningCapture
 from ibbond.lab.launch import running_lab
 from ibbond.lab.state import LabConfig
@@ -69,7 +70,7 @@ class Lab:
             raise Refused(f"cannot start lab {self.name}", why="it is already running", fix="Use it, or stop it first")
         remove_leftovers()
         with ExitStack() as starting:
-            _, self._control = starting.enter_context(running_lab(self._config))
+            _, self._control = starting.enter_context(running_lab(self._config, prefork.spawn))
             self._log = EventLog(self.name)
             self._running = starting.pop_all()
         return self

@@ -18,6 +18,7 @@ FLOORS = (
     {"sysfs", "ops"},
     {"lab"},
     {"demo"},
+    {"drill"},
     {"cli", "testing"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

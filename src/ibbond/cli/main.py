@@ -41,6 +41,7 @@ COMMANDS: dict[str, Row] = {
     "bond": Row("ibbond.cli.bond:bond", "Bonds of a lab host (h1/bond0) or of this host (bond0)."),
     "fabric": Row("ibbond.cli.fabric:fabric", "The subnet of a lab: ports, routes, multicast groups, counters."),
     "addr": Row("ibbond.cli.explain:addr", "Explain the 20-byte addresses of IPoIB."),
+    "drill": Row("ibbond.cli.drill:drill", "Make a bond fail on purpose, measure the outage, undo it, report."),
     "sim": Row("ibbond.cli.sim:sim", "Simulated stories under a virtual clock: run one seed or many."),
     "options": Row("ibbond.cli.options:options", "Reference of bonding options: values, modes, errors."),
     "check": Row("ibbond.cli.check:check", "Find what is wrong with bonds, why, and how to fix it."),

@@ -25,6 +25,9 @@ from collections.abc import Callable
 
 PROBE = struct.Struct("!QQ")  # number, nothing
 SIZE = 64
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
+STAMP = struct.Struct("@qq")
+STAMP_BYTES = socket.CMSG_SPACE(STAMP.size)
 BLOCK = bytes(i * 7 % 251 for i in range(8192))
 REPORT_NS = 100_000_000
 SILENCE_NS = 2_000_000  # shorter silences of a TCP receiver are not noted
@@ -57,6 +60,7 @@ def emit(**facts: object) -> None:
 def udp_socket(own: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     sock.bind((own, port))
     return sock
 
@@ -64,6 +68,7 @@ def udp_socket(own: str, port: int) -> socket.socket:
 def multicast_socket(own: str, group: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     sock.bind((group, port))
     interface = socket.inet_aton(own)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
@@ -80,13 +85,27 @@ def probe(sock: socket.socket, target: tuple[str, int], spacing_us: int) -> None
         sock.sendto(PROBE.pack(number, 0).ljust(SIZE, b"\0"), target)
 
     def receive() -> None:
-        message = sock.recv(2048)
+        message, at = receive_stamped(sock)
         if len(message) >= PROBE.size:
             numbers.append(PROBE.unpack_from(message)[0])
-            times.append(time.monotonic_ns())
+            times.append(at)
 
     sent = spaced(sock, spacing_us * 1000, send, receive, numbers)
     emit(final=True, sent=sent.tolist(), numbers=numbers.tolist(), times=times.tolist())
+
+
+def receive_stamped(sock: socket.socket) -> tuple[bytes, int]:
+    """A datagram, and when the kernel had it: a receiver that is scheduled late does not make it late.
+
+    The kernel's stamp is of the time of day (SO_TIMESTAMPNS); what that clock has more than ours is asked each time.
+    """
+    message, ancillary, _, _ = sock.recvmsg(2048, STAMP_BYTES)
+    at = time.monotonic_ns()
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanoseconds = STAMP.unpack_from(data)
+            at -= max(0, time.time_ns() - seconds * 1_000_000_000 - nanoseconds)
+    return message, at
 
 
 def spaced(

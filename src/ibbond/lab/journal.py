@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ibbond.machine import MS
-from ibbond.stack.events import DeviceAppeared, DeviceVanished, NetworkEffect, TraceEvent
+from ibbond.stack.events import AddressChange, DeviceAppeared, DeviceVanished, NetworkEffect, TraceEvent
 
 Item = dict[str, object]
 KEPT = 5_000
@@ -28,7 +28,7 @@ class Journal:
         publish: Callable[[Item], None],
     ) -> None:
         self.items: deque[Item] = deque(maxlen=KEPT)
-        self.logs: dict[str, deque[str]] = {}
+        self.logs: dict[str, deque[tuple[int, str]]] = {}  # the driver's log of each host, with monotonic ns
         self.failovers: dict[str, Item] = {}  # the last one of each bond
         self.readers: list[Callable[[Item], None]] = []  # called on the loop's thread, must not wait
         self._started_at = started_at
@@ -40,7 +40,7 @@ class Journal:
         match effect:
             case TraceEvent("log", where, detail):
                 host = where.partition("/")[0]
-                self.logs.setdefault(host, deque(maxlen=LOGGED)).append(f"{where}: {detail}")
+                self.logs.setdefault(host, deque(maxlen=LOGGED)).append((at, f"{where}: {detail}"))
                 if detail.startswith(("warning: ", "error: ")):
                     self.note(at, "log", where, detail)
             case TraceEvent(what, where, detail):
@@ -49,6 +49,8 @@ class Journal:
                 self.note(at, "device", f"{host}/{device}", "appeared")
             case DeviceVanished(host, device):
                 self.note(at, "device", f"{host}/{device}", "vanished")
+            case AddressChange(host, device, _, new):
+                self.note(at, "address", f"{host}/{device}", new.hex(":"))
             case _:
                 pass
 

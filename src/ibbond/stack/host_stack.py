@@ -12,6 +12,7 @@ import errno
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from ipaddress import ip_address
 
 from ibbond.bonding.bond import Bond
 from ibbond.bonding.effects import BondEffect
@@ -489,6 +490,8 @@ class HostStack:
         for name in touched:
             layer = self.ip.get(name)
             self._agenda.report(self._layer_key(name), layer.deadline() if layer is not None else None)
+            for entry in layer.neighbors.take_moved() if layer is not None else ():
+                self.happened("neighbor", name, f"{ip_address(entry.ip)} is at {entry.hardware.hex(':')}")
             if self.standby is not None and layer is not None:
                 self.standby.neighbors_changed(name, layer.neighbors.changes)
 

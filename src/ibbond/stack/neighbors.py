@@ -90,6 +90,7 @@ class Neighbors:
         self._due: Deadlines[bytes] = Deadlines()  # by IP address
         self.dropped = 0  # packets that gave way to younger ones, or for which the table had no room
         self.changes = 0  # how often a neighbor was at a new address
+        self._moved: list[bytes] = []
 
     def __iter__(self) -> Iterator[Neighbor]:
         return iter(tuple(self._entries.values()))
@@ -99,6 +100,11 @@ class Neighbors:
 
     def get(self, ip: bytes) -> Neighbor | None:
         return self._entries.get(ip)
+
+    def take_moved(self) -> list[Neighbor]:
+        """The neighbors that were found at another address than before, since the last call."""
+        moved, self._moved = self._moved, []
+        return [self._entries[ip] for ip in moved if ip in self._entries]
 
     def usable(self, ip: bytes) -> bytes | None:
         """The address that a remembered flow may use; None when a packet has to come by and be noticed."""
@@ -155,10 +161,13 @@ class Neighbors:
             self._step(now, entry, NudInput.CONTRADICTED)
             return []
         self._step(now, entry, NudInput.CONFIRMED if confirmed else NudInput.MOVED if moved else NudInput.SEEN)
+        was = entry.hardware
         entry.hardware, entry.heard_at = hardware, now
         self._unresolved.pop(ip, None)
         if moved:
             self.changes += 1
+            if was:
+                self._moved.append(ip)
             self._generation.bump()
         effects: list[NeighborEffect] = []
         while entry.waiting:

@@ -115,6 +115,7 @@ class Requests:
             "snapshot": lambda host, bond: self.backend(host).snapshot(bond),
             "proc": lambda host, bond: self.backend(host).proc(bond),
             "log": lambda host: self.backend(host).log(),
+            "stamped_log": self.stamped_log,
         }
 
     def backend(self, host: str) -> EmulatedBackend:
@@ -146,6 +147,10 @@ class Requests:
         return self._lab.spaces[host].run_in(RouteSocket)
 
     def log(self, host: str) -> list[str]:
+        return [line for _, line in self.stamped_log(host)]
+
+    def stamped_log(self, host: str) -> list[tuple[int, str]]:
+        """The driver's last lines with the monotonic nanosecond of each."""
         return self.run(lambda: list(self._lab.journal.logs.get(host, ())))
 
     def watch(self, host: str) -> Iterator[dict[str, object]]:

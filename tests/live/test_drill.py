@@ -152,7 +152,7 @@ def test_a_capture_of_the_switches_agrees_with_the_report(simple_lab: str, tmp_p
         for capture in captures:
             assert capture.stderr is not None
             assert "capturing" in capture.stderr.readline()
-        words = ("--name", simple_lab, "--rounds", "1", "--class", "cut", "--json", "--report", str(tmp_path))
+        words = ("--name", simple_lab, "--rounds", "1", "--class", "cut", "--spacing", "4ms", "--report", str(tmp_path))
         ibbond("drill", "h1/bond0", *words, code=None)
     finally:
         for capture in captures:

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from ibbond.backend.control_socket import Control, LabBackend
 from ibbond.backend.lock import alone
-from ibbond.demo.players import UDP_PORT
-from ibbond.demo.probe import seats
+from ibbond.demo.generators import UDP_PORT
+from ibbond.demo.probe import endpoints
 from ibbond.drill import sightings as see
 from ibbond.drill.classes import CLASSES, DrillClass
 from ibbond.drill.flows import Flow
@@ -270,7 +270,7 @@ class LabWorld:
         self._stack.enter_context(
             alone(str(self.control.path.with_suffix(".lock")), "the bonds of this lab by a drill")
         )
-        one, two = self._stack.enter_context(seats(self.control, (self.drilled, self.peer)))
+        one, two = self._stack.enter_context(endpoints(self.control, (self.drilled, self.peer)))
         self._own_ips = tuple(ip_interface(text).ip.packed for text in self.backend.addresses(self.bond))
         self._peer_ip = ip_interface(two.address).ip.packed
         self._programs = Programs(one, two, self.spacing_us)

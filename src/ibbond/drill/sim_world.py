@@ -74,7 +74,7 @@ class Tap:
         self.frames: list[see.Frame] = []
         self.addresses: list[see.Event] = []
 
-    def hear(self, now: int, effect: NetworkEffect) -> None:
+    def on_effect(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, AddressChange):
             self.addresses.append(see.Event(now, "address", f"{effect.host}/{effect.device}"))
         elif isinstance(effect, FrameCaptured) and effect.port in self.ports:
@@ -240,12 +240,12 @@ class SimWorld:
         self._tap = Tap(ports)
         self.world.programs.append(self._tap)
         for port in ports:
-            self.world.network.subnet.tap(port, True)
+            self.world.network.subnet.mirror(port, True)
 
     def sightings(self, plan: Plan, moments: Moments) -> tuple[list[Sighting], list[Sighting]]:
         self.world.programs.remove(self._tap)
         for port in self._tap.ports:
-            self.world.network.subnet.tap(port, False)
+            self.world.network.subnet.mirror(port, False)
         addresses = {member.name: member.hardware_address for member in plan.facts.members}
         own = tuple(self.world.hosts[self.drilled].addresses)
         peer_ip = next(a for a in self.world.hosts[self.peer].addresses if len(a) == 4)

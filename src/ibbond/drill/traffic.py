@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ibbond.demo.players import GROUP, MULTICAST_PORT, PATIENCE, TCP_PORT, UDP_PORT, Player, Seat, integers
+from ibbond.demo.generators import GROUP, MULTICAST_PORT, TCP_PORT, TIMEOUT, UDP_PORT, Endpoint, Generator, integers
 from ibbond.demo.rdma_report import integer
 from ibbond.drill.flows import Flow
 from ibbond.drill.verdict import Silence
@@ -45,14 +45,14 @@ class Stream(NamedTuple):
 class End:
     """The programs at one end, which probe the address `peer`. The TCP stream out starts with `connect`."""
 
-    def __init__(self, seat: Seat, peer: str, spacing_us: int) -> None:
+    def __init__(self, seat: Endpoint, peer: str, spacing_us: int) -> None:
         self.seat, self.peer, self.spacing_us = seat, peer, spacing_us
         own = seat.address
         self.players = {
-            "udp": Player(seat, ["datagrams", own, peer, str(UDP_PORT), self._every("udp")]),
-            "multicast": Player(seat, ["multicast", own, GROUP, str(MULTICAST_PORT), self._every("multicast")]),
-            "icmp": Player(seat, ["icmp", own, peer, self._every("icmp")]),
-            "tcp-in": Player(seat, ["tcp-receive", own, str(TCP_PORT)]),
+            "udp": Generator(seat, ["datagrams", own, peer, str(UDP_PORT), self._every("udp")]),
+            "multicast": Generator(seat, ["multicast", own, GROUP, str(MULTICAST_PORT), self._every("multicast")]),
+            "icmp": Generator(seat, ["icmp", own, peer, self._every("icmp")]),
+            "tcp-in": Generator(seat, ["tcp-receive", own, str(TCP_PORT)]),
         }
 
     def _every(self, protocol: str) -> str:
@@ -65,7 +65,7 @@ class End:
 
     def connect(self) -> None:
         words = ["tcp-send", self.seat.address, self.peer, str(TCP_PORT), self._every("tcp")]
-        self.players["tcp-out"] = Player(self.seat, words)
+        self.players["tcp-out"] = Generator(self.seat, words)
 
     def silent(self) -> list[str]:
         """The protocols in which nothing has come yet."""
@@ -79,7 +79,7 @@ class End:
 
     def finals(self) -> dict[str, dict[str, object]]:
         """Wait for the programs' ends; what each said last."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         for player in self.players.values():
             player.wait(until)
         return {name: player.final or {} for name, player in self.players.items()}
@@ -94,7 +94,7 @@ class End:
 class Programs:
     """Both ends of a drill in a lab."""
 
-    def __init__(self, one: Seat, two: Seat, spacing_us: int) -> None:
+    def __init__(self, one: Endpoint, two: Endpoint, spacing_us: int) -> None:
         self.spacing_us = spacing_us
         self.ends = (End(one, two.address, spacing_us), End(two, one.address, spacing_us))
 

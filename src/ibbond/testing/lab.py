@@ -257,15 +257,22 @@ class LabHost:
         stderr: int | IO[Any] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        process_group: int | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a program in the host. It is ended with the lab at the latest."""
+        """Start a program in the host. It is ended with the lab at the latest; arguments are those of subprocess."""
         with Control.of(self._lab.name) as control:
             way, place = lab_exec.handle_and_directory(control, self.name, command[0])
         if env:
             way = way._replace(environment={**way.environment, **env})
         try:
             return way.popen(  # type: ignore[return-value]
-                command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd or place, text=True
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd or place,
+                text=True,
+                process_group=process_group,
             )
         except OSError as error:
             raise lab_exec.cannot_run(command[0], self.name, error) from None

@@ -19,6 +19,8 @@ IBBOND = str(Path(sys.executable).parent / "ibbond")
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "rdma-block-session.py")
 NAME = f"faults{os.getpid()}"
 LASTING_S = 0.5
+# 35 is IP_ADD_MEMBERSHIP; the group is left when the program ends. Without spaces, for commands are split at them.
+JOIN_AND_LEAVE = '__import__("socket").socket(2,2).setsockopt(0,35,bytes([239,9,9,9,10,0,0,1]))'
 Commands = tuple[str, ...]
 
 STORIES: dict[str, tuple[Commands, Commands]] = {  # each is one fault and its end, in words of `ibbond`
@@ -33,6 +35,7 @@ STORIES: dict[str, tuple[Commands, Commands]] = {  # each is one fault and its e
     "reregister": (("lab reregister h1/ib0", "lab reregister h2/ib0"), ()),
     "pkey_removal": (("lab set-pkeys h1/ib0 0x8001",), ("lab set-pkeys h1/ib0 0xffff",)),
     "lid_change": (("lab change-lid h2/ib0 77",), ()),
+    "group_left": ((f"lab exec h1 -- {sys.executable} -c {JOIN_AND_LEAVE}",), ()),
     "manual_switch": (("bond switch h1/bond0 ib1", "bond switch h2/bond0 ib1"), ()),
 }
 

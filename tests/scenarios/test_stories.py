@@ -1,5 +1,6 @@
 """The stories in scenarios/, some seeds of each; a failing one prints the line that replays it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ibbond.sim.world import World
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 CHUNK = 10
+FRESH = int(os.environ.get("IBBOND_FRESH_SEEDS", "1000000"))
 
 
 def broken(name: str, seeds: range) -> list[str]:
@@ -96,6 +98,19 @@ def test_validated_probes_where_nothing_goes_wrong() -> None:
         world = World(story, profile=profile)
         world.begin()
         world.run_until(3000 * MS)  # checked after every step
+
+
+@pytest.mark.parametrize("first", range(0, 40, CHUNK))
+def test_remembered_flows(first: int) -> None:
+    assert not broken("flows", range(first, first + CHUNK))
+
+
+@pytest.mark.parametrize(
+    "name", ["two_hosts", "three_members", "managed_changes", "flows", "connected_mode", "arp_monitor"]
+)
+def test_seeds_that_nobody_has_run(name: str) -> None:
+    """`./test` prints the range, and takes another one each time."""
+    assert not broken(name, range(FRESH, FRESH + CHUNK))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,6 +5,7 @@ Read first: fabric/events.py, the events that these become. A new kind is a new 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from random import Random
 
 from ibbond.bonding.events import SetOption
@@ -23,10 +24,11 @@ from ibbond.fabric.events import (
     ReviveSwitch,
     SetPkeys,
 )
-from ibbond.stack.events import NetworkEvent, OnHost, OnSubnet, SetAdmin, ToBond
+from ibbond.stack.events import GroupsAre, NetworkEvent, OnHost, OnSubnet, SetAdmin, ToBond
 from ibbond.topology.model import Topology, listed
 from ibbond.wire.pkey import DEFAULT_PKEY
 
+DEFAULT_GROUP = "239.1.2.3"  # of stories
 FLAP_MS = 30  # between two changes of a flapping cable
 OTHER_PKEY = 0x8001  # all that a port has for a while
 NEW_LIDS = range(200, 700)  # beyond those that a manager gives by itself in worlds of this size
@@ -107,6 +109,10 @@ def member_devices(topology: Topology) -> list[str]:
     return [f"{host.name}/{name}" for host in topology.hosts for bond in host.bonds for name in bond.members]
 
 
+def addressed_devices(topology: Topology) -> list[str]:
+    return list(dict.fromkeys(f"{host.name}/{device}" for host in topology.hosts for device, _ in host.addresses()))
+
+
 def manual_switches(topology: Topology) -> list[str]:
     """HOST/BOND=MEMBER of every member."""
     return [
@@ -166,6 +172,13 @@ def lid_change(fault: Fault) -> list[Moment]:
     return [(0, OnSubnet(ChangeLid(fault.where, NEW_LIDS[fault.at_ms % len(NEW_LIDS)])))]
 
 
+def group_left(fault: Fault) -> list[Moment]:
+    """The programs of the host leave the default group of stories and join it again."""
+    host, _, device = fault.where.partition("/")
+    group = ip_address(DEFAULT_GROUP).packed
+    return [(0, OnHost(host, GroupsAre(device, ()))), (fault.lasting_ms, OnHost(host, GroupsAre(device, (group,))))]
+
+
 def manual_switch(fault: Fault) -> list[Moment]:
     target, _, member = fault.where.partition("=")
     host, _, bond = target.partition("/")
@@ -186,6 +199,7 @@ KINDS = {
         "the subnet manager takes the default P_Key off a port, and puts it back", plain_ports, pkey_removal
     ),
     "lid_change": Kind("the subnet manager gives a port another LID", host_cables, lid_change),
+    "group_left": Kind("a host's programs leave their group for a while", addressed_devices, group_left),
     "manual_switch": Kind("an operator writes active_slave", manual_switches, manual_switch),
 }
 

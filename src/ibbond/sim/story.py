@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from ibbond.errors import Refused
-from ibbond.sim.faults import KINDS, Fault, RandomFaults
+from ibbond.sim.faults import DEFAULT_GROUP, KINDS, Fault, RandomFaults
 from ibbond.topology.load import default, from_document
 from ibbond.topology.model import Topology, listed
 from ibbond.topology.reader import Reader, unknown
-
-DEFAULT_GROUP = "239.1.2.3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +26,7 @@ class Story:
     probe_ms: int = 10
     pairs: tuple[tuple[str, str], ...] = ()
     group: str = DEFAULT_GROUP
+    flows: bool = False  # packets go by remembered flows where there are any, and cables take no time
     faults: tuple[Fault, ...] = ()
     random_faults: RandomFaults | None = None
 
@@ -51,6 +50,7 @@ def parse(document: dict[str, object], *, name: str) -> Story:
         probe_ms=table.take("probe_ms", int, 10),
         pairs=read_pairs(table, topology),
         group=table.take("group", str, DEFAULT_GROUP),
+        flows=table.take("flows", bool, False),
         faults=fixed,
         random_faults=read_random(Reader(drawn, "story.random_faults"), topology) if drawn else None,
     )

@@ -6,7 +6,7 @@ it carries the sentence, the moment and the line that replays it.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from ipaddress import ip_address
 from random import Random
@@ -14,13 +14,16 @@ from typing import Protocol
 
 from ibbond.errors import Malformed, Refused
 from ibbond.machine import MS, US
+from ibbond.sim.bond_promises import BondPromises
 from ibbond.sim.checkers import STATE_CHECKERS, Broken, DeliveryChecker, all_reached, arrives_once
 from ibbond.sim.faults import KINDS, Fault, draw
 from ibbond.sim.programs import Probe, SimulatedHost, make_probe
 from ibbond.sim.story import Story
 from ibbond.sim.stream import SEGMENT, STREAM_PORT, StreamReceiver, StreamSender
+from ibbond.sim.traffic import TrafficChecker
 from ibbond.stack.build import build
-from ibbond.stack.events import Deliver, NetworkEffect, NetworkEvent, OnHost, TraceEvent
+from ibbond.stack.events import Deliver, NetworkEffect, NetworkEvent, OnHost, TraceEvent, Transmit
+from ibbond.stack.flows import Flow
 from ibbond.stack.network import Network
 from ibbond.verbs.timing import Timing
 from ibbond.wire.udp import UdpDatagram
@@ -106,6 +109,9 @@ class World:
     _order: int = field(init=False, default=0)
     _hash: "hashlib._Hash" = field(init=False)
     _delivery: DeliveryChecker = field(init=False, default_factory=DeliveryChecker)
+    _traffic: TrafficChecker = field(init=False, default_factory=TrafficChecker)
+    _promises: BondPromises = field(init=False, default_factory=BondPromises)
+    _flows: dict[tuple[str, str, bytes], Flow] = field(init=False, default_factory=dict)
     _state_changed: bool = field(
         init=False, default=False
     )  # something other than packets came out since the last check
@@ -118,11 +124,13 @@ class World:
         self.network = build(
             self.story.topology,
             random=Random(self.random.getrandbits(64)),
-            timing=Timing.simulated(),
+            timing=replace(Timing.simulated(), hop_ns=0) if self.story.flows else Timing.simulated(),
             profile=self.profile,
             without=self.without,
             overrides=self.overrides,
         )
+        if self.checked:
+            self.network.on_send = lambda effect: self._promises.sent(self.now, effect)
         self.faults = list(self.story.faults)
         if self.story.random_faults is not None:
             self.faults += draw(self.story.random_faults, self.story.topology, self.random)
@@ -145,6 +153,7 @@ class World:
             self.run_until(self.story.length_ms * MS)
             if self.checked:
                 all_reached(self)
+                self._promises.check_end(self)
         except Broken as error:
             broken = str(error)
         return Outcome(
@@ -186,8 +195,27 @@ class World:
         self.probes.append(probe)
         packet = make_probe(kind, probe.number, self.now, host.source_for(destination), destination)
         leaving = host.send_to_group(packet) if kind == "multicast" else host.send(packet)
-        self._feed(OnHost(source, leaving))
+        if self.checked:
+            self._traffic.sent(self, probe, destination)
+        if not self._send_by_flow(source, leaving, destination):
+            self._feed(OnHost(source, leaving))
         return probe
+
+    def _send_by_flow(self, source: str, leaving: Transmit, destination: bytes) -> bool:
+        """As the live pump does: a remembered flow of this generation delivers at once; a new one is remembered."""
+        if not self.story.flows:
+            return False
+        key, generation = (source, leaving.device, destination), self.network.generation.value
+        flow = self._flows.get(key)
+        if flow is None or flow.generation != generation:
+            found = self.network.flow_for(self.now, source, leaving.device, leaving.packet)
+            if found is not None and found.generation == self.network.generation.value:
+                self._flows[key] = found
+            return False
+        flow.packets += 1
+        flow.bytes += len(leaving.packet)
+        self._take([Deliver(*flow.target, leaving.packet)])
+        return True
 
     def stream(self, source: str, target: str) -> _Stream:
         """A byte stream from now on."""
@@ -244,6 +272,8 @@ class World:
                 self._plan(at + self.story.probe_ms * MS, item)
                 self.probe(item.kind, item.source, item.target)
             else:
+                self._traffic.on_fault(self.now, item)
+                self._promises.on_fault(item)
                 self._feed(item)
         deadline = self.network.deadline()
         if deadline is not None and deadline <= self.now:
@@ -261,6 +291,9 @@ class World:
             self._state_changed = False
             for check in STATE_CHECKERS:
                 check(self)
+            self._promises.follow(self)
+        if self.checked:
+            self._traffic.check(self)
 
     def _feed(self, event: NetworkEvent) -> None:
         try:

@@ -9,7 +9,7 @@ executing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ibbond.errors import Refused
 from ibbond.fabric.events import (
@@ -53,6 +53,7 @@ class Network:
         self.subnet = subnet
         self.generation = generation
         self.hosts: dict[str, HostStack] = {}
+        self.on_send: Callable[[SendDatagram], None] | None = None  # sees each datagram that a host gives to the subnet
         self.outside: dict[str, int] = {}  # ports at which programs of others take MADs: how many
         self._at_port: dict[str, HostStack] = {}
         self._agenda: Deadlines[str] = Deadlines()
@@ -187,6 +188,8 @@ class Network:
         """One step of `_run`: the first of `work`; whose deadlines it may have changed is added to `keys`."""
         match item := work.popleft():
             case SendDatagram() | SendMad() | Post() | FailQueuePair():
+                if self.on_send is not None and isinstance(item, SendDatagram):
+                    self.on_send(item)
                 keys[_SUBNET] = None
                 work.extend(self.subnet.handle(now, item))
             case Deliver():

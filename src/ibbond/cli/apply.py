@@ -74,7 +74,8 @@ def apply(
 ) -> None:
     """Make the bonds of this host what FILE says (default /etc/ibbond/bonds.toml).
 
-    Only what differs is changed, each step is read back, and a failure puts everything back as it was.
+    Only what differs is changed, each step is read back, and a failure puts everything back as it was. FILE may be in
+    another format too, such as the openib.conf of 2007.
     """
     host = this_host()
     if confirm or undo:
@@ -82,7 +83,7 @@ def apply(
             raise Refused("apply", why="--confirm and --undo exclude each other", fix="Use one of them")
         (confirm_last if confirm else partial(undo_last, token=token, after=after))(host, as_json)
         return
-    desired = load([file], "bonds.toml").desired
+    desired = load([file], "bonds.toml" if file.suffix == ".toml" else "").desired
     refuse_errors(desired, force)
     Apply(host, desired, file, interrupt, force, confirm_within).run(dry_run, wait_seconds, as_json)
 

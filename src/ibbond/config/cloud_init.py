@@ -22,7 +22,7 @@ from ibbond.config.desired import (
     set_option,
 )
 from ibbond.config.fields import label
-from ibbond.config.gaps import Gap, Version
+from ibbond.config.gaps import Gap, Version, of_device
 from ibbond.config.ifupdown import with_prefix
 from ibbond.config.yaml_file import Table, dump, items, load, place, table, text_of, unreadable
 from ibbond.errors import Malformed
@@ -31,7 +31,17 @@ TOOL = "cloud-init"
 PATTERNS = ("etc/cloud/cloud.cfg.d/*.cfg",)
 PATH = "etc/cloud/cloud.cfg.d/60-ibbond.cfg"
 NO_KEY = "is not held: version 1 has no key for it"
+NOT_MAPPED = "is dropped by the netplan renderer, which has no word for it"
 GAPS = (
+    *(
+        Gap(f"option.{name}", NOT_MAPPED)
+        for name in (
+            *("all_slaves_active", "peer_notif_delay", "resend_igmp", "use_carrier", "arp_all_targets"),
+            *("arp_missed_max", "num_unsol_na", "tlb_dynamic_lb", "lacp_active", "lp_interval", "packets_per_slave"),
+        )
+    ),
+    Gap("option.arp_ip_target", "is written as arp-ip-target, which netplan does not know"),
+    Gap("mtu", "is dropped with its whole entry: the netplan renderer has no type infiniband", when=of_device),
     Gap("transport", NO_KEY),
     Gap("child", NO_KEY),
     Gap("pkey", NO_KEY),

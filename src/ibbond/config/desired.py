@@ -229,7 +229,7 @@ def set_option(
         what = f"{spelt} of {bond.name} does not take {text.strip()!r}"
         desired.problems.append(Problem("option-unknown", source, what, f"See ibbond options {name}", bond.name))
         return
-    bond.options.setdefault(name, Setting(value, source))
+    bond.options.setdefault("num_grat_arp" if name == "num_unsol_na" else name, Setting(value, source))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -116,7 +116,8 @@ def _layer_3(bond: DesiredBond, section: str, key: str, setting: Setting) -> Non
     elif key == "dns":
         bond.dns += [Setting(word, setting.source) for word in words]
     elif key == "dns-search":
-        bond.search += [Setting(word, setting.source) for word in words]
+        known = [each.text for each in bond.search]  # some tools write them for both families
+        bond.search += [Setting(word, setting.source) for word in words if word not in known]
     elif key == "method" and setting.text in ("auto", "dhcp"):
         bond.dhcp |= {int(section[-1])}
 

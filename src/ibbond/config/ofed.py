@@ -16,6 +16,8 @@ from ibbond.config.lines import Entry, assignments
 TOOL = "openibd"
 PATTERNS = ("etc/infiniband/openib.conf", "etc/ofed/openib.conf", "etc/sysconfig/infiniband")
 
+DEFAULTS = {"mode": "active-backup", "miimon": "100"}  # what its ib-bond sets
+
 
 def read(files: Mapping[str, str]) -> Desired:
     """The bonds of these files; none where bonding is not enabled."""
@@ -32,6 +34,8 @@ def read(files: Mapping[str, str]) -> Desired:
 def _bond(desired: Desired, name: str, values: dict[str, Entry]) -> None:
     bond = desired.bond(name, TOOL, values["IPOIB_BONDS"].source)
     bond.is_defined = True
+    for option, text in DEFAULTS.items():
+        bond.options[option] = Setting(text, values["IPOIB_BONDS"].source)
     slaves = values.get(f"{name}_SLAVES") or values.get(f"{name.upper()}_SLAVES")
     address = values.get(f"{name}_IP") or values.get(f"{name.upper()}_IP")
     connected, mtu = values.get("SET_IPOIB_CM"), values.get("IPOIB_MTU")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ibbond.fabric.events import Cut, KillSwitch, MadArrived, SendMad, SubnetEffect
 from ibbond.fabric.port import Port
+from ibbond.fabric.port_states import LinkState
 from ibbond.fabric.transit import Transit
 from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import ManagementClass, Method
@@ -135,7 +136,7 @@ def test_a_set_that_closes_the_way_back() -> None:
     mad[0:4], mad[16:18] = (1, ManagementClass.SUBNET_DIRECTED_ROUTE, 1, Method.SET), SmpAttribute.PORT_INFO.to_bytes(2)
     mad[7], mad[23], mad[32:36], mad[129], mad[64:128] = 1, 1, b"\xff" * 4, 1, info.pack()
     assert lab.subnet.answer(lab.now, lab.subnet.port("h1/1"), bytes(mad)) == b""
-    assert lab.subnet.port("s1/1").physical_state == PhysicalState.DISABLED
+    assert lab.subnet.port("s1/1").link_state is LinkState.DISABLED
     lab.run_until_quiescent()
     assert lab.subnet.port("h1/1").state == PortState.DOWN
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
+from ibbond.fabric.port_states import LinkState
 from ibbond.machine import SECOND
 from ibbond.verbs.verbs import ManagementDatagram, PortEventKind, PortState
 from ibbond.wire.mad import MadHeader, Method, Notice, Status
@@ -282,7 +283,7 @@ def test_a_disabled_port_stays_dark_until_polling(lab: Lab) -> None:
     put(lab, TO_S1, SmpAttribute.PORT_INFO, 2, disabled.pack())
     lab.run_until_quiescent()
     assert lab.subnet.port("h2/1").state == PortState.DOWN
-    assert lab.subnet.port("s1/2").physical_state == PhysicalState.DISABLED
+    assert lab.subnet.port("s1/2").link_state is LinkState.DISABLED
     polling = port_info(lab, TO_S1, 2).changed(physical_state=PhysicalState.POLLING)
     put(lab, TO_S1, SmpAttribute.PORT_INFO, 2, polling.pack())
     lab.run_until_quiescent()

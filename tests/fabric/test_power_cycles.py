@@ -4,10 +4,10 @@ import pytest
 
 from ibbond.fabric.events import KillAdapter, KillSwitch, MadArrived, ReviveAdapter, ReviveSwitch, SendMad
 from ibbond.fabric.port import Port, PortCounters
+from ibbond.fabric.port_states import PortInput
 from ibbond.verbs.verbs import ManagementDatagram, PortState
 from ibbond.wire.mad import ManagementClass, Method
 from ibbond.wire.perf import PerfAttribute, PerfMad, PortCountersAttribute, PortCountersExtendedAttribute
-from ibbond.wire.port_info import PhysicalState
 from ibbond.wire.smp import PERMISSIVE_LID, NodeInfo, Smp, SmpAttribute
 from tests.fabric.subnets import Lab, two_switches
 
@@ -42,7 +42,7 @@ def test_an_adapter_forgets_and_trains_again(lab: Lab) -> None:
     port = lab.subnet.port("h1/1")
     blank = written(port)
     scribble(port)
-    port.change(physical_state=PhysicalState.DISABLED)
+    port.step(PortInput.SET_DISABLED)
     lab.do(KillAdapter("h1"))
     assert (written(port), port.lid, port.sm_lid, port.counters) == (blank, 0, 0, PortCounters())
     lab.after(ReviveAdapter("h1"))

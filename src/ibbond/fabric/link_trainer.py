@@ -11,9 +11,9 @@ from typing import Protocol
 from ibbond.fabric.cable import Cable
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import Port
+from ibbond.fabric.port_states import PortInput, PortReaction
 from ibbond.verbs.generation import Generation
-from ibbond.verbs.verbs import PortEventKind, PortState
-from ibbond.wire.port_info import PhysicalState
+from ibbond.verbs.verbs import PortEventKind
 
 
 class LinkListener(Protocol):
@@ -32,8 +32,8 @@ class LinkTrainer:
     def light(self, cable: Cable) -> None:
         """Train the link if nothing stands in the way: both ports go to Init, at what both have enabled (14.2.5.6)."""
         ends = (cable.a, cable.b)
-        dark = any(not end.node.alive or end.physical_state == PhysicalState.DISABLED for end in ends)
-        if dark or not cable.plugged or cable.a.peer is not None:
+        trains = all(end.node.alive and end.may_train for end in ends)
+        if not trains or not cable.plugged:
             return
         widths = _both(ends, "width_enabled", "width_supported")
         speeds = _both(ends, "speed_enabled", "speed_supported")
@@ -42,7 +42,7 @@ class LinkTrainer:
         active = {"width_active": _fastest(widths), "speed_active": _fastest(speeds)}
         for end in ends:
             end.peer = cable.other(end)
-            end.change(state=PortState.INIT, physical_state=PhysicalState.LINK_UP, **active)
+            end.step(PortInput.TRAINED, **active)
         self._generation.bump()
         for end in ends:
             self._listener.link_changed(end)
@@ -53,13 +53,12 @@ class LinkTrainer:
             return
         ends = (cable.a, cable.b)
         cable.epoch += 1
-        active = [end for end in ends if end.state == PortState.ACTIVE]
         for end in ends:
             end.peer = None
             end.counters.link_downed += failed
-            end.change(state=PortState.DOWN, physical_state=PhysicalState.POLLING)
+        failing = [end for end in ends if end.step(PortInput.LOST) is PortReaction.FAIL]
         self._generation.bump()
-        for end in active:
+        for end in failing:
             self._listener.port_event(end, PortEventKind.PORT_ERR)
         for end in ends:
             self._listener.link_changed(end)
@@ -68,14 +67,15 @@ class LinkTrainer:
         """Down and up again, also out of Disabled."""
         if port.cable is not None:
             self.darken(port.cable, failed=False)
-            port.change(physical_state=PhysicalState.POLLING)
+        port.step(PortInput.SET_POLLING)
+        if port.cable is not None:
             self.light(port.cable)
 
     def disable(self, port: Port) -> None:
         """Down until Polling is written."""
         if port.cable is not None:
             self.darken(port.cable, failed=False)
-        port.change(physical_state=PhysicalState.DISABLED)
+        port.step(PortInput.SET_DISABLED)
 
     def plug(self, cable: Cable, plugged: bool) -> None:
         cable.plugged = plugged

@@ -15,9 +15,10 @@ from typing import Protocol
 from ibbond.errors import Malformed
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import GUIDS_PER_PORT, PKEYS_PER_PORT, Port
+from ibbond.fabric.port_states import PORT_TABLE, SET_PHYSICAL, SET_STATE, PortInput, PortReaction
 from ibbond.fabric.switch import LINEAR_CAP, Switch
 from ibbond.machine import SECOND
-from ibbond.verbs.verbs import FIRST_MLID, PortEventKind, PortState
+from ibbond.verbs.verbs import FIRST_MLID, PortEventKind
 from ibbond.wire.mad import ManagementClass, Method, Status
 from ibbond.wire.port_info import MTU_BYTES, PhysicalState, PortInfo, seen_through
 from ibbond.wire.smp import (
@@ -34,16 +35,6 @@ from ibbond.wire.smp import (
     VlArbitration,
 )
 
-SETTABLE_STATES = {  # (state now, state asked for) that PortInfo Set may ask; Down retrains the link
-    (PortState.INIT, PortState.ARMED),
-    (PortState.ARMED, PortState.ARMED),
-    (PortState.ARMED, PortState.ACTIVE),
-    (PortState.ACTIVE, PortState.ACTIVE),
-    (PortState.DOWN, PortState.DOWN),
-    (PortState.INIT, PortState.DOWN),
-    (PortState.ARMED, PortState.DOWN),
-    (PortState.ACTIVE, PortState.DOWN),
-}
 _REQUEST = struct.Struct("!3xB12xH2xIQ")  # method, attribute, modifier, M_Key
 RETURNING = 0x8000  # the D bit, in the word of the status
 DEFAULT_LANES = SlToVl((0, 1, 2, 3, 4, 5, 6, 7) * 2).pack()
@@ -217,11 +208,8 @@ def _port_info(question: _Question) -> bytes:
 def set_port_info(port: Port, asked: PortInfo, listener: Listener) -> None:
     """Carry out a PortInfo Set: all of it, or nothing and a status (14.2.5.6)."""
     before = port.info
-    old, new = PortState(before.state), asked.state
-    always_up = port.number == 0 and port.is_end_port and port.node.node_type == NodeType.SWITCH
-    if new and not always_up and (old, new) not in SETTABLE_STATES:
-        raise _Wrong(Status.BAD_VALUE)
-    if asked.physical_state not in (0, PhysicalState.SLEEP, PhysicalState.POLLING, PhysicalState.DISABLED):
+    changes = _link_changes(port, asked)
+    if any(PORT_TABLE[port.link_state, change][0] is PortReaction.REFUSE for change in changes):
         raise _Wrong(Status.BAD_VALUE)
     if asked.down_default not in (0, PhysicalState.SLEEP, PhysicalState.POLLING) or 8 <= asked.speed_enabled <= 14:
         raise _Wrong(Status.BAD_VALUE)
@@ -234,7 +222,8 @@ def set_port_info(port: Port, asked: PortInfo, listener: Listener) -> None:
     port.change(**_written(port, asked))
     if port.is_end_port:
         _report_addresses(port, before, asked, listener)
-    _set_link_state(port, old, asked, listener)
+    if changes:
+        _set_link_state(port, changes[-1], listener)
 
 
 def _written(port: Port, asked: PortInfo) -> dict[str, int]:
@@ -282,17 +271,29 @@ def _report_addresses(port: Port, before: PortInfo, asked: PortInfo, listener: L
         listener.port_event(port, PortEventKind.CLIENT_REREGISTER)
 
 
-def _set_link_state(port: Port, old: PortState, asked: PortInfo, listener: Listener) -> None:
-    if port.number == 0 and port.node.node_type == NodeType.SWITCH:
-        return
-    if asked.physical_state == PhysicalState.DISABLED:
-        listener.disable(port)
-    elif asked.physical_state or asked.state == PortState.DOWN:
-        listener.retrain(port)
-    elif asked.state and asked.state != old:
-        port.change(state=asked.state)
-        listener.routes_changed()
-        if port.state == PortState.ACTIVE:
+def _link_changes(port: Port, asked: PortInfo) -> list[PortInput]:
+    """What is asked of the link: by its state, then by its physical state, which counts if there are both."""
+    try:
+        changes = [SET_STATE[asked.state]] if asked.state else []
+        changes += [SET_PHYSICAL[asked.physical_state]] if asked.physical_state else []
+    except KeyError:
+        raise _Wrong(Status.BAD_VALUE) from None
+    always_up = port.number == 0 and port.node.node_type == NodeType.SWITCH
+    return [] if always_up else changes
+
+
+def _set_link_state(port: Port, change: PortInput, listener: Listener) -> None:
+    match PORT_TABLE[port.link_state, change][0]:
+        case PortReaction.DISABLE:
+            listener.disable(port)
+        case PortReaction.RETRAIN:
+            listener.retrain(port)
+        case PortReaction.CHANGE:
+            port.step(change)
+            listener.routes_changed()
+        case PortReaction.ACTIVATE:
+            port.step(change)
+            listener.routes_changed()
             listener.port_event(port, PortEventKind.PORT_ACTIVE)
 
 

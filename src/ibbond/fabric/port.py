@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ibbond.fabric.port_states import LINK_STATES, PORT_TABLE, STATES, LinkState, PortInput, PortReaction
 from ibbond.verbs.verbs import PortState
 from ibbond.wire.gid import DEFAULT_GID_PREFIX
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
@@ -139,8 +140,22 @@ class Port:
         self.change()
 
     @property
-    def physical_state(self) -> int:
-        return self.info.physical_state
+    def link_state(self) -> LinkState:
+        return LINK_STATES[self.state, self.info.physical_state]
+
+    @property
+    def may_train(self) -> bool:
+        """Neither disabled nor up already."""
+        return PORT_TABLE[self.link_state, PortInput.TRAINED][0] is not PortReaction.IGNORE
+
+    def step(self, event: PortInput, **fields: int) -> PortReaction:
+        """Read the table; fields of PortInfo that change with the state change with it. The caller does the rest."""
+        before = self.link_state
+        reaction, after = PORT_TABLE[before, event]
+        if after is not before:
+            state, physical_state = STATES[after]
+            self.change(state=state, physical_state=physical_state, **fields)
+        return reaction
 
     @property
     def pkey_table(self) -> list[int]:

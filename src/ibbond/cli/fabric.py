@@ -6,6 +6,7 @@ import click
 
 from ibbond.cli.output import json_option, name_option, print_json, table
 from ibbond.cli.usage import Group
+from ibbond.cli.whatif import whatif
 
 HEADS = {
     "show": ("port", "lid", "state", "peer", "guid", "sm_lid", "mtu", "pkeys"),
@@ -27,7 +28,10 @@ HEADS = {
 
 @click.group(cls=Group)
 def fabric() -> None:
-    """The subnet of a running lab: ports, routes, multicast groups and counters, with either subnet manager."""
+    """The subnet of a running lab: ports, routes, multicast groups and counters; and what failures would do to one."""
+
+
+fabric.add_command(whatif)
 
 
 @fabric.command()

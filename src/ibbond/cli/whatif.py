@@ -1,0 +1,116 @@
+"""`ibbond fabric whatif`: every single failure of a fabric in virtual time, and what it does to hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ibbond.cli.files import read_text
+from ibbond.cli.output import json_option, print_json, table
+from ibbond.cli.sim import progress_bar
+from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.sim.whatif import Consequence, Findings
+    from ibbond.topology.model import Topology
+
+SHOWN_HOSTS = 6
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes (default: all cores).")
+@json_option
+def whatif(file: Path, workers: int | None, as_json: bool) -> int:
+    """Which hosts does each single failure cut off, interrupt, or leave without redundancy?
+
+    FILE is what ibnetdiscover printed, OpenSM's opensm-subnet.lst, or a topology file. Every cable, switch and adapter
+    fails once, and the subnet manager, each in a copy of one settled simulated fabric. Exit 1 if a failure of a cable
+    or switch cuts off a host that has several ports.
+    """
+    from ibbond.sim.whatif import failures, what_if
+
+    topology = read_fabric(file)
+    with progress_bar(file.name, len(failures(topology))) as step:
+        found = what_if(topology, step, workers or 0)
+    if as_json:
+        print_json(as_object(found))
+    else:
+        click.echo(describe(found))
+    return 0 if found.survives else 1
+
+
+def read_fabric(file: Path) -> Topology:
+    """A topology file, or a fabric in a format that can be imported."""
+    from ibbond.topology.imported import FORMATS, import_fabric
+    from ibbond.topology.load import parse
+
+    text = read_text(file, "Name a topology file, or one that ibnetdiscover or OpenSM wrote")
+    if any(looks_like(text) for looks_like, _ in FORMATS.values()):
+        imported = import_fabric(text, str(file))
+        for note in imported.notes:
+            click.echo(f"{file}: {note}", err=True)
+        text = imported.text
+    topology = parse(text, name=str(file), others=("story",))
+    if len(topology.hosts) < 2:
+        raise Refused(f"{file} has one host", why="it takes two to be connected", fix="Add hosts")
+    return topology
+
+
+def as_object(found: Findings) -> dict[str, object]:
+    return {
+        "hosts": found.hosts,
+        "switches": found.switches,
+        "cables": found.cables,
+        "survives": found.survives,
+        "one_port": list(found.one_port),
+        "one_switch": list(found.one_switch),
+        "failures": [
+            {
+                "kind": each.kind,
+                "name": each.name,
+                "cut_off": list(each.cut_off),
+                "interrupted_ms": each.interrupted_ms,
+                "redundancy_lost": list(each.redundancy_lost),
+            }
+            for each in found.consequences
+        ],
+    }
+
+
+def describe(found: Findings) -> str:
+    """The findings for people: what cuts off hosts, then by kind of failure."""
+    size = f"{found.hosts} hosts, {found.switches} switches, {found.cables} cables"
+    lines = [f"{size}; {len(found.consequences)} failures"]
+    if found.one_switch:
+        lines += ["", f"all ports at one switch: {names(found.one_switch)}"]
+    if found.one_port:
+        lines += ["", f"only one port: {names(found.one_port)}"]
+    if found.cutting:
+        rows = [(f"{each.kind} {each.name}", names(each.cut_off)) for each in found.cutting]
+        lines += ["", table(rows, ("FAILURE", "CUTS OFF"))]
+    rows_by_kind = [row(kind, found) for kind in dict.fromkeys(each.kind for each in found.consequences)]
+    heads = ("FAILURE OF ONE", "TRIED", "CUT OFF HOSTS", "INTERRUPTED HOSTS", "LONGEST", "LESS REDUNDANCY")
+    lines += ["", table(rows_by_kind, heads)]
+    verdict = "no failure of a cable or switch cuts off a host" if found.survives else "hosts can be cut off: see above"
+    return "\n".join([*lines, "", verdict])
+
+
+def row(kind: str, found: Findings) -> tuple[object, ...]:
+    these: list[Consequence] = [each for each in found.consequences if each.kind == kind]
+    worst = max(each.worst_ms for each in these)
+    return (
+        kind,
+        len(these),
+        sum(bool(each.cut_off) for each in these),
+        sum(bool(each.interrupted_ms) for each in these),
+        f"{worst} ms" if worst else "-",
+        sum(bool(each.redundancy_lost) for each in these),
+    )
+
+
+def names(hosts: tuple[str, ...]) -> str:
+    more = f" and {len(hosts) - SHOWN_HOSTS} more" if len(hosts) > SHOWN_HOSTS else ""
+    return ", ".join(hosts[:SHOWN_HOSTS]) + more

@@ -1,6 +1,6 @@
 """A late lab is never reported as a lost packet, and a lost packet never as a late lab."""
 
-from ibbond.demo.measure import DemoEvent, ProbeStream, Recording, summarize
+from ibbond.demo.measure import ByteStream, DemoEvent, ProbeStream, Recording, outside, summarize
 from ibbond.machine import MS
 
 LENGTH = 1000  # probes, one each millisecond
@@ -46,3 +46,32 @@ def test_a_protocol_that_was_late_at_the_end_of_a_move_has_survived_it() -> None
     assert not survived(recording(silent))
     assert survived(recording(silent, (150, 470)))
     assert not survived(recording(range(100, 460), (600, 700)))
+
+
+def tcp(silences: list[tuple[int, int]], *late: tuple[int, int]) -> Recording:
+    found = recording(range(0), *late)
+    quiet = [(since * MS, until * MS) for since, until in silences]
+    stream = ByteStream("a > b", 1000, 1000, True, quiet, LENGTH * MS)
+    return Recording(**{**{name: getattr(found, name) for name in found.__slots__}, "streams": (stream,)})
+
+
+def tcp_outage(found: Recording) -> float:
+    row = next(row for row in summarize(found).protocols if row.protocol == "tcp")
+    return max(row.failover.outage_ms)
+
+
+def test_a_silence_of_tcp_while_the_lab_was_late_is_not_an_outage() -> None:
+    assert tcp_outage(tcp([(120, 320)])) == 200
+    assert tcp_outage(tcp([(120, 320)], (600, 700))) == 200
+    assert tcp_outage(tcp([(120, 320)], (110, 330))) == 0
+    assert tcp_outage(tcp([(120, 320)], (110, 290))) == 30, "what it lasted longer than the lab was late counts"
+    (note,) = summarize(tcp([(120, 320)], (110, 290))).recording.notes
+    assert "TCP was silent for 170 ms while the lab was late" in note
+
+
+def test_a_time_without_others() -> None:
+    assert outside((10, 20), []) == [(10, 20)]
+    assert outside((10, 20), [(12, 13), (15, 16)]) == [(10, 12), (13, 15), (16, 20)]
+    assert outside((10, 20), [(0, 12), (18, 30)]) == [(12, 18)]
+    assert outside((10, 20), [(0, 30)]) == []
+    assert outside((10, 20), [(0, 10), (20, 30)]) == [(10, 20)]

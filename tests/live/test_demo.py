@@ -48,7 +48,7 @@ def test_one_object_and_exit_0_when_every_protocol_survived(tmp_path: Path) -> N
     done = demo("--rounds", "1", "--json", "--report", str(tmp_path / "report"))
     facts = json.loads(done.stdout)
     assert done.returncode == 0, facts
-    assert set(facts) == {"mode", "rounds", "survived", "events", "protocols", "report"}
+    assert set(facts) == {"mode", "rounds", "survived", "events", "protocols", "late_ms", "report"}
     assert (facts["mode"], facts["rounds"], facts["survived"]) == ("live", 1, True)
     assert set(facts["protocols"]) == PROTOCOLS
     for protocol in facts["protocols"].values():
@@ -79,7 +79,7 @@ def test_an_rdma_session_stands_beside_the_others(tmp_path: Path) -> None:
     done = demo("--rounds", "1", "--rdma", "--json", "--report", str(tmp_path))
     facts = json.loads(done.stdout)
     assert done.returncode == 0, facts
-    assert set(facts) == {"mode", "rounds", "survived", "events", "protocols", "report", "rdma"}
+    assert set(facts) == {"mode", "rounds", "survived", "events", "protocols", "late_ms", "report", "rdma"}
     assert set(facts["protocols"]) == PROTOCOLS
     session = facts["rdma"]
     assert (session["writes_lost"], session["writes_doubled"], session["verified"]) == (0, 0, True)

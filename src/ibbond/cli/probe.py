@@ -99,6 +99,7 @@ def describe(found: Measurement) -> str:
     lost = sum(row.lost for row in found.protocols)
     silence = f"the longest outage was {worst.outage_ms:.1f} ms ({worst.protocol})"
     lines += ["", f"{'nothing was lost' if not lost else f'{lost} probes were lost'}; {silence}"]
+    lines += found.notes
     if found.exit_code:
         lines.append(f"the command ended with {found.exit_code}")
     return "\n".join(lines)

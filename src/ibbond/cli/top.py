@@ -76,7 +76,8 @@ def lab_sample(control: Control, hosts: tuple[str, ...]) -> Sample:
         for cable in cables
         if not hosts or {end.partition("/")[0] for end in cable["ends"]} & set(hosts)
     }
-    return Sample(time.monotonic_ns(), bonds, lines)
+    late: Mapping[str, Any] = status["late"]  # type: ignore[assignment]
+    return Sample(time.monotonic_ns(), bonds, lines, [(since, until) for since, until in late["spans"]])
 
 
 def bond_sample(devices: Mapping[str, Mapping[str, Any]], bond: Mapping[str, Any]) -> BondSample:
@@ -147,7 +148,7 @@ def text_of(seen: Picture) -> str:
     if seen.cables:
         cables = [(*cable.ends, cable.state, f"{cable.packets:,.0f}") for cable in seen.cables]
         lines += ["", table(cables, ("CABLE", "", "STATE", "PACKETS/s"))]
-    if seen.late_ms is not None:
+    if seen.late_ms:
         lines += ["", f"the lab ran up to {seen.late_ms:.1f} ms late"]
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from ibbond.backend.control_socket import Control, LabBackend
 from ibbond.demo.generators import Endpoint, TrafficGenerators
 from ibbond.demo.live_view import SAMPLE_EVERY, View
 from ibbond.demo.measure import STREAMS, DemoEvent, ProbeStream, Recording, Stream
+from ibbond.demo.probe import lateness
 from ibbond.demo.rdma_report import session_facts
 from ibbond.errors import Refused
 from ibbond.lab.exec import HostHandle, host_handle
@@ -172,17 +173,6 @@ def play(lab: DemoLab, rounds: int, timeout: float) -> Recording:
         if lab.generators.rdma is None
         else session_facts(lab.happenings, started_at, ended_at, lab.generators.rdma.facts),
     )
-
-
-def lateness(control: Control, since: int) -> tuple[tuple[tuple[int, int], ...], list[str]]:
-    """The times since then in which the lab was behind, and a sentence about it where there were any."""
-    late = control.ask("late")
-    assert isinstance(late, dict)
-    spans = tuple((begin, end) for begin, end in late["spans"] if end > since)
-    if not spans:
-        return (), []
-    because = f", because {late['why']}" if late["why"] else ""
-    return spans, [f"The machine was busy: the lab ran up to {late['worst_ms']:g} ms late{because}."]
 
 
 def too_slow(streams: tuple[Stream, ...], length: int) -> Iterator[str]:

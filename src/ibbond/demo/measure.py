@@ -115,6 +115,7 @@ class ByteStream:
 
 
 Stream = ProbeStream | ByteStream
+Spans = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ class Summary:
                 for happening in self.recording.happenings
             ],
             "protocols": {row.protocol: row.as_json() for row in self.protocols if row.protocol != RDMA},
+            "late_ms": round(max((until - since for since, until in self.recording.late), default=0) / MS, 1),
             "report": report,
             **self._session_as_json(),
         }
@@ -247,25 +249,50 @@ class Summary:
 
 
 def judged(recording: Recording) -> Recording:
-    """The recording without the probes that were lost while the lab was behind: they waited for it in vain.
+    """The recording without what the lab did in the times in which it was behind; see `judged_streams`."""
+    streams, notes = judged_streams(recording.streams, recording.late)
+    return replace(recording, streams=streams, notes=(*recording.notes, *notes)) if notes else recording
 
-    No other probe is left out, and those of such a time that arrived stay.
+
+def judged_streams(streams: Sequence[Stream], late: Spans) -> tuple[tuple[Stream, ...], list[str]]:
+    """Streams without the probes that were lost and the silences while the lab was behind; and sentences about that.
+
+    Probes waited for it in vain then, and a connection too. No other probe is left out, and those of such a time that
+    arrived stay; of a silence only the part that lies outside counts.
     """
-    streams, left_out = [], 0
-    for stream in recording.streams:
-        if isinstance(stream, ProbeStream) and recording.late:
-            kept = [
-                (sent, arrived)
-                for sent, arrived in zip(stream.sent, stream.arrived, strict=True)
-                if arrived or not any(since <= sent <= until for since, until in recording.late)
-            ]
-            left_out += len(stream.sent) - len(kept)
-            stream = replace(stream, sent=[sent for sent, _ in kept], arrived=[arrived for _, arrived in kept])
-        streams.append(stream)
-    if not left_out:
-        return recording
-    note = f"{left_out} probes were lost while the lab was late; they are not counted as lost."
-    return replace(recording, streams=tuple(streams), notes=(*recording.notes, note))
+    found: list[Stream] = []
+    left_out = silent_ns = 0
+    for stream in streams if late else ():
+        if isinstance(stream, ByteStream):
+            silences = [part for silence in stream.silences for part in outside(silence, late)]
+            silent_ns += sum(b - a for a, b in stream.silences) - sum(b - a for a, b in silences)
+            found.append(replace(stream, silences=silences))
+            continue
+        kept = [
+            (sent, arrived)
+            for sent, arrived in zip(stream.sent, stream.arrived, strict=True)
+            if arrived or not any(since <= sent <= until for since, until in late)
+        ]
+        left_out += len(stream.sent) - len(kept)
+        found.append(replace(stream, sent=[sent for sent, _ in kept], arrived=[arrived for _, arrived in kept]))
+    notes = [f"{left_out} probes were lost while the lab was late; they are not counted as lost."] if left_out else []
+    if silent_ns:
+        notes.append(
+            f"TCP was silent for {silent_ns / MS:.0f} ms while the lab was late; that is not counted as outage."
+        )
+    return tuple(found) if late else tuple(streams), notes
+
+
+def outside(silence: tuple[int, int], late: Spans) -> list[tuple[int, int]]:
+    """The parts of a time that lie outside all of these."""
+    parts, (since, until) = [], silence
+    for begin, end in sorted(late):
+        if end <= since or begin >= until:
+            continue
+        if begin > since:
+            parts.append((since, begin))
+        since = max(since, end)
+    return [*parts, (since, until)] if since < until else parts
 
 
 def summarize(recording: Recording) -> Summary:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ibbond.backend.control_socket import Control
 from ibbond.demo.generators import Endpoint, TrafficGenerators
 from ibbond.demo.live_view import SAMPLE_EVERY, View
-from ibbond.demo.measure import PROTOCOLS, ByteStream, Stream
+from ibbond.demo.measure import PROTOCOLS, ByteStream, Stream, judged_streams
 from ibbond.errors import Refused
 from ibbond.lab.exec import HostHandle, host_handle
 from ibbond.machine import MS, SECOND
@@ -61,6 +61,8 @@ class Measurement:
     protocols: list[ProtocolOutage]
     events: list[dict[str, object]] = field(default_factory=list)
     exit_code: int | None = None  # of the command, where there was one
+    late_ms: float = 0.0  # how far the lab was behind at most, in that time; what was lost then is not counted
+    notes: list[str] = field(default_factory=list)
 
     def __getitem__(self, protocol: str) -> ProtocolOutage:
         """The row of `icmp`, `udp`, `tcp` or `multicast`."""
@@ -89,6 +91,8 @@ class Measurement:
             "protocols": {row.protocol: row.as_json() for row in self.protocols},
             "events": self.events,
             "exit": self.exit_code,
+            "late_ms": self.late_ms,
+            "notes": self.notes,
         }
 
 
@@ -104,13 +108,16 @@ class Probing:
         """End the traffic and measure; losses of its last moments have not shown yet (see `SETTLING`)."""
         started_at, ended_at = self._started_at, time.monotonic_ns()
         self.generators.end()
-        streams = self.generators.streams(started_at, ended_at)
+        spans, notes = lateness(self.control, started_at)
+        streams, more = judged_streams(self.generators.streams(started_at, ended_at), spans)
         rows = [
             summarize(protocol, [stream for stream in streams if stream.protocol == protocol], started_at, ended_at)
             for protocol in PROTOCOLS
         ]
         events = events_between(self.control, started_at, ended_at)
-        self.result = Measurement(self.hosts, (ended_at - started_at) / SECOND, rows, events)
+        late_ms = round(max((until - since for since, until in spans), default=0) / MS, 1)
+        seconds = (ended_at - started_at) / SECOND
+        self.result = Measurement(self.hosts, seconds, rows, events, late_ms=late_ms, notes=[*notes, *more])
         return self.result
 
 
@@ -264,6 +271,17 @@ def summarize(protocol: str, streams: Sequence[Stream], start: int, end: int) ->
     works &= all(stream.intact for stream in streams if isinstance(stream, ByteStream))
     when = round((at - start) / MS, 1) if longest else None
     return ProtocolOutage(protocol, sent, received, lost, round(longest / MS, 1), when, works)
+
+
+def lateness(control: Control, since: int) -> tuple[tuple[tuple[int, int], ...], list[str]]:
+    """The times since then in which the lab was behind, and a sentence about it where there were any."""
+    late = control.ask("late")
+    assert isinstance(late, dict)
+    spans = tuple((begin, end) for begin, end in late["spans"] if end > since)
+    if not spans:
+        return (), []
+    because = f", because {late['why']}" if late["why"] else ""
+    return spans, [f"The machine was busy: the lab ran up to {late['worst_ms']:g} ms late{because}."]
 
 
 def events_between(control: Control, start: int, end: int) -> list[dict[str, object]]:

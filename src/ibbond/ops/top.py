@@ -6,7 +6,7 @@ business. A counter that went back was reset: its rate is taken from zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ibbond.machine import SECOND
@@ -48,12 +48,12 @@ class CableSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look. `late_ms`: how late the lab's loop ran at most since the look before; None where nothing is known."""
+    """One look. `late` are the last times in which the lab's loop was behind; None where that is not known."""
 
     at_ns: int
     bonds: Mapping[str, BondSample]
     cables: Mapping[str, CableSample] = field(default_factory=dict)
-    late_ms: float | None = None
+    late: Sequence[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class CableRow:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is shown of the time between two samples."""
+    """What is shown of the time between two samples; `late_ms` is how far the lab was behind at most then."""
 
     seconds: float
     bonds: tuple[BondRow, ...]
@@ -105,7 +105,13 @@ def picture(before: Sample, after: Sample) -> Picture:
         old = before.cables.get(name)
         rate = _grown(old.packets if old is not None else 0, cable.packets) / seconds
         cables.append(CableRow(name, cable.ends, cable.state, rate))
-    return Picture(seconds, bonds, tuple(cables), after.late_ms)
+    return Picture(seconds, bonds, tuple(cables), _late_ms(before, after))
+
+
+def _late_ms(before: Sample, after: Sample) -> float | None:
+    if after.late is None:
+        return None
+    return max((until - since for since, until in after.late if until > before.at_ns), default=0) / 1e6
 
 
 def _bond(name: str, before: BondSample | None, after: BondSample, now: int, seconds: float) -> BondRow:

@@ -189,7 +189,8 @@ class Requests:
     def late(self) -> dict[str, object]:
         """How late the loop has run since the lab was ready, and in which times ([since, until], monotonic ns)."""
         lateness = self._lab.loop.lateness
-        why = None if self._lab.priority else "it may not raise its priority"
+        raised = any(each.startswith(("nice", "real-time")) for each in self._lab.priority)
+        why = None if raised else "it may not raise its priority"
         return {
             "worst_ms": round(lateness.worst_ns / MS, 1),
             "why": why,

@@ -31,7 +31,7 @@ TIMES = 20  # cuts and returns in all
 BREAKING = ("ovs", "dpdk", "ours")  # paths that have something to fail over to; userspace-tso is the same bond as ovs
 PAIR = ("ours", "ours-no-bond")
 PAIRS = 3  # in each round: they differ by less than rounds do
-MOST_DPDK = 3  # cuts of a bond that was never seen to fail over
+MAX_DPDK = 3  # cuts of a bond that was never seen to fail over
 
 
 def main() -> int:
@@ -156,7 +156,7 @@ def one_round(path: Built, name: str, tool: str, rounds: int, number: int, *, qu
     found = {figure: [value] for figure, value in figures.items()}
     times = 4 if quick else TIMES * (number + 1) // rounds - TIMES * number // rounds
     if name == "dpdk":
-        times = MOST_DPDK if number == 0 else 0
+        times = MAX_DPDK if number == 0 else 0
     if name in BREAKING and times:
         for kind, ways in path.breaks.items():
             found |= measures.breaks(path, tool, ways, times, kind)

@@ -33,7 +33,7 @@ from ibbond.verbs.generation import Generation
 
 HERE = Path(__file__).resolve().parent
 MTU = 65_520
-SIZES = (64, 60_000)  # bytes of UDP payload: a small packet, and one as long as a train of segments
+SIZES = (64, 60_000)  # bytes of UDP payload: a small packet, and one as long as a GSO packet
 IN_QUEUE = 400  # packets that wait in a TUN
 LOOPS = 20_000  # of steps without system calls
 STEPS = {

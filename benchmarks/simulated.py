@@ -27,7 +27,7 @@ QUICK = (2, 16)
 STEADY_MS = 200  # virtual time over which events are counted
 PROBES = 20  # of each host in that time
 TIMES = 5  # each second is measured so often, the minimum counts: other work can only add
-MOST_PROBING = 64  # hosts; each asks all for its neighbor once, and a thousand requests to a thousand hosts take long
+MAX_PROBING = 64  # hosts; each asks all for its neighbor once, and a thousand requests to a thousand hosts take long
 SECOND_MS = 1000
 ONE_ANNOUNCEMENT = {
     "num_grat_arp": "1"
@@ -157,7 +157,7 @@ def events_per_second(world) -> float:  # type: ignore[no-untyped-def]
 
 
 def probe_all(world) -> None:  # type: ignore[no-untyped-def]
-    names = list(world.hosts)[:MOST_PROBING]
+    names = list(world.hosts)[:MAX_PROBING]
     for name, other in zip(names, [*names[1:], names[0]], strict=True):
         world.probe("udp", name, other)
 

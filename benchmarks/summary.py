@@ -194,10 +194,10 @@ def panel(variants: Mapping[str, Mapping[str, Mapping[str, float]]], figure: str
     if not known:
         return parts
     logarithmic = "outage" in figure
-    greatest = max(each["max"] for each in known.values()) or 1
+    maximum = max(each["max"] for each in known.values()) or 1
 
     def x(value: float) -> float:
-        share = math.log10(1 + value * 10) / math.log10(1 + greatest * 10) if logarithmic else value / greatest
+        share = math.log10(1 + value * 10) / math.log10(1 + maximum * 10) if logarithmic else value / maximum
         return share * (PANEL - 60)
 
     for row, (name, each) in enumerate(known.items()):

@@ -33,13 +33,13 @@ def serve() -> None:
 def write(address: bytes) -> int:
     context = Context()
     initiator = Initiator(*context.register(MEMORY_BYTES), address, secrets.randbits(64))
-    told = 0
+    reported = 0
 
     def tell(one: Initiator) -> None:
-        nonlocal told
-        for recovery in one.recoveries[told:]:
+        nonlocal reported
+        for recovery in one.recoveries[reported:]:
             if recovery.first_io_at is not None:
-                told += 1
+                reported += 1
                 print(describe(recovery), flush=True)
 
     run(context, initiator, tell)

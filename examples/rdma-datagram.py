@@ -46,8 +46,8 @@ def main(destinations: list[bytes]) -> None:
     endpoint = Endpoint(memory, key, name=secrets.randbits(64))
     sent = dict.fromkeys(destinations, 0)
     refused = 0
-    heard: dict[int, Heard] = {}
-    told: dict[bytes, str] = {}
+    received: dict[int, Heard] = {}
+    reported: dict[bytes, str] = {}
     if not destinations:
         context.ask(*endpoint.start(time.monotonic_ns()))
     print("ready", flush=True)
@@ -61,11 +61,11 @@ def main(destinations: list[bytes]) -> None:
         while (event := context.poll(0)) is not None:
             context.ask(*endpoint.on_event(time.monotonic_ns(), event))
         while endpoint.arrived:
-            take(heard, endpoint.arrived.popleft())
+            take(received, endpoint.arrived.popleft())
         for destination, why in endpoint.refusals.items():
-            if told.get(destination) != why:
+            if reported.get(destination) != why:
                 print(f"{ip_address(destination)} refuses: {why}; trying on", file=sys.stderr, flush=True)
-        told = endpoint.refusals
+        reported = endpoint.refusals
         if not input_open and (not endpoint.unacknowledged or time.monotonic() >= give_up_at):
             break
         wait = max(0.0, send_at - time.monotonic()) if destinations and input_open else 0.02
@@ -76,8 +76,8 @@ def main(destinations: list[bytes]) -> None:
         "name": f"{endpoint.name:016x}",
         "sent": sum(sent.values()),
         "acknowledged": endpoint.acknowledged,
-        "received": [vars(each) for each in heard.values()],
-        "out_of_order": sum(each.out_of_order for each in heard.values()),
+        "received": [vars(each) for each in received.values()],
+        "out_of_order": sum(each.out_of_order for each in received.values()),
         "replayed": endpoint.replayed,
         "reconnects_ms": [round((until - since) / 1e6, 3) for since, until in endpoint.reconnects],
         "began_anew": [str(ip_address(each.destination)) for each in endpoint.began_anew],
@@ -102,13 +102,13 @@ def send(context: Context, endpoint: Endpoint, destination: bytes, sent: dict[by
     return True
 
 
-def take(heard: dict[int, Heard], datagram: Arrived) -> None:
+def take(received: dict[int, Heard], datagram: Arrived) -> None:
     """Count it for its sender."""
     digits = datagram.payload.split(b".")[0].removeprefix(TEXT.encode())
     number = int(digits) if digits.isdigit() else -1
-    if datagram.sender not in heard:
-        heard[datagram.sender] = Heard(f"{datagram.sender:016x}", datagram.address, number)
-    heard[datagram.sender].take(number)
+    if datagram.sender not in received:
+        received[datagram.sender] = Heard(f"{datagram.sender:016x}", datagram.address, number)
+    received[datagram.sender].take(number)
 
 
 def given() -> list[bytes]:

@@ -1,6 +1,6 @@
 """How properties are searched: without time limits (machines are shared), and in CI the same examples every time.
 
-And Ctrl-C works in the programs under test, also where whoever started the tests ignores it (nohup, a shell's `&`).
+And Ctrl-C works in the programs under test, also if the caller of the tests ignores it (nohup, a shell's `&`).
 """
 
 import os

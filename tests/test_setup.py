@@ -25,7 +25,7 @@ def bare(tmp_path: Path) -> Path:
         assert found
         (tmp_path / tool).symlink_to(found)
     program(tmp_path / "python3", "exit 1")
-    program(tmp_path / "id", "echo 1000")  # nobody who may install
+    program(tmp_path / "id", "echo 1000")  # no one who may install
     return tmp_path
 
 

@@ -50,31 +50,34 @@ def table() -> LinkTable:
     return links
 
 
-def told(links: LinkTable, body: bytes) -> list[tuple[object, ...]]:
+def reported(links: LinkTable, body: bytes) -> list[tuple[object, ...]]:
     found = links.update(LinkInfo.parse(body))
     return [(change["where"], change["what"], change.get("old"), change.get("new")) for change in found]
 
 
 def test_a_failover_is_one_change_of_the_active_member_and_of_the_address() -> None:
     links = table()
-    changes = told(links, bond(2, address=b"b" * 20))
+    changes = reported(links, bond(2, address=b"b" * 20))
     assert ("bond0", "active", "ib0", "ib1") in changes
     assert ("bond0", "address", "61:" * 19 + "61", "62:" * 19 + "62") in changes
-    assert told(links, bond(2, address=b"b" * 20)) == []
+    assert reported(links, bond(2, address=b"b" * 20)) == []
 
 
 def test_members_carriers_counters_and_options() -> None:
     links = table()
-    assert told(links, member(1, failures=1, flags=1)) == [("ib0", "carrier", True, False), ("ib0", "failures", 0, 1)]
-    assert told(links, bond(0)) == [("bond0", "active", "ib0", None)]
-    assert told(links, bond(0, mode=0)) == [("bond0", "mode", "active-backup", "balance-rr")]
+    assert reported(links, member(1, failures=1, flags=1)) == [
+        ("ib0", "carrier", True, False),
+        ("ib0", "failures", 0, 1),
+    ]
+    assert reported(links, bond(0)) == [("bond0", "active", "ib0", None)]
+    assert reported(links, bond(0, mode=0)) == [("bond0", "mode", "active-backup", "balance-rr")]
     assert [each["what"] for each in links.remove(2)] == ["deleted"]
 
 
 def test_other_devices_are_passed_over() -> None:
     links = table()
-    assert told(links, plain(5, flags=0)) == []
-    assert told(links, plain(6)) == []
+    assert reported(links, plain(5, flags=0)) == []
+    assert reported(links, plain(6)) == []
     assert links.remove(5) == []
     assert links.bonded(10) == "bond0"
     assert links.bonded(6) is None

@@ -198,8 +198,8 @@ def test_the_last_member_leaves_a_bond_without_carrier(host: Host) -> None:
     host.do(bond, e.RemoveMember("ib1"))
     assert (bond.active, bond.device.carrier, bond.device.type) == (None, False, INFINIBAND)
     assert bond.device.address_origin is AddressOrigin.RANDOM
-    told = [notice for name, notice in host.notices if name == "bond0"]
-    assert told.index(NetdevEvent.CHANGEADDR) < told.index(NetdevEvent.RELEASE)
+    reported = [notice for name, notice in host.notices if name == "bond0"]
+    assert reported.index(NetdevEvent.CHANGEADDR) < reported.index(NetdevEvent.RELEASE)
 
 
 def test_the_next_member_decides_the_type(host: Host) -> None:

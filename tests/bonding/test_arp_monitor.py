@@ -1,4 +1,4 @@
-"""The ARP monitor: answers keep a member up, validation trusts who it should, rotation finds who still hears."""
+"""The ARP monitor: answers keep a member up, validation trusts who it should, rotation finds who still receives."""
 
 import pytest
 
@@ -229,7 +229,7 @@ def test_backups_listen_to_the_solicited_groups_of_ipv6_targets(profile: str) ->
         e.ArpSeen("ib1", ETHERNET, 20, 2, TARGET, OWN),  # hardware type
         e.ArpSeen("ib1", INFINIBAND, 20, 2, OTHER, OWN),  # not a target
         e.ArpSeen("ib1", INFINIBAND, 20, 2, TARGET, OTHER),  # not for us
-        e.ArpSeen("ib1", INFINIBAND, 20, 2, bytes(4), OWN),  # nobody
+        e.ArpSeen("ib1", INFINIBAND, 20, 2, bytes(4), OWN),  # no one
         e.NeighborDiscoverySeen("ib1", 136, bytes(16), OWN6, TARGET6),
         e.NeighborDiscoverySeen("ib1", 135, TARGET6, TARGET6, TARGET6),
         e.NeighborDiscoverySeen("ib1", 134, TARGET6, OWN6, TARGET6),
@@ -322,7 +322,7 @@ def test_balanced_modes_are_monitored_too(mode: int) -> None:
 
 @pytest.mark.parametrize(("file", "value"), [("arp_interval", "0"), ("miimon", "100")])
 def test_without_the_monitor_carriers_count_again(file: str, value: str) -> None:
-    """No target answers, then nobody asks any more: the bond carries traffic, and nobody is on trial."""
+    """No target answers, then no one asks any more: the bond carries traffic, and no one is on trial."""
     host, bond, lan = net()
     lan.dead = {"ib1", "ib2"}
     lan.run(10 * T)

@@ -19,7 +19,7 @@ def bond_of(host: Host, *members: str, **options: object) -> Bond:
 
 
 def announcements(host: Host, ms: int) -> list[int]:
-    """When the bond told its peers, in ms from now; what was sent already counts as 0."""
+    """When the bond reported its peers, in ms from now; what was sent already counts as 0."""
     began = host.now
     at = [0] * host.effects.count(NotifyPeers())
     while host.now < began + ms * MS:

@@ -114,7 +114,7 @@ class Operators(RuleBasedStateMachine):
         self.host.effects.clear()
 
     @rule(name=MEMBERS)
-    def hear(self, name: str) -> None:
+    def receive(self, name: str) -> None:
         self.ask(e.FrameSeen(name))
         self.ask(e.ArpSeen(name, INFINIBAND, 20, 2, bytes((10, 0, 0, 9)), bytes((10, 0, 0, 1))))
 
@@ -203,7 +203,7 @@ class Operators(RuleBasedStateMachine):
         assert not missing
 
     def teardown(self) -> None:
-        """When the network is whole again and all delays are over, somebody who can carries the traffic."""
+        """When the network is whole again and all delays are over, a usable member carries the traffic."""
         if not hasattr(self, "bond"):
             return
         host, bond = self.host, self.bond

@@ -91,10 +91,10 @@ BAD = {
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD)
 def test_bad_input_is_exit_2_with_a_message(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err
-    assert "Traceback" not in told.err
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    assert reported.err
+    assert "Traceback" not in reported.err
 
 
 @pytest.mark.parametrize("words", [words for words in BAD.values() if words[0] != "lob"], ids=str)
@@ -142,7 +142,7 @@ def test_topology_prints_the_default_and_checks_files(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("words", [["lab", "up"], ["lab", "cut"], ["lab", "capture", "h1/ib0"], ["bond", "show"]])
-def test_words_that_are_no_utf_8_are_refused_before_anybody_is_asked(
+def test_words_that_are_not_utf_8_are_refused_before_any_request(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([*words, "\udcff.toml"]) == 2
@@ -237,9 +237,9 @@ def test_what_the_system_refuses_is_a_refusal(
 ) -> None:
     monkeypatch.setattr("ibbond.cli.files.read_text", lambda *_: os.stat("/nowhere"))
     assert run(["lab", "topology", "x", "--json"]) == 2
-    told = capsys.readouterr()
-    assert told.err == "ibbond: cannot use /nowhere: No such file or directory. Check its path and permissions.\n"
-    assert json.loads(told.out)["error"]["why"] == "No such file or directory"
+    reported = capsys.readouterr()
+    assert reported.err == "ibbond: cannot use /nowhere: No such file or directory. Check its path and permissions.\n"
+    assert json.loads(reported.out)["error"]["why"] == "No such file or directory"
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

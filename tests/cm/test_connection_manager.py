@@ -74,7 +74,7 @@ class Pair:
     now: int = 0
     to_active: deque[bytes] = field(default_factory=deque)
     to_passive: deque[bytes] = field(default_factory=deque)
-    heard: dict[str, list[object]] = field(default_factory=lambda: {"active": [], "passive": []})
+    received: dict[str, list[object]] = field(default_factory=lambda: {"active": [], "passive": []})
     local: int = -1
     remote: int = -1
 
@@ -84,7 +84,7 @@ class Pair:
             if isinstance(effect, SendMad):
                 wire.append(effect.mad.mad)
             else:
-                self.heard[side].append(effect.event)
+                self.received[side].append(effect.event)
                 if isinstance(effect.event, ReqReceived):
                     self.remote = effect.event.local_id
 
@@ -131,7 +131,7 @@ class Pair:
         self.take("active", self.active.ready(self.local))
 
     def kinds(self, side: str) -> list[type]:
-        return [type(each) for each in self.heard[side]]
+        return [type(each) for each in self.received[side]]
 
     def states(self) -> tuple[CmState | None, CmState | None]:
         return self.active.state(self.local), self.passive.state(self.remote)
@@ -190,7 +190,7 @@ class TestConnecting:
         assert pair.deliver() == ["Rep", "Rtu"]
         assert pair.states() == (CmState.ESTABLISHED, CmState.ESTABLISHED)
         assert pair.kinds("active") == [RepReceived]
-        assert pair.kinds("passive") == [ReqReceived, RtuReceived], "nobody heard anything twice"
+        assert pair.kinds("passive") == [ReqReceived, RtuReceived], "no one received anything twice"
 
     def test_data_are_as_good_as_an_rtu(self) -> None:
         pair = Pair()
@@ -216,11 +216,11 @@ class TestConnecting:
         pair = Pair()
         pair.connect()
         sent = pair.lose()
-        while not pair.heard["active"]:
+        while not pair.received["active"]:
             pair.wait(WAIT)
             sent += pair.lose()
         assert sent == ["Req"] * (1 + RETRIES) + ["Rej"]
-        assert pair.heard["active"] == [NoReply(pair.local)]
+        assert pair.received["active"] == [NoReply(pair.local)]
         assert pair.now == WAIT * (1 + RETRIES)
 
     def test_the_active_side_dies_after_its_request(self) -> None:
@@ -235,7 +235,7 @@ class TestConnecting:
             sent += pair.lose()
         assert sent == ["Rep"] * (1 + RETRIES) + ["Rej"]
 
-    def test_mra_asks_for_patience(self) -> None:
+    def test_mra_asks_for_more_time(self) -> None:
         pair = Pair()
         pair.connect()
         pair.lose()
@@ -338,7 +338,7 @@ class TestRejecting:
         pair.deliver()
         pair.take("passive", pair.passive.reject(pair.now, pair.remote, RejectReason.CONSUMER, b"no"))
         assert pair.deliver() == ["Rej"]
-        (refusal,) = pair.heard["active"]
+        (refusal,) = pair.received["active"]
         assert isinstance(refusal, RejReceived)
         assert (refusal.reason, refusal.private[:2]) == (RejectReason.CONSUMER, b"no")
         assert pair.states() == (CmState.TIMEWAIT, CmState.TIMEWAIT)
@@ -378,8 +378,8 @@ class TestRejecting:
         again, effects = pair.active.connect(pair.now, user, "h1/1", req())  # the same QPN, another id
         pair.take("active", effects)
         assert pair.deliver() == ["Req", "Rej"]
-        assert Disconnected(old) in pair.heard["passive"]
-        refusal = pair.heard["active"][-1]
+        assert Disconnected(old) in pair.received["passive"]
+        refusal = pair.received["active"][-1]
         assert isinstance(refusal, RejReceived)
         assert (refusal.local_id, refusal.reason) == (again, RejectReason.STALE_CONNECTION)
 
@@ -454,7 +454,7 @@ class TestParting:
         pair.wait(timeout_ns(20))
         assert pair.states() == (CmState.DREQ_SENT, None)
         assert pair.deliver() == ["Dreq", "Drep"]
-        assert pair.heard["active"][-1] == Disconnected(pair.local)
+        assert pair.received["active"][-1] == Disconnected(pair.local)
         assert pair.kinds("passive").count(Disconnected) == 1
         assert pair.passive.deadline() is None
 
@@ -463,8 +463,8 @@ class TestParting:
         pair.passive.forget(pair.remote)
         pair.take("active", pair.active.disconnect(pair.now, pair.local))
         assert pair.deliver() == ["Dreq", "Drep"]
-        assert pair.heard["active"][-1] == Disconnected(pair.local)
-        assert Disconnected not in pair.kinds("passive"), "it heard that the adapter was gone"
+        assert pair.received["active"][-1] == Disconnected(pair.local)
+        assert Disconnected not in pair.kinds("passive"), "it received that the adapter was gone"
 
     def test_a_reply_that_was_lost_and_taken_back(self) -> None:
         """The side that asked never learned the other's id, and its DREP names it all the same."""
@@ -475,7 +475,7 @@ class TestParting:
         assert pair.lose() == ["Rep"]
         pair.take("passive", pair.passive.disconnect(pair.now, pair.remote))
         assert pair.deliver() == ["Dreq", "Drep"]
-        assert pair.heard["passive"][-1] == Disconnected(pair.remote)
+        assert pair.received["passive"][-1] == Disconnected(pair.remote)
 
     def test_only_so_many_connections_are_remembered(self) -> None:
         pair = Pair()

@@ -201,17 +201,17 @@ def test_words_that_no_tool_knows_are_reported_with_the_nearest(tmp_path: Path) 
             "        miimon: 100\n",
         },
     )
-    told = {(problem.bond, str(problem.source).rpartition("/")[2]): problem for problem in desired.problems}
-    assert {bond: problem.fix for (bond, _), problem in told.items() if problem.fix.startswith("Write")} == {
+    reported = {(problem.bond, str(problem.source).rpartition("/")[2]): problem for problem in desired.problems}
+    assert {bond: problem.fix for (bond, _), problem in reported.items() if problem.fix.startswith("Write")} == {
         "bond0": "Write miimon",
         "bond1": "Write bond-updelay",
         "bond2": "Write fail_over_mac",
         "bond3": "Write MIIMonitorSec",
         "bond4": "Write mii-monitor-interval",
     }
-    assert ("bond1", "interfaces:4") in told
-    assert "does not take '9'" in told["bond1", "interfaces:4"].what
-    assert ("bond4", "b.yaml:6") in told
+    assert ("bond1", "interfaces:4") in reported
+    assert "does not take '9'" in reported["bond1", "interfaces:4"].what
+    assert ("bond4", "b.yaml:6") in reported
 
 
 def test_spellings_that_the_tools_take_are_no_problem(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ ISLAND = [("half", 2, 0), ("kill", 3, 30), ("cut", 5, 161), ("whole", 2, 0), ("m
 def test_a_host_that_was_cut_off_comes_back(
     timing: Timing, shape: str, story: list[tuple[str, int, int]], seed: int
 ) -> None:
-    """When all is mended there is one master, and everybody reaches everybody."""
+    """When all is mended there is one master, and everyone reaches everyone."""
     lab = Lab(timing=timing, seed=seed)
     lab = (ring(lab, 4) if shape == "ring" else line(lab)).start()
     for event, pause in faults_of(lab, story):

@@ -224,7 +224,7 @@ class TestWalk:
 
 
 def train(segments: int, size: int = 1000) -> tuple[bytes, bytes]:
-    """A TCP train over IPv4 as a TUN device gives it: (offload header, encapsulation and packet)."""
+    """A TCP GSO packet over IPv4 as a TUN device gives it: (offload header, encapsulation and packet)."""
     tcp = bytes.fromhex("1f90c350000000010000000050180200") + bytes(4)
     data = b"".join(bytes([number]) * size for number in range(segments))
     total = (20 + 20 + len(data)).to_bytes(2, "big")

@@ -102,10 +102,10 @@ def port_writes(draw: st.DrawFn) -> bytes:
 
 
 def after_writes(port: str, writes: list[bytes], *, at_once: bool) -> tuple[object, ...]:
-    """What arrived, what ports told, and what the subnet is like then."""
+    """What arrived, what ports reported, and what the subnet is like then."""
     lab = two_switches(Lab(built_in_manager=False)).start()
     arrived: list[bytes] = []
-    told: list[SubnetEffect] = []
+    reported: list[SubnetEffect] = []
     for mad in writes:
         answer = lab.subnet.answer(lab.now, lab.subnet.port(port), mad) if at_once else None
         if answer is None:
@@ -115,16 +115,16 @@ def after_writes(port: str, writes: list[bytes], *, at_once: bool) -> tuple[obje
             arrived += [answer] if answer else []
             effects = lab.subnet.tick(lab.now)
         arrived += [effect.mad.mad for effect in effects if isinstance(effect, MadArrived)]
-        told += [effect for effect in effects if not isinstance(effect, MadArrived)]
+        reported += [effect for effect in effects if not isinstance(effect, MadArrived)]
     lab.run_until_quiescent()
     counted = {name: lab.subnet.counters(name) for name in all_ports(lab)}
-    return sorted(arrived), told, counted, {name: lab.subnet.port(name).info for name in all_ports(lab)}
+    return sorted(arrived), reported, counted, {name: lab.subnet.port(name).info for name in all_ports(lab)}
 
 
 @settings(max_examples=300, deadline=None)
 @given(port=st.sampled_from(["h1/1", "s1/0"]), writes=st.lists(port_writes(), min_size=1, max_size=6))
 def test_written_at_once_or_sent(port: str, writes: list[bytes]) -> None:
-    """So does a Set, even one that closes the way back; hosts hear of it with the next tick."""
+    """So does a Set, even one that closes the way back; hosts learn of it with the next tick."""
     assert after_writes(port, writes, at_once=True) == after_writes(port, writes, at_once=False)
 
 

@@ -131,7 +131,7 @@ def test_what_is_on_a_cable_when_it_is_cut_is_lost() -> None:
 
 
 def test_a_cut_between_switches_is_routed_around(lab: Lab) -> None:
-    """New routes within ten milliseconds, and no host hears of it."""
+    """New routes within ten milliseconds, and no host learns of it."""
     for cable in ("s1/7", "s1/8"):
         lab.seen.clear()
         lab.do(Cut(cable))
@@ -376,7 +376,7 @@ def test_a_join_that_a_switch_did_not_learn_of_is_made_true_later(lab: Lab) -> N
     lab.create("h1/2", other)
     for link in ("s1/7", "s1/8"):
         lab.do(MakeLossy(link, 1.0))
-    lab.join("h1/1", other, ms=95)  # four tries of 20 ms; nobody is given up yet
+    lab.join("h1/1", other, ms=95)  # four tries of 20 ms; no one is given up yet
     for link in ("s1/7", "s1/8"):
         lab.do(MakeLossy(link, 0.0))
     lab.create("h1/1", third)
@@ -386,7 +386,7 @@ def test_a_join_that_a_switch_did_not_learn_of_is_made_true_later(lab: Lab) -> N
 
 
 def test_a_new_manager_clears_what_the_last_one_wrote(lab: Lab) -> None:
-    """Groups that nobody registers again: no switch may go on copying to them."""
+    """Groups that no one registers again: no switch may go on copying to them."""
     for number in range(40):  # more than one block of a table
         mgid = bytes.fromhex(f"ff12401bffff0000000000000a0b0c{number:02x}")
         record = lab.create("h1/1", mgid)

@@ -432,7 +432,7 @@ def test_bytes_that_are_no_mad(lab: Lab, mad: bytes) -> None:
 
 
 def test_a_trap_repeats_until_it_is_repressed() -> None:
-    """A manager of somebody else: the trap of a switch comes again every second, then no more."""
+    """An external manager: the trap of a switch comes again every second, then no more."""
     lab = two_switches(Lab(built_in_manager=False)).start()
     s1 = lab.subnet.port("s1/0")
     info = s1.info.changed(lid=9, sm_lid=9, subnet_timeout=18, state=0, physical_state=0)

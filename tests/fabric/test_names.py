@@ -1,4 +1,4 @@
-"""Wrong names and impossible wishes: what, why, fix; and nothing has changed."""
+"""Wrong names and impossible requests: what, why, fix; and nothing has changed."""
 
 import pytest
 

@@ -100,7 +100,7 @@ def test_groups_take_no_mads(lab: Lab) -> None:
     assert lab.subnet.port("h2/1").sl_to_vl == before
 
 
-@pytest.mark.parametrize("to", ["its LID", "whoever is next"])
+@pytest.mark.parametrize("to", ["its LID", "the next one"])
 def test_who_asks_by_lid_learns_of_the_port_of_entry(lab: Lab, to: str) -> None:
     """14.2.5.3: LocalPortNum is the port that the question came in by, however it was routed."""
     own, lid = lab.subnet.port("h1/1").lid, lab.subnet.port("s1/0").lid

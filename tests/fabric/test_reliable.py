@@ -97,7 +97,7 @@ def test_send_write_and_read_move_the_bytes() -> None:
 
 @pytest.mark.parametrize("mtu_bytes", [(256, 4096), (4096, 256)])
 def test_a_read_uses_as_many_numbers_at_both_ends(mtu_bytes: tuple[int, int]) -> None:
-    """Even where the ends were told different MTUs."""
+    """Even where the ends were notified different MTUs."""
     pair = two(mtu_bytes=mtu_bytes)
     pair.post(B, Receive(1, pair.key[B], 0, 64))
     pair.post(A, Work(2, Operation.READ, pair.key[A], 0, 5000, pair.key[B], 10_000))

@@ -53,39 +53,39 @@ class Heard:
 
 
 def test_a_packet_is_a_frame_at_every_capture_point() -> None:
-    heard = Heard()
-    heard.backlog.take(TAP, RAW)
-    assert heard.frames == []
-    heard.clock.run()
-    assert [(frame.port, frame.sent) for _, frame in heard.frames] == [("h1/1", True), ("s1/1", False)]
-    packet = UdPacket.parse(heard.frames[0][1].frame)
+    received = Heard()
+    received.backlog.take(TAP, RAW)
+    assert received.frames == []
+    received.clock.run()
+    assert [(frame.port, frame.sent) for _, frame in received.frames] == [("h1/1", True), ("s1/1", False)]
+    packet = UdPacket.parse(received.frames[0][1].frame)
     assert (packet.source_lid, packet.destination_lid, packet.source_qpn, packet.destination_qpn) == (1, 2, 0x48, 0x49)
     assert packet.payload == b"\x08\0\0\0" + PACKET
-    assert heard.missed == {}
+    assert received.missed == {}
 
 
 def test_times_only_grow() -> None:
-    heard = Heard()
+    received = Heard()
     slow = FrameCaptured("h1/1", b"x", True)
-    heard.backlog.on_frame(0, slow)
-    assert heard.frames == [(0, slow)], "nothing waits before it"
-    heard.clock.time = 5
-    heard.backlog.take(TAP, RAW)
-    heard.backlog.on_frame(6, slow)
-    heard.clock.run()
-    assert [at for at, _ in heard.frames] == [0, 5, 5, 6]
+    received.backlog.on_frame(0, slow)
+    assert received.frames == [(0, slow)], "nothing waits before it"
+    received.clock.time = 5
+    received.backlog.take(TAP, RAW)
+    received.backlog.on_frame(6, slow)
+    received.clock.run()
+    assert [at for at, _ in received.frames] == [0, 5, 5, 6]
 
 
 def test_what_does_not_fit_is_counted_at_every_capture_point() -> None:
-    heard = Heard()
+    received = Heard()
     count = ROOM // len(RAW) + 100
     for _ in range(count):
-        heard.backlog.take(TAP, RAW)
-    while heard.backlog.work(SECOND):
+        received.backlog.take(TAP, RAW)
+    while received.backlog.work(SECOND):
         pass
     kept = ROOM // len(RAW)
-    assert len(heard.frames) == 2 * kept
-    assert heard.missed == {"h1/1": 100, "s1/1": 100}
-    heard.backlog.take(TAP, RAW)
-    assert not heard.backlog.work(SECOND)
-    assert len(heard.frames) == 2 * kept + 2, "there is room again"
+    assert len(received.frames) == 2 * kept
+    assert received.missed == {"h1/1": 100, "s1/1": 100}
+    received.backlog.take(TAP, RAW)
+    assert not received.backlog.work(SECOND)
+    assert len(received.frames) == 2 * kept + 2, "there is room again"

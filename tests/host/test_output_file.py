@@ -21,7 +21,7 @@ def shared(tmp_path: Path) -> Path:
     return directory
 
 
-def of_nobody(path: Path) -> None:
+def of_another_user(path: Path) -> None:
     if os.geteuid():
         pytest.skip("giving files away needs root")
     os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
@@ -32,7 +32,7 @@ def test_a_link_of_another_user_is_not_followed(shared: Path, tmp_path: Path) ->
     victim.write_text("precious")
     trap = shared / "x.pcap"
     trap.symlink_to(victim)
-    of_nobody(trap)
+    of_another_user(trap)
     with pytest.raises(Refused, match="link of another user"):
         open_output(trap)
     with pytest.raises(Refused, match="link of another user"):
@@ -44,7 +44,7 @@ def test_a_link_of_another_user_is_not_followed(shared: Path, tmp_path: Path) ->
 def test_a_file_or_pipe_of_another_user_is_not_written(shared: Path, make: object) -> None:
     trap = shared / "x.pcap"
     make(trap)  # type: ignore[operator]
-    of_nobody(trap)
+    of_another_user(trap)
     with pytest.raises(Refused, match="file of another user"):
         open_output(trap)
 
@@ -62,7 +62,7 @@ def test_our_own_links_and_files_are_written(shared: Path, tmp_path: Path) -> No
 def test_elsewhere_links_of_others_are_followed(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "target")
-    of_nobody(link)
+    of_another_user(link)
     write_output(link, b"one")
     assert (tmp_path / "target").read_bytes() == b"one"
 

@@ -1,4 +1,4 @@
-"""One interface on a test bench: a port whose facts the test writes, and an administrator that does as it is told."""
+"""One interface on a test bench: a port whose facts the test writes, and an administrator that does as requested."""
 
 from __future__ import annotations
 
@@ -124,13 +124,13 @@ class Bench:
     """Runs effects as a host would, until nothing is left to do."""
 
     def __init__(
-        self, port: Port | None = None, *, pkey: int | None = None, old_neighbours: StackNeighbors | None = None
+        self, port: Port | None = None, *, pkey: int | None = None, old_neighbors: StackNeighbors | None = None
     ) -> None:
         self.now = 0
         self.port = port or Port()
         self.sa = Administrator()
         self.device = ipoib_device("ib0", self.port, QPN, pkey=pkey)
-        self.interface = Interface(self.device, self.port, qpn=QPN, pkey=pkey, old_neighbours=old_neighbours)
+        self.interface = Interface(self.device, self.port, qpn=QPN, pkey=pkey, old_neighbors=old_neighbors)
         self.sent: list[Datagram] = []
         self.attached: dict[bytes, int] = {}
         self.qkey = 0

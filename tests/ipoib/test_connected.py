@@ -70,7 +70,7 @@ class Wire:
         self.messages: list[CmMad] = []
         self.stray: list[CmMad] = []  # to a LID that is not the other side's
         self.lost: set[int] = set()  # attributes of CM messages that the wire eats
-        self.heard: dict[str, list[tuple[int, bytes]]] = {"a": [], "b": []}
+        self.received: dict[str, list[tuple[int, bytes]]] = {"a": [], "b": []}
         self.datagrams: list[str] = []
         self.too_long: list[int] = []
         self.drops: list[str] = []
@@ -106,12 +106,12 @@ class Wire:
                     assert (own.psn, own.dlid, own.gid) == (theirs.peer_psn, LIDS[other], gid(other))
                     frame = self.interfaces[other].decapsulate_message(self.now, own.peer_qpn, payload)
                     assert frame is not None
-                    self.heard[other].append((frame.ethertype, frame.payload))
+                    self.received[other].append((frame.ethertype, frame.payload))
                 case EmitDatagram(datagram):
                     self.datagrams.append(name)
                     frame = self.interfaces[other].decapsulate(datagram)
                     if frame is not None:
-                        self.heard[other].append((frame.ethertype, frame.payload))
+                        self.received[other].append((frame.ethertype, frame.payload))
                 case CarrierIs(up):
                     interface.device.set_carrier(up)
                 case MtuIs(mtu):
@@ -175,7 +175,7 @@ def test_a_connection_is_made_and_carries_what_no_datagram_does() -> None:
     wire = Wire("a", "b")
     assert wire.interfaces["a"].device.mtu == 65520
     wire.send("a", bytes(65520))
-    assert wire.heard["b"] == [(0x0800, bytes(65520))]
+    assert wire.received["b"] == [(0x0800, bytes(65520))]
     assert [type(each.message) for each in wire.messages] == [Req, Rep, Rtu]
     request = wire.messages[0].message
     assert isinstance(request, Req)
@@ -203,13 +203,13 @@ def test_each_direction_has_its_own_connection() -> None:
     wire.send("a")
     assert wire.said(Req) == 2
     assert len(wire.pairs["a"]) == len(wire.pairs["b"]) == 2
-    assert len(wire.heard["b"]) == 2
+    assert len(wire.received["b"]) == 2
 
 
 def test_datagram_mode_accepts_connections_and_answers_with_datagrams() -> None:
     wire = Wire("a")
     wire.send("a", bytes(60_000))
-    assert len(wire.heard["b"][0][1]) == 60_000
+    assert len(wire.received["b"][0][1]) == 60_000
     wire.send("b")
     assert wire.datagrams == ["b"]
 
@@ -232,7 +232,7 @@ def test_a_peer_without_connected_mode_gets_datagrams_that_fit() -> None:
     wire.run("a", interface.encapsulate(wire.now, plain, 0x0800, b"packet"))
     wire.run("a", interface.encapsulate(wire.now, plain, 0x0800, bytes(2045)))
     assert wire.datagrams == ["a"]
-    assert wire.too_long == [2044], "told to the sender, who sends less"
+    assert wire.too_long == [2044], "reported to the sender, who sends less"
     assert wire.messages == []
 
 
@@ -244,7 +244,7 @@ def test_packets_wait_for_the_connection() -> None:
     assert wire.drops == ["too many packets wait for the connection"] * 2
     wire.lost = set()
     wire.wait(REPEAT_NS)
-    assert [payload for _, payload in wire.heard["b"]] == [b"%d" % number for number in range(WAITING_PACKETS)]
+    assert [payload for _, payload in wire.received["b"]] == [b"%d" % number for number in range(WAITING_PACKETS)]
     assert len(wire.pairs["b"]) == 1, "the repeated request got the same reply"
 
 
@@ -255,9 +255,9 @@ def test_a_lost_message_is_repeated_after_half_a_second(lost: CmAttribute) -> No
     wire.send("a")
     wire.wait(REPEAT_NS - 1)
     wire.lost = set()
-    assert wire.heard["b"] == []
+    assert wire.received["b"] == []
     wire.wait(1)
-    assert len(wire.heard["b"]) == 1
+    assert len(wire.received["b"]) == 1
 
 
 def test_without_an_rtu_the_first_data_says_as_much() -> None:
@@ -289,7 +289,7 @@ def test_a_peer_that_never_answers() -> None:
     assert wire.drops == ["the peer does not answer"]
     wire.lost = set()
     wire.send("a")
-    assert len(wire.heard["b"]) == 1
+    assert len(wire.received["b"]) == 1
 
 
 def test_a_broken_connection_is_made_again() -> None:
@@ -299,7 +299,7 @@ def test_a_broken_connection_is_made_again() -> None:
     wire.tell("a", SendFailed(qpn))
     assert wire.pairs["a"] == {}
     wire.send("a", b"again")
-    assert wire.heard["b"][-1] == (0x0800, b"again")
+    assert wire.received["b"][-1] == (0x0800, b"again")
     assert wire.said(Req) == 2
     (passive,) = wire.pairs["b"]
     assert wire.said(Dreq) == 1, "the peer does not keep its end of the broken one"
@@ -322,7 +322,7 @@ def test_another_path_makes_another_connection(established: bool) -> None:
     wire.sa.silent = False
     wire.wait(300 * MS)
     wire.send("a", b"three")
-    assert sorted(payload for _, payload in wire.heard["b"]) == [b"one", b"three", b"two"]
+    assert sorted(payload for _, payload in wire.received["b"]) == [b"one", b"three", b"two"]
     assert {pair.mtu for pair in wire.pairs["a"].values()} == {3}
     assert len(wire.pairs["b"]) == 1, "the old connection has ended at both ends"
     assert wire.drops == []
@@ -366,7 +366,7 @@ def test_a_request_for_another_gid_is_rejected_and_one_for_another_service_too()
     assert isinstance(wire.messages[-1].message, Rep), "the RFC's form is understood too"
 
 
-def test_idle_neighbours_take_their_connections_along() -> None:
+def test_idle_neighbors_take_their_connections_along() -> None:
     wire = Wire("a", "b")
     wire.send("a")
     wire.wait(120_000 * MS)
@@ -397,7 +397,7 @@ def test_a_dead_port_and_back() -> None:
     wire.tell("a", PortRaised(PortEventKind.PORT_ACTIVE))
     assert wire.interfaces["a"].device.mtu == 65520
     wire.send("a", b"again")
-    assert wire.heard["b"][-1] == (0x0800, b"again")
+    assert wire.received["b"][-1] == (0x0800, b"again")
 
 
 def test_down_closes_both_directions() -> None:

@@ -159,7 +159,7 @@ def test_reregister_joins_again_without_a_blink() -> None:
     bench = Bench().up()
     bench.listen(ALL_HOSTS)
     bench.send(PEER)
-    bench.sa.members.clear()  # another subnet manager, which knows nobody
+    bench.sa.members.clear()  # another subnet manager, which knows no one
     bench.raise_event(PortEventKind.CLIENT_REREGISTER)
     assert bench.carriers == [True]
     assert set(bench.sa.members) == {BROADCAST_MGID, ALL_HOSTS[4:]}
@@ -184,7 +184,7 @@ def test_during_a_silent_reregister_traffic_goes_on() -> None:
     bench.sa.lids[PEER_GID] = 17
     forgotten = bench.forgotten
     bench.wait(ms=300)
-    assert bench.forgotten > forgotten, "the path is another one now, and whoever remembered it is told"
+    assert bench.forgotten > forgotten, "the path has changed, and its users are notified"
     bench.send(PEER)
     assert bench.sent[-1].destination_lid == 17
     assert bench.carriers == [True]

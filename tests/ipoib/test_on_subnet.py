@@ -152,7 +152,7 @@ class Lab:
             interface.device.multicast.add(group)
         self.do(interface, interface.handle(self.now, GroupsChanged()))
 
-    def heard(self, name: str) -> list[bytes]:
+    def received(self, name: str) -> list[bytes]:
         frames, self.frames[name] = self.frames[name], []
         return [frame.payload for frame in frames]
 
@@ -173,8 +173,8 @@ def test_up_and_talking(lab: Lab) -> None:
     lab.send(two, one.device.address, b"back")
     lab.send(one, one.device.broadcast, b"all")
     lab.wait(ms=100)
-    assert sorted(lab.heard("h2/2")) == [b"all", b"packet"]
-    assert lab.heard("h1/1") == [b"back"], "the own broadcast does not come back"
+    assert sorted(lab.received("h2/2")) == [b"all", b"packet"]
+    assert lab.received("h1/1") == [b"back"], "the own broadcast does not come back"
     assert two.device.statistics.rx_packets == 2
 
 
@@ -183,19 +183,19 @@ def test_groups(lab: Lab) -> None:
     lab.wait(ms=100)
     lab.send(one, GROUP)
     lab.wait(ms=100)
-    assert lab.heard("h2/2") == []
+    assert lab.received("h2/2") == []
     lab.listen(two, GROUP)
     lab.wait(ms=100)
     lab.send(one, GROUP, b"data")
     lab.wait(ms=100)
-    assert lab.heard("h2/2") == [b"data"]
-    assert lab.heard("h2/1") == []
+    assert lab.received("h2/2") == [b"data"]
+    assert lab.received("h2/1") == []
     lab.listen(two)
     lab.listen(three, GROUP)
     lab.wait(ms=100)
     lab.send(one, GROUP, b"more")
     lab.wait(ms=100)
-    assert (lab.heard("h2/2"), lab.heard("h2/1")) == ([], [b"more"])
+    assert (lab.received("h2/2"), lab.received("h2/1")) == ([], [b"more"])
 
 
 def test_cut_and_mend(lab: Lab) -> None:
@@ -211,11 +211,11 @@ def test_cut_and_mend(lab: Lab) -> None:
     lab.fault(Mend("h2/1"))
     lab.wait(ms=3000)
     assert lab.carriers["h2/1"] == [True, False, True]
-    lab.heard("h2/1")
+    lab.received("h2/1")
     lab.send(one, two.device.address, b"again")
     lab.send(one, GROUP, b"group")
     lab.wait(ms=100)
-    assert lab.heard("h2/1") == [b"again", b"group"]
+    assert lab.received("h2/1") == [b"again", b"group"]
 
 
 def test_reregister_does_not_blink(lab: Lab) -> None:
@@ -229,7 +229,7 @@ def test_reregister_does_not_blink(lab: Lab) -> None:
     lab.send(one, two.device.address)
     lab.wait(ms=10)
     assert lab.carriers["h1/1"] == [True]
-    assert len(lab.heard("h2/1")) == 3
+    assert len(lab.received("h2/1")) == 3
 
 
 def test_a_subnet_manager_that_starts_again_costs_nothing(lab: Lab) -> None:
@@ -244,14 +244,14 @@ def test_a_subnet_manager_that_starts_again_costs_nothing(lab: Lab) -> None:
     lab.send(one, two.device.address)
     lab.send(one, GROUP)
     lab.wait(ms=10)
-    assert len(lab.heard("h2/1")) == 4
+    assert len(lab.received("h2/1")) == 4
     lab.fault(ReviveSubnetManager())
     lab.wait(ms=5000)
     assert lab.carriers == {"h1/1": [True], "h2/1": [True]}
     lab.send(one, two.device.address)
     lab.send(one, GROUP)
     lab.wait(ms=100)
-    assert len(lab.heard("h2/1")) == 2
+    assert len(lab.received("h2/1")) == 2
 
 
 def test_without_a_subnet_manager_there_is_no_carrier(lab: Lab) -> None:
@@ -273,10 +273,10 @@ def test_another_lid_blinks(lab: Lab) -> None:
     lab.wait(ms=3000)
     assert lab.carriers["h1/1"] == [True, False, True]
     assert one.port.lid == 77
-    lab.heard("h2/1")
+    lab.received("h2/1")
     lab.send(one, two.device.address, b"from 77")
     lab.wait(ms=10)
-    assert lab.heard("h2/1") == [b"from 77"]
+    assert lab.received("h2/1") == [b"from 77"]
 
 
 def test_keys_come_and_go(lab: Lab) -> None:
@@ -289,8 +289,8 @@ def test_keys_come_and_go(lab: Lab) -> None:
     lab.send(one, two.device.address, b"inside")
     lab.send(one, one.device.broadcast, b"storage only")
     lab.wait(ms=10)
-    assert sorted(lab.heard("h2/1.0001")) == [b"inside", b"storage only"]
-    assert lab.heard("h2/1") == []
+    assert sorted(lab.received("h2/1.0001")) == [b"inside", b"storage only"]
+    assert lab.received("h2/1") == []
     lab.fault(SetPkeys("h2/1", (0xFFFF,)))
     lab.wait(ms=3000)
     assert not two.device.carrier
@@ -312,7 +312,7 @@ def test_a_switch_dies_and_is_back(lab: Lab) -> None:
     assert (one.device.carrier, two.device.carrier) == (True, True)
     lab.send(one, two.device.address)
     lab.wait(ms=100)
-    assert lab.heard("h2/2") == [b"packet"]
+    assert lab.received("h2/2") == [b"packet"]
 
 
 def test_prepared_means_that_not_one_packet_waits(lab: Lab) -> None:
@@ -326,4 +326,4 @@ def test_prepared_means_that_not_one_packet_waits(lab: Lab) -> None:
     assert lab.subnet.port("h2/1").lid == asked.dlid
     lab.send(two, GROUP, b"received before the switch")
     lab.wait(ms=10)
-    assert lab.heard("h1/2") == [b"received before the switch"]
+    assert lab.received("h1/2") == [b"received before the switch"]

@@ -82,7 +82,7 @@ def test_no_path_drops_what_waits_and_the_next_packet_asks_again(silent: bool) -
     assert len(bench.sent) == 1
 
 
-def test_unicast_arp_uses_the_path_and_makes_no_neighbour() -> None:
+def test_unicast_arp_uses_the_path_and_makes_no_neighbor() -> None:
     bench = Bench().up()
     bench.send(PEER, ARP)
     assert bench.sent[-1].destination_qpn == 0x4B
@@ -94,7 +94,7 @@ def test_unicast_arp_uses_the_path_and_makes_no_neighbour() -> None:
 
 
 def test_what_names_the_old_member_does_not_leave_after_the_failover() -> None:
-    """Else it would be the last that the peer hears (seed 6787 of two_hosts)."""
+    """Else it would be the last that the peer receives (seed 6787 of two_hosts)."""
     bench = Bench().up()
     bench.sa.silent = True
     advertisement = bytes(6) + b"\x3a\xff" + PEER_GID + PEER_GID + b"\x88\0"
@@ -122,7 +122,7 @@ def test_two_queue_pairs_behind_one_gid_share_the_path() -> None:
     assert bench.sa.count(PATH, Method.GET, PEER_GID) == 1
 
 
-def test_idle_neighbours_go() -> None:
+def test_idle_neighbors_go() -> None:
     bench = Bench().up()
     bench.send(PEER)
     bench.send(OTHER)
@@ -357,9 +357,10 @@ def test_preparation_ends_also_where_nothing_can_be_had() -> None:
     assert not bench.interface.ready()
 
 
-def test_without_the_companion_patch_a_neighbour_keeps_its_old_path() -> None:
-    """2007: the peer has failed over, its gratuitous ARP has told us the other address, and the old path is used."""
-    bench = Bench(old_neighbours={}).up()
+def test_without_the_companion_patch_a_neighbor_keeps_its_old_path() -> None:
+    """2007: the peer has failed over, its gratuitous ARP has announced the other address,
+    and the old path is used."""
+    bench = Bench(old_neighbors={}).up()
     hop = bytes((10, 0, 0, 3))
     bench.send(PEER, next_hop=hop)
     bench.send(PEER, next_hop=hop)
@@ -374,9 +375,9 @@ def test_without_the_companion_patch_a_neighbour_keeps_its_old_path() -> None:
     assert today.sa.count(PATH, Method.GET, OTHER_GID) == 1
 
 
-def test_an_old_neighbour_goes_with_its_interface() -> None:
+def test_an_old_neighbor_goes_with_its_interface() -> None:
     hung: dict = {}
-    bench = Bench(old_neighbours=hung).up()
+    bench = Bench(old_neighbors=hung).up()
     bench.send(PEER, next_hop=b"hop")
     bench.send(PEER, next_hop=b"hop")
     assert list(hung) == [b"hop"]

@@ -100,9 +100,9 @@ def serve(request: dict[str, object]) -> Answer:
                 os.close(fd)
             return {}
         case "run":
-            return finish(spawn(host, lambda: execute(request)), float(str(request["patience"])))
+            return finish(spawn(host, lambda: execute(request)), float(str(request["timeout"])))
         case "ibbond":
-            return finish(spawn(host, lambda: command_line(request)), float(str(request["patience"])))
+            return finish(spawn(host, lambda: command_line(request)), float(str(request["timeout"])))
         case "start":
             child = spawn(host, lambda: command_line(request))
             started[child.pid] = child
@@ -114,7 +114,7 @@ def serve(request: dict[str, object]) -> Answer:
             os.kill(child.pid, signal.SIGINT)
             return finish(child, 20)
         case "python":
-            return run_python(host, str(request["source"]), float(str(request["patience"])))
+            return run_python(host, str(request["source"]), float(str(request["timeout"])))
         case "read":
             return run_python(host, f"answer = open({request['path']!r}).read()", 60, key="text")
         case "write":
@@ -192,7 +192,7 @@ def spawn(host: str, work: Callable[[], int]) -> Started:
 
 
 def finish(child: Started, timeout: float) -> Answer:
-    """Wait for a child. The other end of the line has its own patience; ours is for what it gave up on."""
+    """Wait for a child. The other end of the line has its own timeout; ours is for what it gave up on."""
     begin = time.monotonic()
     while True:
         pid, status = os.waitpid(child.pid, os.WNOHANG)

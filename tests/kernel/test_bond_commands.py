@@ -93,10 +93,10 @@ def test_a_plan_says_what_interrupts_traffic(host: Host) -> None:
     host.ok("bond", "set", "bond0", "primary", "")
     host.ok("bond", "switch", "bond0", "ib1")
     host.add_port("ib2", port=3)
-    told = host.ok("bond", "add", "bond0", "ib2", "--dry-run")
-    assert "traffic moves back from ib1 to ib0" in told, "a newcomer makes the driver choose again"
+    reported = host.ok("bond", "add", "bond0", "ib2", "--dry-run")
+    assert "traffic moves back from ib1 to ib0" in reported, "a newcomer makes the driver choose again"
     host.ok("bond", "add", "bond0", "ib2")
-    assert host.read("bond0/bonding/active_slave") == "ib0\n", "the plan told the truth"
+    assert host.read("bond0/bonding/active_slave") == "ib0\n", "the plan was right"
 
 
 @pytest.mark.smoke
@@ -117,7 +117,7 @@ def test_what_needs_the_bond_down_or_without_members_needs_a_word(host: Host) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("bond", "create", "bond0", "ib0", "ib9"), "there is no device ib9"),
         (("bond", "create", "bond0", "--set", "mode=active-backup", "--set", "miimon=x"), "It takes"),
@@ -136,11 +136,11 @@ def test_what_needs_the_bond_down_or_without_members_needs_a_word(host: Host) ->
         (("bond", "delete", "ib0"), "not a bond"),
     ],
 )
-def test_bad_input_is_refused_before_anything_changes(host: Host, words: tuple[str, ...], told: str) -> None:
+def test_bad_input_is_refused_before_anything_changes(host: Host, words: tuple[str, ...], reported: str) -> None:
     before = everything(host)
     result = host.ibbond(*words)
     assert result.code == 2
-    assert told in result.err
+    assert reported in result.err
     assert "Traceback" not in result.err
     assert everything(host) == before
 
@@ -149,7 +149,7 @@ def test_requests_on_a_live_bond_that_cannot_be(host: Host) -> None:
     host.ok(*CREATE)
     host.ok("bond", "create", "bond1")
     before = everything(host)
-    for words, told in (
+    for words, reported in (
         (("bond", "add", "bond1", "ib0"), "belongs to bond0 already"),
         (("bond", "switch", "bond0", "ib7"), "not a member"),
         (("bond", "set", "bond0", "slaves", "+ib2"), "bond add or remove"),
@@ -160,7 +160,7 @@ def test_requests_on_a_live_bond_that_cannot_be(host: Host) -> None:
         (("bond", "set", "bond0", "primary", "ib7"), "ib7 is not a member"),
     ):
         result = host.ibbond(*words)
-        assert (result.code, told in result.err) == (2, True), (words, result.err)
+        assert (result.code, reported in result.err) == (2, True), (words, result.err)
         assert "Traceback" not in result.err
     assert everything(host) == before
 

@@ -45,7 +45,7 @@ def test_ifenslave(host: Host) -> None:
     host.run(ifenslave, "bond0", "ib0")  # twice is not an error
     host.run(ifenslave, "-d", "bond0", "ib0")
     assert host.read("bond0/bonding/slaves") == "ib1\n"
-    for words, code, told in (
+    for words, code, reported in (
         (("-d", "bond0", "ib0"), 1, "not a member"),
         (("-c", "bond0", "ib0"), 1, "not a member"),
         (("bond0", "ib9"), 1, "no device ib9"),
@@ -55,4 +55,4 @@ def test_ifenslave(host: Host) -> None:
         (("-x",), 2, "ifenslave BOND MEMBER"),
     ):
         result = host.try_run(ifenslave, *words)
-        assert (result.code, told in result.err) == (code, True), (words, result)
+        assert (result.code, reported in result.err) == (code, True), (words, result)

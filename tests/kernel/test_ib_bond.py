@@ -47,7 +47,7 @@ def test_partition_children_make_a_bond_of_their_own(host: Host) -> None:
 
 
 def test_bad_words_are_refused(host: Host) -> None:
-    for words, told in (
+    for words, reported in (
         (("--bond-ip", "10.0.0.1/99"), "not an IP address"),
         (("--slaves", "ib0,ib9"), "no device ib9"),
         (("--slaves", ","), "--slaves is empty"),
@@ -56,7 +56,7 @@ def test_bad_words_are_refused(host: Host) -> None:
         (("--stop", "--status"), "do not go together"),
     ):
         result = host.ibbond("ib-bond", *words)
-        assert (result.code, told in result.err) == (2, True), (words, result.err)
+        assert (result.code, reported in result.err) == (2, True), (words, result.err)
     assert host.read("bonding_masters") == ""
 
 

@@ -35,11 +35,11 @@ def test_neighbors_are_read_and_written_whole(host: Host) -> None:
     host.sh("ip addr add 10.0.0.1/24 dev ib0; ip link set ib0 up")
     seen = host.python(
         TAUGHT + "import logging, io\n"
-        "heard = io.StringIO(); logging.basicConfig(stream=heard)\n"
+        "received = io.StringIO(); logging.basicConfig(stream=received)\n"
         f"ip.neigh('add', dst='10.0.0.2', ifindex=index('ib0'), NDA_LLADDR='{address}', state=0x80)\n"
         "found = [n.get_attr('NDA_LLADDR') for n in ip.get_neighbours(ifindex=index('ib0'), family=2)"
         " if n.get_attr('NDA_DST') == '10.0.0.2']\n"
-        "answer = [found, heard.getvalue()]"
+        "answer = [found, received.getvalue()]"
     )
     assert seen == [[address], ""]
     assert address in host.run("ip", "neigh", "show", "dev", "ib0")

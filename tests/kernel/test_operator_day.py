@@ -138,7 +138,7 @@ def test_a_primary_that_is_not_a_member_does_not_stay_in_the_driver(host: Host) 
         result = host.ibbond("bond", "set", "bond0", "primary", value)
         assert (result.code, f"{value} is not a member" in result.err) == (2, True)
     assert "ib2 is not a member" in host.ibbond("bond", "create", "bond1", "--set", "primary=ib2", "--dry-run").err
-    told = host.python(  # should one be written all the same, it goes again
+    reported = host.python(  # should one be written all the same, it goes again
         ASK + "before = capture(host, ['bond0'], [])\n"
         "bond = before.bonds['bond0']\n"
         "wanted = HostState({'bond0': replace(bond, options={**bond.options, 'primary': 'ib2'})}, ip=before.ip)\n"
@@ -147,7 +147,7 @@ def test_a_primary_that_is_not_a_member_does_not_stay_in_the_driver(host: Host) 
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert "did not hold" in str(told)
+    assert "did not hold" in str(reported)
     host.ok("bond", "add", "bond0", "ib2")
     assert host.read("bond0/bonding/primary") == ""
     assert "nothing to do" in host.ok("bond", "set", "bond0", "primary", "none")
@@ -164,7 +164,7 @@ def test_a_primary_that_the_driver_remembers_is_said(host: Host) -> None:
 def test_requests_that_can_never_hold_are_refused_before(host: Host) -> None:
     host.ok(*CREATE)
     before = everything(host)
-    for words, told in (
+    for words, reported in (
         (("fail_over_mac", "none", "--interrupt"), "none cannot hold"),
         (("updelay", "250"), "the driver would make it 200"),
         (("miimon", "0", "updelay", "100"), "which is off"),
@@ -173,7 +173,7 @@ def test_requests_that_can_never_hold_are_refused_before(host: Host) -> None:
         (("queue_id", "ib0:1,ib1:1"), "two members cannot share a queue"),
     ):
         result = host.ibbond("bond", "set", "bond0", *words)
-        assert (result.code, told in result.err) == (2, True), (words, result.err)
+        assert (result.code, reported in result.err) == (2, True), (words, result.err)
     assert everything(host) == before
     host.add_port("ib2", port=3)
     assert "none cannot hold" in host.ibbond("bond", "create", "bond1", "ib2", "--set", "fail_over_mac=none").err

@@ -23,7 +23,7 @@ def test_the_drivers_refusal_names_file_errno_and_log(host: Host) -> None:
     """Members leave, the mode changes, then the driver refuses InfiniBand and leaves an Ethernet bond of MTU 1500."""
     host.ok(*CREATE, "--set", "updelay=200")
     before = everything(host)
-    told = host.python(
+    reported = host.python(
         ASK + "before = capture(host, ['bond0'], [])\n"
         "bond = before.bonds['bond0']\n"
         "bad = {'bond0': replace(bond, options={**bond.options, 'mode': 'balance-rr'})}\n"
@@ -33,9 +33,9 @@ def test_the_drivers_refusal_names_file_errno_and_log(host: Host) -> None:
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert isinstance(told, str)
+    assert isinstance(reported, str)
     for part in ("/sys/class/net/bond0/bonding/slaves", "EOPNOTSUPP", "the kernel logged: bond0", "put back as it was"):
-        assert part in told, (part, told)
+        assert part in reported, (part, reported)
     assert everything(host) == before
     assert host.read("bond0/bonding/active_slave") == "ib0\n"
 
@@ -44,7 +44,7 @@ def test_a_value_that_does_not_hold_is_an_error_and_put_back(host: Host) -> None
     """The plan would refuse it; here the driver is left to round it, as one of tomorrow may with what is not known."""
     host.ok(*CREATE)
     before = everything(host)
-    told = host.python(
+    reported = host.python(
         ASK + "before = capture(host, ['bond0'], [])\n"
         "bond = before.bonds['bond0']\n"
         "wanted = HostState({'bond0': replace(bond, options={**bond.options, 'updelay': '250'})}, ip=before.ip)\n"
@@ -53,9 +53,9 @@ def test_a_value_that_does_not_hold_is_an_error_and_put_back(host: Host) -> None
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert isinstance(told, str)
+    assert isinstance(reported, str)
     for part in ("/sys/class/net/bond0/bonding/updelay", "'250'", "'200'", "not a multiple of miimon", "put back"):
-        assert part in told, (part, told)
+        assert part in reported, (part, reported)
     assert everything(host) == before
 
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_put_back_is_said(host: Host) -> None:
     """A member that was fine before and does not open again: nothing can put that back."""
     host.ok(*CREATE)
     host.write("ib1/fail_open", "5")
-    told = host.python(
+    reported = host.python(
         ASK + "before = capture(host, ['bond0'], [])\n"
         "without = replace(before.bonds['bond0'], members=('ib0',), active='ib1')\n"  # it leaves, then is to be used
         "wanted = HostState({'bond0': without}, ip=before.ip)\n"
@@ -92,9 +92,9 @@ def test_what_cannot_be_put_back_is_said(host: Host) -> None:
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert isinstance(told, str)
-    assert "could not all be put back" in told
-    assert "+ib1" in told
+    assert isinstance(reported, str)
+    assert "could not all be put back" in reported
+    assert "+ib1" in reported
     assert host.read("bond0/bonding/slaves") == "ib0\n"
     assert host.read("bond0/bonding/active_slave") == "ib0\n"
     assert "10.0.0.1/24" in host.run("ip", "addr", "show", "bond0")
@@ -183,15 +183,15 @@ for at in make(host).steps:
 def test_the_last_member_vanishes_and_takes_the_bond_along(host: Host) -> None:
     """The driver destroys an InfiniBand bond with its last device; the bond comes back with its address, without it."""
     host.ok("bond", "create", "bond0", "ib0", "--address", "10.0.0.1/24")
-    told = host.python(
+    reported = host.python(
         ASK + "unplug = lambda step: subprocess.run(['ip', 'link', 'del', 'ib0'], check=True)\n"
         "try:\n"
         "    change(host, lambda host: ask.add(host, 'bond0', ['ib1']), watch=unplug)\n"
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert isinstance(told, str)
-    assert "ib0 is no longer there" in told
+    assert isinstance(reported, str)
+    assert "ib0 is no longer there" in reported
     assert host.read("bond0/bonding/mode") == "active-backup 1\n"
     assert "10.0.0.1/24" in host.run("ip", "addr", "show", "bond0")
 
@@ -200,7 +200,7 @@ def test_the_last_member_vanishes_and_takes_the_bond_along(host: Host) -> None:
 def test_a_signal_puts_back_too(host: Host, number: int) -> None:
     """Ctrl-C, SIGTERM, SIGHUP in the middle of a request; it says which of the two it was."""
     before = everything(host)
-    told = host.python(
+    reported = host.python(
         ASK + "def stop(step):\n"
         "    if 'mtu' in str(step):\n"
         f"        os.kill(os.getpid(), {number})\n"
@@ -210,7 +210,7 @@ def test_a_signal_puts_back_too(host: Host, number: int) -> None:
         "except (KeyboardInterrupt, SystemExit) as end:\n"
         "    answer = end.__notes__\n"
     )
-    assert told == ["Everything was restored"]
+    assert reported == ["Everything was restored"]
     assert everything(host) == before
 
 
@@ -218,7 +218,7 @@ def test_kill_9_puts_back_too(host: Host) -> None:
     """A child that was forked before the first step does it, whatever the process was doing."""
     host.sh("ip link set ib0 up; ip addr add 10.9.0.1/24 dev ib0; ip route add 10.8.0.0/16 via 10.9.0.2 table 7")
     before = everything(host)
-    told = host.python(
+    reported = host.python(
         ASK + "def stop(step):\n"
         "    if 'mtu' in str(step):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -230,22 +230,22 @@ def test_kill_9_puts_back_too(host: Host) -> None:
         "with host.alone():\n"  # which the other child holds until it has put back
         "    pass\n"
     )
-    assert told == -9
+    assert reported == -9
     assert everything(host) == before
 
 
 def test_an_ordinary_user_is_asked_to_be_root(host: Host) -> None:
     before = everything(host)
-    told = host.python(
+    reported = host.python(
         ASK + "os.setuid(65534)\n"
         "try:\n"
         "    change(host, lambda host: ask.create(host, 'bond0', ['ib0'], {'mode': 'active-backup'}))\n"
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert isinstance(told, str)
-    assert "Run as root" in told
-    assert "Nothing was changed" in told
+    assert isinstance(reported, str)
+    assert "Run as root" in reported
+    assert "Nothing was changed" in reported
     assert everything(host) == before
 
 
@@ -262,8 +262,8 @@ def test_the_driver_is_loaded_when_it_is_not_there(host: Host) -> None:
     assert "driver is not loaded" in host.ibbond("bond", "add", "bond0", "ib0").err
     assert host.ibbond("check").code == 2
     before = ASK + "make = lambda host: ask.create(host, 'bond0', ['ib0'], {'mode': 'active-backup'})\n"
-    told = host.python(before + "answer = make(host).lines()[:2]")
-    assert told == [
+    reported = host.python(before + "answer = make(host).lines()[:2]")
+    assert reported == [
         "load the bonding driver (modprobe bonding max_bonds=0)",
         "write +bond0 to /sys/class/net/bonding_masters",
     ]

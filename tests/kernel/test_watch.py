@@ -71,7 +71,7 @@ def test_bonds_and_members_come_and_go(host: Host) -> None:
 
 
 def test_lost_messages_are_made_good(host: Host) -> None:
-    """Thousands of changes in one burst overflow the socket; what is true afterwards is told all the same."""
+    """Thousands of changes in one burst overflow the socket; what is true afterwards is notified all the same."""
     host.ok(*CREATE)
     watch = host.start("watch", "--json")
     host.output_with(watch, "watching")

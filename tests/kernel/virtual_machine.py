@@ -142,7 +142,7 @@ class VirtualMachine:
     def request(self, *, timeout: float = 300, **fields: object) -> dict[str, object]:
         """One request to the guest and its answer; RuntimeError when the guest says that it went wrong."""
         self.line.settimeout(timeout)
-        self.line.sendall(json.dumps({**fields, "patience": timeout}).encode() + b"\n")
+        self.line.sendall(json.dumps({**fields, "timeout": timeout}).encode() + b"\n")
         try:
             answer = self.reply()
         except TimeoutError as error:

@@ -123,7 +123,7 @@ def test_who_asks_and_goes_while_an_answer_is_pending_is_forgotten_once(tmp_path
 
     def wait() -> None:  # in the server's thread, while the follower asks and goes
         assert gone.wait(5)
-        serving.enqueue("news")
+        serving.enqueue("events")
 
     serving = ControlServer(tmp_path / "lab.sock", {"feed": lambda: Feed([1]), "wait": wait, "echo": lambda: "here"})
     serving.start()
@@ -184,7 +184,7 @@ def test_a_request_that_needs_the_closing_thread_is_answered_before_the_end(tmp_
 def test_after_close_no_one_answers(server: ControlServer) -> None:
     server.close()
     assert not server.path.exists()
-    with pytest.raises(Refused, match="nobody answers"):
+    with pytest.raises(Refused, match="no one answers"):
         Control(server.path)
 
 

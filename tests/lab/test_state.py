@@ -1,4 +1,4 @@
-"""The lock of a lab: who holds it holds the file that everybody else finds."""
+"""The lock of a lab: who holds it holds the file that everyone else finds."""
 
 import errno
 import os
@@ -99,7 +99,7 @@ def test_who_asks_whether_it_runs_is_in_no_ones_way(files: Files) -> None:
 def test_a_lab_whose_lock_is_held_was_not_killed(files: Files) -> None:
     lock = files.hold()
     files.note.write_text("{}")
-    error = OSError(errno.ECONNREFUSED, "nobody listens")
+    error = OSError(errno.ECONNREFUSED, "no one listens")
     assert "starting or shutting down" in no_lab(files.socket, error).why
     os.close(lock)
     assert "was killed" in no_lab(files.socket, error).why

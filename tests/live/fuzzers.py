@@ -57,7 +57,7 @@ def mad(chance: random.Random) -> bytes:
 
 
 def umad(chance: random.Random) -> Iterator[None]:
-    """As root at a port of its own: MADs to whoever is there, and control messages between them."""
+    """As root at a port of its own: MADs to any port, and control messages between them."""
     process = os.getpid()
     control, data = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
     control.bind(socket_name("sim", f"ctl{process}"))
@@ -87,7 +87,7 @@ def umad(chance: random.Random) -> Iterator[None]:
             control.settimeout(5)
 
 
-def umad_as_nobody(chance: random.Random) -> Iterator[None]:
+def umad_unprivileged(chance: random.Random) -> Iterator[None]:
     """Without rights: anything to the names that are there."""
     os.setgroups([])
     os.setgid(65534)
@@ -245,7 +245,7 @@ def receive(sock: socket.socket, size: int = 512) -> bytes:
         return b""
 
 
-ENTRIES = {each.__name__: each for each in (umad, umad_as_nobody, rdma, control, packets, sysfs)}
+ENTRIES = {each.__name__: each for each in (umad, umad_unprivileged, rdma, control, packets, sysfs)}
 
 
 def main() -> None:

@@ -13,17 +13,17 @@ case $prefix in /root/*)
     mount --bind "$prefix" /mnt; mount -t tmpfs -o mode=755 none /root
     mkdir -p "$prefix"; mount --bind /mnt "$prefix"
 esac
-if [ -c /dev/net/tun ] && [ "$(stat -c %a /dev/net/tun)" = 600 ]; then  # most distributions let everybody open it
+if [ -c /dev/net/tun ] && [ "$(stat -c %a /dev/net/tun)" = 600 ]; then  # most distributions let everyone open it
     mount -t tmpfs none /srv && mknod -m 666 /srv/tun c 10 200 && mount --bind /srv/tun /dev/net/tun
 fi
 exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "$@"
 """
 
 
-def run_as_nobody(
+def run_unprivileged(
     words: Sequence[str], home: Path, *, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command as nobody; `home` is a directory of theirs, where labs keep their files, too."""
+    """Run a command as nobody; `home` is a directory of that user, where labs keep their files, too."""
     return subprocess.run(
         ["unshare", "-m", "sh", "-c", AS_NOBODY, "sh", sys.base_prefix, *words],
         text=True,

@@ -22,25 +22,25 @@ from ibbond.verbs.timing import Timing
 
 @dataclass
 class RunningLab:
-    """`told` gathers what happened; the loop runs in a thread."""
+    """`reported` gathers what happened; the loop runs in a thread."""
 
     loop: LiveLoop
     spaces: dict[str, NetNamespace]
-    told: list[tuple[int, NetworkEffect]] = field(default_factory=list)
+    reported: list[tuple[int, NetworkEffect]] = field(default_factory=list)
 
     def do(self, event: NetworkEvent) -> None:
         self.loop.ask(functools.partial(self.loop.handle, event))
 
     def happened(self, what: str) -> list[tuple[str, str]]:
         return [
-            (fact.where, fact.detail) for _, fact in self.told if isinstance(fact, TraceEvent) and fact.what == what
+            (fact.where, fact.detail) for _, fact in self.reported if isinstance(fact, TraceEvent) and fact.what == what
         ]
 
     def active(self, host: str) -> str | None:
         return self.loop.ask(lambda: self.loop.network.hosts[host].bond("bond0").active)
 
     def user(self, host: str) -> RouteSocket:
-        """What a user inside the host does with `ip`, by a socket of his own."""
+        """What a user inside the host does with `ip`, through a separate socket."""
         return self.spaces[host].run_in(RouteSocket)
 
     def run(self, host: str, command: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +64,7 @@ def running(
     spaces = {host.name: make_host(host.name) for host in topology.hosts}
     loop = LiveLoop(build(topology, random=random.Random(1), timing=timing), spaces, persist=persist)
     lab = RunningLab(loop, spaces)
-    loop.listeners.append(lambda now, effect: lab.told.append((now, effect)))
+    loop.listeners.append(lambda now, effect: lab.reported.append((now, effect)))
     loop.open()
     for host in topology.hosts:
         loop.hosts[host.name].configure(host)

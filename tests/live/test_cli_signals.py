@@ -24,7 +24,7 @@ def ibbond(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def begin(*words: str) -> subprocess.Popen[str]:
-    """A command that heeds all signals, whatever these tests themselves were told to ignore (nohup)."""
+    """A command that heeds all signals, whatever these tests themselves were notified to ignore (nohup)."""
     return subprocess.Popen(
         [IBBOND, *words],
         text=True,
@@ -153,7 +153,7 @@ def test_a_signal_to_a_flap_leaves_its_cables_plugged(running: str, number: int,
     assert not cut(running)
 
 
-def test_a_cable_that_is_plugged_or_pulled_by_somebody_else_while_it_flaps(running: str) -> None:
+def test_a_cable_that_another_user_plugs_while_it_flaps(running: str) -> None:
     process = flapping(running, "--times", "2", "--down-ms", "500", "--up-ms", "500")
     ibbond("lab", "mend", "--name", running, "h1/ib0")
     _, errors = process.communicate(timeout=20)

@@ -51,9 +51,9 @@ addresses = ["10.0.0.2/24", "fd00::2/64"]
 MOVING = [name for name, row in CLASSES.items() if row.traffic.name == "STOPS" and not row.silent]
 
 
-def ibbond(*words: str, code: int | None = 0, patience: float = 300) -> subprocess.CompletedProcess[str]:
+def ibbond(*words: str, code: int | None = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [IBBOND, *words], text=True, capture_output=True, timeout=patience, stdin=subprocess.DEVNULL, check=False
+        [IBBOND, *words], text=True, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
     )
     assert code is None or done.returncode == code, f"{words} ended with {done.returncode}: {done.stdout}{done.stderr}"
     return done
@@ -104,7 +104,7 @@ def was_busy(directory: Path) -> bool:
 def test_every_class_and_its_reversion(lab: str, tmp_path: Path) -> None:
     done = ibbond(
         "drill", "h1/bond0", "--name", lab, "--rounds", str(ROUNDS), "--json", "--report", str(tmp_path),
-        code=1, patience=400 + 200 * ROUNDS,
+        code=1, timeout=400 + 200 * ROUNDS,
     )  # fmt: skip
     found = json.loads(done.stdout)
     saved = json.loads((tmp_path / "drill.json").read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.ordinary_user import NOBODY, run_as_nobody
+from tests.live.ordinary_user import NOBODY, run_unprivileged
 
 ROOT = Path(__file__).parents[2]
 PASSED = "3 passed"
@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def project() -> Iterator[Path]:
-    """A copy that everybody may read."""
+    """A copy that everyone may read."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         place.chmod(0o755)
@@ -57,7 +57,7 @@ def test_as_an_ordinary_user(ci: subprocess.CompletedProcess[str], project: Path
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
     script = f"cd {home} && {project}/.venv/bin/python -m pytest -rs -p no:cacheprovider {project}"
-    done = run_as_nobody(["sh", "-c", script], home, timeout=300)
+    done = run_unprivileged(["sh", "-c", script], home, timeout=300)
     if "labs cannot run here" in done.stdout:
         pytest.skip(f"an ordinary user may not run labs here: {done.stdout}")
     assert PASSED in done.stdout, done.stdout + done.stderr

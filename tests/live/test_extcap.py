@@ -64,7 +64,7 @@ def test_tshark_captures_a_stream(lab: Lab, wireshark: dict[str, str], tmp_path:
 
 
 def captures_of(lab: Lab) -> list[str]:
-    """The programs that still capture from this lab, a moment after their reader has gone."""
+    """The programs that still capture from this lab, a moment after their reader is gone."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         found = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_capture_of(lab, pid)]

@@ -106,9 +106,9 @@ def test_nothing_is_lost_and_ping_goes_on(kind: str) -> None:
     end(target)
     assert said.rstrip().endswith("writes, 0 lost, 0 done twice"), said
     assert int(said.rstrip().splitlines()[-1].split()[0]) > 100, said
-    told = end(ping)
-    share = float(told.split("% packet loss")[0].split()[-1])
-    assert share <= (50 if kind == "adapter_removal" else 10), told
+    reported = end(ping)
+    share = float(reported.split("% packet loss")[0].split()[-1])
+    assert share <= (50 if kind == "adapter_removal" else 10), reported
     assert "1 received" in ping_once()
 
 

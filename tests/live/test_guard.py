@@ -84,7 +84,7 @@ def test_timers_listeners_and_effects_fail_alone(faulty: RunningLab) -> None:
     assert faulty.until(lambda: called == ["later"])
     faulty.run("h1", "ip link set ib1 down")
     assert faulty.until(lambda: bool(loop.faults.counts[Entry.LISTENER]))
-    assert any(loop.faults.counts[Entry.LISTENER] for _ in faulty.told), "the next listener was told as well"
+    assert any(loop.faults.counts[Entry.LISTENER] for _ in faulty.reported), "the next listener was notified as well"
     loop.ask(lambda: loop.listeners.remove(fail))
     assert loop.faults.counts[Entry.TIMER] == 1
     assert answers(faulty)
@@ -151,7 +151,7 @@ def test_a_refusal_that_ends_the_lab_is_an_error_and_keeps_the_log(lab: str) -> 
     files = Files(lab)
     files.directory.mkdir(mode=0o700, exist_ok=True)
     config = {"name": lab, "text": TWO_HOSTS, "source": "a test", "without": []}
-    told, telling = os.pipe()
+    reported, telling = os.pipe()
     with files.log.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", DAEMON, str(telling), lab],
@@ -164,11 +164,11 @@ def test_a_refusal_that_ends_the_lab_is_an_error_and_keeps_the_log(lab: str) -> 
     os.close(telling)
     try:
         process.communicate(json.dumps(config).encode(), timeout=30)
-        assert b'{"ok":' in os.read(told, 1 << 16)
+        assert b'{"ok":' in os.read(reported, 1 << 16)
         assert process.returncode == 1
         assert "the lab could not start" in files.log.read_text()
         assert [path.name for path in files.directory.glob(f"{lab}*")] == [files.log.name]
     finally:
-        os.close(told)
+        os.close(reported)
         files.log.unlink(missing_ok=True)
     assert not list(Path("/run/netns").glob(f"*{lab}*"))

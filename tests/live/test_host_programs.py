@@ -13,7 +13,7 @@ import pytest
 
 from ibbond import Lab, TopologyBuilder
 from ibbond.errors import Refused
-from tests.live.ordinary_user import NOBODY, run_as_nobody
+from tests.live.ordinary_user import NOBODY, run_unprivileged
 
 IBBOND = str(Path(sys.executable).with_name("ibbond"))
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -115,7 +115,7 @@ def test_an_ordinary_users_hosts_have_files_and_commands(tmp_path: Path) -> None
     os.chown(home, NOBODY, NOBODY)
     (home / "lab.toml").write_text(two_hosts(files=FILES, exec=[f"ibbond-test-hello > {home}/said"]).text())
     script = f"{IBBOND} lab up --name user {home}/lab.toml && {IBBOND} lab down --name user"
-    done = run_as_nobody(["sh", "-c", script], home)
+    done = run_unprivileged(["sh", "-c", script], home)
     if "cannot make" in done.stderr or "/dev/net/tun" in done.stderr:
         pytest.skip(f"an ordinary user may not run labs here: {done.stderr}")
     assert done.returncode == 0, done.stderr

@@ -133,7 +133,7 @@ def test_the_listener_learns_of_links_addresses_routes_and_groups(
     routes.add_address(ib0.index, bytes((10, 0, 0, 1)), 24)
     kinds = {message.type for message in listener.receive()}
     assert {16, 20, 24} <= kinds
-    if listener.hears_multicast:
+    if listener.receives_multicast:
         space.run_in(lambda: joined(ib0.index)).close()
         assert {56, 57} <= {message.type for message in listener.receive()}
     listener.close()

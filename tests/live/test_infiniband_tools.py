@@ -88,9 +88,9 @@ def test_every_pair_is_traced(managed: str) -> None:
 
 def test_groups_have_the_same_members_under_either_manager(managed: str) -> None:
     by_mgid = {mgid: sorted(row["members"]) for row in table(managed, "groups") for mgid in row["mgids"]}
-    everybody = ["h1/ib0", "h1/ib1", "h2/ib0", "h2/ib1"]
+    everyone = ["h1/ib0", "h1/ib1", "h2/ib0", "h2/ib1"]
     for mgid in ("ff12:401b:ffff::ffff:ffff", "ff12:401b:ffff::1", "ff12:601b:ffff::1"):
-        assert by_mgid[mgid] == everybody
+        assert by_mgid[mgid] == everyone
 
 
 def test_traffic_fails_over_and_the_manager_learns_of_it(managed: str) -> None:
@@ -106,7 +106,7 @@ def test_traffic_fails_over_and_the_manager_learns_of_it(managed: str) -> None:
         if state == "active":
             return
         time.sleep(0.1)
-    pytest.fail("nobody made the mended port Active again")
+    pytest.fail("no one made the mended port Active again")
 
 
 def test_a_tool_that_is_killed_leaves_room_for_the_next(managed: str) -> None:

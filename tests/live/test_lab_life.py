@@ -17,7 +17,7 @@ import pytest
 
 from ibbond.backend.control_socket import Control
 from ibbond.errors import Refused
-from tests.live.ordinary_user import NOBODY, run_as_nobody
+from tests.live.ordinary_user import NOBODY, run_unprivileged
 
 SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 IBBOND = str(Path(sys.executable).parent / "ibbond")
@@ -219,7 +219,7 @@ def test_kill_at_any_moment_of_the_start_and_the_next_one_starts(named: str, see
     )
     time.sleep(moment)
     for pid in processes():
-        if child_of(pid, process.pid) or is_the_lab(pid, named):  # which is nobody's child once it is up
+        if child_of(pid, process.pid) or is_the_lab(pid, named):  # which is not a child of any process once it is up
             os.kill(pid, signal.SIGKILL)
     process.kill()
     process.wait(30)
@@ -334,7 +334,7 @@ def test_a_resumed_lab_has_one_opensm(named: str, stays: bool) -> None:
     os.kill(pid, signal.SIGKILL)
     assert until(lambda: gone(old))
     stayed = None
-    if stays:  # as one that did not hear of the end of its parent
+    if stays:  # as one that did not learn of the end of its parent
         command = Path(f"/run/ibbond/{named}.tools/opensm/opensm.conf")
         stayed = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/ibbond-{named}-h1", "sh", "-c", "sleep 1000; :", "-F", str(command)]
@@ -405,13 +405,13 @@ def test_resume_of_nothing_is_refused(named: str) -> None:
 
 
 @pytest.fixture
-def nobody(named: str) -> Iterator[Callable[..., Run]]:
+def unprivileged(named: str) -> Iterator[Callable[..., Run]]:
     """`ibbond` as an ordinary user, who finds the interpreter where root alone may read it."""
     with tempfile.TemporaryDirectory() as directory:
         os.chown(directory, NOBODY, NOBODY)
 
         def run(*words: str) -> Run:
-            return run_as_nobody([IBBOND, *words], Path(directory))
+            return run_unprivileged([IBBOND, *words], Path(directory))
 
         if run("lab", "list").returncode or run("lab", "up", "--name", named).returncode:
             pytest.skip("an ordinary user may not run labs here")
@@ -421,21 +421,21 @@ def nobody(named: str) -> Iterator[Callable[..., Run]]:
 
 @pytest.mark.parametrize("after", ["down", "up"])
 def test_what_an_ordinary_users_lab_left_stays_when_resuming_is_refused_and_ends_then(
-    named: str, nobody: Callable[..., Run], after: str
+    named: str, unprivileged: Callable[..., Run], after: str
 ) -> None:
-    pid = int(json.loads(nobody("lab", "status", "--name", named, "--json").stdout)["pid"])
-    nobody("lab", "exec", "--name", named, "h1", "--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
+    pid = int(json.loads(unprivileged("lab", "status", "--name", named, "--json").stdout)["pid"])
+    unprivileged("lab", "exec", "--name", named, "h1", "--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
     (program,) = [p for p in processes() if f"{named}.sock" in environment_and_command(p)]
     os.kill(pid, signal.SIGKILL)
-    said = nobody("lab", "status", "--name", named).stderr
+    said = unprivileged("lab", "status", "--name", named).stderr
     assert "it was killed" in said
     assert "--resume" not in said
-    refused = nobody("lab", "up", "--name", named, "--resume")
+    refused = unprivileged("lab", "up", "--name", named, "--resume")
     assert refused.returncode == 2
     assert "ended with it" in refused.stderr
-    assert json.loads(nobody("lab", "list", "--json").stdout)["labs"] == [{"name": named, "state": "was killed"}]
+    assert json.loads(unprivileged("lab", "list", "--json").stdout)["labs"] == [{"name": named, "state": "was killed"}]
     assert not gone(program)
-    done = nobody("lab", after, "--name", named)
+    done = unprivileged("lab", after, "--name", named)
     assert done.returncode == 0
     assert "--resume" not in done.stderr
     assert gone(program)

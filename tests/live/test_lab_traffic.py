@@ -1,4 +1,4 @@
-"""Programs that nobody here wrote, over bonds whose cables are pulled: ping, iperf3, curl, tshark, and a gateway."""
+"""Third-party programs, over bonds whose cables are pulled: ping, iperf3, curl, tshark, and a gateway."""
 
 import hashlib
 import json
@@ -196,7 +196,7 @@ def test_a_capture_of_a_port_shows_management_and_arp_with_20_bytes(lab: str, tm
     )
     time.sleep(0.8)
     run_in("h1", sys.executable, "-c", JOIN)
-    run_in("h1", "ping", "-c", "1", "-W", "1", "10.0.0.77")  # nobody: an ARP request and no answer
+    run_in("h1", "ping", "-c", "1", "-W", "1", "10.0.0.77")  # no one: an ARP request and no answer
     run_in("h1", "ping", "-c", "1", "-W", "1", "10.0.0.2")
     capture.send_signal(signal.SIGINT)
     assert capture.wait(30) == 0

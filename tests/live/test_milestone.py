@@ -1,4 +1,4 @@
-"""Two hosts, one bond each, the whole stack of ours between real kernels: ping, a cut, ping goes on; TCP flows."""
+"""Two hosts, one bond each, ibbond's whole stack between real kernels: ping, a cut, ping goes on; TCP flows."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def test_tcp_carries_gso_packets_through_a_cut(lab2: RunningLab) -> None:
     assert ("h2/bond0", "ib0 -> ib1") in lab2.happened("failover")
     device = lab2.loop.ask(lambda: (lab2.loop.flush_counters(), lab2.loop.network.hosts["h2"].namespace.get("ib0"))[1])
     assert device is not None
-    assert device.statistics.rx_packets > device.statistics.rx_bytes / 2044  # trains count as their packets
+    assert device.statistics.rx_packets > device.statistics.rx_bytes / 2044  # GSO packets count as their packets
 
 
 def test_setting_a_member_down_fails_over_like_a_cut(lab2: RunningLab) -> None:

@@ -1,4 +1,4 @@
-"""More changes than a netlink socket holds: the listener says so, with an empty queue, and hears what comes next."""
+"""More changes than a netlink socket holds: the listener says so, with an empty queue, and receives what comes next."""
 
 import errno
 import socket

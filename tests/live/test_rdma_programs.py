@@ -108,7 +108,7 @@ def test_a_wait_is_not_ended_by_irrelevant_events(name: str) -> None:
         name,
         """
 from ibbond.rdma.messages import Settle
-context._send(pack(Settle(999)))  # whoever asked is gone on
+context._send(pack(Settle(999)))  # the caller has moved on
 began = time.monotonic()
 assert context.poll(0.3) is None
 assert time.monotonic() - began > 0.29

@@ -1,4 +1,4 @@
-"""A lab that was killed and goes on: how long nothing passed, and that nothing of it is another one afterwards."""
+"""A lab that was killed and goes on: how long nothing passed, and that nothing of it has changed afterwards."""
 
 import os
 import signal

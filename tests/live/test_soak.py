@@ -1,4 +1,4 @@
-"""Many failovers of a live lab, with programs that talk all the time: nothing grows in its process, nobody is lost.
+"""Many failovers of a live lab, with programs that talk all the time: nothing grows in its process, no one is lost.
 
 `IBBOND_SOAK=500` has five hundred of them (a few minutes); otherwise they are few.
 """

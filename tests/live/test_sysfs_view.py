@@ -114,7 +114,7 @@ def test_statistics_are_those_of_every_device(two: ViewLab) -> None:
 
 
 def test_names_stay(two: ViewLab) -> None:
-    """Ports, files and requests go by the topology's names: what a user renames is called back, and told."""
+    """Ports, files and requests go by the topology's names: what a user renames is called back, and reported."""
     for device in ("ib1", "bond0"):
         two.run("ip", "link", "set", device, "name", "other")
         until = time.monotonic() + 5
@@ -122,8 +122,8 @@ def test_names_stay(two: ViewLab) -> None:
             time.sleep(0.05)
         assert found.returncode == 0, found.stderr
     assert "other" not in two.bash("ls; ip -o link").stdout
-    told = ibbond("lab", "events", "--name", two.name, "--no-follow", "--json").stdout
-    assert "ib1 was renamed to other and is ib1 again" in told
+    reported = ibbond("lab", "events", "--name", two.name, "--no-follow", "--json").stdout
+    assert "ib1 was renamed to other and is ib1 again" in reported
 
 
 def test_a_file_of_a_bond_that_has_gone(free: ViewLab) -> None:
@@ -320,7 +320,7 @@ def test_a_killed_lab_hangs_no_one(tmp_path: Path) -> None:
         os.kill(status["pid"], signal.SIGKILL)
         reader.communicate(timeout=10)
         said = said_to.read_text()
-        assert "not connected" in said or "abort" in said  # ENOTCONN, or ECONNABORTED of a read that was under way
+        assert "not connected" in said or "abort" in said  # ENOTCONN, or ECONNABORTED of a read that was in flight
         ibbond("lab", "up", "--resume", "--name", name)
         assert lab.read("bond0/bonding/slaves") == "ib0 ib1\n"
         inside = Path(f"/proc/{keeper.pid}/mountinfo").read_text().splitlines()

@@ -24,7 +24,7 @@ def lab() -> Iterator[VerbsLab]:
 
 
 def listening(lab: VerbsLab, host: str, port: int) -> bool:
-    """Whether somebody in the host listens at this TCP port."""
+    """Whether someone in the host listens at this TCP port."""
     found = lab.run(host, "cat", "/proc/net/tcp", "/proc/net/tcp6")
     return any(
         fields[1].endswith(f":{port:04X}") and fields[3] == "0A"
@@ -81,7 +81,7 @@ class TestPingpong:
         said = next(end for end in ends if end.poll() is not None).communicate(timeout=5)[0]
         for end in ends:
             lab.end(end)
-        assert "transport retry counter exceeded" in said, "of the one that sent last; the other one hears nothing"
+        assert "transport retry counter exceeded" in said, "of the one that sent last; the other one receives nothing"
 
 
 @pytest.mark.skipif(not installed("rping"), reason="rdmacm-utils is not installed")
@@ -91,8 +91,8 @@ class TestRping:
         assert until(lambda: bool(lab.rdma_ids("h1")))
         said = lab.run("h2", "rping", "-c", "-v", "-V", "-C", "5", "-a", TARGET)
         assert said.count("ping data: rdma-ping-") == 5
-        told, _ = server.communicate(timeout=10)
-        assert server.returncode == 0, told
-        assert told.count("server ping data") == 5
+        reported, _ = server.communicate(timeout=10)
+        assert server.returncode == 0, reported
+        assert reported.count("server ping data") == 5
         lab.end(server)
         assert until(lambda: not lab.rdma_ids("h1") and not lab.rdma_ids("h2")), "all ids went with their programs"

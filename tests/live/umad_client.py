@@ -65,11 +65,11 @@ def segmented_table(receiver: int) -> bytes:
 
 def malformed() -> None:
     """From one process at port 1 to another at port 2: what cannot be parsed arrives as it was sent."""
-    told, telling = os.pipe()
+    reported, telling = os.pipe()
     if os.fork() == 0:
         one = UmadClient(os.getpid())
         print(one.connect("h1:1"), flush=True)
-        number, lid = os.read(told, 100).split()
+        number, lid = os.read(reported, 100).split()
         one.send(int(lid), segmented_table(int(number)))
         one.receive()  # stays until the other has it
         os._exit(0)

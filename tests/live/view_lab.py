@@ -91,7 +91,7 @@ def view_lab(name: str, topology: str, directory: Path, *options: str) -> Iterat
 
 
 def judge_speed(good: bool, measured: object) -> None:
-    """Speed is a benchmark's business, not a test's: a missed goal is told, with the figures, and nothing fails."""
+    """Speed is a benchmark's business, not a test's: a missed goal is notified, with the figures, and nothing fails."""
     if not good:
         pytest.skip(f"goal missed at load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors: {measured}")
 

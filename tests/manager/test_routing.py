@@ -165,6 +165,6 @@ def test_attachments_are_kept_as_if_counted_again(histories: list[dict[int, int]
     expected: dict[int, int] = {}
     for guid, state in histories[-1].items():
         home = PORTS[guid].home if guid in PORTS else None
-        if home is not None and home[0] != 3 and state & (1 | 2):  # full members and non-members hear
+        if home is not None and home[0] != 3 and state & (1 | 2):  # full members and non-members receive
             expected[home[0]] = expected.get(home[0], 0) | 1 << home[1]
     assert fresh.masks == expected

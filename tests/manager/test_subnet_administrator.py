@@ -275,8 +275,8 @@ class TestPath:
         return lab.ask("h1/1", SaMad(method, SaAttribute.PATH_RECORD, mask, PathRecord(**fields).pack()))  # type: ignore[arg-type]
 
     def test_unknown_gids_and_lids(self, lab: Lab) -> None:
-        own, nobody = lab.subnet.port("h1/1"), b"\xfe\x80" + bytes(13) + b"\1"
-        assert self.ask(lab, PATH & ~PathMask.PKEY, dgid=nobody, sgid=own.gid).status == SaStatus.NO_RECORDS
+        own, empty = lab.subnet.port("h1/1"), b"\xfe\x80" + bytes(13) + b"\1"
+        assert self.ask(lab, PATH & ~PathMask.PKEY, dgid=empty, sgid=own.gid).status == SaStatus.NO_RECORDS
         by_lid = PathMask.SLID | PathMask.DLID
         assert self.ask(lab, by_lid, slid=own.lid, dlid=999).status == SaStatus.NO_RECORDS
         answer = self.ask(lab, by_lid, slid=own.lid, dlid=lab.subnet.port("h3/1").lid)

@@ -148,10 +148,14 @@ MUTANTS: list[Mutant] = [
         "tests/stack",
         (
             "no-announcement-frames",
-            "        told = layer.announce()\n",
-            "        told: list[tuple[bytes, bytes]] = []\n",
+            "        reported = layer.announce()\n",
+            "        reported: list[tuple[bytes, bytes]] = []\n",
         ),
-        ("no-report-frames", "        told = layer.report()\n", "        told: list[tuple[bytes, bytes]] = []\n"),
+        (
+            "no-report-frames",
+            "        reported = layer.report()\n",
+            "        reported: list[tuple[bytes, bytes]] = []\n",
+        ),
         (
             "late-answers-leave",
             "                    host.links.superseded(host.now, old)\n",
@@ -321,7 +325,7 @@ MUTANTS: list[Mutant] = [
             "        if tree is None or not tree.holds(self._graph, seats.counts):\n",
             "        if tree is None:\n",
         ),
-        ("moved-lid-nobody-asked-again", "self._published.get(guid, end.lid) != end.lid", "False"),
+        ("moved-lid-no one-asked-again", "self._published.get(guid, end.lid) != end.lid", "False"),
         ("restarted-switch-believed", "            if been_off or node.guid", "            if node.guid"),
         (
             "links-stay-armed",
@@ -349,7 +353,7 @@ MUTANTS: list[Mutant] = [
             "            pass\n",
         ),
         (
-            "drep-names-nobody",
+            "drep-names-no one",
             "                answer = self._say(conn, Drep(conn.local_id, message.local_id))\n                effects = [answer,",
             "                answer = self._say(conn, Drep(conn.local_id, 0))\n                effects = [answer,",
         ),

@@ -1,4 +1,4 @@
-"""A device: limits of the MTU, vetoes, counted promiscuity, and who hears of it."""
+"""A device: limits of the MTU, vetoes, counted promiscuity, and who learns of it."""
 
 import errno
 
@@ -35,41 +35,41 @@ class Driver:
 
 
 def device(driver: Driver | None = None) -> tuple[Device, list[NetdevEvent]]:
-    namespace, heard = Namespace(), []
-    namespace.subscribe(lambda notice, _: heard.append(notice))
+    namespace, received = Namespace(), []
+    namespace.subscribe(lambda notice, _: received.append(notice))
     made = Device("eth0", driver or Driver(), ETHERNET, bytes(6), b"\xff" * 6)
     namespace.register(made)
-    heard.clear()
-    return made, heard
+    received.clear()
+    return made, received
 
 
 def test_opening_tells_the_lists_before_it_tells_that_it_is_up() -> None:
-    eth0, heard = device()
+    eth0, received = device()
     eth0.open()
     eth0.open()
-    assert heard == [NetdevEvent.RX_MODE, NetdevEvent.UP]
+    assert received == [NetdevEvent.RX_MODE, NetdevEvent.UP]
     eth0.close()
-    assert heard[-1] is NetdevEvent.DOWN
+    assert received[-1] is NetdevEvent.DOWN
     assert not eth0.carrier
 
 
 def test_a_list_of_a_device_that_is_down_is_reported_when_it_opens() -> None:
-    eth0, heard = device()
+    eth0, received = device()
     eth0.add_multicast(b"\x01" * 6)
-    assert heard == []
+    assert received == []
     eth0.open()
     eth0.remove_multicast(b"\x01" * 6)
-    assert heard.count(NetdevEvent.RX_MODE) == 2
+    assert received.count(NetdevEvent.RX_MODE) == 2
 
 
 @pytest.mark.parametrize("mtu", [67, 65536, -1])
 def test_an_mtu_beyond_the_limits_is_refused(mtu: int) -> None:
-    eth0, heard = device()
+    eth0, received = device()
     with pytest.raises(Refused) as refused:
         eth0.set_mtu(mtu)
     assert refused.value.code == errno.EINVAL
     assert eth0.mtu == 1500
-    assert heard == []
+    assert received == []
 
 
 def test_an_address_that_the_driver_cannot_set_is_refused() -> None:
@@ -95,7 +95,7 @@ def test_a_listener_can_veto_an_address() -> None:
 
 
 def test_promiscuity_is_counted_and_user_space_is_one_user() -> None:
-    eth0, heard = device()
+    eth0, received = device()
     eth0.count_promiscuous(1)
     eth0.ask(Flags.PROMISC, True)
     eth0.ask(Flags.PROMISC, True)
@@ -104,7 +104,7 @@ def test_promiscuity_is_counted_and_user_space_is_one_user() -> None:
     assert eth0.flags & Flags.PROMISC
     eth0.ask(Flags.PROMISC, False)
     assert not eth0.flags & Flags.PROMISC
-    assert heard == [NetdevEvent.RX_FLAGS, NetdevEvent.RX_FLAGS]
+    assert received == [NetdevEvent.RX_FLAGS, NetdevEvent.RX_FLAGS]
 
 
 def test_more_users_cannot_go_than_came() -> None:
@@ -114,12 +114,12 @@ def test_more_users_cannot_go_than_came() -> None:
 
 
 def test_renaming_keeps_the_order_of_devices() -> None:
-    eth0, heard = device()
+    eth0, received = device()
     namespace = eth0.namespace
     assert namespace is not None
     namespace.register(Device("eth1", Driver(), ETHERNET, bytes(6), b"\xff" * 6))
     namespace.rename(eth0, "zz0")
     assert [each.name for each in namespace] == ["zz0", "eth1"]
-    assert heard[-1] is NetdevEvent.CHANGENAME
+    assert received[-1] is NetdevEvent.CHANGENAME
     namespace.unregister(eth0)
     assert "zz0" not in namespace

@@ -1,4 +1,7 @@
-"""Old kernels, partial copies, unreadable bonds, archives: each fact is read on its own, what is not told is named."""
+"""Old kernels, partial copies, unreadable bonds, archives.
+
+Each fact is read on its own, what is not reported is named.
+"""
 
 import json
 import random

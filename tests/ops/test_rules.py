@@ -111,7 +111,7 @@ SYSCTLS = {
 
 
 def host(facts: BondFacts, *others: DeviceFacts, routes: tuple[RouteText, ...] = (), **sysctls: int) -> HostFacts:
-    """A host with nothing wrong about it but what is told: `bond0_arp_ignore=8`."""
+    """A host with nothing wrong about it but what is notified: `bond0_arp_ignore=8`."""
     changed = {
         key: value for name, value in sysctls.items() for key in SYSCTLS if key.endswith(name.replace("_", "/", 1))
     }
@@ -301,9 +301,9 @@ def test_measured_announcements(count: int, version: tuple[int, int], sent: tupl
 def test_partitions_compare_without_the_membership_bit() -> None:
     """By the port's table: IPoIB itself shows the bit whatever the port has."""
     found = check(host(bond(member(0), one_port(pkeys=(0x7FFF,))[1])))
-    told = [each.found.what for each in found if each.rule.id == "pkey-differs"]
-    assert len(told) == 1
-    assert "ib1 limited" in told[0]
+    reported = [each.found.what for each in found if each.rule.id == "pkey-differs"]
+    assert len(reported) == 1
+    assert "ib1 limited" in reported[0]
 
 
 def test_the_link_local_address_of_any_member_is_right() -> None:
@@ -475,7 +475,7 @@ def test_commands_for_a_lab_host_can_be_typed_outside_it() -> None:
 
 
 def test_ours_with_an_arp_monitor_is_not_presumed_innocent() -> None:
-    """Unvalidated, any ARP that a member hears counts as a sign of life."""
+    """Unvalidated, any ARP that a member receives counts as a sign of life."""
     monitor = bond(options={"miimon": 0, "arp_interval": 250, "arp_ip_target": (bytes(4),), "link_events": 1})
     ours = replace(host(monitor), version=None, is_ours=True, where="h1")
     (found,) = check(ours)

@@ -1,4 +1,4 @@
-"""Peers are told at each failover: as many announcements as configured, also after a total outage."""
+"""Peers are notified at each failover: as many announcements as configured, also after a total outage."""
 
 import pytest
 
@@ -22,9 +22,9 @@ def test_n_means_n(count: int) -> None:
     since = world.now / MS
     world.feed(OnSubnet(Cut("h1/1")))
     world.run_until(world.now + 1000 * MS)
-    told = announced(world, since)
-    assert len(told) == count
-    assert all("10.0.0.1" in line and "fd00::1" in line and "ib1" in line for line in told)
+    reported = announced(world, since)
+    assert len(reported) == count
+    assert all("10.0.0.1" in line and "fd00::1" in line and "ib1" in line for line in reported)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -12,9 +12,9 @@ __all__ = ["bare", "lab"]
 
 
 def test_its_defaults() -> None:
-    told = CliRunner().invoke(ib_bond, ["--help"]).output
+    reported = CliRunner().invoke(ib_bond, ["--help"]).output
     for text in ("bond0", "ib0,ib1", "/24", "100", "--stop-all", "--status-all"):
-        assert text in told
+        assert text in reported
 
 
 class TestInALab:

@@ -21,7 +21,7 @@ def test_carrier_needs_the_port_and_the_subnet_manager() -> None:
     assert not carrier(world, "ib0")
     world.feed(OnSubnet(Mend("h1/1")))
     world.run_until(world.now + 500 * MS)
-    assert not carrier(world, "ib0"), "the light is on, but nobody has made the port Active and answered the join"
+    assert not carrier(world, "ib0"), "the light is on, but no one has made the port Active and answered the join"
     world.feed(OnSubnet(ReviveSubnetManager()))
     world.run_until(world.now + 500 * MS)
     assert carrier(world, "ib0")

@@ -122,5 +122,5 @@ def anything(seed: int) -> bool:
     world.run_until(world.now + 3000 * MS)
     for name in ("h1", "h2", "h1-2", "h2-2"):
         kinds = [pair.kind for pair in world.network.subnet._inventory.adapter(name).queue_pairs.values()]
-        assert "RC" not in kinds, "every queue pair of theirs is gone"
+        assert "RC" not in kinds, "every queue pair of both is gone"
     return established

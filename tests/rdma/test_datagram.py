@@ -161,8 +161,8 @@ def test_a_new_life_of_the_receiver_gets_what_the_old_one_did_not_acknowledge(aw
     assert acknowledged <= after[0] <= len(before), "none is missing between the two lives"
     assert after == list(range(after[0], sender.sent))
     assert (sender.endpoint.unacknowledged, sender.endpoint.acknowledged) == (0, sender.sent)
-    (anew,) = sender.endpoint.began_anew
-    assert (anew.destination, anew.again > 0) == (TWO, True)
+    (restarted,) = sender.endpoint.began_anew
+    assert (restarted.destination, restarted.again > 0) == (TWO, True)
     assert len(sender.endpoint.reconnects) == 1
 
 

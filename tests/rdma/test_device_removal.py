@@ -1,4 +1,4 @@
-"""An adapter is pulled out: its ids hear DEVICE_REMOVAL and can only be destroyed; the session goes on elsewhere."""
+"""An adapter is pulled out: its ids receive DEVICE_REMOVAL and can only be destroyed; the session goes on elsewhere."""
 
 import errno
 
@@ -33,12 +33,12 @@ TWO_ADAPTERS = TWO_HOSTS.replace('ib1 = "s2"', 'ib1 = { to = "s2", hca = 2 }')
 
 
 def begin(text: str, seed: int = 0) -> tuple[World, Initiator, Target, list[RdmaCmEvent]]:
-    """A session under way, and everything that its initiator hears besides completions."""
+    """A session in flight, and everything that its initiator receives besides completions."""
     world = World(Story("removal", parse(text, name="removal"), pairs=(("h1", "h2"),)), seed, checked=False)
     world.begin()
     world.run_until(1000 * MS)
     initiator, target = rdma_session._begin(world, "h1", "h2", True)
-    heard: list[RdmaCmEvent] = []
+    received: list[RdmaCmEvent] = []
     (program,) = (each for each in world.programs if isinstance(each, SimulatedProgram) and each.end is initiator)
     on_event = initiator.on_event
 
@@ -47,12 +47,12 @@ def begin(text: str, seed: int = 0) -> tuple[World, Initiator, Target, list[Rdma
 
         def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[object]:
             if isinstance(event, RdmaCmEvent):
-                heard.append(event)
+                received.append(event)
             return list(on_event(now, event))
 
     program.end = Listening()  # type: ignore[assignment]
     world.run_until(1300 * MS)
-    return world, initiator, target, heard
+    return world, initiator, target, received
 
 
 def finish(world: World, initiator: Initiator) -> None:
@@ -62,14 +62,14 @@ def finish(world: World, initiator: Initiator) -> None:
 
 
 def test_the_session_goes_on_by_the_second_adapter() -> None:
-    world, initiator, _, heard = begin(TWO_ADAPTERS)
+    world, initiator, _, received = begin(TWO_ADAPTERS)
     assert world.network.hosts["h1"].registry.bonds["bond0"].active == "ib0"
-    heard.clear()
+    received.clear()
     world.feed(OnSubnet(KillAdapter("h1")))
     world.run_until(1600 * MS)
-    first = heard[0]
+    first = received[0]
     assert (first.kind, first.detail) == (RdmaKind.DEVICE_REMOVAL, "h1/1")
-    assert RdmaKind.ADDR_CHANGE not in [event.kind for event in heard], "what was removed hears of no failover"
+    assert RdmaKind.ADDR_CHANGE not in [event.kind for event in received], "what was removed learns of no failover"
     (recovery,) = initiator.recoveries
     assert recovery.sign == "DEVICE_REMOVAL"
     assert recovery.first_io_at is not None
@@ -79,13 +79,13 @@ def test_the_session_goes_on_by_the_second_adapter() -> None:
 
 
 def test_with_one_adapter_it_waits_until_that_is_back() -> None:
-    world, initiator, _, heard = begin(TWO_HOSTS)
-    heard.clear()
+    world, initiator, _, received = begin(TWO_HOSTS)
+    received.clear()
     world.feed(OnSubnet(KillAdapter("h1")))
     assert not world.network.subnet.node("h1").alive
     world.run_until(2000 * MS)
-    assert [event.kind for event in heard[:1]] == [RdmaKind.DEVICE_REMOVAL]
-    assert RdmaKind.ADDR_ERROR in [event.kind for event in heard], "there is no way meanwhile"
+    assert [event.kind for event in received[:1]] == [RdmaKind.DEVICE_REMOVAL]
+    assert RdmaKind.ADDR_ERROR in [event.kind for event in received], "there is no way meanwhile"
     assert initiator.recoveries[-1].first_io_at is None
     world.feed(OnSubnet(ReviveAdapter("h1")))
     world.run_until(2600 * MS)
@@ -96,7 +96,7 @@ def test_with_one_adapter_it_waits_until_that_is_back() -> None:
 def test_a_removed_id_can_only_be_destroyed_and_listeners_stay() -> None:
     world, _, target, _ = begin(TWO_HOSTS)
     (arrived,) = (one for one in world.network.hosts["h2"].rdma.ids() if one.port)
-    world.programs.clear()  # nobody reacts
+    world.programs.clear()  # no one reacts
     world.network.handle(world.now, OnSubnet(KillAdapter("h2")))
     adapter = world.network.subnet.node("h2")
     for late in (MakeQueuePair(arrived.number), Accept(arrived.number), Disconnect(arrived.number)):
@@ -113,11 +113,11 @@ def test_a_removed_id_can_only_be_destroyed_and_listeners_stay() -> None:
 
 
 def test_killing_twice_says_it_once_and_a_switch_is_no_adapter() -> None:
-    world, _, _, heard = begin(TWO_ADAPTERS)
-    heard.clear()
+    world, _, _, received = begin(TWO_ADAPTERS)
+    received.clear()
     world.feed(OnSubnet(KillAdapter("h1")))
     world.feed(OnSubnet(KillAdapter("h1")))
     world.run_until(1400 * MS)
-    assert [event.kind for event in heard].count(RdmaKind.DEVICE_REMOVAL) == 1
+    assert [event.kind for event in received].count(RdmaKind.DEVICE_REMOVAL) == 1
     with pytest.raises(Refused, match="s1 is not an adapter"):
         world.network.handle(world.now, OnSubnet(KillAdapter("s1")))

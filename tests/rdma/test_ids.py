@@ -1,4 +1,4 @@
-"""Ids step by step, as rdma_cm(7) orders them: what each state allows, what both ends hear, what is refused."""
+"""Ids step by step, as rdma_cm(7) orders them: what each state allows, what both ends receive, what is refused."""
 
 import errno
 from dataclasses import dataclass, field
@@ -47,15 +47,15 @@ WAY = (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), MakeQueuePair(ONE), 
 
 @dataclass
 class Ear:
-    """A program that only listens to what it is told."""
+    """A program that only listens to what it is notified."""
 
-    heard: list[RdmaCmEvent | WorkCompleted] = field(default_factory=list)
+    received: list[RdmaCmEvent | WorkCompleted] = field(default_factory=list)
 
     def start(self, now: int) -> list[RdmaRequest]:
         return []
 
     def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
-        self.heard.append(event)
+        self.received.append(event)
         return []
 
     def tick(self, now: int) -> list[RdmaRequest]:
@@ -88,14 +88,14 @@ class Pair:
             self.world.network.handle(self.world.now, OnHost(host, RdmaCall(1, request)))
         return refusal.value.code
 
-    def told(self, host: str) -> list[RdmaKind]:
-        """The kinds of news since the last question."""
-        kinds = [event.kind for event in self.ears[host].heard if isinstance(event, RdmaCmEvent)]
-        self.ears[host].heard.clear()
+    def reported(self, host: str) -> list[RdmaKind]:
+        """The kinds of events since the last question."""
+        kinds = [event.kind for event in self.ears[host].received if isinstance(event, RdmaCmEvent)]
+        self.ears[host].received.clear()
         return kinds
 
     def done(self, host: str) -> list[tuple[int, Operation, Status]]:
-        work = [each.completion for each in self.ears[host].heard if isinstance(each, WorkCompleted)]
+        work = [each.completion for each in self.ears[host].received if isinstance(each, WorkCompleted)]
         return [(one.number, one.operation, one.status) for one in work]
 
     def ask(self) -> None:
@@ -113,27 +113,27 @@ class Pair:
         self.do("h2", MakeQueuePair(TAKEN))
         self.do("h2", Accept(TAKEN, b"welcome"))
         for ear in self.ears.values():
-            ear.heard.clear()
+            ear.received.clear()
 
 
 def test_what_both_ends_receive() -> None:
     pair = Pair()
     pair.ask()
-    assert pair.told("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
-    (request,) = pair.ears["h2"].heard
+    assert pair.reported("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
+    (request,) = pair.ears["h2"].received
     assert isinstance(request, RdmaCmEvent)
     assert (request.kind, request.id, request.listener) == (RdmaKind.CONNECT_REQUEST, TAKEN, 0)
     assert (request.private.rstrip(b"\0"), request.detail) == (b"hello", "10.0.0.1")
     pair.do("h2", MakeQueuePair(TAKEN))
     pair.do("h2", Accept(TAKEN, b"welcome"))
-    (event,) = pair.ears["h1"].heard
+    (event,) = pair.ears["h1"].received
     assert isinstance(event, RdmaCmEvent)
     assert (event.kind, event.private.rstrip(b"\0")) == (RdmaKind.ESTABLISHED, b"welcome")
-    pair.told("h1")
-    assert pair.told("h2")[-1] is RdmaKind.ESTABLISHED
+    pair.reported("h1")
+    assert pair.reported("h2")[-1] is RdmaKind.ESTABLISHED
     pair.do("h1", Disconnect(ONE))
-    assert pair.told("h1") == [RdmaKind.DISCONNECTED]
-    assert pair.told("h2") == [RdmaKind.DISCONNECTED]
+    assert pair.reported("h1") == [RdmaKind.DISCONNECTED]
+    assert pair.reported("h2") == [RdmaKind.DISCONNECTED]
 
 
 def test_programs_that_move_their_queue_pairs_themselves() -> None:
@@ -141,32 +141,32 @@ def test_programs_that_move_their_queue_pairs_themselves() -> None:
     pair = Pair()
     for request in (ResolveAddress(ONE, TO_H2, PORT), ResolveRoute(ONE), Connect(ONE, b"hello", qpn=0x701)):
         pair.do("h1", request)
-    assert pair.told("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
-    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
+    assert pair.reported("h1") == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED]
+    assert pair.reported("h2") == [RdmaKind.CONNECT_REQUEST]
     pair.do("h2", Accept(TAKEN, b"welcome", qpn=0x702))
-    assert pair.told("h1") == [RdmaKind.CONNECT_RESPONSE]
-    assert pair.told("h2") == [], "the peer's queue pair is not ready yet"
+    assert pair.reported("h1") == [RdmaKind.CONNECT_RESPONSE]
+    assert pair.reported("h2") == [], "the peer's queue pair is not ready yet"
     ends = {(one.program_qpn, one.qpn) for host in ("h1", "h2") for one in pair.world.network.hosts[host].rdma.ids()}
     assert ends == {(None, None), (0x701, None), (0x702, None)}
     pair.do("h1", Accept(ONE))
-    assert pair.told("h2") == [RdmaKind.ESTABLISHED]
+    assert pair.reported("h2") == [RdmaKind.ESTABLISHED]
     pair.do("h2", Disconnect(TAKEN))
     pair.world.run_until(pair.world.now + 1100 * MS)
-    assert pair.told("h1") == pair.told("h2") == [RdmaKind.DISCONNECTED, RdmaKind.TIMEWAIT_EXIT]
+    assert pair.reported("h1") == pair.reported("h2") == [RdmaKind.DISCONNECTED, RdmaKind.TIMEWAIT_EXIT]
 
 
 def test_a_request_that_is_rejected() -> None:
     pair = Pair()
     pair.ask()
-    pair.told("h1")
+    pair.reported("h1")
     pair.do("h1", PostWork(ONE, Receive(7, pair.keys["h1"], 0, 64)))
     pair.do("h2", Reject(TAKEN, b"no"))
-    event, flushed = pair.ears["h1"].heard
+    event, flushed = pair.ears["h1"].received
     assert isinstance(event, RdmaCmEvent)
     assert isinstance(flushed, WorkCompleted)
     assert (event.kind, event.private.rstrip(b"\0")) == (RdmaKind.REJECTED, b"no")
     assert (flushed.completion.number, flushed.completion.status) == (7, Status.FLUSHED)
-    pair.told("h1")
+    pair.reported("h1")
     pair.do("h1", PostWork(ONE, Work(8, Operation.SEND, inline=b"late")))
     pair.do("h1", PostWork(ONE, Receive(9, pair.keys["h1"], 0, 64)))
     assert [(number, status) for number, _, status in pair.done("h1")] == [(8, Status.FLUSHED), (9, Status.FLUSHED)]
@@ -178,11 +178,11 @@ def test_a_request_that_no_one_answers() -> None:
         pair.do("h1", step)
     pair.do("h1", PostWork(ONE, Receive(7, pair.keys["h1"], 0, 64)))
     pair.world.feed(OnSubnet(Cut("h2/1")))
-    pair.told("h1")
+    pair.reported("h1")
     pair.do("h1", Connect(ONE, response_timeout=10, cm_retries=2))
     pair.world.run_until(pair.world.now + 50 * MS)
     assert pair.done("h1") == [(7, Operation.RECEIVE, Status.FLUSHED)]
-    assert pair.told("h1") == [RdmaKind.UNREACHABLE]
+    assert pair.reported("h1") == [RdmaKind.UNREACHABLE]
 
 
 def test_a_disconnect_that_no_one_answers_says_so() -> None:
@@ -190,9 +190,9 @@ def test_a_disconnect_that_no_one_answers_says_so() -> None:
     pair.connect()
     pair.world.feed(OnSubnet(Cut("h2/1")))
     pair.do("h1", Disconnect(ONE))
-    assert pair.told("h1") == []
+    assert pair.reported("h1") == []
     pair.world.run_until(pair.world.now + 120_000 * MS)
-    (event,) = pair.ears["h1"].heard
+    (event,) = pair.ears["h1"].received
     assert isinstance(event, RdmaCmEvent)
     assert (event.kind, event.status) == (RdmaKind.DISCONNECTED, errno.ETIMEDOUT)
 
@@ -211,12 +211,12 @@ def test_an_answer_to_a_disconnect_that_is_lost_costs_one_repetition(monkeypatch
 
     monkeypatch.setattr(manager, "handle", lossy)
     pair.do("h1", Disconnect(ONE))
-    assert (pair.told("h1"), pair.told("h2"), len(lost)) == ([], [RdmaKind.DISCONNECTED], 1)
+    assert (pair.reported("h1"), pair.reported("h2"), len(lost)) == ([], [RdmaKind.DISCONNECTED], 1)
     pair.world.run_until(pair.world.now + 5000 * MS)
-    (event,) = pair.ears["h1"].heard
+    (event,) = pair.ears["h1"].received
     assert isinstance(event, RdmaCmEvent)
     assert (event.kind, event.status) == (RdmaKind.DISCONNECTED, 0)
-    assert pair.told("h2") == []
+    assert pair.reported("h2") == []
 
 
 def test_an_id_that_ends_while_it_is_asked_for() -> None:
@@ -224,13 +224,13 @@ def test_an_id_that_ends_while_it_is_asked_for() -> None:
     pair = Pair()
     pair.ask()
     pair.do("h1", Destroy(ONE))
-    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST, RdmaKind.REJECTED]
+    assert pair.reported("h2") == [RdmaKind.CONNECT_REQUEST, RdmaKind.REJECTED]
     pair.do("h2", MakeQueuePair(TAKEN))
     pair.do("h2", PostWork(TAKEN, Receive(7, pair.keys["h2"], 0, 64)))
     assert pair.done("h2") == [(7, Operation.RECEIVE, Status.FLUSHED)]
     pair.do("h2", Accept(TAKEN))
     pair.do("h2", Reject(TAKEN))
-    assert pair.told("h2") == []
+    assert pair.reported("h2") == []
     pair.do("h2", Destroy(TAKEN))
 
 
@@ -239,7 +239,7 @@ def test_an_address_is_resolved_once() -> None:
     pair = Pair(TWO_ADAPTERS)
     pair.do("h1", ResolveAddress(ONE, bytes([10, 0, 0, 77]), PORT, timeout_ms=10))
     pair.world.run_until(pair.world.now + 20 * MS)
-    assert pair.told("h1") == [RdmaKind.ADDR_ERROR]
+    assert pair.reported("h1") == [RdmaKind.ADDR_ERROR]
     for step in WAY[:3]:
         assert pair.world.network.hosts["h1"].rdma._ids.find(1, ONE) is not None
         pair.do("h1", step)
@@ -278,29 +278,29 @@ def test_a_listener_at_an_address_is_on_its_device(address: bytes, port: str, ki
     (listener,) = pair.world.network.hosts["h2"].rdma.ids()
     assert listener.port == port
     pair.ask()
-    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
+    assert pair.reported("h2") == [RdmaKind.CONNECT_REQUEST]
     pair.do("h2", Destroy(TAKEN))
     pair.world.feed(OnSubnet(Cut("h2/1")))
     pair.world.run_until(pair.world.now + 500 * MS)
-    assert pair.told("h2") == kinds
+    assert pair.reported("h2") == kinds
 
 
 def test_a_listener_whose_adapter_goes_can_only_be_destroyed() -> None:
     pair = Pair(TWO_ADAPTERS, TO_H2)
     pair.world.feed(OnSubnet(KillAdapter("h2")))
     pair.world.run_until(pair.world.now + 500 * MS)
-    assert pair.told("h2") == [RdmaKind.DEVICE_REMOVAL]
+    assert pair.reported("h2") == [RdmaKind.DEVICE_REMOVAL]
     pair.do("h2", MakeQueuePair(0))
     pair.do("h2", PostWork(0, Receive(1, pair.keys["h2"], 0, 64)))
-    assert pair.told("h2") == pair.done("h2") == []
+    assert pair.reported("h2") == pair.done("h2") == []
     assert pair.refused("h2", Listen(1, PORT)) == errno.EADDRINUSE
     pair.ask()
-    assert pair.told("h1")[-1] is RdmaKind.REJECTED
+    assert pair.reported("h1")[-1] is RdmaKind.REJECTED
     pair.do("h2", Destroy(0))
     pair.do("h2", Listen(1, PORT, TO_H2))
     pair.do("h1", Destroy(ONE))
     pair.ask()
-    assert pair.told("h2") == [RdmaKind.CONNECT_REQUEST]
+    assert pair.reported("h2") == [RdmaKind.CONNECT_REQUEST]
 
 
 def test_a_listener_receives_nothing_through_another_adapter_than_its_own() -> None:
@@ -308,8 +308,8 @@ def test_a_listener_receives_nothing_through_another_adapter_than_its_own() -> N
     pair.world.feed(OnSubnet(Cut("h2/1")))
     pair.world.run_until(pair.world.now + 500 * MS)
     pair.ask()
-    assert pair.told("h1")[-1] is RdmaKind.REJECTED
-    assert pair.told("h2") == [RdmaKind.ADDR_CHANGE]
+    assert pair.reported("h1")[-1] is RdmaKind.REJECTED
+    assert pair.reported("h2") == [RdmaKind.ADDR_CHANGE]
 
 
 @pytest.mark.parametrize(
@@ -342,17 +342,17 @@ def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -
     pair.do("h2", MakeQueuePair(TAKEN))
     assert pair.refused("h2", Reject(TAKEN, bytes(149))) == errno.EINVAL
     assert pair.refused("h2", Accept(TAKEN, bytes(197))) == errno.EINVAL
-    pair.told("h1")
+    pair.reported("h1")
     pair.do("h2", Accept(TAKEN, b"w" * 196))
-    (event,) = pair.ears["h1"].heard
+    (event,) = pair.ears["h1"].received
     assert isinstance(event, RdmaCmEvent)
     assert (event.kind, event.private) == (RdmaKind.ESTABLISHED, b"w" * 196)
-    pair.told("h2")
+    pair.reported("h2")
     assert pair.refused("h2", Accept(TAKEN)) == errno.EINVAL
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "request",
     [
         Connect(ONE, retry_count=-1),
         Connect(ONE, retry_count=256),
@@ -364,11 +364,11 @@ def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -
         Connect(ONE, cm_retries=16),
     ],
 )
-def test_a_request_that_no_message_can_say(wish: Connect) -> None:
+def test_a_request_that_no_message_can_say(request: Connect) -> None:
     pair = Pair()
     for step in WAY[:3]:
         pair.do("h1", step)
-    assert pair.refused("h1", wish) == errno.EINVAL
+    assert pair.refused("h1", request) == errno.EINVAL
     pair.do("h1", Connect(ONE, retry_count=255, rnr_retry_count=8))
     (request,) = [one.request for one in pair.world.network.hosts["h2"].rdma.ids() if one.request is not None]
     assert (request.retry_count, request.rnr_retry_count) == (7, 7)
@@ -398,7 +398,7 @@ def test_a_peer_that_fails_over_is_received_of_by_its_silence_alone() -> None:
     pair.connect()
     pair.world.feed(OnSubnet(Cut("h2/1")))
     pair.world.run_until(pair.world.now + 1000 * MS)
-    assert (pair.told("h1"), pair.told("h2")) == ([], [RdmaKind.ADDR_CHANGE])
+    assert (pair.reported("h1"), pair.reported("h2")) == ([], [RdmaKind.ADDR_CHANGE])
     pair.do("h1", PostWork(ONE, Work(3, Operation.SEND, inline=b"into the void")))
     pair.world.run_until(pair.world.now + 20_000 * MS)
     assert pair.done("h1") == [(3, Operation.SEND, Status.RETRY_EXCEEDED)]
@@ -410,7 +410,7 @@ def test_both_ends_disconnect_at_once() -> None:
     for host, number in (("h1", ONE), ("h2", TAKEN)):
         pair.world.feed(OnHost(host, RdmaCall(1, Disconnect(number))))
     pair.world.run_until(pair.world.now + 50 * MS)
-    assert pair.told("h1") == pair.told("h2") == [RdmaKind.DISCONNECTED]
+    assert pair.reported("h1") == pair.reported("h2") == [RdmaKind.DISCONNECTED]
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_work_after_the_connection_is_flushed() -> None:
     pair = Pair()
     pair.connect()
     pair.do("h1", Disconnect(ONE))
-    pair.told("h1")
+    pair.reported("h1")
     pair.do("h1", PostWork(ONE, Work(5, Operation.SEND, inline=b"late")))
     assert pair.done("h1") == [(5, Operation.SEND, Status.FLUSHED)]
     pair.do("h1", Destroy(ONE))
@@ -467,11 +467,11 @@ def test_work_after_the_connection_is_flushed() -> None:
 
 
 def test_nothing_is_said_any_more_through_an_adapter_that_has_gone() -> None:
-    """A DREQ under way is not repeated when the adapter is back: its state went with it."""
+    """A DREQ in flight is not repeated when the adapter is back: its state went with it."""
     pair = Pair()
     pair.connect()
     manager = pair.world.network.hosts["h1"].connections
-    pair.world.network.handle(pair.world.now, OnSubnet(KillAdapter("h2")))  # nobody answers
+    pair.world.network.handle(pair.world.now, OnSubnet(KillAdapter("h2")))  # no one answers
     pair.do("h1", Disconnect(ONE))
     assert manager.deadline() is not None
     pair.world.feed(OnSubnet(KillAdapter("h1")))

@@ -117,7 +117,7 @@ def test_what_was_never_read_back_is_not_known() -> None:
 @pytest.mark.parametrize("spacing_ms", [1, 10, 40])
 @pytest.mark.parametrize("late_ms", range(0, 20, 4))
 def test_a_failover_of_the_target_costs_less_than_100_ms(spacing_ms: int, late_ms: int) -> None:
-    """The initiator hears nothing of it: its transport's error and the NOP-Out are soon enough."""
+    """The initiator receives nothing of it: its transport's error and the NOP-Out are soon enough."""
     world, initiator, _ = begin(1500 + late_ms, spacing_ms * MS)
     cut_at = world.now
     world.feed(OnSubnet(Cut("h2/1")))

@@ -51,12 +51,12 @@ MAX_BYTES = max(session.MEMORY_BYTES, datagram.MEMORY_BYTES)
 
 @dataclass
 class Stranger:
-    """Lets everybody in at `port`, or asks there; with these private data. It hears how that ends."""
+    """Lets everyone in at `port`, or asks there; with these private data. It receives how that ends."""
 
     port: int
     private: bytes = b""
     destination: bytes = b""
-    heard: list[RdmaKind] = field(default_factory=list)
+    received: list[RdmaKind] = field(default_factory=list)
 
     def start(self, now: int) -> list[RdmaRequest]:
         return [ResolveAddress(0, self.destination, self.port)] if self.destination else [Listen(0, self.port)]
@@ -64,7 +64,7 @@ class Stranger:
     def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
         if isinstance(event, WorkCompleted):
             return []
-        self.heard.append(event.kind)
+        self.received.append(event.kind)
         match event.kind:
             case RdmaKind.CONNECT_REQUEST:
                 return [MakeQueuePair(event.id), Accept(event.id, self.private)]
@@ -158,5 +158,5 @@ def test_programs_that_ask_at_the_wrong_port() -> None:
     for waiting, port in ((target(), SERVICE_PORT), (endpoint(), DEFAULT_PORT)):
         stranger = Stranger(port, b"hello", TWO)
         play(stranger, waiting)
-        assert stranger.heard == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED, RdmaKind.REJECTED]
+        assert stranger.received == [RdmaKind.ADDR_RESOLVED, RdmaKind.ROUTE_RESOLVED, RdmaKind.REJECTED]
         assert not (waiting._sources if isinstance(waiting, Endpoint) else waiting.name)

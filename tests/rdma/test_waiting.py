@@ -1,4 +1,4 @@
-"""Programs that wait by `select`: what a call heard while it waited for something else does not wait with them."""
+"""Programs that wait by `select`: what a call received while it waited for something else does not wait with them."""
 
 import runpy
 import select
@@ -23,33 +23,33 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Heard:
-    """A context that hears something in each call that may wait; whoever waits then sleeps through it."""
+    """A context that receives something in each call that may wait; the waiter then sleeps through it."""
 
     def __init__(self) -> None:
-        self.heard: deque[RdmaCmEvent] = deque()
+        self.received: deque[RdmaCmEvent] = deque()
         self.polled = 0
 
     def fileno(self) -> int:
         return -1
 
     def register(self, size: int) -> tuple[memoryview, int]:
-        self.heard.append(NEWS)
+        self.received.append(NEWS)
         return memoryview(bytearray(size)), 1
 
     def ask(self, *requests: RdmaRequest) -> None:
         if requests:
-            self.heard.append(NEWS)
+            self.received.append(NEWS)
 
     def settle(self) -> None:
-        self.heard.append(NEWS)
+        self.received.append(NEWS)
 
     def poll(self, timeout: float) -> RdmaCmEvent | None:
         self.polled += 1
-        return self.heard.popleft() if self.heard else None
+        return self.received.popleft() if self.received else None
 
     def select(self, readers: list[Any], *_: object) -> tuple[list[Any], list[Any], list[Any]]:
         """In place of the system's; standard input has ended."""
-        assert not self.heard, "it sleeps through what was heard"
+        assert not self.received, "it sleeps through what was received"
         return [each for each in readers if each is not self and each != self.fileno()], [], []
 
 

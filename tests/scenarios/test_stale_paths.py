@@ -151,7 +151,7 @@ def lid_change_while_the_cable_is_out_and_another_manager_sees_it_back(story: St
     story.do(ReviveSubnetManager())
 
 
-def lid_change_that_some_hosts_do_not_hear_of(story: Story) -> None:
+def lid_change_that_some_hosts_do_not_learn_of(story: Story) -> None:
     story.do(MakeLossy("h1/1", 0.7), MakeLossy("h3/1", 0.7))
     story.do(ChangeLid("h2/1", 300), ms=1000)
     story.do(MakeLossy("h1/1", 0), MakeLossy("h3/1", 0), ms=2000)
@@ -224,7 +224,7 @@ def replug(story: Story, port: str, elsewhere: str) -> None:
 
 
 def port_moved_to_another_switch(story: Story) -> None:
-    """It keeps its LID; the way there is another one."""
+    """It keeps its LID; the path to it has changed."""
     story.do(Cut("h2/1"))
     replug(story, "h2/1", "s2/30")
     story.do(Mend("h2/1"))
@@ -270,7 +270,7 @@ STORIES: tuple[Callable[[Story], None], ...] = (
     lid_change_twice_and_back,
     lid_change_before_the_manager_dies,
     lid_change_while_the_cable_is_out_and_another_manager_sees_it_back,
-    lid_change_that_some_hosts_do_not_hear_of,
+    lid_change_that_some_hosts_do_not_learn_of,
     lids_swapped,
     lids_swapped_while_both_cables_are_out,
     lids_of_one_host_swapped,

@@ -38,7 +38,7 @@ def test_two_hosts(first: int) -> None:
 def test_seeds_that_once_found_something(name: str, seed: int) -> None:
     """What they found.
 
-    1803: a join's table write was lost, and with it every other group of that switch. 46: a port that did not hear a
+    1803: a join's table write was lost, and with it every other group of that switch. 46: a port that did not receive a
     new manager ask for registration was never asked again, and no group had it. 6599: what hung on a switch port that
     did not answer was forgotten. 2831: two managers wrote the same switches, and the one that stayed did not write
     again. 6787: an ARP answer waited for a path at the old member and left after the failover, with the old address.
@@ -68,7 +68,7 @@ def test_arp_monitor(first: int) -> None:
 
 @pytest.mark.parametrize("validate", ["none", "active", "backup", "all", "filter"])
 def test_members_behind_a_dead_uplink_are_left(validate: str) -> None:
-    """Two members receive each other's probes there. Those at the other leaf have a way, and carry traffic for good."""
+    """Two members receive each other's probes there. Those at the other leaf have a way, and carry traffic forever."""
     text = (
         (SCENARIOS / "arp_monitor.toml")
         .read_text()
@@ -108,7 +108,7 @@ def test_remembered_flows(first: int) -> None:
 @pytest.mark.parametrize(
     "name", ["two_hosts", "three_members", "managed_changes", "flows", "connected_mode", "arp_monitor"]
 )
-def test_seeds_that_nobody_has_run(name: str) -> None:
+def test_seeds_that_were_never_run(name: str) -> None:
     """`./test` prints the range, and takes another one each time."""
     assert not broken(name, range(FRESH, FRESH + CHUNK))
 

@@ -1,4 +1,4 @@
-"""Many failovers in one life: each one is felt by nobody for long, and nothing piles up.
+"""Many failovers in one life: none interrupts traffic for long, and nothing piles up.
 
 `IBBOND_SOAK=10000` has ten thousand of them, which takes minutes; otherwise they are few.
 """

@@ -1,4 +1,4 @@
-"""The same seeds have the same results, whoever runs them."""
+"""The same seeds have the same results, on any worker."""
 
 from pathlib import Path
 

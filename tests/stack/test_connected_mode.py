@@ -80,16 +80,16 @@ def pairs(world: SmallWorld, host: str) -> int:
 
 def messages(world: SmallWorld, port: str) -> list[Message]:
     """Watch the CM messages that a port sends."""
-    heard: list[Message] = []
+    received: list[Message] = []
     handle = world.network.subnet.handle
 
     def listening(now: int, event: object) -> object:
         if isinstance(event, SendMad) and event.port == port and event.mad.mad[1] == ManagementClass.COMMUNICATION:
-            heard.append(CmMad.parse(event.mad.mad).message)
+            received.append(CmMad.parse(event.mad.mad).message)
         return handle(now, event)  # type: ignore[arg-type]
 
     world.network.subnet.handle = listening  # type: ignore[assignment,method-assign]
-    return heard
+    return received
 
 
 def test_mtu_and_flag_of_every_kind_of_host(world: SmallWorld) -> None:
@@ -127,7 +127,7 @@ def test_arp_groups_and_discovery_are_datagrams(world: SmallWorld) -> None:
     receive = links.receive
 
     def watched(port: str, qpn: int, datagram: object) -> object:
-        if port == "h2/1":  # the other member hears groups too
+        if port == "h2/1":  # the other member receives groups too
             kinds.append(int.from_bytes(datagram.payload[:2]))  # type: ignore[attr-defined]
         return receive(port, qpn, datagram)  # type: ignore[arg-type]
 
@@ -148,10 +148,10 @@ def test_a_peer_without_the_mode_is_sent_datagrams_and_we_are_reported_what_fits
     assert len(world.got("h3", "ib0")) == 1
     world.send("h1", large(source, target, 2045))
     assert world.got("h3", "ib0") == []
-    (told,) = world.got("h1")
-    at = 20 if told[0] >> 4 == 4 else 40
-    assert (told[at], told[at + 1]) == ((3, 4) if at == 20 else (2, 0)), "fragmentation needed, packet too big"
-    assert int.from_bytes(told[at + 4 : at + 8]) == 2044
+    (reported,) = world.got("h1")
+    at = 20 if reported[0] >> 4 == 4 else 40
+    assert (reported[at], reported[at + 1]) == ((3, 4) if at == 20 else (2, 0)), "fragmentation needed, packet too big"
+    assert int.from_bytes(reported[at + 4 : at + 8]) == 2044
     assert pairs(world, "h3") == 0
     statistics = device(world, "h1", "ib0").statistics
     assert (statistics.tx_errors, statistics.tx_dropped) == (1, 1)
@@ -176,14 +176,12 @@ def test_a_peer_in_datagram_mode_takes_connections_and_answers_with_datagrams(wo
 def test_flows_by_connection_and_none_where_the_device_lets_more_pass(world: SmallWorld) -> None:
     for target in ("10.0.0.2", "10.0.0.3", "10.0.0.4"):
         world.send("h1", ping("10.0.0.1", target))
-    greatest = {}
+    maximum = {}
     for target in ("10.0.0.2", "10.0.0.3", "10.0.0.4"):
         flow = world.network.flow_for(world.now, "h1", "bond0", ping("10.0.0.1", target))
         assert flow is not None
-        greatest[target] = flow.mtu
-    assert greatest == {"10.0.0.2": 65520, "10.0.0.3": 2044, "10.0.0.4": 65520}, (
-        "who drives us compares with the device"
-    )
+        maximum[target] = flow.mtu
+    assert maximum == {"10.0.0.2": 65520, "10.0.0.3": 2044, "10.0.0.4": 65520}, "who drives us compares with the device"
 
 
 def test_a_flow_counts_messages_packets_and_acknowledgments(world: SmallWorld) -> None:
@@ -265,11 +263,11 @@ def test_datagrams_after_the_mode_file_says_datagram(world: SmallWorld) -> None:
         world.on("h1", SetDeviceMode(name, connected=False))
         assert device(world, "h1", name).mtu == 2044
     assert pairs(world, "h1") == 0
-    assert pairs(world, "h2") == 0, "the peer is told"
+    assert pairs(world, "h2") == 0, "the peer is notified"
     world.got("h2")
     world.send("h1", ping("10.0.0.1", "10.0.0.2"))
     assert len(world.got("h2")) == 1
-    world.send("h1", large("10.0.0.1", "10.0.0.2"))  # the bond's MTU stays until somebody sets it, as in Linux
+    world.send("h1", large("10.0.0.1", "10.0.0.2"))  # the bond's MTU stays until someone sets it, as in Linux
     assert [(packet[20], packet[21]) for packet in world.got("h1")] == [(3, 4)]
 
 
@@ -384,7 +382,7 @@ def test_lost_messages_are_repeated_and_never_doubled() -> None:
 
 
 def test_a_full_send_queue_drops_and_counts() -> None:
-    """The peer is gone without a word: nobody acknowledges, until the retries are used up."""
+    """The peer is gone without a word: no one acknowledges, until the retries are used up."""
     world = world_of(LAB, timing=Timing.simulated())
     world.run(2000)
     world.send("h1", ping("10.0.0.1", "10.0.0.2"))

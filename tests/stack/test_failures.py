@@ -1,4 +1,4 @@
-"""A machine that fails in the middle: what was under way beside it is carried on, and nothing happens twice."""
+"""A machine that fails in the middle: what was in flight beside it is carried on, and nothing happens twice."""
 
 import contextlib
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def failing(*, times: int) -> Callable[..., object]:
 
 
 def test_what_was_under_way_is_carried_on(world: SmallWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """h1 fails when it hears of its cut cable; the switch's side of the news still reaches the subnet and h2."""
+    """h1 fails when it learns of its cut cable; the switch's side of the events still reaches the subnet and h2."""
     monkeypatch.setattr(world.network.hosts["h1"], "port_raised", failing(times=1))
     world.effects.clear()
     with pytest.raises(BrokenPromise):

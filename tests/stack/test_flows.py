@@ -72,7 +72,7 @@ def flow(world: SmallWorld, destination: str = "10.0.0.2", host: str = "h1") -> 
 
 def test_a_flow_needs_a_settled_world(world: SmallWorld) -> None:
     fresh = world_of(TWO_HOSTS)
-    assert flow(fresh) is None, "nobody knows the neighbor yet"
+    assert flow(fresh) is None, "no one knows the neighbor yet"
     found = flow(world)
     assert found is not None
     assert found.target == ("h2", "bond0")
@@ -169,7 +169,7 @@ class Pumped:
 
 def some_packet(random: Random, host: int, number: int) -> bytes:
     other = random.choice([each for each in (1, 2, 3, 9) if each != host])
-    kind = random.choice(("v4", "v4", "v4", "v6", "v6", "group", "everybody"))
+    kind = random.choice(("v4", "v4", "v4", "v6", "v6", "group", "everyone"))
     data = number.to_bytes(4)
     match kind:
         case "v4":
@@ -208,14 +208,14 @@ def some_event(random: Random) -> tuple[str, Callable[[SmallWorld], None]]:
         (f"join {host}", lambda w: w.on(host, GroupJoined("bond0", CHAT))),
         (f"leave {host}", lambda w: w.on(host, GroupLeft("bond0", CHAT))),
         (f"addresses {host}", lambda w: w.on(host, AddressesAre("bond0", tuple(others) if up else ()))),
-        (f"gratuitous at {host}", lambda w: _hears(w, host, spoofed)),
+        (f"gratuitous at {host}", lambda w: _receiver(w, host, spoofed)),
         (f"keys {port}", lambda w: w.fabric(SetPkeys(port, (0xFFFF,) if up else (0x8001,)))),
         (f"table of {switch}", lambda w: _write_table(w, switch, random_lid, random_port)),
     ]
     return ("heal", _heal) if random.random() < 0.25 else random.choice(events)
 
 
-def _hears(world: SmallWorld, host: str, message: Arp) -> None:
+def _receiver(world: SmallWorld, host: str, message: Arp) -> None:
     """A gratuitous ARP of a liar: the neighbor is somewhere else now."""
     world.network.hosts[host].ip["bond0"].receive_arp(world.now, message, unicast=False)
 

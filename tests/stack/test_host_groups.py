@@ -41,11 +41,11 @@ def ethernet_bond(*, up: bool) -> tuple[Device, HostGroups, list[NetdevEvent]]:
     device = Device("bond0", Dummy(), ETHERNET, address=bytes(6), broadcast=b"\xff" * 6)
     namespace = Namespace()
     namespace.register(device)
-    heard: list[NetdevEvent] = []
-    namespace.subscribe(lambda notice, _: heard.append(notice))
+    received: list[NetdevEvent] = []
+    namespace.subscribe(lambda notice, _: received.append(notice))
     if up:
         device.flags |= Flags.UP
-    return device, HostGroups(device), heard
+    return device, HostGroups(device), received
 
 
 def become_infiniband(device: Device) -> None:
@@ -86,12 +86,12 @@ def test_without_remapping_the_old_addresses_stay() -> None:
 
 
 def test_groups_follow_programs_and_down() -> None:
-    device, groups, heard = ethernet_bond(up=True)
-    heard.clear()
+    device, groups, received = ethernet_bond(up=True)
+    received.clear()
     assert groups.join(CHAT)
     assert not groups.join(CHAT)
     assert not groups.join(ALL_HOSTS)
-    assert heard == [NetdevEvent.RX_MODE]
+    assert received == [NetdevEvent.RX_MODE]
     assert groups.joined == (CHAT,)
     assert groups.set([CHAT, ALL_NODES, bytes((224, 0, 0, 251))])
     assert len(device.multicast) == 4

@@ -166,10 +166,10 @@ def test_a_bond_in_a_partition_beside_one_in_the_default() -> None:
         for device, packet in (("bond0", ping("10.0.0.1", "10.0.0.2")), ("bond1", ping("10.1.0.1", "10.1.0.2"))):
             world.send("h1", packet, device=device)
             assert world.got("h2", device) == [packet], cut
-        everybody = UdpDatagram(ip("10.1.0.1"), ip("10.1.0.255"), 1, 2, b"blue").pack()
-        world.send("h1", everybody, device="bond1")
-        assert world.got("h2", "bond1") == [everybody]
-        assert world.got("h2", "bond0") == [], "the partitions do not hear each other"
+        everyone = UdpDatagram(ip("10.1.0.1"), ip("10.1.0.255"), 1, 2, b"blue").pack()
+        world.send("h1", everyone, device="bond1")
+        assert world.got("h2", "bond1") == [everyone]
+        assert world.got("h2", "bond0") == [], "the partitions do not receive each other"
 
 
 def test_an_unbonded_device_has_its_own_address() -> None:

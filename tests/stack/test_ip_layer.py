@@ -111,7 +111,7 @@ def test_a_gratuitous_arp_moves_a_known_neighbor_at_once(layer: IpLayer) -> None
 @pytest.mark.parametrize(
     "message",
     [
-        arp(1, BROADCAST, "10.0.0.3", bytes(20), "10.0.0.1"),  # nobody lives at a group's address
+        arp(1, BROADCAST, "10.0.0.3", bytes(20), "10.0.0.1"),  # no one lives at a group's address
         arp(1, bytes(20), "10.0.0.3", bytes(20), "10.0.0.1"),
         Arp(1, bytes.fromhex("020000000001"), ip("10.0.0.3"), bytes(6), ip("10.0.0.1"), hardware_type=1),
     ],
@@ -181,8 +181,8 @@ def test_a_solicitation_without_address_is_answered_after_asking_back(layer: IpL
 def test_an_unsolicited_advertisement_overrides(layer: IpLayer) -> None:
     layer.receive_discovery(0, nd.NeighborSolicitation(ip("fd00::3"), ip("fd00::1"), ip("fd00::1"), THERE))
     for override, where in ((False, THERE), (True, THERE_TOO)):
-        news = nd.NeighborAdvertisement(ip("fd00::3"), nd.ALL_NODES, ip("fd00::3"), THERE_TOO, override=override)
-        layer.receive_discovery(1, news)
+        event = nd.NeighborAdvertisement(ip("fd00::3"), nd.ALL_NODES, ip("fd00::3"), THERE_TOO, override=override)
+        layer.receive_discovery(1, event)
         packet = ping("fd00::1", "fd00::3")
         assert layer.send(2, packet)[0] == Outgoing(where, ETHERTYPE_IPV6, packet, next_hop=ip("fd00::3"))
 
@@ -222,9 +222,9 @@ def test_a_report_that_leaves_joins_and_goes_on(layer: IpLayer) -> None:
     [sent] = layer.send(0, report)
     assert isinstance(sent, Outgoing)
     assert group_address(CHAT, BROADCAST) in layer.device.multicast
-    told = layer.report()
-    assert overheard(told[0].payload) == ((CHAT, True),)
-    assert len(told) == 2, "IGMP for the chat, MLD for the solicited-node groups"
+    reported = layer.report()
+    assert overheard(reported[0].payload) == ((CHAT, True),)
+    assert len(reported) == 2, "IGMP for the chat, MLD for the solicited-node groups"
 
 
 def test_own_failover_keeps_traffic_going_and_asks(layer: IpLayer) -> None:
@@ -304,15 +304,15 @@ def test_new_addresses_are_announced_twice_while_there_is_a_carrier(layer: IpLay
     layer.device.set_carrier(True)
     layer.set_addresses(1, (*mine, (ip("10.0.0.9"), 24), (ip("fd00::9"), 64)))
     assert layer.deadline() == 1
-    told, *frames = layer.tick(1)
-    assert told == Announced((ip("10.0.0.9"), ip("fd00::9")))
+    reported, *frames = layer.tick(1)
+    assert reported == Announced((ip("10.0.0.9"), ip("fd00::9")))
     assert [frame.ethertype for frame in frames if isinstance(frame, Outgoing)] == [ETHERTYPE_ARP, ETHERTYPE_IPV6]
     layer.device.set_carrier(False)
     assert layer.deadline() is None
     layer.device.set_carrier(True)
     again = layer.deadline()
     assert again == 1 + 2 * SECOND
-    assert layer.tick(again)[0] == told
+    assert layer.tick(again)[0] == reported
     assert layer.deadline() is None
 
 
@@ -353,8 +353,8 @@ def test_a_programs_solicitation_is_answered_to_it_whole(layer: IpLayer) -> None
     asked = ip("fd00::3")
     [sent] = layer.send(0, nd.NeighborSolicitation(ip("fd00::1"), nd.solicited_node(asked), asked).pack())
     assert isinstance(sent, Outgoing)
-    told = nd.parse(sent.payload)
-    assert isinstance(told, nd.NeighborSolicitation)
-    assert told.link_address == HERE
+    reported = nd.parse(sent.payload)
+    assert isinstance(reported, nd.NeighborSolicitation)
+    assert reported.link_address == HERE
     answer = nd.NeighborAdvertisement(asked, ip("fd00::1"), asked, THERE, solicited=True)
     assert layer.wanted_by_kernel(answer) is answer

@@ -21,6 +21,6 @@ def test_an_answer_confirms_in_every_state() -> None:
 
 
 def test_what_was_not_asked_for_never_confirms() -> None:
-    heard = (NudInput.MOVED, NudInput.SEEN, NudInput.CONTRADICTED)
-    entered = [(state, NUD_TABLE[state, event][1]) for state in NudState for event in heard]
+    received = (NudInput.MOVED, NudInput.SEEN, NudInput.CONTRADICTED)
+    entered = [(state, NUD_TABLE[state, event][1]) for state in NudState for event in received]
     assert all(after in (state, NudState.STALE) for state, after in entered)

@@ -101,7 +101,7 @@ def test_a_used_entry_is_confirmed_and_an_idle_one_forgotten(neighbors: Neighbor
     before = generation.value
     assert neighbors.tick(REACHABLE_FOR) == []
     assert state(neighbors) is NudState.STALE
-    assert generation.value > before, "a flow must come by, or nobody would confirm the entry"
+    assert generation.value > before, "a flow must come by, or no one would confirm the entry"
     assert neighbors.usable(IP) is None
     now = REACHABLE_FOR + 1
     assert neighbors.send(now, IP, b"one") == [Resolved(IP, HERE, b"one")]
@@ -110,7 +110,7 @@ def test_a_used_entry_is_confirmed_and_an_idle_one_forgotten(neighbors: Neighbor
     assert neighbors.deadline() == now + DELAY
     assert neighbors.tick(now + DELAY) == [Solicit(IP, HERE)]
     after = neighbors.tick(now + DELAY + RETRY)
-    assert after == [Silent(HERE), Solicit(IP)], "after one question to itself, everybody is asked"
+    assert after == [Silent(HERE), Solicit(IP)], "after one question to itself, everyone is asked"
     neighbors.learn(now + DELAY + RETRY + 1, IP, HERE, confirmed=True)
     assert state(neighbors) is NudState.REACHABLE
     neighbors.tick(REACHABLE_FOR + STALE_FOR)

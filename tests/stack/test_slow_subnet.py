@@ -24,7 +24,7 @@ def world() -> SmallWorld:
     for host in ("h1", "h2"):
         world.on(host, GroupJoined("bond0", CHAT))
     world.run(ms=1000)
-    stream(world, 20)  # everybody has met
+    stream(world, 20)  # everyone has met
     return world
 
 

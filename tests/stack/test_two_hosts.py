@@ -75,7 +75,7 @@ def test_a_failover_is_reported(world: SmallWorld) -> None:
     assert (change.old, change.new) == (stack.device("ib0").address, stack.device("ib1").address)
     entry = world.network.hosts["h2"].ip["bond0"].neighbors.get(ip("10.0.0.1"))
     assert entry is not None
-    assert entry.hardware == stack.device("ib1").address, "the peer heard the announcement"
+    assert entry.hardware == stack.device("ib1").address, "the peer received the announcement"
     world.run(ms=1000)
     assert len(world.happened("announce")) == 3
 
@@ -110,7 +110,7 @@ def test_multicast_reaches_members_once_before_and_after_a_failover(world: Small
         world.fabric(Cut(cut))
         world.send("h1", packet)
         assert world.got("h2") == [packet], cut
-        assert world.got("h1") == [], "nobody hears himself"
+        assert world.got("h1") == [], "no one receives its own frames"
 
 
 def test_broadcast_reaches_all_once(world: SmallWorld) -> None:

@@ -1,4 +1,4 @@
-"""The adapters' server beside a stack that fails: the program hears of it, the lab goes on."""
+"""The adapters' server beside a stack that fails: the program learns of it, the lab goes on."""
 
 import errno
 import socket
@@ -18,14 +18,14 @@ EVERY_FAILURE = [KeyError("x"), AssertionError(), Refused("this", why="no", fix=
 
 
 class Loop:
-    """As much of a live loop as the server needs; what it is told fails."""
+    """As much of a live loop as the server needs; what it is notified fails."""
 
     def __init__(self, failure: Exception) -> None:
         self.failure = failure
         self.faults = Faults(write=lambda _: None)
         self.listeners: list[object] = []
         self.readers: dict[int, Callable[[], object]] = {}
-        self.told: list[object] = []
+        self.reported: list[object] = []
 
     def add_reader(self, fd: int, handler: Callable[[], object], entry: Entry, drop: object = None) -> None:
         self.readers[fd] = handler
@@ -37,7 +37,7 @@ class Loop:
         self.readers.pop(fd, None)
 
     def handle(self, event: OnHost) -> None:
-        self.told.append(event.event)
+        self.reported.append(event.event)
         raise self.failure
 
 
@@ -91,7 +91,7 @@ def test_dropping_a_program_never_fails(meeting: tuple[Loop, socket.socket]) -> 
     loop, program = meeting
     program.close()
     turn(loop)
-    assert loop.told == [RdmaUserClosed(1)]
+    assert loop.reported == [RdmaUserClosed(1)]
     assert len(loop.readers) == 1
 
 
@@ -104,4 +104,4 @@ def test_work_that_is_refused_does_not_count(meeting: tuple[Loop, socket.socket]
         (refusal,) = parse(program.recv(10000))
         assert isinstance(refusal, NotDone)
         assert refusal.code == errno.EINVAL
-    assert {type(told) for told in loop.told} == {RdmaCall}
+    assert {type(reported) for reported in loop.reported} == {RdmaCall}

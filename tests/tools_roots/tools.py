@@ -151,7 +151,7 @@ def net_convert(root: Path, files: dict[str, str]) -> Desired:
     (text,) = files.values()
     command = (
         "mkdir -p /tmp/out; cloud-init devel net-convert -p in.yaml -k yaml -d /tmp/out -D ubuntu -O netplan;"
-        " cp /etc/netplan/50-* /tmp/out/ 2>/dev/null"  # 25.1 writes there whatever it is told
+        " cp /etc/netplan/50-* /tmp/out/ 2>/dev/null"  # 25.1 writes there whatever it is notified
     )
     body = text if text.startswith("network:") else f"network:\n{text}"
     lines = body.splitlines()[1:]

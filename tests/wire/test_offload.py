@@ -1,4 +1,4 @@
-"""Trains of segments taken apart: every packet is right by itself, and together they say what the train said."""
+"""GSO packets segmented: every packet is right by itself, and together they say what the GSO packet said."""
 
 import struct
 

@@ -209,10 +209,10 @@ def test_reports_are_overheard(report: Report | OldReport, expected: tuple[tuple
 @pytest.mark.parametrize("source", [b"\x0a\0\0\1", b"\xfe\x80" + bytes(13) + b"\1"])
 def test_errors_quote_the_packet(source: bytes) -> None:
     packet = UdpDatagram(source, source[:-1] + b"\2", 7, 9, bytes(3000)).pack()
-    told = too_big(packet, 2044, source)
-    outer = parse_packet(told)
+    reported = too_big(packet, 2044, source)
+    outer = parse_packet(reported)
     assert outer.destination == source
-    assert len(told) <= (576 if len(source) == 4 else 1280)
+    assert len(reported) <= (576 if len(source) == 4 else 1280)
     assert outer.payload[4:8] == (2044).to_bytes(4)
     assert packet.startswith(outer.payload[8:])
     assert parse_packet(host_unreachable(packet, source)).payload[:2] == (b"\3\1" if len(source) == 4 else b"\1\3")

@@ -1,4 +1,4 @@
-"""Our captures as tshark reads them: the word of a program that nobody here wrote."""
+"""Our captures as tshark reads them: the word of a third-party program."""
 
 import shutil
 import subprocess

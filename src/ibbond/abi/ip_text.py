@@ -233,13 +233,13 @@ def _route(words: list[str], family: int | None) -> RouteText | None:
     return None
 
 
-def _family(destination: str, words: list[str], told: int | None) -> int:
+def _family(destination: str, words: list[str], reported: int | None) -> int:
     """`default` is of the family of what stands beside it; only IPv4 routes have `via inet6`."""
     if destination != "default":
         return 6 if ":" in destination else 4
-    if "inet6" in words or told == 4:
+    if "inet6" in words or reported == 4:
         return 4
-    return 6 if told == 6 or "pref" in words or any(":" in word for word in words) else 4
+    return 6 if reported == 6 or "pref" in words or any(":" in word for word in words) else 4
 
 
 def _hops(words: list[str]) -> Iterator[HopText]:

@@ -152,7 +152,7 @@ def _bond(
 
 
 def _present_mtu(host: Backend, present: BondState | None, members: list[str]) -> int:
-    """Without a wish a bond keeps its MTU; a new one of InfiniBand devices gets their smallest."""
+    """Without a desired MTU a bond keeps its own; a new one of InfiniBand devices gets their smallest."""
     if present is not None and present.members:
         return present.device.mtu
     infiniband = [member for member in members if number(host, f"{member}/type") == INFINIBAND]

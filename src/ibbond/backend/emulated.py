@@ -160,11 +160,11 @@ class EmulatedBackend:
         return self._world.watch(self.where)
 
     def _ask(self, call: Callable[[], T]) -> T:
-        def heard() -> T:
+        def received() -> T:
             self._world.refresh(self.where)
             return call()
 
-        return self._world.run(heard)
+        return self._world.run(received)
 
     # Reading
 

@@ -1,8 +1,8 @@
-"""The journal of an apply that is under way or not confirmed yet: what was there before, so that it can be taken back.
+"""The journal of an apply that is in flight or not confirmed yet: what was there before, so that it can be taken back.
 
 One file in /run, which a reboot empties: the host then comes up with what its boot configuration says. Read first:
 apply.py, whose child takes back after kill -9 of the command alone; this is for the rest (the child was killed too,
-nobody confirmed). Written to a new file and renamed, so it is there whole or not at all.
+no one confirmed). Written to a new file and renamed, so it is there whole or not at all.
 """
 
 from __future__ import annotations

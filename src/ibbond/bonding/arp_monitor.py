@@ -261,7 +261,7 @@ def _arp_seen(state: State, member: Member, event: ArpSeen) -> None:
         return
     if not member.backup:
         _validate_arp(state, member, event.sender_ip, event.target_ip)
-    elif _active_hears_targets(state):
+    elif _active_sees_targets(state):
         # A backup sees the broadcast request of the active member, not the answer.
         _validate_arp(state, member, event.target_ip, event.sender_ip)
     elif event.operation == ARP_REPLY and _tried_lately(state):
@@ -278,7 +278,7 @@ def _validate_arp(state: State, member: Member, target: bytes, own: bytes) -> No
 def _neighbor_seen(state: State, member: Member, event: NeighborDiscoverySeen) -> None:
     if event.icmp_type not in (NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT):
         return
-    if member.backup and not _active_hears_targets(state) and not _tried_lately(state):
+    if member.backup and not _active_sees_targets(state) and not _tried_lately(state):
         return
     targets = state.values.ns_ip6_target
     ours = event.destination == ALL_NODES or event.destination in state.ip_addresses
@@ -287,7 +287,7 @@ def _neighbor_seen(state: State, member: Member, event: NeighborDiscoverySeen) -
         _answered(state, member, targets.index(event.source))
 
 
-def _active_hears_targets(state: State) -> bool:
+def _active_sees_targets(state: State) -> bool:
     active = state.active_member
     return active is not None and last_received(state, active) > active.last_link_up
 

@@ -34,9 +34,9 @@ def listen(member: Member, groups: tuple[bytes, ...]) -> None:
 
 def _wanted(state: State, member: Member) -> tuple[bytes, ...]:
     values, device = state.values, member.device
-    hears_multicast = bool(device.flags & Flags.MULTICAST)
+    receives_multicast = bool(device.flags & Flags.MULTICAST)
     asked_for = values.arp_validate or not state.rules.kernel("own_probes_count")
-    if not (values.active_backup and asked_for and member.backup and hears_multicast):
+    if not (values.active_backup and asked_for and member.backup and receives_multicast):
         return ()
     targets = values.ns_ip6_target
     return tuple(map_group(SOLICITED_NODE + target[13:], device.type, device.broadcast) for target in targets)

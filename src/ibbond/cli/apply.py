@@ -271,7 +271,7 @@ def last(host: Backend, verb: str) -> Entry:
     if entry is None:
         raise Refused(
             f"nothing to {verb}",
-            why="no apply is under way or waits to be confirmed",
+            why="no apply is in flight or waits to be confirmed",
             fix="See what the bonds are: ibbond bond list",
         )
     return entry

@@ -230,12 +230,12 @@ def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]
             lines.append(f"    why: {finding.why}.")
             lines.append(f"    fix: {finding.found.fix}")
         if (each := untold.get(name)) is not None and each.facts:
-            lines.append(f"  unknown: {told_of(each.facts)}; {len(each.rules)} rules could not be applied in full")
+            lines.append(f"  unknown: {unknown_text(each.facts)}; {len(each.rules)} rules could not be applied in full")
     lines += [f"{sentence}; nothing of it was judged" for sentence in facts.unreadable.values()]
     return "\n".join(lines)
 
 
-def told_of(facts: tuple[str, ...]) -> str:
+def unknown_text(facts: tuple[str, ...]) -> str:
     """The first facts, and how many more there are: a text of one bond alone leaves dozens unknown."""
     shown, more = facts[:MAX_FACTS], len(facts) - MAX_FACTS
     return ", ".join(shown) + (f" and {more} more (see --json)" if more > 0 else "")

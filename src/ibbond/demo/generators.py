@@ -248,14 +248,14 @@ class TrafficGenerators:
         return []
 
     def silent(self) -> list[str]:
-        heard = {
+        received = {
             "icmp": self.icmp.facts.get("received", 0) > 0,
             "udp": all(player.facts.get("received", 0) > 0 for player in self.udp),
             "tcp": self.tcp_in.facts.get("received", 0) > 0,
             "multicast": all(player.facts.get("received", 0) > 0 for player in self.multicast),
             "rdma": self.rdma is None or self.rdma.asking.facts.get("received", 0) > 0,
         }
-        return [protocol for protocol, hears in heard.items() if not hears]
+        return [protocol for protocol, receiver in received.items() if not receiver]
 
     def progress(self) -> dict[str, Progress]:
         """How every protocol fares now."""

@@ -51,25 +51,25 @@ class SimulatedProgram:
     host: str
     user: int
     end: End
-    heard: deque[RdmaCmEvent | WorkCompleted] = field(default_factory=deque)
+    received: deque[RdmaCmEvent | WorkCompleted] = field(default_factory=deque)
     _now: int = 0
     _begun: bool = False
 
     def on_effect(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, RdmaEvent) and (effect.host, effect.user) == (self.host, self.user):
-            self.heard.append(effect.event)
+            self.received.append(effect.event)
             self._now = now
 
     def deadline(self) -> int | None:
-        return self._now if self.heard or not self._begun else self.end.deadline()
+        return self._now if self.received or not self._begun else self.end.deadline()
 
     def tick(self, now: int) -> list[NetworkEvent]:
         requests = []
         if not self._begun:
             self._begun = True
             requests += self.end.start(now)
-        while self.heard:
-            requests += self.end.on_event(now, self.heard.popleft())
+        while self.received:
+            requests += self.end.on_event(now, self.received.popleft())
         requests += self.end.tick(now)
         return [OnHost(self.host, RdmaCall(self.user, request)) for request in requests]
 

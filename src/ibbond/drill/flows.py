@@ -47,7 +47,7 @@ class Flow:
         return max((b - a for a, b in pairwise(self.sent[first:last])), default=self.spacing_ns)
 
     def around(self, start: int, end: int) -> Flow:
-        """The part that an event in [start, end) is judged by, numbered anew: a whole drill is much longer."""
+        """The part that an event in [start, end) is judged by, numbered again: a whole drill is much longer."""
         first = bisect_left(self.sent, start - QUIET_NS - IN_FLIGHT_NS)
         last = bisect_left(self.sent, end)
         times = [at for _, at in self.arrivals]

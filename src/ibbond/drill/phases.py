@@ -86,7 +86,7 @@ def add_up(
 
     Phases that are not expected are left out of everything. `stops_at` is the phase at which traffic stops, None where
     the event moves no traffic and the gap must be nothing. `tolerance_ns` is the spacing of the probes, or the longest
-    distance of two that were sent around the gap, and the time that one is under way.
+    distance of two that were sent around the gap, and the time that one is in flight.
     """
     first: dict[Expected, int] = {}
     for phase, source, time in sightings:

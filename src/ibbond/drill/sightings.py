@@ -1,6 +1,6 @@
 """What event logs and captures show of a failover, as sightings of phases. Pure.
 
-Read first: `drill.phases`; `stack.events.Happened` for the words of an event log, `abi.kernel_log` for the driver's
+Read first: `drill.phases`; `stack.events.TraceEvent` for the words of an event log, `abi.kernel_log` for the driver's
 lines. A lab's journal, the simulator's time line and this host's netlink messages come here as `Event`s, captured
 frames of all three as `Frame`s. Only what is at or after the event's cause is looked at.
 """
@@ -29,7 +29,7 @@ PORT_EVENTS = frozenset({"port_err", "port_active", "device_fatal", "pkey_change
 
 
 class Event(NamedTuple):
-    """A line of an event log: `what` as in `stack.events.Happened`, `where` a device or port as people write it."""
+    """A line of an event log: `what` as in `stack.events.TraceEvent`, `where` a device or port as people write it."""
 
     at: int
     what: str

@@ -67,7 +67,7 @@ TOOL_CLASSES = ("port-disabled", "far-end-disabled")  # need the tools of a live
 
 
 class Tap:
-    """A program that hears everything: frames at the members' ports, and addresses of bonds."""
+    """A program that receives everything: frames at the members' ports, and addresses of bonds."""
 
     def __init__(self, ports: Mapping[str, bytes]) -> None:
         self.ports = ports  # with the link-layer address of each

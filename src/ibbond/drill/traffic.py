@@ -98,9 +98,9 @@ class Programs:
         self.spacing_us = spacing_us
         self.ends = (End(one, two.address, spacing_us), End(two, one.address, spacing_us))
 
-    def ready(self, patience: float) -> list[str]:
+    def ready(self, timeout: float) -> list[str]:
         """Wait until everything flows both ways; what does not in time."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         connected = False
         while True:
             if not connected and all(end.listens for end in self.ends):

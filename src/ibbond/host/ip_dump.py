@@ -45,10 +45,10 @@ def addresses(routes: RouteSocket) -> list[AddressText]:
     found = []
     for answer in routes.request(GETADDR, DUMP, ADDRESS.pack(0, 0, 0, 0, 0)):
         family, prefix, flags, _, index = ADDRESS.unpack_from(answer.body)
-        told = attributes(answer.body, ADDRESS.size)
-        address = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS, b"")
+        reported = attributes(answer.body, ADDRESS.size)
+        address = reported.get(IFA_LOCAL) or reported.get(IFA_ADDRESS, b"")
         if family in FAMILIES and address and index in names:
-            flags = int.from_bytes(told[IFA_FLAGS], "little") if IFA_FLAGS in told else flags
+            flags = int.from_bytes(reported[IFA_FLAGS], "little") if IFA_FLAGS in reported else flags
             text = f"{ipaddress.ip_address(address)}/{prefix}"
             found.append(AddressText(names[index], text, flag_words(flags)))
     return found
@@ -68,34 +68,34 @@ def routes(socket_: RouteSocket) -> list[RouteText]:
 
 def _route(body: bytes, names: dict[int, str]) -> RouteText | None:
     family, prefix, _, _, table, protocol, _, kind, flags = ROUTE.unpack_from(body)
-    told = attributes(body, ROUTE.size)
+    reported = attributes(body, ROUTE.size)
     if family not in FAMILIES or flags & RTM_F_CLONED or not 1 <= kind <= len(KINDS):
         return None
-    if RTA_TABLE in told:
-        table = int.from_bytes(told[RTA_TABLE], "little")
-    destination = ipaddress.ip_address(told.get(RTA_DST, bytes(4 if family == socket.AF_INET else 16)))
-    hops = _hops(told, flags, names)
-    if told.get(RTA_OIF) and not hops:
+    if RTA_TABLE in reported:
+        table = int.from_bytes(reported[RTA_TABLE], "little")
+    destination = ipaddress.ip_address(reported.get(RTA_DST, bytes(4 if family == socket.AF_INET else 16)))
+    hops = _hops(reported, flags, names)
+    if reported.get(RTA_OIF) and not hops:
         return None
     return RouteText(
         FAMILIES[family],
         f"{destination}/{prefix}",
         tuple(hops),
         TABLES.get(table, str(table)),
-        int.from_bytes(told.get(RTA_PRIORITY, b""), "little"),
-        str(ipaddress.ip_address(told[RTA_PREFSRC])) if RTA_PREFSRC in told else "",
+        int.from_bytes(reported.get(RTA_PRIORITY, b""), "little"),
+        str(ipaddress.ip_address(reported[RTA_PREFSRC])) if RTA_PREFSRC in reported else "",
         PROTOCOLS.get(protocol, str(protocol)),
         KINDS[kind - 1],
     )
 
 
-def _hops(told: dict[int, bytes], flags: int, names: dict[int, str]) -> list[HopText]:
+def _hops(reported: dict[int, bytes], flags: int, names: dict[int, str]) -> list[HopText]:
     """One next hop, or those of a multipath route; dead ones carry nothing."""
     found = []
-    if RTA_OIF in told and not flags & RTNH_F_DEAD:
-        name = names.get(int.from_bytes(told[RTA_OIF], "little"), "")
-        found.append(HopText(name, _gateway(told), bool(flags & RTNH_F_ONLINK)))
-    raw, at = told.get(RTA_MULTIPATH, b""), 0
+    if RTA_OIF in reported and not flags & RTNH_F_DEAD:
+        name = names.get(int.from_bytes(reported[RTA_OIF], "little"), "")
+        found.append(HopText(name, _gateway(reported), bool(flags & RTNH_F_ONLINK)))
+    raw, at = reported.get(RTA_MULTIPATH, b""), 0
     while at + NEXT_HOP.size <= len(raw):
         length, own_flags, more, index = NEXT_HOP.unpack_from(raw, at)
         if length < NEXT_HOP.size:
@@ -107,6 +107,6 @@ def _hops(told: dict[int, bytes], flags: int, names: dict[int, str]) -> list[Hop
     return found
 
 
-def _gateway(told: dict[int, bytes]) -> str:
-    raw = told.get(RTA_GATEWAY) or told.get(RTA_VIA, b"")[2:]
+def _gateway(reported: dict[int, bytes]) -> str:
+    raw = reported.get(RTA_GATEWAY) or reported.get(RTA_VIA, b"")[2:]
     return str(ipaddress.ip_address(raw)) if raw else ""

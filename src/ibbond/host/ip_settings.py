@@ -1,7 +1,7 @@
 """IP settings of devices as values, which can move to another device: addresses, routes, nexthop objects and groups of
 them, permanent neighbors, rules.
 
-Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbour.h, nexthop.h, fib_rules.h; ip(8) for the words. What a
+Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbor.h, nexthop.h, fib_rules.h; ip(8) for the words. What a
 setting does not need to be understood for stays as raw attributes, so that all tables, metrics, labels and lifetimes
 survive a move. Left out: what the kernel makes itself (routes of addresses, link-local and temporary addresses).
 """
@@ -472,11 +472,11 @@ def _nexthops(bodies: Iterable[bytes], names: Mapping[int, str]) -> dict[int, Ip
     groups: list[IpNexthop] = []
     for body in bodies:
         family, _, protocol, flags = NEXTHOP.unpack_from(body)
-        told = attributes(body, NEXTHOP.size)
-        identity, device = number(told.get(NHA_ID, b"")), names.get(number(told.get(NHA_OIF, b"")), "")
-        kept = tuple((kind, value) for kind, value in told.items() if kind in OF_NEXTHOP)
+        reported = attributes(body, NEXTHOP.size)
+        identity, device = number(reported.get(NHA_ID, b"")), names.get(number(reported.get(NHA_OIF, b"")), "")
+        kept = tuple((kind, value) for kind, value in reported.items() if kind in OF_NEXTHOP)
         nexthop = IpNexthop(identity, (family, protocol, flags & RTNH_F_ONLINK), kept, device)
-        if NHA_GROUP in told:
+        if NHA_GROUP in reported:
             groups.append(nexthop)
         elif device:
             found[identity] = nexthop

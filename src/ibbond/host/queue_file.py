@@ -2,7 +2,7 @@
 
 Read first: memfd_create(2), inotify(7). One sealed file of holes for each open device; a queue takes the next pages,
 and gives them back as a hole. The program gets an open file of its own, so that its last close, or the end of its
-last mapping, can be told apart from this process's.
+last mapping, can be distinguished from this process's.
 """
 
 from __future__ import annotations

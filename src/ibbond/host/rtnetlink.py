@@ -307,7 +307,7 @@ class RouteListener:
         self._lost: OSError | None = None  # until the queue was empty
         for group in self.GROUPS:
             self._socket.setsockopt(self.SOL_NETLINK, self.ADD_MEMBERSHIP, group)
-        self.hears_multicast = all(self._join(group) for group in self.NEWER_GROUPS)
+        self.receives_multicast = all(self._join(group) for group in self.NEWER_GROUPS)
 
     def _join(self, group: int) -> bool:
         try:

@@ -72,7 +72,7 @@ FLUSH_LEVELS = {
 
 class Interface:
     """One ibN. `pkey` None takes the key at index 0 of the port's table and follows it (a parent interface); a number
-    is a child's own key, which may appear in the table later. `old_neighbours` switches the defect of 2007 on.
+    is a child's own key, which may appear in the table later. `old_neighbors` switches the defect of 2007 on.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Interface:
         qpn: int,
         pkey: int | None = None,
         scope: int = LINK_LOCAL_SCOPE,
-        old_neighbours: StackNeighbors | None = None,
+        old_neighbors: StackNeighbors | None = None,
         connected_mode: ConnectedMode | None = None,
     ) -> None:
         self.device = device
@@ -95,7 +95,7 @@ class Interface:
         self._outlet = TransmitSide(device, port, qpn, self._partition)
         self._queries = Queries(port, qpn)
         self.groups = Membership(self._outlet, self._queries)
-        self._paths = Paths(self._outlet, self._queries, self.groups, old_neighbours)
+        self._paths = Paths(self._outlet, self._queries, self.groups, old_neighbors)
         self._inlet = ReceiveSide(self._outlet, self.groups)
         self._connections = Connections(self._outlet, connected_mode) if connected_mode is not None else None
         self._up = False  # ADMIN_UP
@@ -197,7 +197,7 @@ class Interface:
     ) -> list[InterfaceEffect]:
         """Send to a 20-byte address: a datagram, or first a question while the packet waits, or a drop.
 
-        `next_hop` is the neighbor's IP address; only IPoIB of 2007 (`old_neighbours`) looks at it.
+        `next_hop` is the neighbor's IP address; only IPoIB of 2007 (`old_neighbors`) looks at it.
         """
         header = HEADERS.get(ethertype)
         if header is None:

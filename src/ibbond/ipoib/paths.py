@@ -79,14 +79,14 @@ class Paths:
         self._groups = groups
         self._old = old
         self._routes: dict[bytes, Route] = {}
-        self._neighbours: dict[bytes, Neighbor] = {}
+        self._neighbors: dict[bytes, Neighbor] = {}
         self._gc_at: int | None = None
 
     def send(self, now: int, address: bytes, packet: Packet, next_hop: bytes) -> list[InterfaceEffect]:
         """An IP packet to the interface with this 20-byte address."""
         if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
             return self._outlet.send(self._path(old.record, _qpn(address)), packet)
-        neighbor = self._neighbours.get(address)
+        neighbor = self._neighbors.get(address)
         if neighbor is None:
             neighbor = self._meet(now, address)
         neighbor.used_at = now
@@ -115,7 +115,7 @@ class Paths:
     def path_to(self, address: bytes, next_hop: bytes) -> Path | None:
         if self._old is not None and next_hop and (old := self._old.get(next_hop)) is not None:
             return self._path(old.record, _qpn(address))
-        neighbor = self._neighbours.get(address)
+        neighbor = self._neighbors.get(address)
         if neighbor is None or not neighbor.route.valid:  # the next packet asks again
             return None
         if self.connections is not None and address[0] & RC_SUPPORTED:
@@ -123,13 +123,13 @@ class Paths:
         return neighbor.path
 
     def touch(self, now: int, address: bytes) -> None:
-        neighbor = self._neighbours.get(address)
+        neighbor = self._neighbors.get(address)
         if neighbor is not None:
             neighbor.used_at = now
 
     def learn(self, now: int, address: bytes) -> list[InterfaceEffect]:
         """Find the path to this address before anything is sent there."""
-        neighbor = self._neighbours.get(address)
+        neighbor = self._neighbors.get(address)
         if neighbor is None:
             neighbor = self._meet(now, address)
         neighbor.used_at = now
@@ -148,7 +148,7 @@ class Paths:
 
     def resolving(self, address: bytes) -> bool:
         """Whether the path to this address is being asked for, and none is there to use meanwhile."""
-        neighbor = self._neighbours.get(address)
+        neighbor = self._neighbors.get(address)
         return neighbor is not None and neighbor.path is None and self._queries.waits_for(AskPath(address[4:]))
 
     def answered(self, now: int, gid: bytes, reply: SaMad) -> list[InterfaceEffect]:
@@ -193,7 +193,7 @@ class Paths:
         lost = len(route.waiting)
         for neighbor in route.neighbors.values():
             lost += len(neighbor.waiting)
-            del self._neighbours[neighbor.address]
+            del self._neighbors[neighbor.address]
             if self.connections is not None:
                 effects += self.connections.forget(now, neighbor.address)
         effects += self._outlet.drop("no path to the destination", lost)
@@ -211,9 +211,9 @@ class Paths:
     def flush(self) -> list[InterfaceEffect]:
         """Normal flush: forget everything."""
         lost = sum(len(route.waiting) for route in self._routes.values())
-        lost += sum(len(neighbor.waiting) for neighbor in self._neighbours.values())
+        lost += sum(len(neighbor.waiting) for neighbor in self._neighbors.values())
         self._routes.clear()
-        self._neighbours.clear()
+        self._neighbors.clear()
         self._queries.forget_all(lambda token: isinstance(token, AskPath))
         if self._old is not None:
             mine = [hop for hop, old in self._old.items() if old.owner == self._outlet.device.name]
@@ -227,7 +227,7 @@ class Paths:
         for route in self._routes.values():
             lost += len(route.waiting)
             route.waiting.clear()
-        for neighbor in self._neighbours.values():
+        for neighbor in self._neighbors.values():
             kept = [packet for packet in neighbor.waiting if not packet.names_sender]
             lost += len(neighbor.waiting) - len(kept)
             neighbor.waiting = kept
@@ -238,9 +238,9 @@ class Paths:
         effects: list[InterfaceEffect] = []
         if self._gc_at is None or self._gc_at > now:
             return effects
-        for neighbor in [each for each in self._neighbours.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
+        for neighbor in [each for each in self._neighbors.values() if each.used_at + 2 * GC_INTERVAL_NS <= now]:
             if not neighbor.waiting:
-                del self._neighbours[neighbor.address], neighbor.route.neighbors[neighbor.address]
+                del self._neighbors[neighbor.address], neighbor.route.neighbors[neighbor.address]
                 if self.connections is not None:
                     effects += self.connections.forget(now, neighbor.address)
         self._gc_at = now + GC_INTERVAL_NS
@@ -263,7 +263,7 @@ class Paths:
     def _reconnect(self, now: int, connections: Connections, route: Route, record: PathRecord) -> list[InterfaceEffect]:
         """Connections by the old path end; what waited for one goes by the new one."""
         effects: list[InterfaceEffect] = []
-        for neighbor in self._neighbours.values():
+        for neighbor in self._neighbors.values():
             if neighbor.route is route:
                 effects += connections.rerouted(now, neighbor.address, record)
         return effects
@@ -271,7 +271,7 @@ class Paths:
     def _meet(self, now: int, address: bytes) -> Neighbor:
         route = self._route(address[4:])
         neighbor = Neighbor(address, _qpn(address), route, used_at=now)
-        self._neighbours[address] = route.neighbors[address] = neighbor
+        self._neighbors[address] = route.neighbors[address] = neighbor
         if route.record is not None:
             neighbor.path = self._path(route.record, neighbor.qpn)
         return neighbor

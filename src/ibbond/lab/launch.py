@@ -89,7 +89,7 @@ def start(config: LabConfig, spawn: Spawn = spawn_process) -> Running:
         topology = parse(config.text, name=config.source, others=NOT_OURS)  # refused here, before anything exists
     if files.held:
         raise files.running()
-    told, telling = os.pipe()
+    reported, telling = os.pipe()
     with in_runtime_directory(lambda: files.log.open("ab")) as log:
         configuration, writing = os.pipe()
         process = spawn(config.name, configuration, telling, log.fileno())
@@ -99,7 +99,7 @@ def start(config: LabConfig, spawn: Spawn = spawn_process) -> Running:
         raise_priority(process.pid)  # already to start, for a resumed lab's programs wait for it
         with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
             file.write(json.dumps(asdict(config)).encode())
-        status = wait_until_ready(told, files)
+        status = wait_until_ready(reported, files)
         if topology is not None:  # in a resumed lab they have run
             run_commands(topology, config.name, files.log)
         return Running(process, status)
@@ -110,7 +110,7 @@ def start(config: LabConfig, spawn: Spawn = spawn_process) -> Running:
             remove_log(files)
         raise
     finally:
-        os.close(told)
+        os.close(reported)
 
 
 def remove_log(files: Files) -> None:
@@ -124,13 +124,13 @@ def remove_log(files: Files) -> None:
             os.close(lock)
 
 
-def wait_until_ready(told: int, files: Files) -> dict[str, object]:
+def wait_until_ready(reported: int, files: Files) -> dict[str, object]:
     """The status that a starting lab reports, or its refusal."""
     text = b""
     until = time.monotonic() + START_TIMEOUT
     while not text.endswith(b"\n"):
-        readable, _, _ = select.select([told], [], [], max(0, until - time.monotonic()))
-        piece = os.read(told, 1 << 16) if readable else b""
+        readable, _, _ = select.select([reported], [], [], max(0, until - time.monotonic()))
+        piece = os.read(reported, 1 << 16) if readable else b""
         if not piece:
             last = files.log.read_text(errors="replace").strip().splitlines()[-1:] if files.log.exists() else []
             raise DidNotStart(

@@ -21,7 +21,9 @@ from typing import NamedTuple
 from ibbond.errors import Refused
 from ibbond.lab.launch import spawn_process
 
-MESSAGE_BYTES = 1 << 18  # a request has the environment in it; Linux takes 208 KiB on a socket unless told otherwise
+MESSAGE_BYTES = (
+    1 << 18
+)  # a request has the environment in it; Linux takes 208 KiB on a socket unless reported otherwise
 PADDING = "-" * 64  # room for the command line of a lab, which `ps` and `lab.state` read
 
 

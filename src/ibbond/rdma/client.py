@@ -49,7 +49,7 @@ class Context:
             self._sock.close()
             why = error.strerror or str(error)
             raise Refused("no RDMA here", why=why, fix="Run this inside a lab host (ibbond lab exec)") from None
-        self._heard: deque[RdmaCmEvent | WorkCompleted | Refused] = deque()
+        self._received: deque[RdmaCmEvent | WorkCompleted | Refused] = deque()
         self._questions = 0
 
     def close(self) -> None:
@@ -91,20 +91,20 @@ class Context:
     def settle(self) -> None:
         """Wait until all that was asked is done; raises the first of what was refused."""
         self._answer_to(Settle(self._new_question()))
-        for heard in self._heard:
-            if isinstance(heard, Refused):
-                self._heard.remove(heard)
-                raise heard
+        for received in self._received:
+            if isinstance(received, Refused):
+                self._received.remove(received)
+                raise received
 
     def poll(self, timeout: float | None) -> RdmaCmEvent | WorkCompleted | None:
         """The next event or completion; None when `timeout` seconds have passed without one."""
         until = None if timeout is None else time.monotonic() + timeout
-        while not self._heard:
+        while not self._received:
             left = None if until is None else max(0.0, until - time.monotonic())
             if not select.select([self._sock], [], [], left)[0]:
                 return None
             self._receive()
-        first = self._heard.popleft()
+        first = self._received.popleft()
         if isinstance(first, Refused):
             raise first
         return first
@@ -157,16 +157,18 @@ class Context:
             self._sock.setblocking(False)
             while raw := self._sock.recv(MAX_BYTES):
                 self._sorted(raw)
-        return next((heard for heard in reversed(self._heard) if isinstance(heard, Refused)), None) or _gone()
+        return (
+            next((received for received in reversed(self._received) if isinstance(received, Refused)), None) or _gone()
+        )
 
     def _sorted(self, raw: bytes) -> list[Answer]:
         """The answers in a packet; all else is kept for `poll`."""
         answers: list[Answer] = []
         for message in parse(raw):
             if isinstance(message, NotDone) and message.question < 0:
-                self._heard.append(_refusal(message))
+                self._received.append(_refusal(message))
             elif isinstance(message, RdmaCmEvent | WorkCompleted):
-                self._heard.append(message)
+                self._received.append(message)
             elif isinstance(message, Registered | Settled | NotDone):
                 answers.append(message)
         return answers

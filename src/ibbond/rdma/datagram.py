@@ -72,7 +72,7 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class Anew:
+class Restarted:
     """At `at` a destination was found to have begun again; `again` datagrams were numbered for its new life."""
 
     at: int
@@ -129,7 +129,7 @@ class Endpoint:
     replayed: int = 0  # sent again after a reconnect
     dropped: int = 0  # arrived a second time
     reconnects: list[tuple[int, int]] = field(default_factory=list)  # (broken at, flowing again at), ns
-    began_anew: list[Anew] = field(default_factory=list)
+    began_anew: list[Restarted] = field(default_factory=list)
     _next_id: int = 1
     _ways: dict[bytes, _Way] = field(default_factory=dict)
     _sources: dict[int, _Source] = field(default_factory=dict)
@@ -244,9 +244,9 @@ class Endpoint:
 
     def _flowing(self, now: int, way: _Way, wanted: int, peer: int) -> list[RdmaRequest]:
         """The receiver wants this number next: what is older has arrived, the rest goes again."""
-        anew = way.peer not in (None, peer) or not way.first <= wanted <= way.first + len(way.in_flight)
-        if anew:
-            self.began_anew.append(Anew(now, way.destination, len(way.in_flight)))
+        restarted = way.peer not in (None, peer) or not way.first <= wanted <= way.first + len(way.in_flight)
+        if restarted:
+            self.began_anew.append(Restarted(now, way.destination, len(way.in_flight)))
             way.first = wanted
         self._forget(way, wanted)
         way.ready, way.peer, way.refusal = True, peer, ""

@@ -284,11 +284,11 @@ class Connecting:
                 continue
             for cm_id in self._ids:
                 wanted = service is not None and cm_id.service_port == service[1]
-                if cm_id.state is IdState.LISTENING and wanted and self._hears(cm_id, port, header.destination):
+                if cm_id.state is IdState.LISTENING and wanted and self._match_reply(cm_id, port, header.destination):
                     return cm_id, device, header
         return None
 
-    def _hears(self, listener: RdmaId, port: str, destination: bytes) -> bool:
+    def _match_reply(self, listener: RdmaId, port: str, destination: bytes) -> bool:
         """One that is bound to an address is bound to the adapter that had it then (`cma_find_listener`)."""
         if not listener.port:
             return not listener.only or len(listener.source) == len(destination)

@@ -69,7 +69,7 @@ def _recorded_way(case: Recording, profile: str, interval_ms: int) -> str:
             run = Run(case, profile, RecordedTimes(case, interval_ms, counting))
             if not run.differences():
                 return f"at the recorded times, {stalls} of {len(times.stalls)} stalls counted otherwise"
-            if best <= run.agrees_until_ms < math.inf:  # infinite: what disagrees is no question of time
+            if best <= run.agrees_until_ms < math.inf:  # infinite: what disagrees is not a question of time
                 reached.append((run.agrees_until_ms, -number, counting))
         reached = sorted(reached, key=lambda row: row[:2], reverse=True)[:BEAM]
         best = reached[0][0] if reached else best

@@ -49,7 +49,7 @@ class Run:
             except Unknown as error:
                 found.append(Difference(number, str(step), "a command that the replay knows", str(error)))
                 return found
-            except Exception as error:  # a broken promise of ours fails this case, the others are still replayed
+            except Exception as error:  # a broken promise of ibbond fails this case, the others are still replayed
                 found.append(Difference(number, str(step), "an answer", f"{type(error).__name__}: {error}"))
                 return found
             self._intervals.append(self._world.monitor_interval_ms())

@@ -31,10 +31,10 @@ def gratuitous_arps(device: Device, addresses: Iterable[bytes]) -> list[Outgoing
 
 def unsolicited_advertisements(device: Device, addresses: Iterable[bytes], *, router: bool) -> list[Outgoing]:
     """One advertisement per IPv6 address, to all nodes, with override set."""
-    everybody = map_group(nd.ALL_NODES, device.type, device.broadcast)
+    all_hosts = map_group(nd.ALL_NODES, device.type, device.broadcast)
     return [
         Outgoing(
-            everybody,
+            all_hosts,
             ETHERTYPE_IPV6,
             nd.NeighborAdvertisement(
                 address, nd.ALL_NODES, address, device.address, router=router, override=True
@@ -52,10 +52,10 @@ def reports(device: Device, groups: Iterable[bytes], source_v4: bytes, source_v6
         (4, source_v4, ALL_REPORTS_V4, ETHERTYPE_IPV4),
         (16, source_v6, ALL_REPORTS_V6, ETHERTYPE_IPV6),
     )
-    told = []
-    for width, source, everybody, ethertype in families:
+    reported = []
+    for width, source, all_hosts, ethertype in families:
         own = tuple(group for group in groups if len(group) == width)
         if own:
-            link = map_group(everybody, device.type, device.broadcast)
-            told.append(Outgoing(link, ethertype, membership(source, own).pack()))
-    return told
+            link = map_group(all_hosts, device.type, device.broadcast)
+            reported.append(Outgoing(link, ethertype, membership(source, own).pack()))
+    return reported

@@ -73,20 +73,20 @@ class BondEffects:
         layer = self._layer(bond)
         if layer is None:
             return
-        told = layer.announce()
-        for frame in told:
+        reported = layer.announce()
+        for frame in reported:
             self._frames.send(self._host.now, bond.device, frame)
-        if told:
+        if reported:
             self._frames.announced(layer, (address for address, _ in layer.addresses))
 
     def _report(self, bond: Bond) -> None:
         layer = self._layer(bond)
         if layer is None or bond.active is None:
             return
-        told = layer.report()
-        for frame in told:
+        reported = layer.report()
+        for frame in reported:
             self._frames.send(self._host.now, bond.device, frame)
-        if told:
+        if reported:
             self._host.happened("report", bond.name, f"{len(layer.groups.joined)} groups by {bond.active}")
 
     def _probe(self, bond: Bond, member: str, target: bytes) -> None:

@@ -115,7 +115,7 @@ class HostStack:
             self._agenda,
             self.connections,
             self._too_long,
-            old_neighbours={} if rules.kernel("ipoib_neighbour") else None,
+            old_neighbors={} if rules.kernel("ipoib_neighbour") else None,
         )
         self.frames = Frames(self)
         self.rdma = RdmaUsers(self._for_rdma(), subnet, self.connections)

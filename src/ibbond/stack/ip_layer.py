@@ -320,8 +320,8 @@ class IpLayer:
             question = arp.request(hardware, source, target, hardware_type=self.device.type)
             return Outgoing(to or self.device.broadcast, ETHERTYPE_ARP, question.pack())
         group = nd.solicited_node(target)
-        told = b"" if source == nd.UNSPECIFIED else hardware
-        solicitation = nd.NeighborSolicitation(source, target if to else group, target, told)
+        reported = b"" if source == nd.UNSPECIFIED else hardware
+        solicitation = nd.NeighborSolicitation(source, target if to else group, target, reported)
         return Outgoing(to or self._group(group), ETHERTYPE_IPV6, solicitation.pack())
 
     def _group(self, group: bytes) -> bytes:

@@ -87,7 +87,7 @@ class IpoibInterfaces:
         connection_manager: ConnectionManager,
         too_long: Callable[[Device, bytes, int], None],
         *,
-        old_neighbours: StackNeighbors | None = None,
+        old_neighbors: StackNeighbors | None = None,
     ) -> None:
         self._subnet = subnet
         self._namespace = namespace
@@ -96,7 +96,7 @@ class IpoibInterfaces:
         self._agenda = agenda
         self._connection_manager = connection_manager
         self._too_long = too_long
-        self._old_neighbours = old_neighbours
+        self._old_neighbors = old_neighbors
         self._interfaces: dict[str, Interface] = {}
         self._by_port: dict[str, list[Interface]] = {}
         self._by_queue_pair: dict[tuple[str, int], Interface] = {}  # port, QPN; those of connections too
@@ -133,7 +133,7 @@ class IpoibInterfaces:
             port,
             qpn=qpn,
             pkey=pkey,
-            old_neighbours=self._old_neighbours,
+            old_neighbors=self._old_neighbors,
             connected_mode=self._connected_mode(name, port) if connected_mode else None,
         )
         self._interfaces[name] = interface

@@ -76,7 +76,7 @@ class Neighbor:
     state: NudState = NudState.NONE
     hardware: bytes = b""
     attempts: int = 0
-    heard_at: int = 0  # when the neighbor last said where it is; while INCOMPLETE, when it was first asked
+    confirmed_at: int = 0  # when the neighbor last said where it is; while INCOMPLETE, when it was first asked
     waiting: deque[tuple[bytes, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_PACKETS))
 
 
@@ -162,7 +162,7 @@ class Neighbors:
             return []
         self._step(now, entry, NudInput.CONFIRMED if confirmed else NudInput.MOVED if moved else NudInput.SEEN)
         was = entry.hardware
-        entry.hardware, entry.heard_at = hardware, now
+        entry.hardware, entry.confirmed_at = hardware, now
         self._unresolved.pop(ip, None)
         if moved:
             self.changes += 1
@@ -225,7 +225,7 @@ class Neighbors:
         """An entry to be resolved, if there is room for one."""
         if not self._make_room():
             return None
-        entry = self._entries[ip] = self._unresolved[ip] = Neighbor(ip, heard_at=now)
+        entry = self._entries[ip] = self._unresolved[ip] = Neighbor(ip, confirmed_at=now)
         return entry
 
     def _make_room(self) -> bool:

@@ -16,15 +16,15 @@ class Outbox:
 
     def __init__(self) -> None:
         self._traffic: list[HostEffect] = []
-        self._news: list[HostEffect] = []
+        self._notifications: list[HostEffect] = []
 
     def send(self, effect: SendDatagram | SendMad | Post | FailQueuePair | Deliver) -> None:
         self._traffic.append(effect)
 
     def notify(self, effect: NetworkEffect) -> None:
-        self._news.append(effect)
+        self._notifications.append(effect)
 
     def take(self) -> list[HostEffect]:
-        effects = self._traffic + self._news
-        self._traffic, self._news = [], []
+        effects = self._traffic + self._notifications
+        self._traffic, self._notifications = [], []
         return effects

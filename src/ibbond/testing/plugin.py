@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ibbond.testing.lab import Lab, LabCapture
 
 REPORTED_EVENTS = 200
-LONGEST_NAME = 100  # of a test's directory; file systems take 255 bytes
+MAX_NAME = 100  # of a test's directory; file systems take 255 bytes
 
 
 class RecordedLab(NamedTuple):
-    """A lab of a test, and its captures while nobody knows whether the test fails."""
+    """A lab of a test, and its captures while no one knows whether the test fails."""
 
     lab: Lab
     captures: list[LabCapture]
@@ -89,7 +89,7 @@ def ib_lab(request: pytest.FixtureRequest, ib_lab_factory: Callable[..., Lab]) -
 def directory_of(item: pytest.Item) -> Path:
     """Where the artifacts of a test go; a name without characters that file systems or CI services refuse."""
     base = item.config.getoption("ib_artifacts") or "ib-artifacts"
-    return Path(item.config.invocation_params.dir, base, re.sub(r"[^\w.-]+", "_", item.nodeid)[-LONGEST_NAME:])
+    return Path(item.config.invocation_params.dir, base, re.sub(r"[^\w.-]+", "_", item.nodeid)[-MAX_NAME:])
 
 
 def begin_captures(lab: Lab, directory: Path, captures: list[LabCapture]) -> None:

@@ -65,8 +65,8 @@ class Arp:
 
 def request(sender_hardware: bytes, sender_ip: bytes, target_ip: bytes, *, hardware_type: int = INFINIBAND) -> Arp:
     """Who has `target_ip`? Gratuitous when that is the sender's own."""
-    nobody = bytes(len(sender_hardware))
-    return Arp(REQUEST, sender_hardware, sender_ip, nobody, target_ip, hardware_type=hardware_type)
+    unknown_host = bytes(len(sender_hardware))
+    return Arp(REQUEST, sender_hardware, sender_ip, unknown_host, target_ip, hardware_type=hardware_type)
 
 
 def reply(asked: Arp, hardware: bytes) -> Arp:

@@ -135,9 +135,9 @@ class BondReader:
 
     def _members(self, proc: BondSnapshot, options: dict[str, object]) -> tuple[MemberSnapshot, ...]:
         names = self._member_names(proc)
-        told = {member.name: member for member in proc.members}
+        reported = {member.name: member for member in proc.members}
         queues = dict(_pairs(self._text("bonding/queue_id")))
-        return tuple(self._member(name, told.get(name), options, queues) for name in names)
+        return tuple(self._member(name, reported.get(name), options, queues) for name in names)
 
     def _member_names(self, proc: BondSnapshot) -> list[str]:
         """From `slaves`, which the driver cuts at a page; the links to the devices below name them all."""
@@ -193,7 +193,7 @@ class BondReader:
         )
 
     def _name(
-        self, file: str, fact: str, told: str | None, options: dict[str, object], untold: frozenset[str]
+        self, file: str, fact: str, reported: str | None, options: dict[str, object], untold: frozenset[str]
     ) -> str | None:
         """A member's name, or None for none, as always in a mode that has no such member."""
         text = self._text(f"bonding/{file}")
@@ -202,14 +202,14 @@ class BondReader:
             return text or None
         if fact in untold and not (isinstance(mode, int) and not Mode(mode).uses_primary):
             self.unknown.add(fact)
-        return told
+        return reported
 
     def _text(self, path: str) -> str | None:
         return self.files.text(f"{CLASS_NET}/{self.bond}/{path}")
 
-    def _number(self, path: str, told: int | None) -> int | None:
+    def _number(self, path: str, reported: int | None) -> int | None:
         found = self.files.number(f"{CLASS_NET}/{self.bond}/{path}")
-        return self._known(path, told if found is None else found)
+        return self._known(path, reported if found is None else found)
 
     def _known(self, fact: str, value: int | None) -> int | None:
         if value is None:

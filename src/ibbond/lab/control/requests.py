@@ -218,7 +218,7 @@ class Requests:
                 "hardware_address": entry.hardware.hex(":"),
                 "port": ports.get(entry.hardware[4:], ""),
                 "state": entry.state.value,
-                "age_ms": round((now - entry.heard_at) / MS, 1),
+                "age_ms": round((now - entry.confirmed_at) / MS, 1),
             }
             for name, stack in self._lab.network.hosts.items()
             if host in ("", name)

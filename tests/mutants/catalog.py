@@ -184,8 +184,8 @@ MUTANTS: list[Mutant] = [
         ),
         (
             "moved-neighbor-keeps-flows",
-            "        if moved:\n            self.changes += 1\n            self._generation.bump()\n",
-            "        if moved:\n            self.changes += 1\n",
+            "                self._moved.append(ip)\n            self._generation.bump()\n",
+            "                self._moved.append(ip)\n",
         ),
         (
             "readdressed-not-solicited",

@@ -13,11 +13,12 @@ from ibbond import __version__
 project = "ibbond"
 author = "the ibbond authors"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinxcontrib.mermaid"]
 exclude_patterns = ["_build"]
 root_doc = "index"
 
 myst_enable_extensions = ["colon_fence"]
+myst_fence_as_directive = ["mermaid"]  # a plain fence, so that forges draw it too
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

@@ -25,7 +25,8 @@ from ibbond.rdma_cm.events import (
     ResolveAddress,
     ResolveRoute,
 )
-from ibbond.rdma_cm.ids import IdState, RdmaId
+from ibbond.rdma_cm.id_states import IdState
+from ibbond.rdma_cm.ids import RdmaId
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet

@@ -22,7 +22,7 @@ from ibbond.rdma_cm.events import (
     RdmaKind,
     WorkCompleted,
 )
-from ibbond.rdma_cm.ids import IdState
+from ibbond.rdma_cm.id_states import IdState
 from ibbond.sim.story import Story
 from ibbond.sim.world import World
 from ibbond.stack.events import OnHost, OnSubnet

@@ -17,7 +17,8 @@ from typing import NoReturn, Protocol
 from ibbond.errors import Refused
 from ibbond.rdma_cm import events
 from ibbond.rdma_cm.events import ARRIVED_IDS, DataArrived, Destroy, RdmaCmEvent, RdmaKind, RdmaRequest
-from ibbond.rdma_cm.ids import IdState, RdmaId
+from ibbond.rdma_cm.id_states import IdState
+from ibbond.rdma_cm.ids import RdmaId
 from ibbond.rdma_cm.users import RdmaUsers
 from ibbond.wire import rdma_cm
 from ibbond.wire.rdma_cm import (

@@ -32,7 +32,8 @@ from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.rdma_cm.events import Accept, Connect, RdmaKind
 from ibbond.rdma_cm.host import RdmaHost
-from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, refused
+from ibbond.rdma_cm.id_states import IdInput, IdState, IdVerb
+from ibbond.rdma_cm.ids import RdmaId, RdmaIds, move, refused, step
 from ibbond.verbs.reliable_verbs import Peer
 from ibbond.wire.cm import CmPath, Rej, RejectReason, Rep, Req
 from ibbond.wire.port_info import MTU_BYTES
@@ -78,7 +79,8 @@ class Connecting:
         request = _checked(cm_id, request)
         port = self._subnet.port(cm_id.port)
         header = RdmaIpHeader(cm_id.source, cm_id.destination, cm_id.source_port)
-        cm_id.settings, cm_id.state = request, IdState.CONNECTING
+        cm_id.settings = request
+        move(cm_id, IdVerb.CONNECT)
         req = Req(
             local_id=0,
             service_id=rdma_cm(cm_id.service_port),
@@ -119,7 +121,7 @@ class Connecting:
             raise refused(cm_id, "no peer has requested a connection", errno.EINVAL)
         if req is None and self._manager.state(cm_id.local_id) is CmState.REP_RCVD:  # after CONNECT_RESPONSE
             self._send(self._manager.ready(cm_id.local_id))
-            cm_id.state = IdState.CONNECTED
+            step(cm_id, IdInput.ESTABLISHED)
             return
         if req is None or self._manager.state(cm_id.local_id) is not CmState.REQ_RCVD:
             raise refused(cm_id, "it has already answered", errno.EINVAL)
@@ -140,6 +142,7 @@ class Connecting:
             srq=request.srq,
             private=private.ljust(Rep.PRIVATE_BYTES, b"\0"),
         )
+        move(cm_id, IdVerb.ACCEPT)
         self._send(self._manager.accept(now, cm_id.local_id, reply))
 
     def reached(self, cm_id: RdmaId) -> Reached | None:
@@ -188,16 +191,15 @@ class Connecting:
         check_private(cm_id, private, Rej.PRIVATE_BYTES)
         if cm_id.local_id is not None:
             self._send(self._manager.reject(now, cm_id.local_id, RejectReason.CONSUMER, private))
-        self._over(cm_id)
+        move(cm_id, IdVerb.REJECT)
+        self._ids.fail_queue_pair(cm_id)
 
     def disconnect(self, now: int, cm_id: RdmaId) -> None:
-        """What is not a connection yet is given up; an id that never asked for one has none to end."""
-        if cm_id.local_id is None:
-            return
-        if cm_id.state is IdState.CONNECTING:
-            cm_id.state = IdState.DISCONNECTED
+        """End the connection; if it is still being made, give it up."""
+        move(cm_id, IdVerb.DISCONNECT)
         self._ids.fail_queue_pair(cm_id)
-        self._send(self._manager.disconnect(now, cm_id.local_id))
+        if cm_id.local_id is not None:
+            self._send(self._manager.disconnect(now, cm_id.local_id))
 
     def leave(self, now: int, cm_id: RdmaId) -> None:
         """The id is no more: its connection has no more events, and its queue pair is destroyed."""
@@ -232,8 +234,7 @@ class Connecting:
 
     def _established(self, local_id: int) -> None:
         cm_id = self._ids.of_local(local_id)
-        if cm_id is not None:
-            cm_id.state = IdState.CONNECTED
+        if cm_id is not None and step(cm_id, IdInput.ESTABLISHED):
             self._ids.notify(cm_id, RdmaKind.ESTABLISHED)
 
     def _timewait_exit(self, local_id: int) -> None:
@@ -243,14 +244,9 @@ class Connecting:
 
     def _ended(self, local_id: int, kind: RdmaKind, status: int, private: bytes = b"") -> None:
         cm_id = self._ids.of_local(local_id)
-        if cm_id is not None:
-            self._over(cm_id)
+        if cm_id is not None and step(cm_id, IdInput.ENDED):
+            self._ids.fail_queue_pair(cm_id)  # nothing stays posted
             self._ids.notify(cm_id, kind, status, private)
-
-    def _over(self, cm_id: RdmaId) -> None:
-        """However connecting or the connection has ended: nothing stays posted."""
-        cm_id.state = IdState.DISCONNECTED
-        self._ids.fail_queue_pair(cm_id)
 
     def _requested(self, now: int, local_id: int, port: str, request: Req) -> None:
         """`cma_ib_req_handler`: the device by port, P_Key and destination, or its master; then the listener."""
@@ -261,7 +257,8 @@ class Connecting:
             return
         listener, device, header = found
         cm_id = self._ids.arrived(listener.user)
-        cm_id.state, cm_id.service_port, cm_id.port = IdState.CONNECTING, listener.service_port, port
+        step(cm_id, IdInput.REQUESTED)
+        cm_id.service_port, cm_id.port = listener.service_port, port
         cm_id.device, cm_id.source, cm_id.destination = device.name, header.destination, header.source
         cm_id.source_address, cm_id.pkey, cm_id.request = device.address, request.pkey, request
         cm_id.source_port = header.port
@@ -305,7 +302,7 @@ class Connecting:
             return
         self._connect_pair(cm_id)
         self._send(self._manager.ready(local_id))
-        cm_id.state = IdState.CONNECTED
+        step(cm_id, IdInput.ESTABLISHED)
         self._ids.notify(cm_id, RdmaKind.ESTABLISHED, private=reply.private)
 
     def _ack_timeout(self, cm_id: RdmaId) -> int:

@@ -6,7 +6,6 @@ Read first: of Linux `core/cma.c`, `struct rdma_id_private`. What is done with t
 
 from __future__ import annotations
 
-import enum
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,25 +17,12 @@ from ibbond.fabric.subnet import Subnet
 from ibbond.netdev.device import Device
 from ibbond.rdma_cm.events import ARRIVED_IDS, Connect, RdmaCmEvent, RdmaEvent, RdmaKind
 from ibbond.rdma_cm.host import RdmaHost
+from ibbond.rdma_cm.id_states import ID_TABLE, ID_VERBS, IdInput, IdReaction, IdState, IdVerb
 from ibbond.verbs.memory import ProtectionDomain
 from ibbond.wire.cm import Rep, Req
 from ibbond.wire.sa_records import PathRecord
 
 EPHEMERAL_PORTS = range(32768, 61000)  # `ip_local_port_range` as it is by default
-
-
-class IdState(enum.Enum):
-    IDLE = enum.auto()
-    BOUND = enum.auto()
-    LISTENING = enum.auto()
-    RESOLVING_ADDRESS = enum.auto()
-    ADDRESS_RESOLVED = enum.auto()
-    RESOLVING_ROUTE = enum.auto()
-    ROUTE_RESOLVED = enum.auto()
-    CONNECTING = enum.auto()
-    CONNECTED = enum.auto()
-    DISCONNECTED = enum.auto()
-    REMOVED = enum.auto()  # its adapter is gone: it can only be destroyed
 
 
 @dataclass(eq=False, slots=True)
@@ -213,11 +199,24 @@ def first_psn(number: int) -> int:
     return number * 0x9E3779B1 >> 8 & 0xFFFFFF
 
 
-def need(cm_id: RdmaId, *states: IdState) -> RdmaId:
-    """The id, when it is in one of these states; else `Refused`."""
-    if cm_id.state not in states:
+def may(cm_id: RdmaId, verb: IdVerb) -> bool:
+    """Whether the id is in a state for this; False if it is too late, which its program knows. Else `Refused`."""
+    if (cm_id.state, verb) not in ID_VERBS:
         raise refused(cm_id, f"it is {cm_id.state.name.lower().replace('_', ' ')}", errno.EINVAL)
-    return cm_id
+    return ID_VERBS[cm_id.state, verb] is not None
+
+
+def move(cm_id: RdmaId, verb: IdVerb) -> None:
+    """The verb is carried out."""
+    after = ID_VERBS[cm_id.state, verb]
+    assert after is not None, "`may` was asked before"
+    cm_id.state = after
+
+
+def step(cm_id: RdmaId, event: IdInput) -> bool:
+    """This has happened; False if it means nothing in the state that the id is in."""
+    reaction, cm_id.state = ID_TABLE[cm_id.state, event]
+    return reaction is not IdReaction.IGNORE
 
 
 def refused(cm_id: RdmaId, why: str, code: int) -> Refused:

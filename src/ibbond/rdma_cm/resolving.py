@@ -14,7 +14,8 @@ from ibbond.fabric.subnet import Subnet
 from ibbond.machine import MS
 from ibbond.rdma_cm.events import RdmaKind, ResolveAddress
 from ibbond.rdma_cm.host import RdmaHost
-from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds
+from ibbond.rdma_cm.id_states import IdInput, IdState, IdVerb
+from ibbond.rdma_cm.ids import RdmaId, RdmaIds, move, step
 from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram, PortState
 from ibbond.wire.mad import Method
 from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
@@ -44,13 +45,13 @@ class Resolving:
         else:
             device = host.device_with(destination) or host.device_to(destination)
         cm_id.service_port, cm_id.destination, cm_id.record = request.port, destination, None
+        move(cm_id, IdVerb.RESOLVE_ADDRESS)
         if device is None or not device.usable or len(device.address) != 20:
-            cm_id.state = IdState.IDLE
+            step(cm_id, IdInput.FAILED)
             self._ids.notify(cm_id, RdmaKind.ADDR_ERROR, errno.ENODEV if device else errno.ENETUNREACH)
             return
         cm_id.device = device.name
         cm_id.source = cm_id.bound if any(cm_id.bound) else host.source_for(device.name, destination)
-        cm_id.state = IdState.RESOLVING_ADDRESS
         if host.owns(device.name, destination):
             self._address_resolved(cm_id, device.address)
             return
@@ -62,7 +63,8 @@ class Resolving:
             self._address_resolved(cm_id, known)
 
     def route(self, now: int, cm_id: RdmaId, timeout_ms: int) -> None:
-        cm_id.state, cm_id.due_at = IdState.RESOLVING_ROUTE, now + timeout_ms * MS
+        move(cm_id, IdVerb.RESOLVE_ROUTE)
+        cm_id.due_at = now + timeout_ms * MS
         self._ask_path(now, cm_id)
 
     def path_answered(self, answer: SaMad) -> None:
@@ -71,10 +73,11 @@ class Resolving:
                 cm_id.due_at = cm_id.ask_at = None
                 record = PathRecord.parse(answer.data)
                 if answer.status != SaStatus.OK or not record.dlid:
-                    cm_id.state = IdState.ADDRESS_RESOLVED
+                    step(cm_id, IdInput.FAILED)
                     self._ids.notify(cm_id, RdmaKind.ROUTE_ERROR, errno.EHOSTUNREACH)
                     return
-                cm_id.record, cm_id.state = record, IdState.ROUTE_RESOLVED
+                cm_id.record = record
+                step(cm_id, IdInput.RESOLVED)
                 self._ids.notify(cm_id, RdmaKind.ROUTE_RESOLVED, detail=f"LID {record.slid} to {record.dlid}")
 
     def run_due(self, now: int) -> None:
@@ -93,7 +96,7 @@ class Resolving:
             if cm_id.due_at is not None and cm_id.due_at <= now:
                 cm_id.due_at = cm_id.ask_at = None
                 route = cm_id.state is IdState.RESOLVING_ROUTE
-                cm_id.state = IdState.ADDRESS_RESOLVED if route else IdState.IDLE
+                step(cm_id, IdInput.FAILED)
                 self._ids.notify(cm_id, RdmaKind.ROUTE_ERROR if route else RdmaKind.ADDR_ERROR, errno.ETIMEDOUT)
             elif cm_id.ask_at is not None and cm_id.ask_at <= now:
                 self._ask_path(now, cm_id)
@@ -110,10 +113,11 @@ class Resolving:
         cm_id.pkey = int.from_bytes(device.broadcast[8:10])
         port = self._ids.port_of(device)
         if port is None:
-            cm_id.state = IdState.IDLE
+            step(cm_id, IdInput.FAILED)
             self._ids.notify(cm_id, RdmaKind.ADDR_ERROR, errno.ENODEV)
             return
-        cm_id.port, cm_id.state = port, IdState.ADDRESS_RESOLVED
+        cm_id.port = port
+        step(cm_id, IdInput.RESOLVED)
         self._ids.notify(cm_id, RdmaKind.ADDR_RESOLVED, detail=port)
 
     def _ask_path(self, now: int, cm_id: RdmaId) -> None:

@@ -35,7 +35,8 @@ from ibbond.rdma_cm.events import (
     WorkCompleted,
 )
 from ibbond.rdma_cm.host import RdmaHost
-from ibbond.rdma_cm.ids import IdState, RdmaId, RdmaIds, need, refused
+from ibbond.rdma_cm.id_states import IdInput, IdState, IdVerb
+from ibbond.rdma_cm.ids import RdmaId, RdmaIds, may, move, refused, step
 from ibbond.rdma_cm.queue_pair_attributes import queue_pair_attributes
 from ibbond.rdma_cm.resolving import Resolving
 from ibbond.verbs.memory import ALL_ACCESS, BufferMemory, Region
@@ -44,6 +45,15 @@ from ibbond.wire.mad import MadHeader, ManagementClass
 from ibbond.wire.rdma_cm import Place, QueuePairAttributes
 from ibbond.wire.sa import SaMad
 from ibbond.wire.uverbs import QpState
+
+VERBS: dict[type[RdmaRequest], IdVerb] = {  # of ids that exist
+    ResolveRoute: IdVerb.RESOLVE_ROUTE,
+    MakeQueuePair: IdVerb.MAKE_QUEUE_PAIR,
+    Connect: IdVerb.CONNECT,
+    Accept: IdVerb.ACCEPT,
+    Reject: IdVerb.REJECT,
+    Disconnect: IdVerb.DISCONNECT,
+}
 
 
 class RdmaUsers:
@@ -94,12 +104,14 @@ class RdmaUsers:
 
     def handle(self, now: int, user: int, request: RdmaRequest) -> None:
         ids = self._ids
-        if _too_late(ids.find(user, request.id), request):
-            return
+        verb = VERBS.get(type(request))
+        if verb is not None and not may(ids.get(user, request.id), verb):
+            return  # the id has ended while this was on its way: its program has the event
         match request:
             case Bind(number):
                 cm_id = ids.find(user, number) or ids.new(user, number)
-                self._bind(need(cm_id, IdState.IDLE), request)
+                if may(cm_id, IdVerb.BIND):
+                    self._bind(cm_id, request)
             case Listen():
                 self._listen(user, request)
             case ResolveAddress(number, destination, port):
@@ -110,20 +122,18 @@ class RdmaUsers:
                     )
                     raise Refused(what, why=why, fix="Ports are 0 to 65535, addresses 4 or 16 bytes")
                 cm_id = ids.find(user, number) or ids.new(user, number)
-                self._resolving.address(now, need(cm_id, IdState.IDLE, IdState.BOUND), request)
+                if may(cm_id, IdVerb.RESOLVE_ADDRESS):
+                    self._resolving.address(now, cm_id, request)
             case ResolveRoute(number, timeout_ms):
-                self._resolving.route(now, need(ids.get(user, number), IdState.ADDRESS_RESOLVED), timeout_ms)
+                self._resolving.route(now, ids.get(user, number), timeout_ms)
             case MakeQueuePair(number):
-                cm_id = ids.get(user, number)
-                if cm_id.state is IdState.LISTENING:
-                    raise refused(cm_id, "it listens", errno.EINVAL)
-                ids.make_queue_pair(cm_id)
+                ids.make_queue_pair(ids.get(user, number))
             case Connect(number):
-                self._connecting.connect(now, need(ids.get(user, number), IdState.ROUTE_RESOLVED), request)
+                self._connecting.connect(now, ids.get(user, number), request)
             case Accept(number):
-                self._connecting.accept(now, need(ids.get(user, number), IdState.CONNECTING), request)
+                self._connecting.accept(now, ids.get(user, number), request)
             case Reject(number, private):
-                self._connecting.reject(now, need(ids.get(user, number), IdState.CONNECTING), private)
+                self._connecting.reject(now, ids.get(user, number), private)
             case DataArrived(number):
                 self._connecting.data_arrived(now, ids.get(user, number))
             case Disconnect(number):
@@ -133,6 +143,8 @@ class RdmaUsers:
             case PostWork(number, work):
                 cm_id = ids.get(user, number)
                 if cm_id.qpn is None:
+                    if cm_id.state is IdState.REMOVED:
+                        return
                     raise refused(cm_id, "it has no queue pair", errno.EINVAL)
                 if not _possible(work):
                     raise refused(cm_id, "RDMA adapters do not support such work", errno.EINVAL)
@@ -146,7 +158,8 @@ class RdmaUsers:
         """The program has ended: its connections are ended as `rdma_destroy_id` would."""
         for cm_id in self._ids:
             if cm_id.user == user:
-                self._connecting.disconnect(now, cm_id)
+                if may(cm_id, IdVerb.DISCONNECT):
+                    self._connecting.disconnect(now, cm_id)
                 self._connecting.leave(now, cm_id)
         self._ids.forget_domain(user)
 
@@ -164,7 +177,8 @@ class RdmaUsers:
                 why, code = f"{device.name} is at no adapter", errno.ENODEV
             raise Refused(what, why=why, fix="Use an address of an IPoIB device", code=code)
         self._check_port(cm_id, request, listens=listens)
-        cm_id.state, cm_id.service_port = IdState.BOUND, request.port or ids.free_port()
+        move(cm_id, IdVerb.BIND)
+        cm_id.service_port = request.port or ids.free_port()
         cm_id.bound = cm_id.source = address
         cm_id.only, cm_id.reuse = request.only, request.reuse
         if device is not None and where is not None:
@@ -198,7 +212,7 @@ class RdmaUsers:
             except Refused:
                 self._ids.forget(cm_id)
                 raise
-        cm_id.state = IdState.LISTENING
+        move(cm_id, IdVerb.LISTEN)
 
     # ---- the host reports
 
@@ -236,9 +250,9 @@ class RdmaUsers:
         adapter and stay.
         """
         for cm_id in self._ids:
-            if cm_id.port == port and cm_id.state is not IdState.REMOVED:
+            if cm_id.port == port and step(cm_id, IdInput.REMOVED):
                 self._connecting.device_removed(cm_id)
-                cm_id.state, cm_id.source_address = IdState.REMOVED, b""  # it gets no more events of failovers
+                cm_id.source_address = b""  # it gets no more events of failovers
                 cm_id.due_at = cm_id.ask_at = None
                 self._ids.fail_queue_pair(cm_id)
                 self._ids.notify(cm_id, RdmaKind.DEVICE_REMOVAL, detail=port)
@@ -258,24 +272,6 @@ def _has_port(cm_id: RdmaId, port: int) -> bool:
     """A listener whose adapter was removed keeps its port until it is destroyed."""
     bound = cm_id.state in (IdState.BOUND, IdState.LISTENING, IdState.REMOVED)
     return bound and not cm_id.destination and cm_id.service_port == port
-
-
-def _too_late(cm_id: RdmaId | None, request: RdmaRequest) -> bool:
-    """The id has ended while this was on its way: its program is notified, and the request has no effect.
-
-    librdmacm's calls return at once and would say EINVAL; here an answer to a request that has just gone is not a
-    misuse.
-    """
-    if cm_id is None:
-        return False
-    match request:
-        case Accept() | Reject():
-            return cm_id.state in (IdState.DISCONNECTED, IdState.REMOVED)
-        case ResolveRoute() | MakeQueuePair() | Connect():
-            return cm_id.state is IdState.REMOVED
-        case PostWork():
-            return cm_id.state is IdState.REMOVED and cm_id.qpn is None
-    return False
 
 
 def _possible(work: Work | Receive) -> bool:

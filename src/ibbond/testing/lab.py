@@ -145,7 +145,7 @@ class Lab:
         """Measure in this block what UDP, multicast, ICMP and TCP lose between two hosts.
 
         A probe leaves each millisecond (ICMP: ten), both ways. After the block it continues for `settle` seconds, in
-        which late losses show; then `Probe.result` has the measurement. `Refused` where the hosts cannot talk.
+        which late losses show; then `Probe.result` has the measurement. `Refused` where the hosts cannot talk::
 
             with lab.probe("h1", "h2") as probe:
                 lab.cut("h1/ib0")

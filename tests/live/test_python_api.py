@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -101,6 +102,15 @@ def test_a_capture_is_complete_when_the_lab_ends(tmp_path: Path) -> None:
         lab["h1"].run(["ping", "-c1", "10.0.0.2"])
     assert capture.result is not None
     assert capture.result.packets >= 2
+
+
+def test_a_graph_shows_a_cut_cable_in_red(ib_lab: Lab) -> None:
+    words = [str(Path(sys.executable).with_name("ibbond")), "lab", "graph", "--name", ib_lab.name]
+    assert "#d32f2f" not in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    ib_lab.cut("h1/ib0")
+    drawn = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert drawn.count("#d32f2f") == 1
+    assert "h1/ib0 - s1/1: cut" in drawn
 
 
 def test_a_probe_measures_what_a_cut_cable_costs(ib_lab: Lab) -> None:

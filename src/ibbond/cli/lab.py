@@ -17,6 +17,7 @@ from ibbond.cli.doctor import doctor
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
 from ibbond.cli.files import import_topology, read_topology
+from ibbond.cli.graph import graph
 from ibbond.cli.neighbors import neighbors
 from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
 from ibbond.cli.probe import probe
@@ -38,7 +39,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    *(neighbors, probe, top, doctor, rdma_session),
+    *(neighbors, probe, top, graph, doctor, rdma_session),
 ):
     lab.add_command(command)
 

@@ -1,5 +1,6 @@
 """The same seeds have the same results, on any worker."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,8 @@ def test_a_cluster_finds_what_processes_find() -> None:
 def test_no_one_there_is_refused() -> None:
     with pytest.raises(Refused, match=r"cannot run on tcp:"), workers(on="tcp://127.0.0.1:9"):
         pass
+
+
+def test_a_worker_that_is_killed_is_an_error_that_says_so() -> None:
+    with pytest.raises(Refused, match="a worker process was killed"), workers(2) as pool:
+        pool.submit(os._exit, 1).result()

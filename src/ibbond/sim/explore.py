@@ -52,9 +52,9 @@ def explore(
 ) -> Iterator[Verdict]:
     """Verdicts as they come, in no order. `count` processes (all cores when None, none at all when 0), or a cluster.
 
-    A world is built once before any worker starts, so that what its bonds refuse is refused here.
+    A world begins once before any worker starts, so that what its bonds refuse is refused here.
     """
-    World(read_story(text, name), seeds.start, profile)
+    World(read_story(text, name), seeds.start, profile).begin()
     if on is None and (count == 0 or len(seeds) == 1):
         for seed in seeds:
             yield from run_chunk(text, name, [seed], profile)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from ibbond.errors import Refused
@@ -20,11 +21,21 @@ CONNECT_SECONDS = 10
 def workers(count: int | None = None, on: str | None = None) -> Iterator[Executor]:
     """Processes on this machine (all cores without a count), or the Dask scheduler at an address `tcp://HOST:PORT`.
 
-    Refused if Dask is not installed or no scheduler answers at the address.
+    Refused if Dask is not installed or no scheduler answers at the address, and at the end if a process was killed.
     """
     if on is None:
-        with ProcessPoolExecutor(count or len(os.sched_getaffinity(0))) as pool:
-            yield pool
+        count = count or len(os.sched_getaffinity(0))
+        try:
+            with ProcessPoolExecutor(count) as pool:
+                yield pool
+        except BrokenProcessPool:
+            raise Refused(
+                "cannot run all seeds",
+                why="a worker process was killed, as the kernel does when memory is short (see dmesg)",
+                fix=f"Use fewer than {count} processes with --workers, or a smaller story"
+                if count > 1
+                else "Use a smaller story",
+            ) from None
         return
     try:
         from distributed import Client

@@ -68,8 +68,8 @@ def test_it_is_reached_at_once(
     world.run(ms=100)
     assert arrives(world, address, at="h1")
     if announce is by_a_program:  # alone: what the stack itself says is lost
-        monkeypatch.setattr("ibbond.stack.local_addresses.OwnAddresses.take_due", lambda self, now: [])
-        monkeypatch.setattr("ibbond.stack.local_addresses.OwnAddresses.deadline", lambda self: None)
+        monkeypatch.setattr("ibbond.stack.local_addresses.LocalAddresses.take_due", lambda self, now: [])
+        monkeypatch.setattr("ibbond.stack.local_addresses.LocalAddresses.deadline", lambda self: None)
     world.on("h1", own(1))
     world.on("h2", own(2, address))
     announce(world, address)

@@ -96,3 +96,22 @@ class TestRping:
         assert reported.count("server ping data") == 5
         lab.end(server)
         assert until(lambda: not lab.rdma_ids("h1") and not lab.rdma_ids("h2")), "all ids went with their programs"
+
+    def test_after_a_failover_it_connects_by_the_other_port(self, lab: VerbsLab) -> None:
+        def ports() -> set[str]:
+            return {one["port"] for one in lab.rdma_ids("h1") if one["state"] == "connected"}
+
+        server = lab.start("h1", "rping", "-s", "-P", "-V", "-a", TARGET)
+        assert until(lambda: bool(lab.rdma_ids("h1")))
+        before = lab.start("h2", "rping", "-c", "-V", "-C", "1000000", "-a", TARGET)
+        assert until(lambda: ports() == {"h1/1"})
+        seen = lab.status()["hosts"]["h1"]["bonds"]["bond0"]["active"]
+        assert seen == "ib0"
+        lab.cut("h1/ib0")
+        try:
+            said = lab.run("h2", "rping", "-c", "-v", "-V", "-C", "5", "-a", TARGET, timeout=30)
+            assert said.count("ping data: rdma-ping-") == 5
+        finally:
+            lab.mend("h1/ib0")
+            lab.end(before)
+            lab.end(server)

@@ -13,7 +13,7 @@ NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can set other users' limits")
 
 
-def as_nobody(limit: int, value: int, ask: Callable[[], object]) -> str:
+def unprivileged(limit: int, value: int, ask: Callable[[], object]) -> str:
     """What a call says in a process of an ordinary user with this limit."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -47,17 +47,17 @@ def nice_and_policy() -> tuple[list[str], int, int]:
 
 
 def test_nothing_is_granted_without_a_limit() -> None:
-    assert as_nobody(resource.RLIMIT_NICE, 0, nice_and_policy) == repr(([], 0, os.SCHED_OTHER))
+    assert unprivileged(resource.RLIMIT_NICE, 0, nice_and_policy) == repr(([], 0, os.SCHED_OTHER))
 
 
 def test_the_limit_of_nice_is_used_up() -> None:
-    said = as_nobody(resource.RLIMIT_NICE, 28, nice_and_policy)
+    said = unprivileged(resource.RLIMIT_NICE, 28, nice_and_policy)
     assert said.startswith("(['nice -8'"), said
     assert said.endswith(repr((-8, os.SCHED_OTHER))[1:]), said
 
 
 def test_a_limit_above_what_is_wanted_gives_what_is_wanted() -> None:
-    assert f"nice {priority.NICE}'" in as_nobody(resource.RLIMIT_NICE, 40, nice_and_policy)
+    assert f"nice {priority.NICE}'" in unprivileged(resource.RLIMIT_NICE, 40, nice_and_policy)
 
 
 def test_real_time_priority_takes_the_place_of_nice() -> None:
@@ -67,11 +67,11 @@ def test_real_time_priority_takes_the_place_of_nice() -> None:
         pytest.skip("this machine gives no real-time priority")
     finally:
         os.sched_setscheduler(os.getpid(), os.SCHED_OTHER, os.sched_param(0))
-    said = as_nobody(resource.RLIMIT_RTPRIO, 5, nice_and_policy)
+    said = unprivileged(resource.RLIMIT_RTPRIO, 5, nice_and_policy)
     assert said == repr((["real-time priority 1"], 0, os.SCHED_RR)), said
 
 
 def test_a_short_slice_needs_no_limit() -> None:
     if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12):
         pytest.skip("Linux 6.12 or newer")
-    assert as_nobody(resource.RLIMIT_NICE, 0, lambda: priority.short_slice(os.getpid())) == "True"
+    assert unprivileged(resource.RLIMIT_NICE, 0, lambda: priority.short_slice(os.getpid())) == "True"

@@ -44,7 +44,7 @@ def probed(lab: ViewLab, seconds: str = "2") -> dict[str, Any]:
 
 
 def test_lost_packets_are_not_lateness(tmp_path: Path) -> None:
-    """A tenth of them gets lost on cables, and is told as lost, whatever this machine does meanwhile."""
+    """A tenth of them gets lost on cables, and is reported as lost, whatever this machine does meanwhile."""
     with view_lab(unique("lossy"), TWO_HOSTS, tmp_path) as lab:
         for host in ("h1", "h2"):
             lab.ibbond("lab", "lose", f"{host}/ib0", "--percent", "10")

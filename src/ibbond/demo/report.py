@@ -1,4 +1,4 @@
-"""A run of the demo as one HTML file that needs nothing else: verdict, timeline, each move under the lens, the numbers.
+"""A run of the demo as one HTML file that needs nothing else: verdict, timeline, each move in detail, the numbers.
 
 Read first: `demo.measure` for what the numbers mean. Pictures are inline SVG (`demo.timeline`), without scripts and
 without anything fetched; the file also contains the numbers as JSON.
@@ -28,38 +28,42 @@ PROBES = {
 LENSES = 12
 
 STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --page: #fbfcfd; --panel: #fff; --ink: #1f2933; --soft: #52606d; --faint: #7b8794;
+  --line: #e4e9ee; --code: #eef2f5; --yes: #dff3e6; --yes-ink: #17603a; --no: #fde3e1; --no-ink: #8f1d14; }
+@media (prefers-color-scheme: dark) { :root { --page: #14181d; --panel: #1c2229; --ink: #e6eaee; --soft: #aab4bf;
+  --faint: #8792a0; --line: #323a44; --code: #262d36; --yes: #16402a; --yes-ink: #9be0b8; --no: #54201c;
+  --no-ink: #ffb4ab; } svg text { filter: brightness(1.45); }
+  svg .paper { fill: #1c2229; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1040px; padding: 40px 24px 64px; background: #fbfcfd; color: #1f2933;
+body { margin: 0 auto; max-width: 1320px; padding: 40px 24px 64px; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -.01em; }
 h2 { font-size: 19px; margin: 44px 0 10px; }
 p { margin: 6px 0; max-width: 74ch; }
-.lead { color: #52606d; }
+.lead { color: var(--soft); }
 .verdict { display: inline-block; padding: 3px 12px; border-radius: 999px; font-weight: 600; font-size: 14px;
   margin-bottom: 14px; }
-.yes { background: #dff3e6; color: #17603a; } .no { background: #fde3e1; color: #8f1d14; }
+.yes { background: var(--yes); color: var(--yes-ink); } .no { background: var(--no); color: var(--no-ink); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px; margin: 24px 0 8px; }
-.card { background: #fff; border: 1px solid #e4e9ee; border-radius: 12px; padding: 14px 16px 12px; }
-.card .name { font-weight: 600; } .card .probe { color: #7b8794; font-size: 13px; }
+.card { background: var(--panel); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px 12px; }
+.card .name { font-weight: 600; } .card .probe { color: var(--faint); font-size: 13px; }
 .card .big { font-size: 30px; font-weight: 650; letter-spacing: -.02em; margin-top: 6px; line-height: 1.15; }
-.card .big small { font-size: 15px; font-weight: 500; color: #52606d; letter-spacing: 0; }
-.card .sub { color: #52606d; font-size: 13.5px; }
-figure { margin: 12px 0; background: #fff; border: 1px solid #e4e9ee; border-radius: 12px; padding: 12px 14px; }
-figure svg { display: block; width: 100%; height: auto; }
-figcaption { color: #52606d; font-size: 14px; margin-top: 6px; }
-.lenses { display: grid; grid-template-columns: repeat(auto-fit, minmax(310px, 1fr)); gap: 12px; }
-.lenses figure { margin: 0; }
-table { border-collapse: collapse; width: 100%; background: #fff; font-variant-numeric: tabular-nums;
-  border: 1px solid #e4e9ee; font-size: 15px; }
-th, td { padding: 7px 12px; text-align: right; border-bottom: 1px solid #edf1f4; white-space: nowrap; }
+.card .big small { font-size: 15px; font-weight: 500; color: var(--soft); letter-spacing: 0; }
+.card .sub { color: var(--soft); font-size: 13.5px; }
+figure { margin: 12px 0; background: var(--panel); border: 1px solid var(--line); border-radius: 12px; padding: 12px
+14px; } figure svg { display: block; width: 100%; height: auto; } figcaption { color: var(--soft); font-size: 14px;
+margin-top: 6px; } .lenses { display: grid; grid-template-columns: repeat(auto-fit, minmax(520px, 1fr)); gap: 12px; }
+.lenses figure { margin: 0; } table { border-collapse: collapse; width: 100%; background: var(--panel);
+font-variant-numeric: tabular-nums;
+  border: 1px solid var(--line); font-size: 15px; }
+th, td { padding: 7px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
-th { font-weight: 600; color: #52606d; font-size: 13.5px; }
+th { font-weight: 600; color: var(--soft); font-size: 13.5px; }
 tr:last-child td { border-bottom: 0; }
 .scroll { overflow-x: auto; }
-code { font: 13.5px ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: #eef2f5; padding: 1px 5px;
+code { font: 13.5px ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: var(--code); padding: 1px 5px;
   border-radius: 4px; }
-footer { margin-top: 48px; color: #7b8794; font-size: 13.5px; }
+footer { margin-top: 48px; color: var(--faint); font-size: 13.5px; }
 """
 
 
@@ -106,15 +110,16 @@ def render(summary: Summary, path: str) -> str:
 <body>
 <div class="verdict {"yes" if summary.survived else "no"}">{verdict}</div>
 <h1>One IPoIB address, {moves} moves between two cables</h1>
+<p><b>{_longest(summary)}</b></p>
 <p class="lead">{_how(summary)} {seconds:.1f} s, {recording.rounds} {_plural(recording.rounds, "round")}. Cables were
-pulled and plugged again while {_what_ran(summary)} ran between two hosts at the same time.</p>
+unplugged and plugged in again while {_what_ran(summary)} ran between two hosts at the same time.</p>
 {"".join(f"<p class=lead>{html.escape(note)}</p>" for note in recording.notes)}
 <div class="cards">{"".join(_card(row) for row in summary.protocols)}</div>
 <h2>The whole run</h2>
 <figure>{overview(recording)}
 <figcaption>Top: which member carried each bond. Below: one lane per protocol; every red stroke is a lost probe, or for
 TCP a silence of the receiver longer than 20 ms.</figcaption></figure>
-<h2>Each move under the lens</h2>
+<h2>Each move in detail</h2>
 <div class="lenses">{_lenses(summary)}</div>
 <h2>Numbers</h2>
 <div class="scroll">{_table(summary)}</div>
@@ -131,6 +136,15 @@ machine's own scheduling adds.</p>
 </body>
 </html>
 """
+
+
+def _longest(summary: Summary) -> str:
+    """The answer to "how long was I down", over all protocols and moves."""
+    worst, name = max(
+        (max((*row.failover.outage_ms, *row.failback.outage_ms), default=0.0), NAMES[row.protocol])
+        for row in summary.protocols
+    )
+    return f"The longest interruption of any protocol was {_ms(round(worst, 1))} ms ({name})."
 
 
 def _how(summary: Summary) -> str:

@@ -1,6 +1,6 @@
-"""The pictures of a report, as SVG text: the whole run, and one move under the lens.
+"""The pictures of a report, as SVG text: the whole run, and one move in detail.
 
-Colours keep their meaning everywhere: one per protocol, one per member, red only for what was lost.
+Colors keep their meaning everywhere: one per protocol, one per member, red only for what was lost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def overview(recording: Recording) -> str:
     lanes = [*bonds, *recording.protocols]
     bottom = top + LANE * len(lanes)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 30}" role="img" {FONT}>']
-    parts.append(f'<title>Time line of the run</title><rect width="{WIDTH}" height="{bottom + 30}" fill="#fff"/>')
+    parts.append(
+        f'<title>Time line of the run</title><rect width="{WIDTH}" height="{bottom + 30}" fill="#fff" class="paper"/>'
+    )
     span = max(1, recording.ended_at - recording.started_at)
 
     def x(at: int) -> float:
@@ -131,7 +133,7 @@ def _protocol_lane(recording: Recording, protocol: str, x: X, y: int) -> Iterato
 
 def lens(recording: Recording, move: DemoEvent, end: int) -> str:
     """Some milliseconds around one move: a dot per probe, filled where it arrived, red where it was lost."""
-    width, left, lane = 480, 108, 22
+    width, left, lane = 560, 128, 26
     before, after = 8 * MS, _shown_after(recording, move, end)
     streams = sorted(recording.streams, key=lambda stream: recording.protocols.index(stream.protocol))
     bottom = 20 + lane * len(streams)
@@ -150,14 +152,14 @@ def lens(recording: Recording, move: DemoEvent, end: int) -> str:
     for ms in range(0, after // MS + 1, step):
         parts.append(
             f'<text x="{x(move.at_ns + ms * MS):.1f}" y="{bottom + 17}" text-anchor="middle" fill="{FAINT}" '
-            f'font-size="11">{ms} ms</text>'
+            f'font-size="12.5">{ms} ms</text>'
         )
     for row, stream in enumerate(streams):
         y = 20 + lane * row + lane / 2
         name = stream.protocol if stream.direction == "" else f"{stream.protocol} {stream.direction}"
         parts.append(
             f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{COLORS[stream.protocol]}" '
-            f'font-size="10.5">{html.escape(name)}</text>'
+            f'font-size="13">{html.escape(name)}</text>'
         )
         parts += (
             _dots(stream, x, start, stop, y) if isinstance(stream, ProbeStream) else _bar(stream, x, start, stop, y)

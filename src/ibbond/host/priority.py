@@ -57,12 +57,12 @@ def short_slice(process: int) -> bool:
     number = SYS_SCHED_SETATTR[os.uname().machine]
     nice = os.getpriority(os.PRIO_PROCESS, process)
     wanted = ctypes.create_string_buffer(SCHED_ATTR.pack(SCHED_ATTR.size, os.SCHED_OTHER, 0, nice, 0, SLICE_NS, 0, 0))
-    told = ctypes.create_string_buffer(SCHED_ATTR.size)
+    reported = ctypes.create_string_buffer(SCHED_ATTR.size)
     if system.syscall(number, process, wanted, 0):
         return False
-    if system.syscall(number + 1, process, told, SCHED_ATTR.size, 0):
+    if system.syscall(number + 1, process, reported, SCHED_ATTR.size, 0):
         return False
-    return int(SCHED_ATTR.unpack(told.raw)[5]) == SLICE_NS
+    return int(SCHED_ATTR.unpack(reported.raw)[5]) == SLICE_NS
 
 
 def _raise_nice(process: int) -> list[str]:

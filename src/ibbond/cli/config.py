@@ -152,12 +152,13 @@ def export(bonds: tuple[str, ...], output: Path | None, as_json: bool) -> int:
 def diff(first: Path, second: Path | None, as_json: bool) -> int:
     """Compare two configurations, in whatever formats, setting by setting; without B with the live bonds.
 
-    Of live bonds, options, transport modes and MTUs that A does not name are not compared.
+    The order of members is not compared, and of live bonds neither are options, transport modes and MTUs that A does
+    not name.
     """
     from ibbond.config.fields import compared
 
-    left = compared(load([first]).desired)
-    right = compared(load([second]).desired if second else live(()))
+    states = (load([first]).desired, load([second]).desired if second else live(()))
+    left, right = ({key: tuple(sorted(texts)) for key, texts in compared(each).items()} for each in states)
     rows = [
         (of, name, ", ".join(left.get((of, name), ())), ", ".join(right.get((of, name), ())))
         for of, name in sorted(left.keys() | right.keys())

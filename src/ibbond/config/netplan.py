@@ -245,6 +245,8 @@ def network(desired: Desired, renderer: str = "") -> Table:
         for member in bond.members:
             ethernets[label(member)] = _device_table(member)
         bonds[bond.name] = _bond_table(bond)
+        if 6 not in bond.dhcp and renderer != "NetworkManager":
+            bonds[bond.name]["accept-ra"] = False  # networkd's DHCPv6 client fails on such a bond, see networkd.py
     for child in desired.children:
         ethernets[label(child)] = _device_table(child)
     found: Table = {"version": 2} | ({"renderer": renderer} if renderer else {})

@@ -347,7 +347,9 @@ def _bond_network(bond: DesiredBond) -> str:
         network.append(("DHCP", "yes" if len(bond.dhcp) == 2 else f"ipv{min(bond.dhcp)}"))
     parts = [("Match", [("Name", bond.name)])]
     parts.append(("Link", [("MTUBytes", bond.mtu.text)] if bond.mtu else []))
-    parts.append(("Network", network or [("LinkLocalAddressing", "ipv6")]))
+    if 6 not in bond.dhcp:  # 252 cannot set up its DHCPv6 client on such a bond, and then gives up the whole link
+        network.append(("IPv6AcceptRA", "no"))
+    parts.append(("Network", network))
     for route in bond.routes:
         default = "::/0" if ":" in route.via else "0.0.0.0/0"
         values = [("Destination", default if route.to == "default" else route.to), ("Gateway", route.via)]

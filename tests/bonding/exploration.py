@@ -146,7 +146,7 @@ def state_promises(before: World, world: World, did: str, effects: list[BondEffe
     """What holds in every state, and after every step, of a driver without known defects."""
     bond = world.bond
     if bond.gone:
-        return "the bond is gone, and nobody has deleted it"
+        return "the bond is gone without a request"
     active = bond.members.get(bond.active or "")
     up = [member for member in bond.members.values() if member.link is Link.UP]
     states = [member.name for member in bond.members.values() if not member.backup]
@@ -183,10 +183,10 @@ def step_promises(before: World, world: World, did: str, effects: list[BondEffec
         if not bond.accepts(prior.name, world.now) and did != "wait":
             return "frames on their way to the member that was left are dropped"
         if not bond.values.primary and not did.startswith(ASKED) and before.bond._state.preparation is None:
-            return "traffic was moved away from a working member, and nobody asked for it"
+            return "traffic was moved away from a working member without a request"
     begun = bond._state.preparation is not None and before.bond._state.preparation is None
     if works and begun and not bond.values.primary and not did.startswith(ASKED):
-        return "traffic is to leave a working member, and nobody asked for it"
+        return "traffic is to leave a working member without a request"
     if works and moved and old.active == bond.active:
         return "a failover to the member that was active before"
     if bond.active and bond.active != old.active and at_rest(before) and bond.device.carrier:

@@ -41,7 +41,7 @@ FOUND: dict[str, tuple[dict[str, object], str]] = {
     "break_before_make": ({}, "before the new one was prepared"),
     "no_handover": ({"handover_ms": 0}, "are dropped"),
     "announcements_burnt": ({"num_grat_arp": 2, "link_events": "off", "downdelay": 100}, "less often than"),
-    "equal_priority_moves": ({}, "nobody asked for it"),
+    "equal_priority_moves": ({}, "without a request"),
     "last_member_takes_bond": ({}, "the bond is gone"),
     "member_address_ignored": ({}, "has not the address"),
     "random_address_of_six": ({}, "a part of an address"),

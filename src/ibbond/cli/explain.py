@@ -7,7 +7,7 @@ import click
 from ibbond.cli.output import json_option, print_json
 from ibbond.cli.usage import Group
 from ibbond.errors import Malformed, Refused
-from ibbond.wire.hwaddr import HardwareAddress
+from ibbond.wire.hwaddr import explain_text
 
 
 @click.group(cls=Group)
@@ -19,14 +19,17 @@ def addr() -> None:
 @click.argument("address")
 @json_option
 def explain(address: str, as_json: bool) -> None:
-    """Print the parts of ADDRESS: flags, queue pair number, GID, and what is derived from the GUID."""
+    """Print the parts of ADDRESS: flags, queue pair number, GID, and what is derived from the GUID.
+
+    ADDRESS may also be the GUID or GID of a port, in any form that tools print.
+    """
     try:
-        facts = dict(HardwareAddress.parse_text(address).explain())
+        facts = dict(explain_text(address))
     except Malformed as error:
         raise Refused(
             f"cannot read {address!r}",
             why=str(error),
-            fix="Copy one from ip link: 20 bytes as two-digit hex numbers with colons",
+            fix="Copy one from ip link: 20 bytes as two-digit hex numbers with colons; or a GUID or GID from ibstat",
         ) from None
     if as_json:
         print_json(facts)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from ibbond.bonding.option import Mode
 from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, MemberFacts
 from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command, system_command, write_command
+from ibbond.ops.rules_kernel import create_command
 from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.ipoib import CONNECTED_MTU
 from ibbond.wire.pkey import FULL_MEMBER
@@ -278,12 +279,11 @@ def stale_broadcast(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     if bond.snapshot.type != INFINIBAND or len({key | FULL_MEMBER for key in keys}) > 1:
         return
     stale = [m for m in bond.members if m.device.broadcast and m.device.broadcast != bond.snapshot.broadcast]
-    if stale:
-        names = [member.name for member in bond.members]
+    if stale:  # a bond that stays InfiniBand keeps its broadcast address, whatever leaves and joins
         yield Found(
             f"the broadcast address of {bond.name} is not that of {', '.join(member.name for member in stale)}",
-            (bond_command(host, "remove", bond.name, *names), bond_command(host, "add", bond.name, *names)),
-            "this interrupts its traffic",
+            (bond_command(host, "delete", bond.name), create_command(host, bond)),
+            "this interrupts its traffic, and its routes go",
             stale[0].name,
             f"{bond.snapshot.broadcast.hex(':')} and {stale[0].device.broadcast.hex(':')}",
         )

@@ -6,6 +6,7 @@ RFC 4390 (DHCP), and of Linux `addrconf_ifid_infiniband`. Group addresses are ma
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -78,11 +79,47 @@ class HardwareAddress:
             ("flags", f"0x{self.flags:02x}" + (" (connected mode)" if self.connected_mode else "")),
             ("qpn", f"0x{self.qpn:06x}"),
             ("gid", gid_text(self.gid)),
-            ("guid", guid_text(self.guid)),
-            ("link-local", gid_text(self.link_local)),
-            ("dhcp client-id", client_identifier(self.guid).hex(":")),
-            ("dhcp client-id (older clients)", old_client_identifier(self.guid).hex(":")),
+            *explain_guid(self.guid),
         )
+
+
+def explain_guid(guid: int) -> tuple[tuple[str, str], ...]:
+    """What follows from the GUID of a port."""
+    return (
+        ("guid", guid_text(guid)),
+        ("link-local", gid_text(LINK_LOCAL_PREFIX + interface_identifier(guid))),
+        ("dhcp client-id", client_identifier(guid).hex(":")),
+        ("dhcp client-id (older clients)", old_client_identifier(guid).hex(":")),
+        ("dhcp client-id (dhclient, udhcpc)", bytes((INFINIBAND, *guid.to_bytes(8))).hex(":")),
+    )
+
+
+CUT = "Kernels before 4.12, ifconfig and biosdevname cut it"
+UNKNOWN = ("unknown", "flags and queue pair number: see ip link")
+
+
+def explain_text(text: str) -> tuple[tuple[str, str], ...]:
+    """The parts of an address in any form that tools print: 20 bytes, a GUID, a GID. Malformed for others."""
+    text = text.strip()
+    digits = text.lower().removeprefix("0x").replace(":", "").replace("-", "")
+    if not text or set(digits) - set("0123456789abcdef") or "." in text:
+        raise Malformed(f"not a link-layer address, GUID or GID: {text!r}")
+    pairs = len(text) == 3 * (len(digits) // 2) - 1 and len(digits) % 2 == 0
+    if pairs and len(digits) == 2 * ADDRESS_BYTES:
+        return HardwareAddress.parse(bytes.fromhex(digits)).explain()
+    if len(digits) == 16 and not text.startswith("::") and "::" not in text:
+        return (("kind", "GUID of a port"), *explain_guid(int(digits, 16)), UNKNOWN)
+    if not pairs and ":" in text:
+        try:
+            gid = ipaddress.IPv6Address(text).packed
+        except ValueError as error:
+            raise Malformed(f"not a link-layer address, GUID or GID: {error}") from None
+        if gid[0] == 0xFF:
+            return (("kind", "multicast"), ("mgid", gid_text(gid)))
+        return (("kind", "GID of a port"), ("gid", gid_text(gid)), *explain_guid(int.from_bytes(gid[8:])), UNKNOWN)
+    if pairs and len(digits) // 2 in (6, 16):
+        raise Malformed(f"{len(digits) // 2} of its {ADDRESS_BYTES} bytes are there. {CUT}")
+    raise Malformed(f"a link-layer address has {ADDRESS_BYTES} bytes, a GUID 8 and a GID 16, not {len(digits) / 2:g}")
 
 
 def address_text(address: bytes) -> str:

@@ -184,7 +184,7 @@ def test_a_request_that_needs_the_closing_thread_is_answered_before_the_end(tmp_
 def test_after_close_no_one_answers(server: ControlServer) -> None:
     server.close()
     assert not server.path.exists()
-    with pytest.raises(Refused, match="no one answers"):
+    with pytest.raises(Refused, match="no process answers"):
         Control(server.path)
 
 

@@ -352,7 +352,7 @@ def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -
 
 
 @pytest.mark.parametrize(
-    "request",
+    "wanted",
     [
         Connect(ONE, retry_count=-1),
         Connect(ONE, retry_count=256),
@@ -364,11 +364,11 @@ def test_private_data_too_long_are_refused_and_the_answer_can_still_be_given() -
         Connect(ONE, cm_retries=16),
     ],
 )
-def test_a_request_that_no_message_can_say(request: Connect) -> None:
+def test_a_request_that_no_message_can_say(wanted: Connect) -> None:
     pair = Pair()
     for step in WAY[:3]:
         pair.do("h1", step)
-    assert pair.refused("h1", request) == errno.EINVAL
+    assert pair.refused("h1", wanted) == errno.EINVAL
     pair.do("h1", Connect(ONE, retry_count=255, rnr_retry_count=8))
     (request,) = [one.request for one in pair.world.network.hosts["h2"].rdma.ids() if one.request is not None]
     assert (request.retry_count, request.rnr_retry_count) == (7, 7)

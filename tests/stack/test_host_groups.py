@@ -1,4 +1,4 @@
-"""The group list of a device through up, down and a change of type; addresses are those of spec/bonding section 19."""
+"""The group list of a device through up, down and a change of type; addresses are written out."""
 
 from ibbond.netdev.device import Device, Flags, NetdevEvent
 from ibbond.netdev.namespace import Namespace

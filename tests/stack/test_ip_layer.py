@@ -1,4 +1,4 @@
-"""ARP, neighbor discovery, announcements and reports of one device; bytes are the vectors of spec/ipoib section 16."""
+"""ARP, neighbor discovery, announcements and reports of one device; bytes are written out."""
 
 from ipaddress import ip_address
 

@@ -1,6 +1,6 @@
 """How a bond announces a failover: gratuitous ARP, unsolicited advertisements, group reports.
 
-Read first: spec/bonding section 8, `inetdev_send_gratuitous_arp`, `ndisc_send_unsol_na`, `ip_mc_rejoin_groups`. When
+Read first: of Linux `inetdev_send_gratuitous_arp`, `ndisc_send_unsol_na`, `ip_mc_rejoin_groups`. When
 and how often is the bond's business (`bonding/announcements`); here are the messages of one time.
 """
 

@@ -1,11 +1,11 @@
 """The IP multicast groups of one device, and the link-layer addresses that receive them.
 
-Read first: `ip_mc_up`, `ip_mc_unmap`, `ip_mc_remap` (net/ipv4/igmp.c), `addrconf_join_solict`, and spec/bonding
-section 3.1. Which link-layer address belongs to a group depends on the device's type and broadcast address at the
-moment of mapping. That was the defect of 2007: a bond that was up before its first member joined 224.0.0.1 as an
-Ethernet device, and no code mapped it again. Here the events of a type change do (`unmap`, `remap`). Each join costs
-the same, however many groups there are. The programs of a host may be in `MAX_GROUPS` of them: a subnet has room for
-few (`fabric.switch.MULTICAST_CAP`), and one program must not take them all.
+Read first: `ip_mc_up`, `ip_mc_unmap`, `ip_mc_remap` (net/ipv4/igmp.c), `addrconf_join_solict`. Which link-layer
+address belongs to a group depends on the device's type and broadcast address at the moment of mapping. That was the
+defect of 2007: a bond that was up before its first member joined 224.0.0.1 as an Ethernet device, and no code mapped
+it again. Here the events of a type change do (`unmap`, `remap`). Each join costs the same, however many groups there
+are. The programs of a host may be in `MAX_GROUPS` of them: a subnet has room for few (`fabric.switch.MULTICAST_CAP`),
+and one program must not take them all.
 """
 
 from __future__ import annotations

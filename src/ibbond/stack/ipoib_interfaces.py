@@ -156,7 +156,7 @@ class IpoibInterfaces:
             self._handle(now, interface, ConnectionEvent(event))
 
     def add_child(self, parent: str, pkey: int) -> Device:
-        """`create_child`: a second interface on the parent's port, for another partition (spec/ipoib section 10)."""
+        """`create_child`: a second interface on the parent's port, for another partition."""
         what = f"cannot create a child of {parent} for P_Key 0x{pkey:04x}"
         above = self._parent_interface(parent, what)
         if not 0 < pkey <= 0xFFFF or pkey == FULL_MEMBER:

@@ -39,7 +39,7 @@ def outcome(faults: list[str], sent: list[tuple[str, int, bytes]], *, by_hops: b
     lab = two_switches(Lab()).start()
     with pytest.MonkeyPatch.context() as patch:
         if by_hops:
-            patch.setattr(Transit, "straight", lambda *_: None)
+            patch.setattr(Transit, "route_directed", lambda *_: None)
         for fault in faults:
             lab.do(KillSwitch("s2") if fault == "s2" else Cut(fault))
         arrived: list[SubnetEffect] = []
@@ -156,7 +156,7 @@ def test_most_of_them_do_go_straight() -> None:
     mad[0:4], mad[7], mad[16:18] = bytes([1, 0x81, 1, Method.GET]), 3, SmpAttribute.NODE_INFO.to_bytes(2)
     mad[32:36], mad[128:132] = b"\xff" * 4, bytes([0, 1, 7, 2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Transit, "straight", noted)
+        patch.setattr(Transit, "route_directed", noted)
         (effect,) = lab.do(SendMad("h1/1", ManagementDatagram(0xFFFF, 0xFFFF, 0, 0, bytes(mad))))
         answer = lab.subnet.answer(lab.now, lab.subnet.port("h1/1"), bytes(mad))
     assert taken == ["h2/2", "h1/1", "h2/2"], "the way back is the way there"

@@ -94,7 +94,7 @@ def test_building() -> None:
         (lambda: subnet.add_partition(Partition("x", 0x8001, full=("h1/9",))), "h1 has ports"),
         (lambda: subnet.place_manager("s1/1"), "has no LID"),
         (lambda: subnet.create_queue_pair("s1/1"), "it is a switch port"),
-        (lambda: subnet.set_qkey("h1/1", 0x48, 1), "never made"),
+        (lambda: subnet.set_qkey("h1/1", 0x48, 1), "never created"),
         (lambda: subnet.trace_path("h1/5", 1), "h1 has ports"),
     ):
         with pytest.raises(Refused) as refused:

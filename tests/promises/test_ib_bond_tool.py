@@ -13,7 +13,7 @@ __all__ = ["bare", "lab"]
 
 def test_its_defaults() -> None:
     reported = CliRunner().invoke(ib_bond, ["--help"]).output
-    for text in ("bond0", "ib0,ib1", "/24", "100", "--stop-all", "--status-all"):
+    for text in ("bond0", "ib0,ib1", "length: 24", "100", "--stop-all", "--status-all"):
         assert text in reported
 
 

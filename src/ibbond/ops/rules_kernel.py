@@ -21,6 +21,7 @@ UNSEEN = {
     "promiscuity_forgotten": "it shows when a capture is running while the last member leaves",
     "late_answers": "it shows when a switch is made while the subnet administrator does not answer",
     "first_run_locked_out": "it lasts four milliseconds",
+    "ages_in_jiffies": "an age is up to 6 ms shorter",
     "pending_run_kept": "it shows once, when the interval is shortened",
 }
 ALWAYS = (

@@ -6,6 +6,8 @@ Read first: docs/drill.md. Exit 0: pass, 1: fail or unclear, 2: refused, and not
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import shlex
 import sys
@@ -61,11 +63,14 @@ class Duration(click.ParamType[int]):
 @click.option(
     "--report", type=click.Path(path_type=Path, file_okay=False), help="Write page, JSON, JUnit and metrics here."
 )
+@click.option("--token", type=click.Path(path_type=Path, dir_okay=False), help="A file with the secret of both hosts.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML to this file.")
 @click.option(
     "--sim", "story", type=click.Path(path_type=Path), metavar="STORY", help="In the simulator, on this story's hosts."
 )
 @click.option("--dry-run", is_flag=True, help="Print every command, and change nothing.")
+@click.option("--i-have-a-console", "has_console", is_flag=True, help="Go on though this session runs over the bond.")
+@click.option("--serve", is_flag=True, help="Answer the probes of a drill of another host.")
 @click.option("--list-classes", is_flag=True, help="Print all classes and what each really tests.")
 @json_option
 def drill(
@@ -79,17 +84,25 @@ def drill(
     report: Path | None,
     junit: Path | None,
     story: Path | None,
+    token: Path | None,
     dry_run: bool,
+    has_console: bool,
+    serve: bool,
     list_classes: bool,
     as_json: bool,
 ) -> int:
     """Make BOND fail on purpose, measure what a peer loses, undo it, and say whether it passes.
 
-    BOND is a lab's (h1/bond0), or a story's with --sim. Exit 0: pass, 1: fail or unclear, 2: refused, and nothing was
-    changed.
+    BOND is a lab's (h1/bond0), a story's (--sim), or this host's (bond0), which needs --peer and --token; the peer runs
+    ibbond drill --serve --token FILE. Exit 0: pass, 1: fail or unclear, 2: refused, and nothing was changed.
     """
     if list_classes:
         return print_classes(as_json)
+    if serve:
+        from ibbond.drill.peer import read_token
+        from ibbond.drill.peer import serve as answer_drills
+
+        answer_drills(read_token(token), lambda text: click.echo(text, err=as_json))
     if not bond:
         raise Refused("no bond is named", why="a drill is of one bond", fix="Write for example: ibbond drill h1/bond0")
     if report is not None:
@@ -100,14 +113,14 @@ def drill(
         from ibbond.cli.files import try_to_write
 
         try_to_write(junit)
-    with world_of(lab_name, bond, peers, story, spacing) as world:
+    with world_of(lab_name, bond, peers, story, spacing, token) as world:
         if dry_run:
-            return print_plans(world, classes, as_json)
+            return print_plans(world, classes, as_json, has_console=has_console)
         say: Callable[[str], None] = lambda text: click.echo(text, err=as_json)  # noqa: E731
         from ibbond.drill.runner import drill as perform
 
         with signals_end_it("the fault is undone"):
-            found = perform(world, classes, rounds, budget, say, spacing_ns=spacing)
+            found = perform(world, classes, rounds, budget, say, has_console=has_console, spacing_ns=spacing)
     place = write_files(found, report, junit, world.drilled)
     if as_json:
         print_json(found.as_json())
@@ -120,7 +133,9 @@ def drill(
 
 
 @contextlib.contextmanager
-def world_of(lab: str, bond: str, peers: tuple[str, ...], story: Path | None, spacing: int) -> Iterator[World]:
+def world_of(
+    lab: str, bond: str, peers: tuple[str, ...], story: Path | None, spacing: int, token: Path | None
+) -> Iterator[World]:
     """The world that the words name: a story, a lab, or this host."""
     if spacing % US or spacing < 100 * US:
         raise Refused("--spacing", why="it is a whole number of microseconds, 100 or more", fix="Write 1ms")
@@ -134,7 +149,8 @@ def world_of(lab: str, bond: str, peers: tuple[str, ...], story: Path | None, sp
         with lab_world(lab, name.host, name.device, peers, spacing) as world:
             yield world
         return
-    raise Refused(f"cannot drill {bond}", why="it is not a bond of a lab", fix="Write h1/bond0, or give --sim STORY")
+    with own_world(bond, peers, spacing, token) as world:
+        yield world
 
 
 def simulated(story: Path, name: DeviceName, peers: tuple[str, ...], spacing: int) -> World:
@@ -161,6 +177,23 @@ def lab_world(lab: str, host: str, bond: str, peers: tuple[str, ...], spacing: i
     with Control.of(lab) as control:
         peer = peers[0] if peers else first_other(control, host)
         yield LabWorld(control, host, bond, peer, spacing // US, check_errors(lab, host, bond))
+
+
+@contextlib.contextmanager
+def own_world(bond: str, peers: tuple[str, ...], spacing: int, token: Path | None) -> Iterator[World]:
+    """A bond of this host; its guards come before the peer is asked for anything."""
+    from ibbond.drill.host_world import HostWorld
+    from ibbond.drill.peer import Peer, read_token
+
+    what = f"cannot drill {bond}"
+    if os.geteuid() != 0:
+        raise Refused(what, why="only root can", fix="Run it as root", code=errno.EPERM)
+    if len(peers) != 1:
+        why = "several peers are named" if peers else "no peer is named from which to probe"
+        raise Refused(what, why=why, fix="Give one --peer HOST, which runs ibbond drill --serve")
+    secret = read_token(token)
+    with contextlib.closing(Peer(peers[0], secret)) as peer:
+        yield HostWorld(bond, peer, spacing // US)
 
 
 def first_other(control: Control, host: str) -> str:
@@ -195,11 +228,11 @@ def print_classes(as_json: bool) -> int:
     return 0
 
 
-def print_plans(world: World, classes: tuple[str, ...], as_json: bool) -> int:
+def print_plans(world: World, classes: tuple[str, ...], as_json: bool, *, has_console: bool) -> int:
     """Every command that a drill would run, per class; nothing is changed."""
     from ibbond.drill.runner import dry_run
 
-    plans = list(dry_run(world, classes, has_console=False))
+    plans = list(dry_run(world, classes, has_console=has_console))
     if as_json:
         shown: list[dict[str, object]] = []
         for row, plan in plans:

@@ -103,6 +103,8 @@ class Run:
         return {
             **self.as_json(),
             "member": seen.victim,
+            "at_ns": seen.at,  # of the monotonic clock
+            "until_ns": seen.until,
             "flows": [flow.as_json() for flow in self.flows] + [each.as_json() for each in seen.silences],
             "disagreements": list(self.sum.disagreements),
             "sightings": [

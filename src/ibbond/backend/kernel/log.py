@@ -25,6 +25,10 @@ class KernelLog:
         except OSError:
             self._descriptor = -1
 
+    def fileno(self) -> int:
+        """For poll(2); -1 where the log may not be read."""
+        return self._descriptor
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -16,11 +16,15 @@ from pathlib import Path
 import pytest
 
 from ibbond.backend.control_socket import Control
+from ibbond.demo.probe import endpoints
 from ibbond.drill.classes import CLASSES
+from ibbond.drill.flows import cost
 from ibbond.drill.phases import Phase
+from ibbond.drill.traffic import Programs
 
 IBBOND = str(Path(sys.executable).parent / "ibbond")
 NAME = f"drill{os.getpid()}"
+QUIET_SECONDS = float(os.environ.get("IBBOND_DRILL_QUIET_SECONDS", "3"))
 ROUNDS = int(os.environ.get("IBBOND_DRILL_ROUNDS", "1"))
 TWO_ADAPTERS = """
 [switches]
@@ -134,6 +138,24 @@ def test_every_class_and_its_reversion(lab: str, tmp_path: Path) -> None:
     assert both_up(lab)
 
 
+def test_probes_in_quiet_times_report_no_disruption(simple_lab: str) -> None:
+    """Nothing is done to the lab, and a drill would see nothing: ten minutes long in `./test --full`."""
+    with Control.of(simple_lab) as control, endpoints(control, ("h1", "h2")) as (one, two):
+        programs = Programs(one, two, 5000)
+        assert programs.ready(30) == []
+        start = time.monotonic_ns()
+        time.sleep(QUIET_SECONDS)
+        end = time.monotonic_ns()
+        flows, _ = programs.end()
+        late = control.ask("late")
+    assert isinstance(late, dict)
+    if any(until > start for _, until in late["spans"]):
+        pytest.skip("the machine was busy: the lab fell behind, which may lose probes")
+    for flow in flows:
+        found = cost(flow, start, end, in_flight_ns=0)
+        assert (found.lost, found.disruptions, found.duplicates) == (0, 0, 0), found
+
+
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 
 
@@ -238,7 +260,7 @@ def test_what_is_refused_changes_nothing(simple_lab: str, tmp_path: Path) -> Non
     for words, why in (
         (("h1/bond9", *name), "bond9"),
         (("h9/bond0", *name), "h9"),
-        (("bond0",), "it is not a bond of a lab"),
+        (("bond0",), "no peer is named"),
         (("h1/bond0", *name, "--class", "melt"), "no class melt"),
         (("h1/bond0", *name, "--peer", "h1"), "from h1 to itself"),
         (("h1/bond0", *name, "--peer", "h9"), "h9"),

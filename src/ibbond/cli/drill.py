@@ -186,12 +186,12 @@ def own_world(bond: str, peers: tuple[str, ...], spacing: int, token: Path | Non
     from ibbond.drill.peer import Peer, read_token
 
     what = f"cannot drill {bond}"
-    if os.geteuid() != 0:
-        raise Refused(what, why="only root can", fix="Run it as root", code=errno.EPERM)
     if len(peers) != 1:
         why = "several peers are named" if peers else "no peer is named from which to probe"
         raise Refused(what, why=why, fix="Give one --peer HOST, which runs ibbond drill --serve")
     secret = read_token(token)
+    if os.geteuid() != 0:
+        raise Refused(what, why="only root can", fix="Run it as root", code=errno.EPERM)
     with contextlib.closing(Peer(peers[0], secret)) as peer:
         yield HostWorld(bond, peer, spacing // US)
 

@@ -81,7 +81,6 @@ def both_up(host: Host, seconds: float = 90) -> bool:
     return False
 
 
-@pytest.mark.smoke
 def test_classes_and_their_reversions(pair: tuple[Host, Host]) -> None:
     host, _ = pair
     words = [word for name in CLASSES for word in ("--class", name)]

@@ -132,7 +132,7 @@ class Inventory:
         node = self.node(name)
         if not isinstance(node, Hca):
             known = _listed([hca.name for hca in self.hcas()])
-            raise Refused(f"{name} is no adapter", why=f"the adapters are {known}", fix="Choose one of these")
+            raise Refused(f"{name} is not an adapter", why=f"the adapters are {known}", fix="Choose one of these")
         return node
 
     def queue_pair(self, port_name: str, qpn: int) -> QueuePair:

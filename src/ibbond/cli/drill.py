@@ -99,20 +99,12 @@ def drill(
     if list_classes:
         return print_classes(as_json)
     if serve:
-        from ibbond.drill.peer import read_token
-        from ibbond.drill.peer import serve as answer_drills
+        from ibbond.drill import peer
 
-        answer_drills(read_token(token), lambda text: click.echo(text, err=as_json))
+        peer.serve(peer.read_token(token), lambda text: click.echo(text, err=as_json))
     if not bond:
         raise Refused("no bond is named", why="a drill is of one bond", fix="Write for example: ibbond drill h1/bond0")
-    if report is not None:
-        from ibbond.demo.report import make_directory
-
-        make_directory(report)
-    if junit is not None:
-        from ibbond.cli.files import try_to_write
-
-        try_to_write(junit)
+    check_places(report, junit)
     with world_of(lab_name, bond, peers, story, spacing, token) as world:
         if dry_run:
             return print_plans(world, classes, as_json, has_console=has_console)
@@ -122,14 +114,23 @@ def drill(
         with signals_end_it("the fault is undone"):
             found = perform(world, classes, rounds, budget, say, has_console=has_console, spacing_ns=spacing)
     place = write_files(found, report, junit, world.drilled)
-    if as_json:
-        print_json(found.as_json())
-    else:
-        click.echo(describe(found) + (f"\nreport: {place}" if place else ""))
+    print_json(found.as_json()) if as_json else click.echo(describe(found) + (f"\nreport: {place}" if place else ""))
     sys.stdout.flush()
     from ibbond.drill.verdict import Verdict
 
     return 0 if found.verdict is Verdict.PASS else 1
+
+
+def check_places(report: Path | None, junit: Path | None) -> None:
+    """Refuse a report that could not be written, before anything is made to fail."""
+    if report is not None:
+        from ibbond.demo.report import make_directory
+
+        make_directory(report)
+    if junit is not None:
+        from ibbond.cli.files import try_to_write
+
+        try_to_write(junit)
 
 
 @contextlib.contextmanager

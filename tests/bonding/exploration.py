@@ -1,7 +1,7 @@
 """The pure bonding core explored to the end: every state that two members can bring it into, and a promise that breaks.
 
 From one state all events of a small world lead on: cables, administrative states, the primary, members added and
-removed, the bond down and up, half an interval of time. States are told apart by all that decides what happens next;
+removed, the bond down and up, half an interval of time. States are distinguished by all that decides what happens next;
 counters and absolute times are left out (a time counts as its distance from now). Breadth first, so that the first
 broken promise has the shortest story. Where monitor and another event are due at once, both orders are tried: an event
 before the time that makes the monitor due is at the same distance as one after it.
@@ -190,9 +190,9 @@ def step_promises(before: World, world: World, did: str, effects: list[BondEffec
     if works and moved and old.active == bond.active:
         return "a failover to the member that was active before"
     if bond.active and bond.active != old.active and at_rest(before) and bond.device.carrier:
-        told = sum(isinstance(effect, NotifyPeers) for effect in effects)
-        if told + bond._state.announcements_left < bond.values.num_peer_notif:
-            return "peers are told of a failover less often than num_grat_arp says"
+        notified = sum(isinstance(effect, NotifyPeers) for effect in effects)
+        if notified + bond._state.announcements_left < bond.values.num_peer_notif:
+            return "peers are notified of a failover less often than num_grat_arp says"
     return None
 
 

@@ -87,7 +87,7 @@ def test_an_address_that_another_host_has_is_refused(host: Host, peer: Host) -> 
     result = host.ibbond(*CREATE, "--address", "10.0.0.2/24")
     assert result.code == 2
     assert f"another host has 10.0.0.2: it answers from {peer.read('ib0/address').strip()}" in result.err
-    assert "Everything was put back as it was" in result.err
+    assert "Everything was restored" in result.err
     assert settings(host) == before
     assert host.read("bonding_masters") == ""
     host.ok(*CREATE, "--address", "10.0.0.3/24", "--address", "2001:db8::3/64")

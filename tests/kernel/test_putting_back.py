@@ -34,7 +34,12 @@ def test_the_drivers_refusal_names_file_errno_and_log(host: Host) -> None:
         "    answer = str(refused)\n"
     )
     assert isinstance(reported, str)
-    for part in ("/sys/class/net/bond0/bonding/slaves", "EOPNOTSUPP", "the kernel logged: bond0", "put back as it was"):
+    for part in (
+        "/sys/class/net/bond0/bonding/slaves",
+        "EOPNOTSUPP",
+        "the kernel logged: bond0",
+        "Everything was restored",
+    ):
         assert part in reported, (part, reported)
     assert everything(host) == before
     assert host.read("bond0/bonding/active_slave") == "ib0\n"

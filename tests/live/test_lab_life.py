@@ -432,7 +432,7 @@ def test_what_an_ordinary_users_lab_left_stays_when_resuming_is_refused_and_ends
     assert "--resume" not in said
     refused = unprivileged("lab", "up", "--name", named, "--resume")
     assert refused.returncode == 2
-    assert "ended with it" in refused.stderr
+    assert "hosts end with their lab" in refused.stderr
     assert json.loads(unprivileged("lab", "list", "--json").stdout)["labs"] == [{"name": named, "state": "was killed"}]
     assert not gone(program)
     done = unprivileged("lab", after, "--name", named)

@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def passages(path: Path) -> list[tuple[int, str]]:
     return found
 
 
+@cache
+def places() -> dict[str, str]:
+    """Each distinct passage, and where it stands first: most names stand in many places."""
+    found: dict[str, str] = {}
+    for path in pages():
+        for number, line in passages(path):
+            found.setdefault(line, f"{path.relative_to(ROOT)}:{number}")
+    return found
+
+
 def is_allowed(word: str, line: str) -> bool:
     return any(rule == word and re.search(where, line) for rule, where in ALLOWED)
 
@@ -83,9 +94,8 @@ def is_allowed(word: str, line: str) -> bool:
 def test_private_words_stay_out(word: str) -> None:
     pattern = re.compile(rf"(?<![A-Za-z])({word})(?![a-z])")
     found = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
-        for path in pages()
-        for number, line in passages(path)
+        f"{where}: {line.strip()[:100]}"
+        for line, where in places().items()
         if pattern.search(line) and not is_allowed(word, line)
     ]
     assert not found, f"write instead: {WORDS[word]}\n" + "\n".join(found)

@@ -78,7 +78,7 @@ def test_the_proof_of_one_side_is_not_that_of_the_other() -> None:
     assert proof(TOKEN, "drill", "a", "b") != proof(TOKEN, "drill", "b", "a")
 
 
-def test_a_second_drill_is_told_that_the_peer_is_busy() -> None:
+def test_a_second_drill_learns_that_the_peer_is_busy() -> None:
     busy = threading.Lock()
     first, second = Connection(busy), Connection(busy)
     assert first.prove(TOKEN)["proof"]

@@ -100,7 +100,7 @@ class HostWatch:
             for descriptor, _ in ready:
                 with contextlib.suppress(BlockingIOError):
                     readers[descriptor]()
-            if self._ended.is_set():  # what has come by now is read, but not for ever
+            if self._ended.is_set():  # what has come by now is read, but only for a while
                 until = min(until, time.monotonic() + (DRAIN_SECONDS if ready else 0))
 
     def _on_links(self) -> None:

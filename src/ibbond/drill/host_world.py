@@ -139,7 +139,7 @@ class HostWorld:
             "host": socket.gethostname(),
             "peer": f"{self.peer.name} ({self.peer.address})",
             "kernel": self.backend.release,
-            "firmware": ", ".join(sorted(firmware)) or "not told",
+            "firmware": ", ".join(sorted(firmware)) or "unknown",
             "options": ", ".join(f"{name} {options[name].strip()}" for name in shown if options.get(name, "").strip()),
         }
 
@@ -281,7 +281,7 @@ class HostWorld:
         return at
 
     def _filtered_at(self, since: int) -> int:
-        """When the kernel told of the last filter that was set or removed."""
+        """When the kernel reported the last filter that was set or removed."""
         assert self._watch is not None
         time.sleep(0.05)
         found = [at for at in self._watch.filters if at >= since]
@@ -291,8 +291,8 @@ class HostWorld:
         assert self._watch is not None
         watch, self._watch = self._watch, None
         watch.close()
-        told = self.peer.ask("moves")["moves"]
-        moves = [int(at) + self._offset for at, ip, _ in told if ip == self.peer.own_address]
+        answer = self.peer.ask("moves")["moves"]
+        moves = [int(at) + self._offset for at, ip, _ in answer if ip == self.peer.own_address]
         failure = self._scene(plan, moments.caused_at, moments.undone_at, plan.spare, is_reversion=False)
         reversion = self._scene(plan, moments.undone_at, moments.ended_at, plan.victim, is_reversion=True)
         before, after = (self._seen(watch, moves, scene) for scene in (failure, reversion))

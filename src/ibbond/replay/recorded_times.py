@@ -5,7 +5,7 @@ intervals held fewer runs of the monitor than n, a step that takes no time on ou
 late. A case whose answers depend on that is replayed at the recorded times instead: every step when it was recorded, no
 run of the monitor before the recorded one, and members receive what was recorded. What is allowed for is read
 from what the runs left behind with the kernel's own time stamp, probes and log lines. Where a run came late the machine
-had stood still, and its kernel counted the time (a `Stall`) before the run, after it, or never: each is tried. Left out:
+had stood still and its kernel counted the time (a `Stall`) before the run, after it, or never; each is tried. Left out:
 what must agree (`replay/compare_events`), and when this is asked for (`replay/conform`).
 """
 

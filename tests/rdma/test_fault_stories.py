@@ -89,7 +89,7 @@ def test_an_initiator_that_only_waits_finds_the_dead_path(monkeypatch: pytest.Mo
     initiator, _ = rdma_session._begin(world, "h1", "h2", False, spacing_ns=MS)
     world.run_until(1500 * MS)
     with monkeypatch.context() as stalled:
-        stalled.setattr(Target, "receive", lambda *_: [])
+        stalled.setattr(Target, "on_event", lambda *_: [])
         world.run_until(1530 * MS)
         world.feed(OnSubnet(Cut("h1/1")))
     world.run_until(2500 * MS)

@@ -232,8 +232,10 @@ class World:
         return stream
 
     def feed(self, event: NetworkEvent) -> None:
-        """An event of the caller, now."""
-        self._feed(event)
+        """An event of the caller, now: like a fault of the story."""
+        self._begin_fault(event)
+        if self.checked:
+            self._promises.follow(self)
 
     # --- inside one run
 
@@ -272,9 +274,7 @@ class World:
                 self._plan(at + self.story.probe_ms * MS, item)
                 self.probe(item.kind, item.source, item.target)
             else:
-                self._traffic.on_fault(self.now, item)
-                self._promises.on_fault(item)
-                self._feed(item)
+                self._begin_fault(item)
         deadline = self.network.deadline()
         if deadline is not None and deadline <= self.now:
             self._take(self.network.tick(self.now))
@@ -294,6 +294,12 @@ class World:
             self._promises.follow(self)
         if self.checked:
             self._traffic.check(self)
+
+    def _begin_fault(self, event: NetworkEvent) -> None:
+        """The checkers learn of it before the network does."""
+        self._traffic.on_fault(self.now, event)
+        self._promises.on_fault(event)
+        self._feed(event)
 
     def _feed(self, event: NetworkEvent) -> None:
         try:

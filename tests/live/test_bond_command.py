@@ -213,7 +213,7 @@ def test_what_would_not_hold_is_refused_before(running: ViewLab) -> None:
         (("miimon=0", "updelay=100"), "counts runs of the MII monitor, which is off"),
         (("primary", "ib7"), "ib7 is not a member. Its members are ib0, ib1"),
         (("active_slave", "eth0"), "eth0 is not a member"),
-        (("fail_over_mac", "none", "--interrupt"), "none cannot hold"),
+        (("fail_over_mac", "none", "--interrupt"), "none is not possible"),
         (("queue_id", "ib0:1 ib1:1"), "two members cannot share a queue"),
         (("queue_id", "ib0:17"), "a number of 0 to 16"),
         (("arp_ip_target", "224.0.0.1"), "not the address of a host"),

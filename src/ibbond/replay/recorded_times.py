@@ -34,6 +34,7 @@ SAME_RUN = 1.25  # the same with the ARP monitor, whose runs end with a probe
 EARLY_MS = 8  # a stamp may be so much too early
 LATE = 1.05  # intervals between two runs: the second was late
 REGULAR = 1.5  # the median distance of two recorded runs in a row, in intervals, at most
+MAX_LATE_STAMP = 2  # intervals: what would have been stamped later than that is a probe too many, not a run
 MAX_LATE = 4  # intervals: where nothing was left behind for longer, there were runs that left nothing
 
 
@@ -76,9 +77,11 @@ class RecordedTimes:
                 self._runs.append(event.t_ms)
                 probed.clear()
             probed |= {event.text("tpa")} - {""}
+        stamped = list(self._runs)
         for number in reversed(range(len(self._runs) - 1)):  # a run is an interval before the next, stamped or not
             if self._runs[number + 1] - self._runs[number] < interval_ms:
                 self._runs[number] = self._runs[number + 1] - interval_ms
+        self._latest_stamp = max((late - at for at, late in zip(self._runs, stamped, strict=True)), default=0.0)
         self.stalls = [
             Stall(after, after - before - interval_ms)
             for before, after in pairwise(self._runs)
@@ -110,7 +113,9 @@ class RecordedTimes:
 
     @property
     def is_regular(self) -> bool:
-        """Whether the recorded runs follow each other as a monitor's do; else they are not all there."""
+        """Whether the recorded runs follow each other as a monitor's do; else some are missing, or are not runs."""
+        if self._latest_stamp > MAX_LATE_STAMP * self._interval:
+            return False
         gaps = [after - before for before, after in pairwise(self._runs) if after - before < MAX_LATE * self._interval]
         return not gaps or median(gaps) <= REGULAR * self._interval
 

@@ -48,6 +48,8 @@ class TrafficChecker:
                 return
             case OnSubnet(KillSubnetManager()):
                 self.manager_dead = True
+                unswept = now - self.changed_at < BOUND_MS * MS  # what changed just before may not have been seen
+                self.changed_while_dead = self.changed_while_dead or unswept
                 return
             case OnSubnet(ReviveSubnetManager()):
                 self.manager_dead = False

@@ -231,6 +231,11 @@ class World:
         self.streams.append(stream)
         return stream
 
+    @property
+    def manager_dead(self) -> bool:
+        """Whether a fault took the subnet manager away and nothing brought it back."""
+        return self._traffic.manager_dead
+
     def feed(self, event: NetworkEvent) -> None:
         """An event of the caller, now: like a fault of the story."""
         self._begin_fault(event)

@@ -49,7 +49,7 @@ class NetNamespace:
         self.door.bind("")  # the kernel names it
         self.door.listen()
 
-    def within(self, make: Callable[[], socket.socket]) -> socket.socket:
+    def run_in(self, make: Callable[[], socket.socket]) -> socket.socket:
         return self.door
 
 

@@ -72,7 +72,7 @@ def _address(bond: Bond, name: str, word: str) -> ipaddress.IPv6Address:
         return ipaddress.IPv6Address(word)
     except ValueError:
         fix = "Write +ADDRESS to add, -ADDRESS to remove, or all of them"
-        raise _refused(bond, name, f"{word!r} is no IPv6 address", fix) from None
+        raise _refused(bond, name, f"{word!r} is not an IPv6 address", fix) from None
 
 
 def _refused(bond: Bond, name: str, why: str, fix: str, code: int = errno.EINVAL) -> Refused:

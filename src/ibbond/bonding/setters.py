@@ -225,7 +225,7 @@ def _write_slaves(state: State, text: str) -> None:
     sign, name = command[:1], command[1:]
     if sign not in ("+", "-") or not is_device_name(name):
         state.say("no command found in slaves file - use +ifname or -ifname", level="error")
-        raise Rejected(errno.EPERM, f"{text.strip()!r} is no command", "Write +NAME or -NAME")
+        raise Rejected(errno.EPERM, f"{text.strip()!r} is not a command", "Write +NAME or -NAME")
     device = state.namespace.get(name)
     if device is None:
         raise Rejected(errno.ENODEV, f"there is no device {name}", "See `ip link`")

@@ -31,7 +31,7 @@ def parse_device(name: str, lab: str = "") -> DeviceName:
     host, slash, device = name.rpartition("/")
     if not device or (slash and not host) or "/" in host:
         raise Refused(
-            f"{name!r} is no device name",
+            f"{name!r} is not a device name",
             why="a device is HOST/DEVICE in a lab, or a plain DEVICE of this host",
             fix="For example: h1/bond0, or bond0",
         )

@@ -80,7 +80,7 @@ def number(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise Refused(f"{text!r} is no number", why="it is not a number", fix="For example: 0x8001 or 77") from None
+        raise Refused(f"{text!r} is not a number", why="it is not a number", fix="For example: 0x8001 or 77") from None
 
 
 def ask(lab_name: str, as_json: bool, said: str, do: str, **words: object) -> None:

@@ -143,7 +143,7 @@ def of_device(device: DesiredMember, bond: str) -> Iterator[Problem]:
         what = f"networkd invents a port GUID for {label(device)}, which no port of the subnet has"
         yield Problem("pkey-guid-invented", device.source, what, "Write MACAddress=none below [NetDev]", bond)
     if device.pkey is not None and (device.pkey in LIMITED or device.pkey > 0xFFFF):
-        what = f"P_Key {device.pkey:#06x} of {label(device)} is no partition's"
+        what = f"P_Key {device.pkey:#06x} of {label(device)} does not belong to any partition"
         yield Problem("pkey-impossible", device.source, what, "Write the key of a partition, 0x8001 to 0xffff", bond)
     if device.transport_ignored and device.transport:
         what = f"the transport mode {device.transport.text} of {label(device)} is not set: {device.transport_ignored}"

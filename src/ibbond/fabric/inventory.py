@@ -120,7 +120,7 @@ class Inventory:
         node = self.node(name)
         if not isinstance(node, Switch):
             known = _listed([switch.name for switch in self.switches()])
-            raise Refused(f"{name} is no switch", why=f"the switches are {known}", fix="Choose one of these")
+            raise Refused(f"{name} is not a switch", why=f"the switches are {known}", fix="Choose one of these")
         return node
 
     def hca(self, port: Port) -> Hca:

@@ -304,7 +304,10 @@ class IpoibInterfaces:
         interface = self._interfaces.get(name)
         if interface is None or name in self._parents:
             raise Refused(
-                what, why=f"{name} is no parent interface", fix="Choose an IPoIB device such as ib0", code=errno.ENODEV
+                what,
+                why=f"{name} is not a parent interface",
+                fix="Choose an IPoIB device such as ib0",
+                code=errno.ENODEV,
             )
         return interface
 

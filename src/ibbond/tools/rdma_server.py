@@ -270,7 +270,7 @@ class RdmaServer:
                 program.posted.pop(request.id, None)
         else:
             name = type(request).__name__
-            raise Refused("cannot do this", why=f"{name} is no request", fix="See rdma_cm/events.py for those")
+            raise Refused("cannot do this", why=f"{name} is not a request", fix="See rdma_cm/events.py for those")
 
     def _post(self, program: _Program, request: PostWork) -> None:
         """Counted first: work can be over before `handle` returns."""

@@ -278,7 +278,7 @@ def read_host(name: str, table: Reader, ports: list[PortRequest], mtu: int) -> H
             detail.done()
     for device, detail in details.items():
         if device not in devices:
-            raise unknown(f"{detail.where} is no device of {name}", device, devices)
+            raise unknown(f"{detail.where} is not a device of {name}", device, devices)
         devices[device] = read_device(devices[device], detail, datagram_mtu)
     host = Host(
         name,

@@ -89,3 +89,18 @@ def test_what_does_not_fit_is_counted_at_every_capture_point() -> None:
     received.backlog.take(TAP, RAW)
     assert not received.backlog.work(SECOND)
     assert len(received.frames) == 2 * kept + 2, "there is room again"
+
+
+def test_what_waited_at_one_moment_is_worked_off_while_more_comes() -> None:
+    """As when one of two captures ends, and the other goes on under traffic that is faster than its records."""
+    heard = Heard()
+    for _ in range(10):
+        heard.backlog.take(TAP, RAW)
+    end, turns = heard.backlog.end, 0
+    while heard.backlog.work(0, end):
+        turns += 1
+        assert turns < 10
+        heard.backlog.take(TAP, RAW)
+        heard.backlog.take(TAP, RAW)
+    assert len(heard.frames) == 10 * len(TAP.ports)
+    assert heard.backlog.work(0), "the others wait still"

@@ -66,7 +66,7 @@ def test_routes_are_shortest_and_end(graph: dict[int, tuple[tuple[int, int, int]
 def test_a_group_packet_reaches_every_member_once(
     graph: dict[int, tuple[tuple[int, int, int], ...]], data: st.DataObject
 ) -> None:
-    """Whoever of the members sends; over a tree, so that nothing comes twice or goes round."""
+    """Whichever member sends; over a tree, so that nothing comes twice or goes round."""
     members = data.draw(st.lists(st.sampled_from(sorted(graph)), min_size=1, unique=True))
     root = choose_root(graph, members, data.draw(st.integers(0, 5)))
     assert root is not None

@@ -104,7 +104,7 @@ def test_a_driver_that_probes_twice_does_not_pass(name: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_a_driver_that_probes_every_second_time_does_not_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever does not probe a target is not answered, so that verdicts may differ too."""
+    """A driver that does not probe a target gets no answer, so its verdicts may differ, too."""
     once, calls = RecordedWorld._probe_arp, [0]
 
     def seldom(world: RecordedWorld, bond: Bond, member: Device, target: bytes) -> None:

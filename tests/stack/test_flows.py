@@ -221,7 +221,7 @@ def _receiver(world: SmallWorld, host: str, message: Arp) -> None:
 
 
 def _write_table(world: SmallWorld, switch: str, lid: int, number: int) -> None:
-    """Somebody writes a switch's forwarding table by SMP, right or wrong."""
+    """A program writes a switch's forwarding table by SMP, rightly or wrongly."""
     subnet = world.network.subnet
     node = subnet.node(switch)
     assert isinstance(node, Switch)

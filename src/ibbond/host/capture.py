@@ -217,20 +217,23 @@ class Captures:
 
     def stop(self, capture: Capture) -> None:
         """End a capture; its descriptor stays open with its owner. What waits for it still is made into records."""
-        self.unmirror(capture)
-        self.work(FLUSHING)
+        self.work(FLUSHING, self.unmirror(capture))
         self._running.remove(capture)
         capture.end()
 
-    def unmirror(self, capture: Capture) -> None:
-        """Nothing new for this capture."""
+    def unmirror(self, capture: Capture) -> int:
+        """Nothing new for this capture; the `end` for `work` of what waits for it."""
         for port in capture.ports:
             if not any(port in other.ports for other in self._running if other is not capture):
                 self._loop.network.subnet.mirror(port, False)
+        return self._backlog.end
 
-    def work(self, ns: int) -> bool:
-        """Make records of what waits, for so long; whether something waits still."""
-        return self._backlog.work(ns)
+    def work(self, ns: int, end: int) -> bool:
+        """Make records of what waits, for so long; whether something before that `end` waits still.
+
+        Other captures may go on, and traffic may come faster than records are made: without an end this never ends.
+        """
+        return self._backlog.work(ns, end)
 
     def _start(self, capture: Capture) -> Capture:
         capture.begin()

@@ -45,6 +45,7 @@ class Backlog:
         self._missed: dict[tuple[tuple[str, bool], ...], int] = {}
         self._since = 0  # packets taken since the last look
         self._looking = False
+        self._worked = 0  # of all that has ever waited
 
     def take(self, capture_point: CapturePoint, raw: memoryview) -> None:
         """A packet (with its offload header in front) that a flow has carried."""
@@ -64,8 +65,13 @@ class Backlog:
         else:
             self._give(now, captured)
 
-    def work(self, ns: int) -> bool:
-        """Make frames for so long; whether something waits still."""
+    @property
+    def end(self) -> int:
+        """The place in line after everything that waits now."""
+        return self._worked + len(self._waiting)
+
+    def work(self, ns: int, end: int | None = None) -> bool:
+        """Make frames for so long; whether something before that `end`, or anything at all, waits still."""
         until = self._loop.now() + ns
         missed, self._missed = self._missed, {}
         for ports, count in missed.items():
@@ -73,6 +79,7 @@ class Backlog:
                 self._miss(port, count)
         while self._waiting:
             at, capture_point, raw = self._waiting.popleft()
+            self._worked += 1
             if isinstance(raw, FrameCaptured):
                 self._give(at, raw)
             elif capture_point is not None:
@@ -80,7 +87,7 @@ class Backlog:
                 self._frames(at, capture_point, raw)
             if self._loop.now() >= until:
                 break
-        return bool(self._waiting)
+        return self._worked < end if end is not None else bool(self._waiting)
 
     def _frames(self, at: int, capture_point: CapturePoint, raw: bytes) -> None:
         offload, packet = raw[:OFFLOAD_BYTES], raw[OFFLOAD_BYTES:]

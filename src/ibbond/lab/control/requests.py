@@ -434,8 +434,8 @@ class Requests:
         if found is None:
             return None
         capture, descriptor = found
-        self.run(lambda: self._lab.captures.unmirror(capture))
-        while self.run(lambda: self._lab.captures.work(WORK)):
+        end = self.run(lambda: self._lab.captures.unmirror(capture))
+        while self.run(lambda: self._lab.captures.work(WORK, end)):
             time.sleep(WORK / SECOND)
         self.run(lambda: self._lab.captures.stop(capture))
         os.close(descriptor)

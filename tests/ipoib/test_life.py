@@ -70,6 +70,19 @@ def test_a_lost_request_is_repeated_soon() -> None:
     assert bench.carriers == [True]
 
 
+def test_a_path_asked_of_a_dead_manager_is_asked_again_at_the_reregistration_with_the_next() -> None:
+    """Without waiting for the timeout of the request, half a second at most."""
+    bench = Bench().up()
+    bench.sa.silent = True
+    bench.send(PEER)
+    bench.wait(ms=10)
+    bench.sa.silent = False
+    bench.raise_event(PortEventKind.CLIENT_REREGISTER)
+    bench.wait(ms=1)
+    assert bench.sa.count(PATH, Method.GET, PEER_GID) == 2
+    assert len(bench.sent) == 1, "the packet that waited for the path"
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_failed_join_is_retried_after_2_4_8_16_16_seconds(silent: bool) -> None:
     bench = Bench()

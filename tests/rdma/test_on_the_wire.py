@@ -24,7 +24,7 @@ class CapturePoint:
     def __init__(self) -> None:
         self.frames: list[tuple[int, bytes]] = []
 
-    def on_event(self, now: int, effect: NetworkEffect) -> None:
+    def on_effect(self, now: int, effect: NetworkEffect) -> None:
         if isinstance(effect, FrameCaptured):
             self.frames.append((now, effect.frame))
 

@@ -438,6 +438,8 @@ class Interface:
         if not self._up:
             self._read_key()
             return effects
+        if kind is PortEventKind.CLIENT_REREGISTER:  # also of a manager that was away while it was asked
+            effects += self._queries.repeat(now)
         if level == LIGHT:
             return effects + self._flush_lightly(now)
         if level == HEAVY:

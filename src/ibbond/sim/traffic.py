@@ -93,8 +93,9 @@ class TrafficChecker:
 def path_within_ms(world: World, source: str, target: str, destination: bytes) -> float:
     """How long after the last change packets must arrive; infinite where no path is sure to be found.
 
-    Where all usable ports of both ends lie in one component, any choice of the bonds is right. Else a bond that asks
-    targets (the ARP monitor) finds the members that have a path: in so many intervals for each of them.
+    Where all usable ports of both ends lie in one component, any choice of the bonds is right. Else only a bond that
+    asks targets (the ARP monitor) finds the members that have a path. It needs so many intervals for each of them, also
+    where any would do: what was lost in an outage is judged after it.
     """
     component = components(world)
     places = [
@@ -107,10 +108,11 @@ def path_within_ms(world: World, source: str, target: str, destination: bytes) -
     for bond, homes in places:
         if bond is not None and bond.values.arp_validate and bond.rules.kernel("arp_of_ethernet_only"):
             return math.inf  # on IPoIB no answer is ever valid
-        if len(homes) > 1:
-            if bond is None or not bond.values.arp_interval or not bond.values.arp_ip_target:
-                return math.inf
+        asks = bond is not None and bond.values.arp_interval and bond.values.arp_ip_target
+        if bond is not None and asks:
             within = max(within, FOUND_INTERVALS * len(bond.members) * bond.values.arp_interval)
+        elif len(homes) > 1:
+            return math.inf
     return within
 
 

@@ -39,7 +39,7 @@ class Clock:
             call()
 
 
-class Heard:
+class Recorded:
     def __init__(self) -> None:
         self.clock = Clock()
         self.frames: list[tuple[int, FrameCaptured]] = []
@@ -53,7 +53,7 @@ class Heard:
 
 
 def test_a_packet_is_a_frame_at_every_capture_point() -> None:
-    received = Heard()
+    received = Recorded()
     received.backlog.take(TAP, RAW)
     assert received.frames == []
     received.clock.run()
@@ -65,7 +65,7 @@ def test_a_packet_is_a_frame_at_every_capture_point() -> None:
 
 
 def test_times_only_grow() -> None:
-    received = Heard()
+    received = Recorded()
     slow = FrameCaptured("h1/1", b"x", True)
     received.backlog.on_frame(0, slow)
     assert received.frames == [(0, slow)], "nothing waits before it"
@@ -77,7 +77,7 @@ def test_times_only_grow() -> None:
 
 
 def test_what_does_not_fit_is_counted_at_every_capture_point() -> None:
-    received = Heard()
+    received = Recorded()
     count = ROOM // len(RAW) + 100
     for _ in range(count):
         received.backlog.take(TAP, RAW)
@@ -93,14 +93,14 @@ def test_what_does_not_fit_is_counted_at_every_capture_point() -> None:
 
 def test_what_waited_at_one_moment_is_worked_off_while_more_comes() -> None:
     """As when one of two captures ends, and the other goes on under traffic that is faster than its records."""
-    heard = Heard()
+    received = Recorded()
     for _ in range(10):
-        heard.backlog.take(TAP, RAW)
-    end, turns = heard.backlog.end, 0
-    while heard.backlog.work(0, end):
+        received.backlog.take(TAP, RAW)
+    end, turns = received.backlog.end, 0
+    while received.backlog.work(0, end):
         turns += 1
         assert turns < 10
-        heard.backlog.take(TAP, RAW)
-        heard.backlog.take(TAP, RAW)
-    assert len(heard.frames) == 10 * len(TAP.ports)
-    assert heard.backlog.work(0), "the others wait still"
+        received.backlog.take(TAP, RAW)
+        received.backlog.take(TAP, RAW)
+    assert len(received.frames) == 10 * len(TAP.ports)
+    assert received.backlog.work(0), "the others wait still"

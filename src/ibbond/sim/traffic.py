@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BOUND_MS = 250  # after a change, a probe must arrive: the manager's sweep, the new paths, neighbors that learn
 FOUND_INTERVALS = 12  # of the ARP monitor, for each member
+RECONNECTED_MS = 1000  # in connected mode: a lost message of the CM is repeated after half a second
 ARRIVES_MS = 200  # later it is lost
 
 
@@ -104,7 +105,8 @@ def path_within_ms(world: World, source: str, target: str, destination: bytes) -
     ]
     if not places[0][1] & places[1][1] - {None}:
         return math.inf
-    within = 0.0
+    connected = any(interface.connected for host in (source, target) for interface in world.network.hosts[host].links)
+    within: float = RECONNECTED_MS if connected else 0
     for bond, homes in places:
         if bond is not None and bond.values.arp_validate and bond.rules.kernel("arp_of_ethernet_only"):
             return math.inf  # on IPoIB no answer is ever valid

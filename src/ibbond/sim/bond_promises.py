@@ -16,11 +16,11 @@ from ibbond.bonding.events import SetOption
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.errors import Malformed
-from ibbond.fabric.events import SendDatagram
+from ibbond.fabric.events import KillSubnetManager, SendDatagram
 from ibbond.ipoib.membership import NOTHING
 from ibbond.machine import MS
 from ibbond.sim.checkers import Broken, bonds
-from ibbond.stack.events import NetworkEvent, OnHost, ToBond
+from ibbond.stack.events import NetworkEvent, OnHost, OnSubnet, ToBond
 from ibbond.wire import arp, nd
 from ibbond.wire.group_reports import is_report
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Encapsulated
@@ -42,7 +42,7 @@ class Failover:
     port: str
     at: int
     due: int
-    unmanaged: bool  # while the subnet manager was dead
+    unmanaged: bool  # without a subnet manager, for a while at least
     announced: Counter[bytes] = field(default_factory=Counter)
 
 
@@ -62,6 +62,9 @@ class BondPromises:
         match event:
             case OnHost(host, ToBond(bond, SetOption("active_slave", _))):
                 self._chosen.add(f"{host}/{bond}")
+            case OnSubnet(KillSubnetManager()):
+                for failover in self.failovers.values():
+                    failover.unmanaged = True
             case _:
                 pass
 
@@ -125,8 +128,9 @@ class BondPromises:
         spacing = values.peer_notif_delay * values.miimon or values.miimon or values.arp_interval or 100
         due = world.now + (values.num_peer_notif * spacing + ANNOUNCED_MS) * MS
         port = world.story.topology.port_of(f"{name.partition('/')[0]}/{bond.active}")
+        unmanaged = world.manager_dead or world.network.subnet.manager is None
         just = self._just.get(port, Counter()) if self._just_at == world.now else Counter()
-        self.failovers[name] = Failover(name, bond.active, port, world.now, due, world.manager_dead, Counter(just))
+        self.failovers[name] = Failover(name, bond.active, port, world.now, due, unmanaged, Counter(just))
 
     def sent(self, now: int, effect: SendDatagram) -> None:
         """A host gives a datagram to the subnet: announcements count for the failover to their sender."""

@@ -41,10 +41,13 @@ class TrafficChecker:
     isolated: set[str] = field(default_factory=set)  # ports whose P_Key was taken away
     required: list[tuple[Probe, int]] = field(default_factory=list)
     changed_while_dead: bool = False
+    dark_at: dict[str, int] = field(default_factory=dict)  # when a host's bond was last seen without a member
 
     def on_fault(self, now: int, event: NetworkEvent) -> None:
         """Something planned happens to the world now."""
         match event:
+            case OnHost(_, ToBond()) if self.manager_dead:
+                pass  # paths of the new member cannot be asked for
             case OnHost(_, ToBond()) | OnSubnet(Reregister()):
                 return
             case OnSubnet(KillSubnetManager()):
@@ -68,11 +71,18 @@ class TrafficChecker:
 
     def sent(self, world: World, probe: Probe, destination: bytes) -> None:
         """A probe leaves now: remember it if it must arrive."""
+        for host in (probe.source, probe.target):
+            bonds = world.network.hosts[host].registry.bonds.values()
+            if any(bond.device.up and bond.active is None for bond in bonds):
+                self.dark_at[host] = world.now
         settled_ms = (world.now - self.changed_at) / MS
         if settled_ms < BOUND_MS or world.now < world.story.quiet_ms * MS:
             return
         if probe.kind == "multicast" or self.lossy or self.isolated or self.changed_while_dead:
             return
+        dark_at = max(self.dark_at.get(probe.source, -1), self.dark_at.get(probe.target, -1))
+        if dark_at >= 0 and world.now - dark_at < world.story.settle_ms * MS:
+            return  # it missed announcements, or its own were lost: neighbors are found again by their own timers
         if settled_ms >= path_within_ms(world, probe.source, probe.target, destination):
             self.required.append((probe, self.changed_at))
 

@@ -162,7 +162,7 @@ def test_a_kept_device_outlives_its_descriptor_and_is_found_again(space: NetName
 
 
 def test_a_name_in_use_is_refused(space: NetNamespace, routes: RouteSocket, ib0: Tun) -> None:
-    with pytest.raises(Refused, match="cannot make ib0"):
+    with pytest.raises(Refused, match="cannot create ib0"):
         open_tun(space, routes, "ib0", mtu=2044)
 
 

@@ -96,7 +96,7 @@ def test_program_runs_and_its_packets_are_seen(lab: VerbsLab, row: Row, tmp_path
         pytest.skip(f"{row.name} is not installed")
     file = tmp_path / "packets.erf"
     with lab.capture("h1/ib0", file):
-        server = lab.start("h1", *shlex.split(row.server))
+        server = lab.run_in_background("h1", *shlex.split(row.server))
         try:
             said = client(lab, row)
         finally:

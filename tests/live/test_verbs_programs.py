@@ -101,9 +101,9 @@ class TestRping:
         def ports() -> set[str]:
             return {one["port"] for one in lab.rdma_ids("h1") if one["state"] == "connected"}
 
-        server = lab.start("h1", "rping", "-s", "-P", "-V", "-a", TARGET)
+        server = lab.run_in_background("h1", "rping", "-s", "-P", "-V", "-a", TARGET)
         assert until(lambda: bool(lab.rdma_ids("h1")))
-        before = lab.start("h2", "rping", "-c", "-V", "-C", "1000000", "-a", TARGET)
+        before = lab.run_in_background("h2", "rping", "-c", "-V", "-C", "1000000", "-a", TARGET)
         assert until(lambda: ports() == {"h1/1"})
         seen = lab.status()["hosts"]["h1"]["bonds"]["bond0"]["active"]
         assert seen == "ib0"

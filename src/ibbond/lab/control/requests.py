@@ -217,7 +217,7 @@ class Requests:
                 "address": str(ip_address(entry.ip)),
                 "hardware_address": entry.hardware.hex(":"),
                 "port": ports.get(entry.hardware[4:], ""),
-                "state": entry.state.value,
+                "state": entry.state.name,
                 "age_ms": round((now - entry.confirmed_at) / MS, 1),
             }
             for name, stack in self._lab.network.hosts.items()

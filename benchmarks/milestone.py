@@ -105,7 +105,7 @@ def bond(lab: str, profile: str | None) -> Iterator[Path2Hosts]:
         said = owner.stdout.readline()
         if not said.startswith("ready"):
             raise SystemExit(f"our path did not start: {said}")
-        yield Path2Hosts(namespace.take_over(f"ibbond-{lab}-h1"), namespace.take_over(f"ibbond-{lab}-h2"), "10.0.0.2")
+        yield Path2Hosts(namespace.take_over(lab, "h1"), namespace.take_over(lab, "h2"), "10.0.0.2")
     finally:
         owner.stdin.close()
         owner.wait(20)
@@ -122,7 +122,12 @@ def serve(lab: str, profile: str | None) -> None:
         for host in topology.hosts:
             loop.hosts[host.name].configure(host)
         print("ready", ", ".join(raise_priority()), flush=True)
-        threading.Thread(target=lambda: (sys.stdin.read(), loop.stop()), daemon=True).start()
+
+        def stop_at_end() -> None:
+            sys.stdin.read()
+            loop.stop()
+
+        threading.Thread(target=stop_at_end, daemon=True).start()
         if profile:
             import cProfile
 
@@ -188,10 +193,10 @@ def main() -> None:
                     for figure, value in paths[name].measure(tool, config.seconds).items():
                         found.setdefault(figure, {}).setdefault(name, []).append(value)
                 print(f"round {number + 1} of {config.rounds}", file=sys.stderr)
-    result = {"ratios": {}, "rounds": found, "load": os.getloadavg(), "awake": not config.idle}
+    ratios: dict[str, float] = {}
     for figure, label in FIGURES.items():
         medians = {name: statistics.median(values) for name, values in found[figure].items()}
-        result["ratios"][figure] = ratio = medians["ibbond"] / medians["veth + bridge"]
+        ratios[figure] = ratio = medians["ibbond"] / medians["veth + bridge"]
         spread = {name: f"{min(values):.5g}..{max(values):.5g}" for name, values in found[figure].items()}
         target = f"target {TARGETS[figure]}" if figure in TARGETS else ""
         print(
@@ -199,6 +204,7 @@ def main() -> None:
             f"  base {medians['veth + bridge']:10.5g} [{spread['veth + bridge']}]  ratio {ratio:.2f} {target}"
         )
     if config.json:
+        result = {"ratios": ratios, "rounds": found, "load": os.getloadavg(), "awake": not config.idle}
         config.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

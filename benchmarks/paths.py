@@ -178,7 +178,7 @@ def ours(mark: str, *, bonded: bool = True, connected: bool = False) -> Iterator
         if bonded:
             cables = Ways(lambda: write_line("cut"), lambda: write_line("mend"))
             breaks = {"cut": cables, "link down": by_netlink(hosts[0], "ib0")}
-        yield Built(*hosts, "10.0.0.1", "10.0.0.2", [started.process.pid], breaks, events)
+        yield Built(hosts[0], hosts[1], "10.0.0.1", "10.0.0.2", [started.process.pid], breaks, events)
 
 
 PATHS: dict[str, Callable[[str], contextlib.AbstractContextManager[Built]]] = {

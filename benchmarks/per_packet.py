@@ -27,8 +27,9 @@ from benchmarks import record
 from ibbond.host import namespace, tun
 from ibbond.host.namespace import NetNamespace
 from ibbond.host.priority import avoid_pauses, raise_priority
-from ibbond.host.pump import IP_AT, IPV4_BYTES, IPV4_DESTINATION, IPV6_BYTES, OFFLOAD_AT, OFFLOAD_BYTES, Pump
+from ibbond.host.pump import IP_AT, IPV4_BYTES, IPV4_DESTINATION, IPV6_BYTES, OFFLOAD_AT, Pump
 from ibbond.host.rtnetlink import RouteSocket
+from ibbond.host.tun import OFFLOAD_BYTES
 from ibbond.verbs.generation import Generation
 
 HERE = Path(__file__).resolve().parent
@@ -220,6 +221,7 @@ class FakeFlow:
         self.target = ("b", "ib0")
         self.packets = 0
         self.bytes = 0
+        self.capture_point = None
 
 
 def timed(call: Callable[[], object], times: int) -> float:
@@ -237,7 +239,7 @@ def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     try:
         hosts += [Host(mark, "a", "10.9.0.1")]
         hosts += [Host(mark, "b", "10.9.0.2")]
-        benches = [Bench(*hosts, size, 6001 + number) for number, size in enumerate(SIZES)]
+        benches = [Bench(hosts[0], hosts[1], size, 6001 + number) for number, size in enumerate(SIZES)]
         avoid_pauses()
         for number in range(rounds + 1):
             for bench, size in zip(benches, SIZES, strict=True):

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks import record
 
@@ -164,7 +165,7 @@ def probe_all(world) -> None:  # type: ignore[no-untyped-def]
 
 def happened(world) -> int:  # type: ignore[no-untyped-def]
     ports = [port for node in world.network.subnet.nodes.values() for port in node.ports.values()]
-    return world.steps + sum(port.counters.transmit_packets for port in ports)
+    return int(world.steps + sum(port.counters.transmit_packets for port in ports))
 
 
 def make_known(world, known: int) -> None:  # type: ignore[no-untyped-def]
@@ -270,6 +271,7 @@ def one_subnet(hosts: int, leaves: int, spines: int) -> tuple[float, float]:
     switches = {node for node in subnet.nodes.values() if node.node_type == 2}
     cable = next(each for each in subnet.cables if {each.a.node, each.b.node} <= switches)
     before, clock = now, Clock()
+    assert subnet.manager is not None
     sweeps = subnet.manager.sweeps
     subnet.handle(now, Cut(cable.a.name))
     now = swept(subnet, sweeps + 1)
@@ -315,7 +317,7 @@ def grown_table(name: str, what: str, rows: list[Row]) -> str:
     return "\n".join(lines) + f"\n\n{start:.1f} + {slope:.3f} thousand calls for each of the {name}.\n"
 
 
-def subnets_table(rows: list[Row]) -> str:
+def subnets_table(rows: list[dict[str, Any]]) -> str:
     lines = ["| subnet | up, ms | cut between switches to new routes, ms |", "| --- | ---: | ---: |"]
     for row in rows:
         lines.append(f"| {row['subnet']} | {row['up_ms']:.1f} | {row['cut_to_routes_ms']:.1f} |")

@@ -32,7 +32,8 @@ MACHINES = states_script().MACHINES
 def test_every_state_has_an_answer_to_every_event(name: str) -> None:
     _, table, _ = MACHINES[name]
     state, event = next(iter(table))
-    states, events = type(state), type(event)
+    states: type[Enum] = type(state)
+    events: type[Enum] = type(event)
     assert list(table) == list(itertools.product(states, events))
     assert {type(after) for _, after in table.values()} == {states}
 

@@ -154,12 +154,11 @@ def host_states(draw: st.DrawFn) -> HostState:
             options["updelay"] = "0"
         if members and options["mode"] == "active-backup":
             options["primary"] = draw(st.sampled_from(["", *members]))
-        up = draw(st.booleans())
-        bonds[name] = BondState(DeviceState(up, draw(st.sampled_from([1500, 2044]))), options, members)
+        bonds[name] = BondState(DeviceState(draw(st.booleans()), draw(st.sampled_from([1500, 2044]))), options, members)
     devices = {}
     for name in MEMBERS:
-        member = any(name in bond.members for bond in bonds.values())
-        devices[name] = DeviceState(member or draw(st.booleans()), 2044)
+        is_member = any(name in bond.members for bond in bonds.values())
+        devices[name] = DeviceState(is_member or draw(st.booleans()), 2044)
     up = {name: bond.device.up for name, bond in bonds.items()}
     up |= {name: device.up for name, device in devices.items()}
     free = [*bonds, *(name for name in MEMBERS if not any(name in bond.members for bond in bonds.values()))]

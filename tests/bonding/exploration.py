@@ -13,6 +13,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ibbond.bonding import events as e
 from ibbond.bonding.effects import BondEffect, FailedOver, NotifyPeers, Prepare
@@ -211,27 +212,39 @@ def events(*, wide: bool) -> dict[str, Act]:
     """What can happen; `wide` adds members, administrative states and devices to cables, primary and time."""
     found: dict[str, Act] = {"wait": lambda world: world.wait()}
     for name in MEMBERS:
-        found[f"unplug {name}"] = lambda world, name=name: world.plug(name, False)
-        found[f"plug {name}"] = lambda world, name=name: world.plug(name, True)
-        found[f"ready {name}"] = lambda world, name=name: world.do(e.Ready(name))
+        found |= _events_of(name)
     found["primary ib1"] = lambda world: world.do(e.SetOption("primary", "ib1\n"))
     found["primary none"] = lambda world: world.do(e.SetOption("primary", "\n"))
     found["switch ib2"] = lambda world: world.do(e.SetOption("active_slave", "ib2\n"))
     found["clear active"] = lambda world: world.do(e.SetOption("active_slave", "\n"))
     if wide:
         for name in MEMBERS:
-            found[f"down {name}"] = lambda world, name=name: world.admin(name, False)
-            found[f"up {name}"] = lambda world, name=name: world.admin(name, True)
-            found[f"add {name}"] = lambda world, name=name: world.do(e.AddMember(name))
-            found[f"remove {name}"] = lambda world, name=name: world.do(e.RemoveMember(name))
-            found[f"unregister {name}"] = lambda world, name=name: world.unregister(name)
-            found[f"readdress {name}"] = lambda world, name=name: world.readdress(name)
+            found |= _wide_events_of(name)
         found["bond down"] = lambda world: world.do(e.Close())
         found["bond up"] = lambda world: world.do(e.Open())
     return found
 
 
-def start(quirk: str = "", **options: object) -> World:
+def _events_of(name: str) -> dict[str, Act]:
+    return {
+        f"unplug {name}": lambda world: world.plug(name, False),
+        f"plug {name}": lambda world: world.plug(name, True),
+        f"ready {name}": lambda world: world.do(e.Ready(name)),
+    }
+
+
+def _wide_events_of(name: str) -> dict[str, Act]:
+    return {
+        f"down {name}": lambda world: world.admin(name, False),
+        f"up {name}": lambda world: world.admin(name, True),
+        f"add {name}": lambda world: world.do(e.AddMember(name)),
+        f"remove {name}": lambda world: world.do(e.RemoveMember(name)),
+        f"unregister {name}": lambda world: world.unregister(name),
+        f"readdress {name}": lambda world: world.readdress(name),
+    }
+
+
+def start(quirk: str = "", **options: Any) -> World:
     """A bond that is up, with both members; one row of the table of defects may be on."""
     world = World()
     if quirk:

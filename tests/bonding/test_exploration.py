@@ -5,6 +5,7 @@
 
 import os
 import pickle
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ SOME = NARROW | {name: act for name, act in WIDE.items() if name.startswith(ARRI
 
 
 @pytest.mark.parametrize("options", DELAYS, ids=str)
-def test_every_state_keeps_every_promise(options: dict[str, object]) -> None:
+def test_every_state_keeps_every_promise(options: dict[str, Any]) -> None:
     outcome = explore(start(**options), NARROW)
     assert outcome.broken is None, outcome
     assert outcome.states > 150
@@ -28,7 +29,7 @@ def test_every_state_keeps_every_promise(options: dict[str, object]) -> None:
 
 @pytest.mark.skipif(os.environ.get("IBBOND_EXPLORE") != "all", reason="takes minutes; IBBOND_EXPLORE=all")
 @pytest.mark.parametrize("options", [*DELAYS, {"downdelay": 200}], ids=str)
-def test_every_state_of_the_wide_world_keeps_every_promise(options: dict[str, object]) -> None:
+def test_every_state_of_the_wide_world_keeps_every_promise(options: dict[str, Any]) -> None:
     outcome = explore(start(**options), WIDE)
     print(options, outcome)
     assert outcome.broken is None, outcome

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def shows(name: str) -> Callable[[Seen], Seen]:
     return take
 
 
-def pair(host: Host, **options: object) -> Bond:
+def pair(host: Host, **options: Any) -> Bond:
     bond = host.bond(mode=1, miimon=100, members=("ib1", "ib2"), up=True, **options)
     host.wait(1000)
     return bond

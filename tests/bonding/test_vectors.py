@@ -1,6 +1,7 @@
 """The 25 test vectors that were measured on the real driver or derived from its rules (profile kernel-6.1)."""
 
 import errno
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def host() -> Host:
     return Host(KERNEL)
 
 
-def mii(host: Host, *members: str, up: bool = True, **options: object) -> Bond:
+def mii(host: Host, *members: str, up: bool = True, **options: Any) -> Bond:
     """Mode 1, miimon 100, and the bond up first, as most of the vectors are."""
     bond = host.bond(mode=1, miimon=100, **options)
     if up:

@@ -390,9 +390,9 @@ class TestRejecting:
         peers = [listening() for _ in guids]
         ids = []
         for peer, guid in zip(peers, guids, strict=True):
-            local, effects = peer.connect(0, user, "h1/1", req(guid=guid))
+            local, sent = peer.connect(0, user, "h1/1", req(guid=guid))
             assert local == 1
-            (requested,) = arrive(asked, 0, effects)
+            (requested,) = arrive(asked, 0, sent)
             assert isinstance(requested, ReqReceived)
             ids.append(requested.local_id)
         asked.accept(0, ids[0], rep())
@@ -613,19 +613,16 @@ def test_any_message_in_any_state_is_survived(data: st.DataObject) -> None:
     for _ in range(10):
         known = st.sampled_from([pair.local, pair.remote & 0xFFFFFFFF, 0]) | numbers
         a, b = data.draw(known) & 0xFFFFFFFF, data.draw(known) & 0xFFFFFFFF
-        message: Message = data.draw(
-            st.sampled_from(
-                [
-                    replace(req(), local_id=a),
-                    replace(rep(), local_id=a, remote_id=b),
-                    Rtu(a, b),
-                    Rej(a, b, Rejected.OTHER, RejectReason.TIMEOUT),
-                    Dreq(a, b, 0x60),
-                    Drep(a, b),
-                    Mra(a, b, Rejected.REQ, 31),
-                ]
-            )
-        )
+        messages: list[Message] = [
+            replace(req(), local_id=a),
+            replace(rep(), local_id=a, remote_id=b),
+            Rtu(a, b),
+            Rej(a, b, Rejected.OTHER, RejectReason.TIMEOUT),
+            Dreq(a, b, 0x60),
+            Drep(a, b),
+            Mra(a, b, Rejected.REQ, 31),
+        ]
+        message = data.draw(st.sampled_from(messages))
         for manager in (pair.active, pair.passive):
             for effect in manager.handle(pair.now, "h1/1", CmMad(7, message)):
                 if isinstance(effect, SendMad):

@@ -35,7 +35,7 @@ def passes(packet: bytes, ifindex: int, protocol: int, kind: int) -> bool:
         code, if_true, if_false, k = program[at]
         at += 1
         if code == RETURN:
-            return k > 0
+            return bool(k > 0)
         if code == JUMP_EQUAL:
             at += if_true if accumulator == k else if_false
         elif k in facts:

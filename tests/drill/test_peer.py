@@ -139,7 +139,7 @@ def test_a_manager_that_changes_a_device() -> None:
 def test_link_messages_as_events() -> None:
     carrier = {"what": "carrier", "where": "ib0", "old": True, "new": False}
     assert event_of(5, carrier) == Event(5, "carrier", "ib0", "off")
-    active = {"what": "active", "where": "bond0", "old": "ib0", "new": "ib1"}
+    active: dict[str, object] = {"what": "active", "where": "bond0", "old": "ib0", "new": "ib1"}
     assert event_of(5, active) == Event(5, "failover", "bond0", "ib0 -> ib1")
     assert event_of(5, {"what": "left", "where": "ib0", "bond": "bond0"}) == Event(5, "port", "ib0", "device_fatal")
     assert event_of(5, {"what": "mtu", "where": "ib0", "old": 1, "new": 2}) is None

@@ -72,7 +72,7 @@ def test_an_interrupted_round_is_undone() -> None:
         fault.append(True) if not undo else fault.clear()
         return apply(plan, undo=undo)  # type: ignore[arg-type]
 
-    here.sleep, here.apply = interrupted, applied  # type: ignore[method-assign, assignment]
+    here.sleep, here.apply = interrupted, applied  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         drill(here, ["cut"], 1, MS, lambda _: None, spacing_ns=MS)
     sleep(2)
@@ -88,7 +88,7 @@ def test_an_undo_that_fails_is_the_verdict() -> None:
             raise Refused("cannot mend", why="no hands", fix="Do it")
         return apply(plan, undo=undo)  # type: ignore[arg-type]
 
-    here.apply = failing  # type: ignore[method-assign, assignment]
+    here.apply = failing  # type: ignore[method-assign]
     found = drill(here, ["cut", "loss"], 3, 1000 * MS, lambda _: None, spacing_ns=MS)
     assert found.verdict is Verdict.FAIL
     assert found.reasons()[0].startswith("THE UNDO OF CUT FAILED: cannot mend: no hands. Do it. Undo it by hand: ")

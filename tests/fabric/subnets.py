@@ -1,6 +1,7 @@
 """Small subnets to test with, and a driver that is their clock, their programs and their witness."""
 
 import random
+from typing import Any
 
 from ibbond.fabric.events import (
     DatagramArrived,
@@ -98,7 +99,7 @@ class Lab:
         own = self.subnet.port(port)
         self.do(SendMad(port, ManagementDatagram(own.lid, own.sm_lid, 1, 1, mad.pack())))
         self.run_until_quiescent(ms)
-        answers = [SaMad.parse(effect.mad.mad) for effect in self.seen if _answers(effect, port, self._transaction)]
+        answers = [answer for effect in self.seen if (answer := _answer(effect, port, self._transaction))]
         assert len(answers) == 1, answers
         return answers[0]
 
@@ -135,14 +136,14 @@ class Lab:
         values: dict[str, object] = {"pkey": 0xFFFF, "source_qpn": 0x999, "qkey": QKEY, **fields}
         return Datagram(self.subnet.port(port).lid, lid, destination_qpn=qpn, payload=payload, **values)  # type: ignore[arg-type]
 
-    def send(self, port: str, to: str, qpn: int, **fields: object) -> list[str]:
+    def send(self, port: str, to: str, qpn: int, **fields: Any) -> list[str]:
         """Send one datagram to a port; where it arrived."""
         self.seen.clear()
         self.do(SendDatagram(port, self.datagram(port, self.subnet.port(to).lid, qpn, **fields)))
         self.run_until_quiescent(1)
         return self.arrivals()
 
-    def multicast(self, port: str, mlid: int = 0xC000, mgid: bytes = BROADCAST, **fields: object) -> list[str]:
+    def multicast(self, port: str, mlid: int = 0xC000, mgid: bytes = BROADCAST, **fields: Any) -> list[str]:
         """Send one datagram to a group; where copies arrived."""
         own = self.subnet.port(port)
         addresses = {"source_gid": own.gid, "destination_gid": mgid, **fields}
@@ -165,10 +166,11 @@ def pairs(ports: list[str]) -> set[tuple[str, str]]:
     return {(a, b) for a in ports for b in ports if a != b}
 
 
-def _answers(effect: SubnetEffect, port: str, transaction: int) -> bool:
+def _answer(effect: SubnetEffect, port: str, transaction: int) -> SaMad | None:
     if not isinstance(effect, MadArrived) or effect.port != port or effect.mad.mad[1] != 3:
-        return False
-    return SaMad.parse(effect.mad.mad).transaction_id == transaction
+        return None
+    mad = SaMad.parse(effect.mad.mad)
+    return mad if mad.transaction_id == transaction else None
 
 
 def two_switches(lab: Lab, hosts: int = 2) -> Lab:

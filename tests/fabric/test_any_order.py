@@ -78,7 +78,7 @@ def faults_of(lab: Lab, story: list[tuple[str, int, int]]) -> list[tuple[SubnetE
     found: list[tuple[SubnetEvent, int]] = []
     for kind, which, pause in story:
         cable, switch = cables[which % len(cables)], switches[which % len(switches)]
-        event: SubnetEvent = {
+        events: dict[str, SubnetEvent] = {
             "cut": Cut(cable),
             "mend": Mend(cable),
             "kill": KillSwitch(switch),
@@ -87,8 +87,8 @@ def faults_of(lab: Lab, story: list[tuple[str, int, int]]) -> list[tuple[SubnetE
             "whole": MakeLossy(cable, 0.0),
             "no manager": KillSubnetManager(),
             "manager": ReviveSubnetManager(),
-        }[kind]
-        found.append((event, pause))
+        }
+        found.append((events[kind], pause))
     return found
 
 

@@ -1,5 +1,7 @@
 """Datagrams: who gets them, who must not, what is counted, what a capture sees."""
 
+from collections.abc import Callable
+
 import pytest
 
 from ibbond.fabric.events import Captured, Cut, DatagramArrived, MakeLossy, Mend, SendDatagram, SetPkeys
@@ -197,7 +199,7 @@ class TestWalk:
 
     def test_whatever_changes_it_bumps_the_generation(self, lab: Lab) -> None:
         lid, generation = lab.subnet.port("h2/2").lid, lab.subnet._generation
-        steps = [
+        steps: list[tuple[Callable[[], object], bool]] = [
             (lambda: lab.after(Cut("s1/7")), True),
             (lambda: lab.after(Mend("s1/7")), True),
             (lambda: lab.after(MakeLossy("h2/2", 0.1)), False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -287,7 +288,7 @@ def test_an_acknowledgment_during_the_pause_ends_no_pause_and_strands_nothing() 
     assert [each.status for each in pair.done[A]] == [Status.SUCCESS] * 2
 
 
-def driven(**settings: int) -> Two:
+def driven(**settings: Any) -> Two:
     """Both queue pairs are a driver's, as IPoIB's are: no memory, messages handed up."""
     pair = two(**settings)
     for port in (A, B):

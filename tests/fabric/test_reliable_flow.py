@@ -209,10 +209,10 @@ def test_the_short_way_is_taken() -> None:
         world = World(captured=captured)
         if loss:
             world.subnet.handle(0, MakeLossy(B, loss))
-        sent = []
+        sent: list[object] = []
         transit = world.subnet._transit  # the one place where packets come into being
         original = transit.send
-        transit.send = lambda port, packet, original=original, sent=sent: (sent.append(packet), original(port, packet))  # type: ignore[method-assign,misc]
+        transit.send = lambda port, packet, original=original, sent=sent: (sent.append(packet), original(port, packet))  # type: ignore[method-assign,misc,assignment]
         world.queues[B].receives.append(ReceiveRequest(1, (Sge(START, 100, world.key[B]),)))
         world.post(A, SendRequest(2, Operation.SEND, (Sge(START, 100, world.key[A]),), 100))
         world.wait(MS)

@@ -20,6 +20,7 @@ class Flow:
     target: tuple[str, str]
     packets: int = 0
     bytes: int = 0
+    capture_point: None = None
 
 
 class Bench:

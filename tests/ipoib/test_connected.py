@@ -188,7 +188,8 @@ def test_a_connection_is_made_and_carries_what_no_datagram_does() -> None:
         15,
     )
     assert request.primary.remote_gid == gid("b")
-    assert wire.datagrams == wire.stray == []
+    assert not wire.datagrams
+    assert not wire.stray
     statistics = wire.interfaces["b"].device.statistics
     assert (statistics.rx_packets, statistics.rx_bytes) == (1, 65520)
     path = wire.interfaces["a"].path_to(wire.interfaces["b"].device.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import pytest
 
@@ -106,7 +107,7 @@ class Lab:
                 case _:
                     pass
 
-    def route(self, effects: list) -> None:
+    def route(self, effects: Iterable[object]) -> None:
         for effect in effects:
             match effect:
                 case PortEvent(port, kind):
@@ -129,7 +130,8 @@ class Lab:
     def wait(self, ms: float) -> None:
         end = self.now + round(ms * MS)
         while True:
-            machines = [self.subnet, *(each for port in self.interfaces.values() for each in port)]
+            interfaces = (each for port in self.interfaces.values() for each in port)
+            machines: list[Subnet | Interface] = [self.subnet, *interfaces]
             due = [(at, number) for number, machine in enumerate(machines) if (at := machine.deadline()) is not None]
             if not due or min(due)[0] > end:
                 break

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ibbond.ipoib.paths import WAITING_PACKETS
+from ibbond.ipoib.paths import WAITING_PACKETS, OldNeighbor
 from ibbond.ipoib.transmit import SUPERSEDED, Path
 from ibbond.machine import SECOND
 from ibbond.verbs.verbs import Datagram, PortEventKind
@@ -376,7 +376,7 @@ def test_without_the_companion_patch_a_neighbor_keeps_its_old_path() -> None:
 
 
 def test_an_old_neighbor_goes_with_its_interface() -> None:
-    hung: dict = {}
+    hung: dict[bytes, OldNeighbor] = {}
     bench = Bench(old_neighbors=hung).up()
     bench.send(PEER, next_hop=b"hop")
     bench.send(PEER, next_hop=b"hop")

@@ -2,12 +2,13 @@
 
 import pytest
 
+from ibbond.host import tun
 from ibbond.lab import doctor
 
 
 def test_without_tun_devices_no_lab_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "why_not_live", lambda: "/dev/net/tun: No such file or directory")
-    monkeypatch.setattr(doctor.tun, "available", lambda: "/dev/net/tun: No such file or directory")
+    monkeypatch.setattr(tun, "available", lambda: "/dev/net/tun: No such file or directory")
     findings = doctor.examine()
     assert not doctor.can_run(findings)
     assert [finding.state for finding in findings[:2]] == ["missing", "missing"]

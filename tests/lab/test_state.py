@@ -42,7 +42,7 @@ def test_a_lock_that_was_removed_after_it_was_opened_is_not_held(files: Files, m
             ends.pop()()
         return descriptor
 
-    monkeypatch.setattr(state.os, "open", open_late)
+    monkeypatch.setattr(os, "open", open_late)
     lock = files.hold()
     assert not ends
     assert holds(files, lock)

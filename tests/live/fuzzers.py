@@ -9,7 +9,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ibbond.rdma.messages import SOCKET_NAME
@@ -34,7 +34,7 @@ def nastily(chance: random.Random, raw: bytes) -> bytes:
 
 
 def word(chance: random.Random) -> object:
-    kinds = (
+    kinds: tuple[Callable[[], object], ...] = (
         lambda: chance.choice((-1, 0, 1, 2**31, 2**32, 2**63, 2**64, -(2**63), 1e308)),
         lambda: "".join(chance.choice("abc019/.:-+ \n\0\u2028\ud800é") for _ in range(chance.randrange(30))),
         lambda: chance.choice(("h1", "h2", "bond0", "bond0/bonding/mode", "h1/bond0", None, True, [], {})),

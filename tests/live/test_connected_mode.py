@@ -193,10 +193,10 @@ def test_a_capture_shows_request_reply_and_large_packets(lab: ViewLab, tmp_path:
         assert words in shown, shown
     assert "Echo (ping) request" in shown
     fields = ["infiniband.cm.req.serviceid", "infiniband.cm.req.maxcmretr", "infiniband.cm.req.prim_remotegid"]
-    words = ["tshark", "-r", str(file), "-T", "fields", "-Y", "infiniband.cm.req"]
+    command = ["tshark", "-r", str(file), "-T", "fields", "-Y", "infiniband.cm.req"]
     for field in fields:
-        words += ["-e", field]
-    said = subprocess.run(words, text=True, capture_output=True, timeout=60).stdout
+        command += ["-e", field]
+    said = subprocess.run(command, text=True, capture_output=True, timeout=60).stdout
     asked = {int(row[0], 16): row[1:] for line in said.splitlines() if (row := line.split("\t"))}
     qpn = int(lab.read(f"{active(lab, 'h2')}/address", "h2").replace(":", "")[2:8], 16)
     retries, gid = asked[0x10 << 56 | qpn]

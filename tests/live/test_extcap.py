@@ -87,7 +87,7 @@ def test_a_stream_ends_with_the_lab_and_with_its_reader(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     with Lab() as lab:
         for end in ("reader", "lab"):
-            words = [EXTCAP, "--capture", "--extcap-interface", f"{lab.name}:h1/bond0", "--fifo", fifo]
+            words = [str(EXTCAP), "--capture", "--extcap-interface", f"{lab.name}:h1/bond0", "--fifo", str(fifo)]
             streaming = subprocess.Popen(words)
             with fifo.open("rb") as packets:
                 assert packets.read(4) == b"\x4d\x3c\xb2\xa1"  # the head of a file, nanoseconds

@@ -57,7 +57,8 @@ def test_a_packet_that_fails_costs_that_packet(
 
 def test_what_the_kernel_said_is_read_again(faulty: RunningLab, monkeypatch: pytest.MonkeyPatch) -> None:
     host = faulty.loop.network.hosts["h1"]
-    handle, failed = host.handle, []
+    failed: list[HostEvent] = []
+    handle = host.handle
 
     def fail_once(now: int, event: HostEvent) -> object:
         if isinstance(event, SetAdmin) and not failed:

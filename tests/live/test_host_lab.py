@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,8 @@ GROUP = bytes.fromhex("00ffffffff12401bffff0000000000000f010203")
 
 def test_a_programs_group_becomes_a_group_of_the_subnet_and_ends_with_it(lab2: RunningLab) -> None:
     def joined() -> bool:
-        devices = lab2.loop.network.hosts["h2"].namespace
-        return lab2.loop.ask(lambda: all(GROUP in devices.get(name).multicast for name in ("bond0", "ib0")))
+        host = lab2.loop.network.hosts["h2"]
+        return lab2.loop.ask(lambda: all(GROUP in host.device(name).multicast for name in ("bond0", "ib0")))
 
     assert not joined()
     command = ["python3", "-c", LISTENER]
@@ -142,7 +143,7 @@ def test_failovers_leave_nothing_behind(lab2: RunningLab) -> None:
             lab2.do(OnSubnet(Cut(port)))
             assert lab2.active("h1") == other
             lab2.do(OnSubnet(Mend(port)))
-            assert lab2.until(lambda member=member: usable(member))
+            assert lab2.until(partial(usable, member))
     descriptors, threads = owned()
     assert descriptors <= before[0]  # fewer, where the interpreter collects what an earlier test left
     assert threads <= before[1]

@@ -53,7 +53,7 @@ def environment_and_command(pid: int) -> str:
     return text if "IBBOND_CONTROL" in text or "ibbond.lab.daemon" in text else ""
 
 
-NOTHING = {"namespaces": [], "mounts": [], "files": [], "processes": []}
+NOTHING: dict[str, list[str]] = {"namespaces": [], "mounts": [], "files": [], "processes": []}
 
 
 @pytest.fixture

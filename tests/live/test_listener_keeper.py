@@ -74,6 +74,12 @@ def start(lab: str, file: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, stdout=file.open("wb"))
 
 
+def goes_on(output: Path) -> bool:
+    """Whether a program writes more lines."""
+    lines = len(output.read_text().splitlines())
+    return until(lambda: len(output.read_text().splitlines()) > lines + 3)
+
+
 def test_trapped_calls_wait_for_the_resume_and_never_fail(named: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     program = start(named, output)
@@ -84,8 +90,7 @@ def test_trapped_calls_wait_for_the_resume_and_never_fail(named: str, tmp_path: 
             time.sleep(0.5)
             assert program.poll() is None
             ibbond("lab", "up", "--name", named, "--resume")
-            lines = len(output.read_text().splitlines())
-            assert until(lambda lines=lines: len(output.read_text().splitlines()) > lines + 3), "the program goes on"
+            assert goes_on(output)
         assert "failed" not in output.read_text()
         assert len(keepers(named)) == 1
         ibbond("lab", "down", "--name", named)

@@ -1,6 +1,7 @@
 """What the subnet administrator grants, refuses and reports; statuses are those of the architecture."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -122,7 +123,7 @@ class TestJoin:
             (bytes.fromhex("ff12401b800100000000000000010203"), {}),
         ],
     )
-    def test_groups_that_are_not_made(self, lab: Lab, mgid: bytes, fields: dict[str, int]) -> None:
+    def test_groups_that_are_not_made(self, lab: Lab, mgid: bytes, fields: dict[str, Any]) -> None:
         wanted = {"qkey": QKEY, "pkey": 0xFFFF, **fields}
         assert lab.join("h1/1", mgid, mask=CREATE, **wanted) == SaStatus.INVALID
 
@@ -161,7 +162,7 @@ class TestJoin:
             (McMemberMask.RATE, {"rate": 7, "rate_selector": 2}),
         ],
     )
-    def test_a_join_must_fit_the_group(self, lab: Lab, bit: int, fields: dict[str, int]) -> None:
+    def test_a_join_must_fit_the_group(self, lab: Lab, bit: int, fields: dict[str, Any]) -> None:
         assert lab.join("h1/1", mask=JOIN | bit, **fields) == SaStatus.INVALID
         assert isinstance(lab.join("h1/1", mask=JOIN), McMemberRecord)
 
@@ -304,8 +305,8 @@ class TestPath:
     def test_service_id_and_class_come_back(self, lab: Lab) -> None:
         own, other = lab.subnet.port("h1/1"), lab.subnet.port("h2/1")
         mask = PATH | PathMask.SERVICE_ID_LOW | PathMask.SERVICE_ID_HIGH | PathMask.TRAFFIC_CLASS
-        fields = {"sgid": own.gid, "dgid": other.gid, "service_id": 0x1060CBC, "traffic_class": 3, "pkey": 0xFFFF}
-        path = PathRecord.parse(self.ask(lab, mask, numb_path=1, **fields).data)
+        fields: dict[str, Any] = {"sgid": own.gid, "dgid": other.gid, "service_id": 0x1060CBC, "pkey": 0xFFFF}
+        path = PathRecord.parse(self.ask(lab, mask, numb_path=1, traffic_class=3, **fields).data)
         assert (path.service_id, path.traffic_class) == (0x1060CBC, 3)
 
     def test_to_a_group(self, lab: Lab) -> None:

@@ -89,7 +89,7 @@ class HostTree:
         for key, value in {**own, "flags": flags, "carrier": "1"}.items():
             put(self.root, f"{base}/{key}", str(value))
         infiniband = first["type"] == "32"
-        values = {**GOOD, "fail_over_mac": int(infiniband), **options}
+        values: dict[str, object] = {**GOOD, "fail_over_mac": int(infiniband), **options}
         values["num_unsol_na"] = values["num_grat_arp"]
         texts = {
             "slaves": " ".join(members),
@@ -100,13 +100,12 @@ class HostTree:
         }
         for option in OPTIONS.values():
             if option.has_file and option.kind is Kind.VALUE and option.since <= self.version:
-                value = values.pop(option.name, option.default)
-                shown = (
-                    f"{option.word_of(value)} {value}" if option.shows_word and isinstance(value, int) else str(value)
-                )
-                texts[option.name] = shown
-        for key, value in {**texts, **values}.items():
-            put(self.root, f"{base}/bonding/{key}", str(value) or None)
+                chosen = values.pop(option.name, option.default)
+                texts[option.name] = str(chosen)
+                if option.shows_word and isinstance(chosen, int):
+                    texts[option.name] = f"{option.word_of(chosen)} {chosen}"
+        for key, text in {**texts, **values}.items():
+            put(self.root, f"{base}/bonding/{key}", str(text) or None)
         self.bonds[name] = {}
         put(self.root, "sys/class/net/bonding_masters", " ".join(self.bonds))
         lines = [f"{bond} {text} permanent" for bond, text in ((name, each) for each in addresses)]

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -435,7 +436,7 @@ def test_a_route_through_a_member_is_given_to_the_bond_as_it_is(route: RouteText
 
 
 def test_two_devices_in_one_subnet_may_keep_apart() -> None:
-    apart = {
+    apart: dict[str, Any] = {
         f"{device}_{key}": value
         for device in ("bond0", "eno1")
         for key, value in (("arp_ignore", 1), ("arp_announce", 2))

@@ -34,7 +34,7 @@ class TestInALab:
         done = bare.run(IBBOND, "apply", str(tmp_path / "openib.conf"))
         assert done.returncode == 0, done.stderr
         facts = shown(bare)
-        assert [each["name"] for each in facts["members"]] == ["ib0", "ib1"]  # type: ignore[attr-defined,index]
+        assert [each["name"] for each in facts["members"]] == ["ib0", "ib1"]  # type: ignore[attr-defined]
         assert "10.0.0.1/24" in facts["addresses"]  # type: ignore[operator]
         ready = bare.run(IBBOND, "wait", "bond0", "--active", "--address", "--timeout", "30")
         assert ready.returncode == 0, ready.stderr

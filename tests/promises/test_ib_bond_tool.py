@@ -24,7 +24,7 @@ class TestInALab:
         done = bare.run(IBBOND, "ib-bond", "--bond-ip", "10.0.0.1")
         assert done.returncode == 0, done.stderr
         facts = shown(bare)
-        assert [each["name"] for each in facts["members"]] == ["ib0", "ib1"]  # type: ignore[attr-defined,index]
+        assert [each["name"] for each in facts["members"]] == ["ib0", "ib1"]  # type: ignore[attr-defined]
         assert "10.0.0.1/24" in facts["addresses"]  # type: ignore[operator]
         assert facts["options"]["miimon"] == 100  # type: ignore[index]
         pings_across_failover(bare)

@@ -54,20 +54,19 @@ def request(random: Random) -> RdmaRequest:
             Work(4, random.choice(list(Operation)), random.choice((0, 0x1300)), 0, 8, 0x1301),
         )
     )
-    return random.choice(
-        (
-            Listen(own, random.choice(PORTS), random.choice((b"", address))),
-            *[ResolveAddress(own, address, random.choice(PORTS), timeout_ms=20)] * 3,
-            *[ResolveRoute(own, timeout_ms=20)] * 3,
-            *[MakeQueuePair(any_id)] * 3,
-            *[Connect(own, ack_timeout=8, response_timeout=10, cm_retries=2)] * 3,
-            *[Accept(any_id)] * 3,
-            Reject(any_id),
-            Disconnect(any_id),
-            Destroy(any_id),
-            *[PostWork(any_id, work)] * 3,
-        )
-    )
+    requests: list[RdmaRequest] = [
+        Listen(own, random.choice(PORTS), random.choice((b"", address))),
+        *[ResolveAddress(own, address, random.choice(PORTS), timeout_ms=20)] * 3,
+        *[ResolveRoute(own, timeout_ms=20)] * 3,
+        *[MakeQueuePair(any_id)] * 3,
+        *[Connect(own, ack_timeout=8, response_timeout=10, cm_retries=2)] * 3,
+        *[Accept(any_id)] * 3,
+        Reject(any_id),
+        Disconnect(any_id),
+        Destroy(any_id),
+        *[PostWork(any_id, work)] * 3,
+    ]
+    return random.choice(requests)
 
 
 def next_step(random: Random, ids: list[RdmaId]) -> tuple[int, RdmaRequest] | None:

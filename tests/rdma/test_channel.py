@@ -174,11 +174,12 @@ class Pair:
     def request(self, uid: int = 1) -> tuple[int, int]:
         """As far as CONNECT_REQUEST: the ids of both ends."""
         number = self.asking.id(uid)
-        for step in (
+        steps: tuple[Callable[[], object], ...] = (
             lambda: self.asking.resolve(number, H2),
             lambda: self.asking.route(number),
             lambda: self.asking.connect(number, VALID._replace(qpn=0x700 + uid, private=b"hello")),
-        ):
+        )
+        for step in steps:
             step()
             self.run()
         assert self.asking.kinds() == [T.ADDR_RESOLVED, T.ROUTE_RESOLVED]

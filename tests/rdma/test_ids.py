@@ -76,7 +76,7 @@ class Pair:
         self.keys = {}
         for host, ear in self.ears.items():
             self.keys[host] = self.world.network.hosts[host].rdma.register(1, memoryview(bytearray(4096)))
-            self.world.programs.append(SimulatedProgram(host, 1, ear, _now=self.world.now))  # type: ignore[arg-type]
+            self.world.programs.append(SimulatedProgram(host, 1, ear, _now=self.world.now))
         self.do("h2", Listen(0, PORT, at))
 
     def do(self, host: str, request: RdmaRequest) -> None:
@@ -201,7 +201,8 @@ def test_an_answer_to_a_disconnect_that_is_lost_costs_one_repetition(monkeypatch
     pair = Pair()
     pair.connect()
     manager = pair.world.network.hosts["h1"].connections
-    on_event, lost = manager.handle, []
+    lost: list[object] = []
+    on_event = manager.handle
 
     def lossy(now: int, port: str, mad: CmMad) -> list[CmEffect]:
         if isinstance(mad.message, Drep) and not lost:
@@ -292,7 +293,8 @@ def test_a_listener_whose_adapter_goes_can_only_be_destroyed() -> None:
     assert pair.reported("h2") == [RdmaKind.DEVICE_REMOVAL]
     pair.do("h2", MakeQueuePair(0))
     pair.do("h2", PostWork(0, Receive(1, pair.keys["h2"], 0, 64)))
-    assert pair.reported("h2") == pair.done("h2") == []
+    assert not pair.reported("h2")
+    assert not pair.done("h2")
     assert pair.refused("h2", Listen(1, PORT)) == errno.EADDRINUSE
     pair.ask()
     assert pair.reported("h1")[-1] is RdmaKind.REJECTED

@@ -6,6 +6,7 @@ import lzma
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_skips_name_cases_that_exist_and_may_be_skipped() -> None:
     assert all(name in CASES and "802.3ad" in name and reason for name, reason in SKIPS.items())
 
 
-def tampered(case: Recording, number: int, **changes: object) -> Recording:
+def tampered(case: Recording, number: int, **changes: Any) -> Recording:
     steps = list(case.steps)
     steps[number] = dataclasses.replace(steps[number], **changes)
     return dataclasses.replace(case, steps=tuple(steps))
@@ -111,7 +112,9 @@ def test_what_depends_on_the_link_watch_does_not_count() -> None:
     case = CASES["enslave/ib/infiniband-down/active-backup/bond-up"]
     number, step = steps_of(case, "link")[1]
     assert isinstance(step.expect, dict)
-    names = [name for name in step.expect["flag_names"] if name != "RUNNING"]
+    flags = step.expect["flag_names"]
+    assert isinstance(flags, list)
+    names = [name for name in flags if name != "RUNNING"]
     result = replay(tampered(case, number, expect={**step.expect, "operstate": "dormant", "flag_names": names}))
     assert result.verdict is Verdict.PASSED, first(result)
 

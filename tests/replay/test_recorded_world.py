@@ -7,7 +7,7 @@ from ibbond.machine import MS
 from ibbond.netdev.device import AddressOrigin, Device
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
-from ibbond.replay.devices import make_device
+from ibbond.replay.devices import RecordedDriver, make_device
 from ibbond.replay.ip_command import (
     AddAddress,
     AddBond,
@@ -87,6 +87,7 @@ def plugged(kind: str, count: int) -> tuple[Segment, list[Device], list[tuple[st
 def test_a_request_reaches_all_others_and_the_peer_answers_the_asker(kind: str) -> None:
     segment, (a, b, c), seen = plugged(kind, 3)
     segment.peer_ips.append(TARGET)
+    assert isinstance(c.driver, RecordedDriver)
     c.driver.plug(c, on=False)
     question = arp.request(a.address, OURS, TARGET, hardware_type=a.type)
     segment.send(a, Frame(ETHERTYPE_ARP, a.address, a.broadcast, question.pack()))

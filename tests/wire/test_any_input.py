@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 
 from hypothesis import given, settings
@@ -29,10 +30,7 @@ def parsers() -> Iterator[tuple[str, Parser]]:
                 yield f"{found.name}.{name}", parse
     for name in OPTIONS:
         if OPTIONS[name].has_file:
-            yield (
-                f"sysfs_text.parse_bond {name}",
-                lambda raw, name=name: sysfs_text.parse_bond(name, raw.decode("latin1")),
-            )
+            yield f"sysfs_text.parse_bond {name}", _of_text(partial(sysfs_text.parse_bond, name))
     yield "rxe.parse_send", lambda raw: rxe.parse_send(_slot(raw), 0, max_pieces=4, max_inline=64)
     yield "rxe.parse_receive", lambda raw: rxe.parse_receive(_slot(raw), 0, max_pieces=4)
 
@@ -52,7 +50,11 @@ def _public(module: ModuleType) -> Iterator[tuple[str, Parser]]:
         first, *others = inspect.signature(function).parameters.values()
         if all(other.default is not inspect.Parameter.empty for other in others):
             takes_bytes = "bytes" in str(first.annotation)
-            yield name, function if takes_bytes else lambda raw, call=function: call(raw.decode("latin1"))
+            yield name, function if takes_bytes else _of_text(function)
+
+
+def _of_text(parse: Callable[[str], object]) -> Parser:
+    return lambda raw: parse(raw.decode("latin1"))
 
 
 PARSERS = dict(parsers())

@@ -171,9 +171,9 @@ def test_parsers_let_only_malformed_out(name: str, data: st.DataObject) -> None:
     raw = bytearray(
         data.draw(st.one_of(strategy.map(lambda value: value.pack()), octets(size), st.binary(max_size=300)))
     )
-    for at, value in data.draw(st.lists(st.tuples(st.integers(0, 299), u8), max_size=4)):
+    for at, octet in data.draw(st.lists(st.tuples(st.integers(0, 299), u8), max_size=4)):
         if at < len(raw):
-            raw[at] = value
+            raw[at] = octet
     with contextlib.suppress(Malformed):
         value = parse(bytes(raw))
         assert parse(value.pack()) == value  # type: ignore[attr-defined]

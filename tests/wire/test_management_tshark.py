@@ -69,7 +69,16 @@ def test_port_counters(tmp_path: Path) -> None:
 def test_request_for_communication(tmp_path: Path) -> None:
     path = cm.CmPath(5, 6, GID, GID, rate=7, hop_limit=64, subnet_local=True, ack_timeout=14, sl=2)
     req = cm.CmMad(4, cm.Req(0x11, 0x1060CBC, 0x0002C90300100000, 0x48, 0x123456, path, retry_count=7))
-    names = ("serviceid", "localqpn", "startpsn", "pppmtu", "pkey", "retrcount", "maxcmretr", "localresptout")
+    names: tuple[str, ...] = (
+        "serviceid",
+        "localqpn",
+        "startpsn",
+        "pppmtu",
+        "pkey",
+        "retrcount",
+        "maxcmretr",
+        "localresptout",
+    )
     names += ("prim_locallid", "prim_remotelid", "prim_hoplim", "prim_localacktout", "prim_sl")
     names += ("prim_localgid",)
     seen = decode(tmp_path / "req.pcap", req.pack(), *[f"cm.req.{name}" for name in names])

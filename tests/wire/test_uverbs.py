@@ -39,7 +39,7 @@ def test_an_extended_command_has_its_response_in_the_header() -> None:
     raw = struct.pack("=IHHQHHI", 24 | uverbs.EXTENDED, 0, 5, 0xBBBB, 0, 4, 0) + body
     envelope, request = uverbs.parse(raw)
     assert envelope == Envelope(0xBBBB, 40, 32, True)
-    assert request == CreateQp(7, *range(9), 1, uverbs.QpType.RC, 0)
+    assert request == CreateQp(7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 1, uverbs.QpType.RC, 0)
 
 
 def test_an_unknown_command_is_named() -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from ibbond.backend.control_socket import Control, LabBackend
 from ibbond.demo.probe import Measurement, probing
@@ -64,7 +64,7 @@ class Lab:
         self._log: EventLog | None = None
         self._captures: list[LabCapture] = []
 
-    def start(self) -> Lab:
+    def start(self) -> Self:
         """Start the lab; returns when every port is active and every bond is up. `Refused` says why it cannot."""
         if self._control is not None:
             raise Refused(f"cannot start lab {self.name}", why="it is already running", fix="Use it, or stop it first")
@@ -85,7 +85,7 @@ class Lab:
         if self._log is not None:
             self._log.join()
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

@@ -217,7 +217,7 @@ def test_a_capture_from_a_directory_that_is_gone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert (
         done.stderr
-        == "ibbond: cannot find x.pcap: the working directory does not exist any more. Change to another directory.\n"
+        == "ibbond: cannot find x.pcap: the working directory no longer exists. Change to another directory.\n"
     )
 
 
@@ -228,7 +228,7 @@ def test_no_one_goes_into_a_host_from_a_directory_that_is_gone() -> None:
         done = subprocess.run([sys.executable, "-c", ask], cwd=gone, preexec_fn=rmdir, stderr=subprocess.PIPE)
         Path(gone).mkdir()
     assert done.stderr.endswith(
-        b"cannot enter h1: the working directory does not exist any more. Change to another directory.\n"
+        b"cannot enter h1: the working directory no longer exists. Change to another directory.\n"
     )
 
 

@@ -115,7 +115,7 @@ def test_tokens(tmp_path: Path) -> None:
     for make, why in (
         (lambda: None, "No such file"),
         (lambda: (file.write_text("short"), file.chmod(0o600)), "16 or more"),
-        (lambda: (file.write_bytes(TOKEN), file.chmod(0o644)), "others may read"),
+        (lambda: (file.write_bytes(TOKEN), file.chmod(0o644)), "other users may read"),
     ):
         make()
         with pytest.raises(Refused, match=why):

@@ -53,7 +53,7 @@ def test_bad_words_are_refused(host: Host) -> None:
         (("--slaves", ","), "--slaves is empty"),
         (("--stop",), "no bond bond0"),
         (("--status", "--bond-name", "bond3"), "no bond bond3"),
-        (("--stop", "--status"), "do not go together"),
+        (("--stop", "--status"), "cannot be combined"),
     ):
         result = host.ibbond("ib-bond", *words)
         assert (result.code, reported in result.err) == (2, True), (words, result.err)

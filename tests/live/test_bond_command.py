@@ -244,11 +244,11 @@ def test_options_that_depend_on_each_other(running: ViewLab) -> None:
     [
         (
             ("bond", "create", "h1/bond1", "ib7"),
-            "cannot create h1/bond1: there is no device ib7 on h1: known are",
+            "cannot create h1/bond1: there is no device ib7 on h1; it has bond0,",
         ),
         (
             ("bond", "add", "h1/bond0", "ib7"),
-            "cannot add ib7 to h1/bond0: there is no device ib7 on h1: known are bond0,",
+            "cannot add ib7 to h1/bond0: there is no device ib7 on h1; it has bond0,",
         ),
         (
             ("bond", "create", "h1/bond1", "--set", "=5"),

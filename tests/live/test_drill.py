@@ -270,7 +270,7 @@ def test_what_is_refused_changes_nothing(simple_lab: str, tmp_path: Path) -> Non
         (("h1/bond0", *name, "--rounds", "0"), "0"),
         (("h1/bond0", *name, "--report", str(tmp_path / "file")), "is a file"),
         (("h1/bond0", "--sim", str(tmp_path / "none.toml")), "none.toml"),
-        ((*name,), "no bond is named"),
+        ((*name,), "no bond was given"),
     ):
         done = ibbond("drill", *words, code=2)
         assert why in done.stderr, f"{words}: {done.stderr}"

@@ -83,7 +83,7 @@ def test_the_time_line_tells_of_it(world: SmallWorld) -> None:
     world.on("h2", own(2, "10.0.0.100"))
     where = address_text(world.network.hosts["h2"].bond("bond0").device.address)
     assert [(line.where, line.detail) for line in world.happened("announce")] == [
-        ("h2/bond0", f"10.0.0.100 at {where} by ib0")
+        ("h2/bond0", f"10.0.0.100 at {where} through ib0")
     ]
 
 

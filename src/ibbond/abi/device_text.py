@@ -116,7 +116,9 @@ def parse_number(text: str) -> int:
         raise Refused(f"cannot take {text!r}", why="it is not a number", fix="Write a number", code=errno.EINVAL)
     digits = match[1]
     if len(digits.lstrip("0xX")) > MAX_DIGITS:
-        raise Refused(f"cannot take {text!r}", why="it does not fit in 64 bits", fix="Write less", code=errno.ERANGE)
+        raise Refused(
+            f"cannot take {text!r}", why="it does not fit in 64 bits", fix="Write a smaller number", code=errno.ERANGE
+        )
     return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
 
 

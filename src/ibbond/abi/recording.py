@@ -175,11 +175,15 @@ def parse_recording(text: bytes) -> list[Recording]:
 def _check(case: Recording) -> None:
     for name, spec in case.devices.items():
         if spec.type not in DEVICE_TYPES:
-            raise Malformed(f"{case.name}: device {name} has type {spec.type!r}, known are {', '.join(DEVICE_TYPES)}")
+            raise Malformed(
+                f"{case.name}: device {name} has type {spec.type!r}, the known types are {', '.join(DEVICE_TYPES)}"
+            )
     for number, step in enumerate(case.steps):
         required = REQUIRED.get(step.op)
         if required is None:
-            raise Malformed(f"{case.name}: step {number} is {step.op!r}, known are {', '.join(REQUIRED)}")
+            raise Malformed(
+                f"{case.name}: step {number} is {step.op!r}, the known operations are {', '.join(REQUIRED)}"
+            )
         missing = [key for key in required if (value := getattr(step, key)) is None or (not value and key in _NAMES)]
         if missing:
             raise Malformed(f"{case.name}: step {number} ({step.op}) lacks {', '.join(missing)}")

@@ -88,7 +88,7 @@ class Executor:
         self.host = host
         self.plan = plan
         self.done = Done()
-        self._refused: Write | None = None  # a write that succeeded and did not hold
+        self._refused: Write | None = None  # a write that succeeded but was not kept
 
     def run(self, watch: Callable[[Step], None], too_late: Callable[[], None]) -> None:
         """Carry the plan out; see `change`."""
@@ -172,7 +172,9 @@ class Executor:
         until = time.monotonic() + SETTLE_SECONDS
         while (number(self.host, f"{child.name}/flags") is not None) != there:
             if time.monotonic() > until:
-                raise Refused(f"cannot {step}", why="it did not hold", fix=f"See ip link show {child.parent}")
+                raise Refused(
+                    f"cannot {step}", why="the kernel did not keep it", fix=f"See ip link show {child.parent}"
+                )
             time.sleep(POLL_SECONDS)
 
     def put_back(self) -> str:
@@ -243,7 +245,10 @@ class Executor:
         for step in self.plan.steps:
             if isinstance(step, AddIp) and step.setting not in now.ip and not _is_link_local(step):
                 raise Refused(
-                    f"cannot {step}", why="it did not hold", fix="See ip address and ip route", code=errno.EIO
+                    f"cannot {step}",
+                    why="the kernel did not keep it",
+                    fix="See ip address and ip route",
+                    code=errno.EIO,
                 )
         for name, bond in self.plan.after.bonds.items():
             for option, value in now.bonds[name].options.items():
@@ -336,7 +341,7 @@ def did_not_hold(path: str, asked: str, wanted: str, found: str, log: list[str],
     if log:
         why += f"; the driver logged: {next((line for line in reversed(log) if option and option in line), log[-1])}"
     return Refused(
-        f"wrote {asked!r} to /sys/class/net/{path}, but it did not hold",
+        f"wrote {asked!r} to /sys/class/net/{path}, but the driver did not keep it",
         why=why,
         fix="Ask for a value that the driver keeps: ibbond options",
         code=errno.EIO,

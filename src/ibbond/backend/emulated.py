@@ -189,7 +189,10 @@ class EmulatedBackend:
             case "parent":
                 return f"{self._host.links.parent(file.device)}\n"
         raise Refused(
-            f"cannot read {file.device}/{file.name}", why="it is write-only", fix="Write it", code=errno.EACCES
+            f"cannot read {file.device}/{file.name}",
+            why="it is write-only",
+            fix="Read another file of the device",
+            code=errno.EACCES,
         )
 
     # Changing, on the loop's thread
@@ -284,7 +287,9 @@ def parse_pkey(text: str) -> int:
 
 def read_only(file: File) -> Refused:
     what = f"cannot write {file.device}/{file.name}"
-    return Refused(what, why="it is read-only", fix="Read it", code=errno.EACCES)
+    return Refused(
+        what, why="it is read-only", fix="See what can be written: ls -l on its directory", code=errno.EACCES
+    )
 
 
 def facts_of(host: HostStack, adapters: Mapping[str, str] = MappingProxyType({})) -> ModelFacts:

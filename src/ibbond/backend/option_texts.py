@@ -137,13 +137,15 @@ def _targets(name: str, option: Option, old: str, text: str) -> str:
             result = [target for target in result if target != str(address)]
         elif address.is_unspecified or address.is_multicast or str(address) in ("255.255.255.255", "::1"):
             raise Refused(
-                f"cannot set {option.name} of {name}", why=f"{address} is not the address of a host", fix="Name a host"
+                f"cannot set {option.name} of {name}",
+                why=f"{address} is not a unicast address",
+                fix="Use a unicast address",
             )
         elif str(address) not in result:
             result.append(str(address))
     if len(result) > MAX_TARGETS:
         raise Refused(
-            f"cannot set {option.name} of {name}", why=f"it has room for {MAX_TARGETS} targets", fix="Name fewer"
+            f"cannot set {option.name} of {name}", why=f"it holds at most {MAX_TARGETS} targets", fix="List fewer"
         )
     return " ".join(result)
 

@@ -241,7 +241,7 @@ def check_members(
     types: dict[int | None, str] = {}
     for member in (*(present.members if present else ()), *members):
         if member == name:
-            raise Refused(f"cannot {title}", why="a bond cannot be its own member", fix="Name another device", code=1)
+            raise Refused(f"cannot {title}", why="a bond cannot be its own member", fix="Give another device", code=1)
         if member not in before.devices and member not in before.bonds:
             raise _no_device(host, title, member)
         above = host.master(member)
@@ -293,14 +293,14 @@ def _next_member(title: str, name: str, bond: BondState) -> str:
     for member in (*bond.members[start:], *bond.members[:start]):
         if bond.links.get(member) == "up" and member != bond.active:
             return member
-    raise Refused(f"cannot {title}", why="no other member is up", fix=f"See which are with: ibbond bond show {name}")
+    raise Refused(f"cannot {title}", why="no other member is up", fix="See their state with: ibbond bond show")
 
 
 def _no_device(host: Backend, title: str, member: str) -> Refused:
     known = [entry for entry in host.entries("") if entry not in ("bonding_masters", "lo")]
     return Refused(
         f"cannot {title}",
-        why=f"there is no device {member} on {host.where or 'this host'}: known are {listed(known)}",
+        why=f"there is no device {member} on {host.where or 'this host'}; it has {listed(known)}",
         fix="Choose one of these",
         code=errno.ENODEV,
     )

@@ -37,25 +37,25 @@ MAX_SECONDS = 7 * 24 * 3600
 
 @click.command()
 @click.argument("file", default=BONDS_TOML, type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only print the plan: its steps, what interrupts, what is lost.")
-@click.option("--interrupt", is_flag=True, help="Allow what takes a bond down or its members out for a moment.")
-@click.option("--force", is_flag=True, help="Also with errors in FILE, or devices that another manager has.")
+@click.option("--dry-run", is_flag=True, help="Only print the plan: its steps, what interrupts traffic, what is lost.")
+@click.option("--interrupt", is_flag=True, help="Allow steps that briefly take a bond down or remove its members.")
+@click.option("--force", is_flag=True, help="Go on despite errors in FILE, or devices that another tool manages.")
 @click.option(
     "--wait",
     "wait_seconds",
     type=click.FloatRange(0, MAX_SECONDS),
     default=0.0,
     metavar="SECONDS",
-    help="How long to wait for devices that are not there yet.",
+    help="How long to wait for devices that do not exist yet.",
 )
 @click.option(
     "--confirm-within",
     type=click.IntRange(1, MAX_SECONDS),
     metavar="SECONDS",
-    help="Take everything back after this time, unless `ibbond apply --confirm` comes before.",
+    help="Undo everything after this time, unless `ibbond apply --confirm` is run first.",
 )
 @click.option("--confirm", is_flag=True, help="Keep what the last apply did.")
-@click.option("--undo", is_flag=True, help="Take back an apply that was not confirmed, or did not end.")
+@click.option("--undo", is_flag=True, help="Undo an apply that was not confirmed, or was interrupted.")
 @click.option("--token", default="", hidden=True)
 @click.option("--after", default=0.0, hidden=True)
 @json_option
@@ -74,13 +74,13 @@ def apply(
 ) -> None:
     """Make the bonds of this host what FILE says (default /etc/ibbond/bonds.toml).
 
-    Only what differs is changed, each step is read back, and a failure puts everything back as it was. FILE may be in
-    another format too, such as the openib.conf of 2007.
+    Changes only what differs, reads back each step, and restores the previous state if one fails. FILE may also be in
+    another format, such as the openib.conf of 2007.
     """
     host = this_host()
     if confirm or undo:
         if confirm and undo:
-            raise Refused("apply", why="--confirm and --undo exclude each other", fix="Use one of them")
+            raise Refused("cannot both confirm and undo", why="--confirm and --undo exclude each other", fix="Use one")
         (confirm_last if confirm else partial(undo_last, token=token, after=after))(host, as_json)
         return
     desired = load([file], "bonds.toml" if file.suffix == ".toml" else "").desired
@@ -271,8 +271,8 @@ def last(host: Backend, verb: str) -> Entry:
     if entry is None:
         raise Refused(
             f"nothing to {verb}",
-            why="no apply is in flight or waits to be confirmed",
-            fix="See what the bonds are: ibbond bond list",
+            why="no apply is running or waiting to be confirmed",
+            fix="See the bonds with: ibbond bond list",
         )
     return entry
 

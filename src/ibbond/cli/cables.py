@@ -49,13 +49,13 @@ def change(do: str, lab_name: str, cables: tuple[str, ...], as_json: bool) -> No
 
     with Control.of(lab_name) as control:
         facts = as_dict(control.ask(do, cables=list(cables)))
-    done(as_json, f"{do} {', '.join(cables)}", facts)
+    done(as_json, f"{'mended' if do == 'mend' else do} {', '.join(cables)}", facts)
 
 
 @click.command()
 @name_option
 @CABLES
-@click.option("--times", type=click.IntRange(1), default=3, show_default=True, help="How often.")
+@click.option("--times", type=click.IntRange(1), default=3, show_default=True, help="How many times.")
 @click.option(
     "--down-ms", type=PAUSE_MS, default=100, show_default=True, help="How long the cable stays unplugged, in ms."
 )
@@ -64,7 +64,7 @@ def change(do: str, lab_name: str, cables: tuple[str, ...], as_json: bool) -> No
 )
 @json_option
 def flap(lab_name: str, cables: tuple[str, ...], times: int, down_ms: int, up_ms: int, as_json: bool) -> None:
-    """Unplug cables several times; they are plugged in at the end, also after Ctrl-C."""
+    """Unplug cables and plug them in again, several times; they end up plugged in, also after Ctrl-C."""
     from ibbond.backend.control_socket import Control
 
     names = list(cables)
@@ -125,7 +125,7 @@ def capture(lab_name: str, device: str, file: Path, seconds: float | None, as_js
     with contextlib.suppress(KeyboardInterrupt):
         if running.wait(seconds):
             raise Refused(
-                f"the capture of {device} stopped", why="the lab ended", fix=f"{file} has what passed until then"
+                f"the capture of {device} stopped", why="the lab ended", fix=f"{file} has the packets up to that point"
             )
     found = running.end()
     missed = f", {found.missed} missed" if found.missed else ""

@@ -25,14 +25,14 @@ FINDINGS, UNREADABLE = 1, 2
 BONDS_TOML = "/etc/ibbond/bonds.toml"
 PATHS = click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(path_type=Path))
 FORMAT = click.option("--format", "as_format", default="", metavar="FORMAT", help="Read PATH as this format.")
-TO = click.option("--to", "to", default="", metavar="FORMAT", help="The format to write; without it they are listed.")
+TO = click.option("--to", "to", default="", metavar="FORMAT", help="The format to write; omit it to list the formats.")
 FOR = click.option("--for", "for_version", default="", metavar="VERSION", help="The version of the tool that reads it.")
-LOSSY = click.option("--lossy", is_flag=True, help="Write it although settings are lost; they are still named.")
+LOSSY = click.option("--lossy", is_flag=True, help="Write the files even if settings are lost; the losses are listed.")
 OUTPUT = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Write the files below this directory; without it they are printed.",
+    help="Write the files below this directory; by default they are printed.",
 )
 
 
@@ -44,13 +44,13 @@ def config() -> None:
 @config.command()
 @PATHS
 @FORMAT
-@click.option("--ignore", multiple=True, metavar="RULE", help="A rule not to ask; repeatable.")
+@click.option("--ignore", multiple=True, metavar="RULE", help="Skip this rule; repeatable.")
 @json_option
 def lint(paths: tuple[Path, ...], as_format: str, ignore: tuple[str, ...], as_json: bool) -> int:
-    """What these files say that their tool or the driver will drop, refuse or take otherwise.
+    """Find settings that the tool or the driver would ignore, refuse or interpret differently.
 
-    PATH is a file, or a directory of files, anywhere; a copy of a host's root is read as that host would. Exit 0:
-    clean, 1: findings, 2: a file cannot be read.
+    PATH is a file or a directory of files; a copy of a host's root directory is read as that host would read it. Exit
+    status: 0 if clean, 1 with findings, 2 if a file cannot be read.
     """
     from ibbond.config.traps import traps
     from ibbond.ops.check import RULES
@@ -78,7 +78,7 @@ def lint(paths: tuple[Path, ...], as_format: str, ignore: tuple[str, ...], as_js
             rule = RULES[problem.kind]
             click.echo(f"{sentence(problem)} [{rule.severity.value}: {problem.kind}]\n    fix: {problem.fix}")
         count = f"{len(problems)} finding{'' if len(problems) == 1 else 's'}" if problems else "clean"
-        passed = f", {loaded.passed} of no format that is read" if loaded.passed else ""
+        passed = f", {loaded.passed} in unknown formats" if loaded.passed else ""
         click.echo(f"{files} file{'' if files == 1 else 's'}{passed}: {count}")
     if loaded.unreadable:
         return UNREADABLE
@@ -95,8 +95,8 @@ def lint(paths: tuple[Path, ...], as_format: str, ignore: tuple[str, ...], as_js
 def render(file: Path, to: str, for_version: str, lossy: bool, output: Path | None, as_json: bool) -> int:
     """Write a bonds.toml (default /etc/ibbond/bonds.toml) in another tool's format: config render --to networkd
 
-    Each setting that the format cannot hold in that version is named with what becomes of it; then nothing is written
-    and the exit code is 1, unless with --lossy.
+    Lists each setting that this version of the format cannot express, and what becomes of it. If there are any, writes
+    nothing and exits with status 1, unless --lossy is given.
     """
     if not to:
         return print_formats(as_json)
@@ -185,14 +185,14 @@ def load(paths: tuple[Path, ...] | list[Path], as_format: str = "", *, strict: b
     if as_format and as_format not in READERS:
         raise unknown(f"no format {as_format}", as_format, READERS)
     if not paths:
-        raise Refused("no path is named", why="there is nothing to read", fix="Name files or directories")
+        raise Refused("no path was given", why="there is nothing to read", fix="Give files or directories")
     loaded = load_files(paths, as_format)
     if strict:
         for problem in loaded.unreadable:
-            raise Refused(sentence(problem), why="nothing of that file counts", fix=problem.fix)
+            raise Refused(sentence(problem), why="the whole file is rejected", fix=problem.fix)
         if not loaded.desired.bonds:
             raise Refused(
-                f"no bond in {', '.join(map(str, paths))}", why="these files ask for none", fix="Name other files"
+                f"no bond in {', '.join(map(str, paths))}", why="these files define none", fix="Give other files"
             )
     return loaded
 
@@ -214,10 +214,10 @@ def live(bonds: tuple[str, ...]) -> Desired:
     for name in bonds:
         if name not in known:
             raise Refused(
-                f"no bond {name}", why=f"the bonds of this host are: {listed(known)}", fix="Name one of these"
+                f"no bond {name}", why=f"the bonds of this host are: {listed(known)}", fix="Choose one of these"
             )
     if not known:
-        raise Refused("no bond to export", why="this host has none", fix="Make one: ibbond bond create bond0")
+        raise Refused("no bond to export", why="this host has none", fix="Create one: ibbond bond create bond0")
     return exported(host, bonds or known)
 
 

@@ -52,26 +52,48 @@ class Duration(click.ParamType[int]):
 @name_option
 @click.argument("bond", required=False, default="", shell_complete=completers.bonds)
 @click.option(
-    "--peer", "peers", multiple=True, metavar="HOST", help="From which to probe; a lab takes the first other host."
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="HOST",
+    help="The host to probe from (default in a lab: the first other host).",
 )
 @click.option(
-    "--class", "classes", multiple=True, metavar="CLASS", help="What to do to the bond; all safe ones when not given."
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="CLASS",
+    help="What to do to the bond; repeatable (default: all safe classes).",
 )
-@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often each.")
-@click.option("--budget", type=Duration(), default="1s", show_default=True, help="The longest outage that passes.")
-@click.option("--spacing", type=Duration(), default="1ms", show_default=True, help="Between two probes of a flow.")
 @click.option(
-    "--report", type=click.Path(path_type=Path, file_okay=False), help="Write page, JSON, JUnit and metrics here."
+    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many times to repeat each class."
 )
-@click.option("--token", type=click.Path(path_type=Path, dir_okay=False), help="A file with the secret of both hosts.")
+@click.option(
+    "--budget", type=Duration(), default="1s", show_default=True, help="The longest outage that still passes."
+)
+@click.option("--spacing", type=Duration(), default="1ms", show_default=True, help="Time between two probes of a flow.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write an HTML page, JSON, JUnit XML and metrics to this directory.",
+)
+@click.option(
+    "--token", type=click.Path(path_type=Path, dir_okay=False), help="File with the secret that both hosts share."
+)
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML to this file.")
 @click.option(
-    "--sim", "story", type=click.Path(path_type=Path), metavar="STORY", help="In the simulator, on this story's hosts."
+    "--sim",
+    "story",
+    type=click.Path(path_type=Path),
+    metavar="STORY",
+    help="Run in the simulator, on the hosts of this story.",
 )
-@click.option("--dry-run", is_flag=True, help="Print every command, and change nothing.")
-@click.option("--i-have-a-console", "has_console", is_flag=True, help="Go on though this session runs over the bond.")
-@click.option("--serve", is_flag=True, help="Answer the probes of a drill of another host.")
-@click.option("--list-classes", is_flag=True, help="Print all classes and what each really tests.")
+@click.option("--dry-run", is_flag=True, help="Print every command without running it.")
+@click.option(
+    "--i-have-a-console", "has_console", is_flag=True, help="Proceed although this session runs over the bond."
+)
+@click.option("--serve", is_flag=True, help="Answer the probes of a drill on another host.")
+@click.option("--list-classes", is_flag=True, help="List the classes, and what each one tests.")
 @json_option
 def drill(
     lab_name: str,
@@ -91,10 +113,11 @@ def drill(
     list_classes: bool,
     as_json: bool,
 ) -> int:
-    """Make BOND fail on purpose, measure what a peer loses, undo it, and say whether it passes.
+    """Make BOND fail on purpose, measure what a peer loses, undo the fault, and report pass or fail.
 
-    BOND is a lab's (h1/bond0), a story's (--sim), or this host's (bond0), which needs --peer and --token; the peer runs
-    ibbond drill --serve --token FILE. Exit 0: pass, 1: fail or unclear, 2: refused, and nothing was changed.
+    BOND is in a lab (h1/bond0), in a story (--sim), or on this host (bond0). On this host it needs --peer and --token,
+    and the peer must be running: ibbond drill --serve --token FILE. Exit status: 0 for pass, 1 for fail or unclear,
+    2 if refused, with nothing changed.
     """
     if list_classes:
         return print_classes(as_json)
@@ -103,7 +126,7 @@ def drill(
 
         peer.serve(peer.read_token(token), lambda text: click.echo(text, err=as_json))
     if not bond:
-        raise Refused("no bond is named", why="a drill is of one bond", fix="Write for example: ibbond drill h1/bond0")
+        raise Refused("no bond was given", why="a drill tests one bond", fix="Write for example: ibbond drill h1/bond0")
     check_places(report, junit)
     with world_of(lab_name, bond, peers, story, spacing, token) as world:
         if dry_run:
@@ -139,7 +162,11 @@ def world_of(
 ) -> Iterator[World]:
     """The world that the words name: a story, a lab, or this host."""
     if spacing % US or spacing < 100 * US:
-        raise Refused("--spacing", why="it is a whole number of microseconds, 100 or more", fix="Write 1ms")
+        raise Refused(
+            "invalid value for --spacing",
+            why="it must be a whole number of microseconds, 100 or more",
+            fix="For example: 1ms",
+        )
     from ibbond.cli.addr import parse_device
 
     name = parse_device(bond, "" if story is not None else lab)
@@ -160,9 +187,11 @@ def simulated(story: Path, name: DeviceName, peers: tuple[str, ...], spacing: in
     from ibbond.sim.explore import read_story
 
     if spacing % MS:
-        raise Refused("--spacing", why="the simulator counts whole milliseconds", fix="Write 1ms")
+        raise Refused(
+            "invalid value for --spacing", why="the simulator takes whole milliseconds only", fix="For example: 1ms"
+        )
     if not name.host:
-        raise Refused(f"no host of {story} is named", why="a bond in a story is HOST/BOND", fix="Write h1/bond0")
+        raise Refused(f"no host of {story} is named", why="a bond in a story is HOST/BOND", fix="For example: h1/bond0")
     read = read_story(read_text(story), story.stem)
     peer = peer_of(read, name.host, peers[0] if peers else "")
     return SimWorld(read, 0, name.host, name.device, peer, spacing // MS)
@@ -174,7 +203,7 @@ def lab_world(lab: str, host: str, bond: str, peers: tuple[str, ...], spacing: i
     from ibbond.drill.lab_world import LabWorld
 
     if len(peers) > 1:
-        raise Refused("several peers", why="a drill in a lab is probed from one host", fix="Name one --peer")
+        raise Refused("cannot use several peers", why="a drill in a lab is probed from one host", fix="Give one --peer")
     with Control.of(lab) as control:
         peer = peers[0] if peers else first_other(control, host)
         yield LabWorld(control, host, bond, peer, spacing // US, check_errors(lab, host, bond))
@@ -188,11 +217,11 @@ def own_world(bond: str, peers: tuple[str, ...], spacing: int, token: Path | Non
 
     what = f"cannot drill {bond}"
     if len(peers) != 1:
-        why = "several peers are named" if peers else "no peer is named from which to probe"
+        why = "several peers were given" if peers else "no peer was given to probe from"
         raise Refused(what, why=why, fix="Give one --peer HOST, which runs ibbond drill --serve")
     secret = read_token(token)
     if os.geteuid() != 0:
-        raise Refused(what, why="only root can", fix="Run it as root", code=errno.EPERM)
+        raise Refused(what, why="only root can change a bond of this host", fix="Run it as root", code=errno.EPERM)
     with contextlib.closing(Peer(peers[0], secret)) as peer:
         yield HostWorld(bond, peer, spacing // US)
 
@@ -225,7 +254,7 @@ def print_classes(as_json: bool) -> int:
         print_json({"classes": rows})
         return 0
     for row in CLASSES.values():
-        click.echo(f"{row.name}: {row.title}\n  tests {row.tests}\n  leaves alone {row.spares}")
+        click.echo(f"{row.name}: {row.title}\n  tests: {row.tests}\n  does not touch: {row.spares}")
     return 0
 
 

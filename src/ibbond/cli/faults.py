@@ -52,7 +52,7 @@ def set_pkeys(lab_name: str, port: str, pkeys: tuple[str, ...], as_json: bool) -
     numbers = [number(pkey) for pkey in pkeys]
     for pkey, value in zip(pkeys, numbers, strict=True):
         if value in NO_PARTITION:
-            why = f"{pkey} stands for no partition"
+            why = f"{pkey} does not stand for a partition"
             raise Refused(f"cannot set the P_Keys of {port}", why=why, fix="For example: 0xffff or 0x8001")
     ask(lab_name, as_json, f"{port} has {', '.join(pkeys)}", "pkeys", port=port, pkeys=numbers)
 
@@ -80,7 +80,7 @@ def number(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise Refused(f"{text!r} is not a number", why="it is not a number", fix="For example: 0x8001 or 77") from None
+        raise Refused(f"cannot read {text!r}", why="it is not a number", fix="For example: 0x8001 or 77") from None
 
 
 def ask(lab_name: str, as_json: bool, said: str, do: str, **words: object) -> None:

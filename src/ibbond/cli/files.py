@@ -71,7 +71,7 @@ def absolute(file: Path) -> Path:
     except FileNotFoundError:
         raise Refused(
             f"cannot find {file}",
-            why="the working directory does not exist any more",
+            why="the working directory no longer exists",
             fix="Change to another directory",
         ) from None
 

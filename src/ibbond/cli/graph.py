@@ -9,10 +9,20 @@ from ibbond.cli.output import as_dict, json_option, name_option, print_json
 
 @click.command()
 @name_option
-@click.option("--format", "form", type=click.Choice(["svg", "mermaid", "dot"]), default="svg", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["svg", "mermaid", "dot"]),
+    default="svg",
+    show_default=True,
+    help="Output format.",
+)
 @json_option
 def graph(lab_name: str, form: str, as_json: bool) -> None:
-    """Draw the lab as it is now: ibbond lab graph > lab.svg. Cables that are cut are red, active members thick."""
+    """Draw the lab in its current state: ibbond lab graph > lab.svg
+
+    Cut cables are red, active members thick.
+    """
     from ibbond.backend.control_socket import Control
     from ibbond.lab.graph import FORMATS
 

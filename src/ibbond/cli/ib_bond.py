@@ -55,7 +55,7 @@ def ib_bond(
         if given
     ]
     if len(asked) > 1:
-        raise Refused("ib-bond", why=f"{' and '.join(asked)} do not go together", fix="Use only one of them")
+        raise Refused("ib-bond", why=f"{' and '.join(asked)} cannot be combined", fix="Use only one of them")
     if stop or stop_all:
         stop_bonds([bond_name] if stop else all_bonds(bond_name), as_json)
     elif status or status_all:

@@ -157,7 +157,7 @@ def resume_instead(name: str, as_json: bool) -> bool:
 @name_option
 @json_option
 def status(lab_name: str, as_json: bool) -> None:
-    """Show what runs: hosts with their addresses and bonds, cables, the process."""
+    """Show the hosts of a lab with their addresses and bonds, its cables, and its process."""
     from ibbond.backend.control_socket import Control
 
     with Control.of(lab_name) as control:

@@ -78,7 +78,7 @@ class LazyGroup(Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ibbond")
 def ibbond() -> None:
-    """High availability for IP over InfiniBand: one address that outlives a cut cable.
+    """High availability for IP over InfiniBand: one address that survives a cut cable.
 
     Write a lab's device as HOST/DEVICE (h1/bond0, h1/ib0). A plain name (bond0) is a device of this host, or inside
     `ibbond lab exec h1` of that host. Options precede arguments.

@@ -16,7 +16,8 @@ from ibbond.cli.output import as_dict, json_option, name_option, print_json, tab
 def neighbors(lab_name: str, host: str, as_json: bool) -> None:
     """Print the ARP and neighbor discovery tables: the 20-byte address, state and age of each neighbor.
 
-    Of HOST, of the host we are in, or of all. `ip neigh` shows nothing in a lab's host, whose kernel does no ARP.
+    For HOST, for the current host inside `lab exec`, or for all hosts. `ip neigh` shows nothing in a host of a lab,
+    whose kernel does no ARP.
     """
     from ibbond.backend.control_socket import Control
 

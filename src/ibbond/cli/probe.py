@@ -66,7 +66,7 @@ def runnable(command: tuple[str, ...]) -> tuple[str, ...]:
     if words and shutil.which(words[0]) is None and words[0] != "ibbond":
         fix = "It runs on this machine, not in a host: ibbond lab probe h1 h2 -- ibbond lab cut h1/ib0"
         if words[0].startswith("-"):
-            fix = f"Options stand before the hosts: ibbond lab probe {words[0]} ..."
+            fix = f"Options go before the hosts: ibbond lab probe {words[0]} ..."
         raise Refused(f"cannot run {words[0]}", why="no such program", fix=fix)
     return words
 

@@ -28,7 +28,9 @@ PLUGGED = "every cable that was unplugged is plugged in again"
 @click.argument("source")
 @click.argument("target")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--failovers", default=2, show_default=True, type=click.IntRange(0, 1000))
+@click.option(
+    "--failovers", default=2, show_default=True, type=click.IntRange(0, 1000), help="How many failovers to cause."
+)
 @click.option("--simulated", is_flag=True, help="Run under a virtual clock.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the simulation.")
 @click.option("--ignore-addr-change", is_flag=True, help="Wait for the transport's own error instead of ADDR_CHANGE.")

@@ -21,14 +21,14 @@ SHOWN_HOSTS = 6
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes (default: all cores).")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes (default: one per core).")
 @json_option
 def whatif(file: Path, workers: int | None, as_json: bool) -> int:
-    """Which hosts does each single failure cut off, interrupt, or leave without redundancy?
+    """Find the hosts that each single failure cuts off, interrupts, or leaves without redundancy.
 
-    FILE is what ibnetdiscover printed, OpenSM's opensm-subnet.lst, or a topology file. Every cable, switch and adapter
-    fails once, and the subnet manager, each in a copy of one settled simulated fabric. Exit 1 if a failure of a cable
-    or switch cuts off a host that has several ports.
+    FILE is the output of ibnetdiscover, OpenSM's opensm-subnet.lst, or a topology file. Every cable, switch and adapter
+    and the subnet manager fail once, each in its own copy of the simulated fabric. Exit status: 1 if the failure of a
+    cable or switch cuts off a host that has several ports.
     """
     from ibbond.sim.whatif import failures, what_if
 
@@ -55,7 +55,7 @@ def read_fabric(file: Path) -> Topology:
         text = imported.text
     topology = parse(text, name=str(file), others=("story",))
     if len(topology.hosts) < 2:
-        raise Refused(f"{file} has one host", why="it takes two to be connected", fix="Add hosts")
+        raise Refused(f"{file} has one host", why="a connection needs two hosts", fix="Add hosts")
     return topology
 
 

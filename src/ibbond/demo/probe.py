@@ -225,7 +225,9 @@ def endpoints(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoi
     assert isinstance(status, dict)
     if hosts[0] == hosts[1]:
         raise Refused(
-            f"cannot measure from {hosts[0]} to itself", why="two different hosts are needed", fix="Choose another host"
+            f"cannot measure from {hosts[0]} to itself",
+            why="two different hosts are needed",
+            fix="Give two different hosts",
         )
     handles: list[HostHandle] = []
     try:

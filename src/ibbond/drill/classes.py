@@ -52,22 +52,22 @@ class DrillClass:
         return (Phase.CAUSE, *detection, *(ANSWER if returns else ()), Phase.REDUNDANCY)
 
 
-RDMA_LIVES = "RDMA sessions on the port: it stays Active"
+RDMA_LIVES = "RDMA sessions: the port stays Active"
 CLASSES = {
     row.name: row
     for row in (
         DrillClass(
             "planned-switch",
-            "another member is made active",
-            "the move itself: address, announcement, the peers' neighbor entries",
-            "detection: no monitor has to notice anything",
+            "the bond is switched to another member",
+            "the switch itself: address, announcement, the peers' neighbor entries",
+            "failure detection: no monitor is involved",
             Traffic.MOVES,
         ),
         DrillClass(
             "admin-down",
             "the active member is set down (ip link set down)",
             "the link monitor of the bond and the IP layer; P_Key children go down with it",
-            f"{RDMA_LIVES}, which a pulled cable would end",
+            f"{RDMA_LIVES}; a pulled cable would end them",
             Traffic.STOPS,
             (Phase.CARRIER, Phase.VERDICT),
         ),
@@ -75,15 +75,15 @@ CLASSES = {
             "port-disabled",
             "the port of the active member is disabled by an SMP to itself",
             "loss of the link at the adapter: IPoIB and RDMA, as with a pulled cable",
-            "the far end's detection: the adapter knows first",
+            "detection by the far end: the adapter notices first",
             Traffic.STOPS,
             DETECTION,
         ),
         DrillClass(
             "far-end-disabled",
             "the switch's end of the active cable is disabled through another port",
-            "loss of the link at the far end: nearest to a pulled cable",
-            "nothing of the link",
+            "loss of the link at the far end, the closest to a pulled cable",
+            "nothing",
             Traffic.STOPS,
             DETECTION,
         ),
@@ -91,7 +91,7 @@ CLASSES = {
             "cut",
             "the cable of the active member is pulled",
             "loss of the link at both ends",
-            "nothing of the link",
+            "nothing",
             Traffic.STOPS,
             DETECTION,
         ),
@@ -99,21 +99,21 @@ CLASSES = {
             "switch-death",
             "the switch of the active member dies",
             "loss of the link of all hosts on that switch at once, and rerouting",
-            "nothing of the link",
+            "nothing",
             Traffic.STOPS,
             DETECTION,
         ),
         DrillClass(
             "adapter-removed",
             "the adapter of the active member is removed",
-            "the driver's removal of the device; the bond has one member less until it is back",
+            "removal of the device by its driver; the bond has one member less until it is added again",
             "members on other adapters",
             Traffic.STOPS,
             DETECTION,
         ),
         DrillClass(
             "pkey-taken",
-            "the subnet manager takes the P_Key of the active member's port",
+            "the subnet manager removes the P_Key from the active member's port",
             "the P_Key event of the port and the loss of the partition",
             "the physical link, and other partitions of the port",
             Traffic.STOPS,
@@ -121,8 +121,8 @@ CLASSES = {
         ),
         DrillClass(
             "silent-death",
-            "all packets of the active member are dropped, and its carrier stays",
-            "whether anything notices a path that is dead behind a live link; miimon cannot, the ARP monitor can",
+            "all packets of the active member are dropped while its carrier stays on",
+            "detection of a dead path behind a live link: the ARP monitor can, miimon cannot",
             "every link event",
             Traffic.STOPS,
             (Phase.VERDICT,),
@@ -131,15 +131,15 @@ CLASSES = {
         DrillClass(
             "loss",
             "the cable of the active member loses a fifth of its packets",
-            "what a bad cable costs; no monitor of the bond sees it",
+            "the cost of a bad cable, which no monitor of the bond detects",
             "the link",
             Traffic.SUFFERS,
         ),
         DrillClass(
             "manager-away",
             "the subnet manager stops answering",
-            "that traffic and neighbors do not need it",
-            "everything but new paths, groups and ports",
+            "whether traffic and neighbors depend on it",
+            "existing paths, groups and ports",
             Traffic.GOES_ON,
         ),
     )

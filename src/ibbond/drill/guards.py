@@ -75,7 +75,7 @@ def refuse_unsafe(facts: BondFacts, *, has_console: bool = False) -> None:
     if active is None:
         raise Refused(what, why="none of its members is active", fix="See why with: ibbond bond show BOND")
     if facts.spare is None:
-        raise Refused(what, why=_why_no_spare(facts, active), fix="Repair that first; ibbond check says how")
+        raise Refused(what, why=_why_no_spare(facts, active), fix="Repair that first; run ibbond check for how")
     if facts.errors:
         more = f" and {len(facts.errors) - 1} more" if len(facts.errors) > 1 else ""
         raise Refused(
@@ -85,7 +85,7 @@ def refuse_unsafe(facts: BondFacts, *, has_console: bool = False) -> None:
         raise Refused(
             what,
             why=f"the session that controls the drill runs over it ({facts.session_over_bond})",
-            fix="Log in another way, or say that there is another with --i-have-a-console",
+            fix="Log in another way, or confirm with --i-have-a-console that you can",
         )
     if facts.busy:
         raise Refused(what, why=facts.busy, fix="Wait until it is done")

@@ -62,17 +62,23 @@ def local_handle() -> HostHandle:
 def read_token(file: Path | None) -> bytes:
     """The shared secret; `Refused` where it is missing, short, or readable by others."""
     what = "cannot use the token"
-    fix = "Make one: umask 077; head -c 32 /dev/urandom | base64 > FILE; and copy it to the peer"
+    fix = "Create one: umask 077; head -c 32 /dev/urandom | base64 > FILE; and copy it to the peer"
     if file is None:
-        raise Refused("no token is given", why="a peer answers only who has it", fix=f"Give --token FILE. {fix}")
+        raise Refused(
+            "no token was given",
+            why="a peer answers only hosts that have the same token",
+            fix=f"Give --token FILE. {fix}",
+        )
     try:
         mode, token = file.stat().st_mode, file.read_bytes().strip()
     except OSError as error:
         raise Refused(what, why=f"{file}: {error.strerror}", fix=fix, code=error.errno or 0) from None
     if mode & 0o077:
-        raise Refused(what, why=f"others may read {file}", fix=f"chmod 600 {file}")
+        raise Refused(what, why=f"other users may read {file}", fix=f"chmod 600 {file}")
     if not TOKEN_BYTES[0] <= len(token) <= TOKEN_BYTES[1]:
-        raise Refused(what, why=f"{file} has {len(token)} bytes, {TOKEN_BYTES[0]} or more are needed", fix=fix)
+        raise Refused(
+            what, why=f"{file} has {len(token)} bytes, and needs {TOKEN_BYTES[0]} to {TOKEN_BYTES[1]}", fix=fix
+        )
     return token
 
 
@@ -130,12 +136,12 @@ class Peer:
     def _authenticate(self, token: bytes, what: str) -> None:
         hello = self.line.receive(4096)
         if hello.get("version") != VERSION:
-            raise Refused(what, why="it runs another version", fix="Install the same ibbond there")
+            raise Refused(what, why="it runs another version of ibbond", fix="Install the same version there")
         nonce = secrets.token_hex(16)
         self.line.send({"nonce": nonce, "proof": proof(token, "drill", str(hello["nonce"]), nonce)})
         answer = self.line.receive(4096)
         if answer.get("busy"):
-            raise Refused(what, why="another drill has it", fix="Wait until that one is over")
+            raise Refused(what, why="another drill is using it", fix="Wait until that one has ended")
         expected = proof(token, "peer", str(hello["nonce"]), nonce)
         if not hmac.compare_digest(str(answer.get("proof", "")), expected):
             raise Refused(what, why="the tokens differ", fix="Copy the same token file to both hosts")
@@ -146,8 +152,8 @@ class Peer:
             self.line.send({"do": do, **words})
             answer = self.line.receive()
         except (OSError, ValueError) as error:
-            why, fix = f"the connection to it broke ({error})", "See what became of it"
-            raise Refused(f"cannot go on with the peer {self.host}", why=why, fix=fix) from None
+            why, fix = f"the connection to it broke ({error})", "Check that host, then run the drill again"
+            raise Refused(f"cannot continue with the peer {self.host}", why=why, fix=fix) from None
         if "refused" in answer:
             raise Refused(f"the peer {self.host} cannot {do}", why=str(answer["refused"]), fix="See its output")
         return answer

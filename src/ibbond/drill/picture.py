@@ -45,7 +45,7 @@ def picture(run: Run, drilled: str) -> str:
         )
     y = TOP + 2 * LANE + 12
     gap_words = f"gap of the peer's probes: {gap.ns / MS:.1f} ms" + (
-        ", and nothing came any more" if gap.is_open else ""
+        ", and nothing arrived after that" if gap.is_open else ""
     )
     parts.append(f'<text x="{LEFT}" y="{y}" font-size="11.5" fill="{LOST}">{html.escape(gap_words)}</text>')
     before = None

@@ -183,7 +183,7 @@ def _rounds_of(
     for number in range(1, rounds + 1):
         facts = world.facts(row)
         if facts.spare is None or facts.active is None:
-            failures.append(f"{facts.name} has no second member any more before round {number} of {row.name}")
+            failures.append(f"{facts.name} no longer has a second member before round {number} of {row.name}")
             return []
         reason = why_not(row, facts)
         if reason is not None:

@@ -110,7 +110,9 @@ class SimWorld:
         self._events: dict[bool, list[NetworkEvent]] = {}
         self._started = False
         if bond not in [each.name for each in self.topology.host(host).bonds]:
-            raise Refused(f"cannot drill {host}/{bond}", why="the story has no such bond", fix="Name one of its bonds")
+            raise Refused(
+                f"cannot drill {host}/{bond}", why="the story has no such bond", fix="Choose one of its bonds"
+            )
         self.world.begin()
         self.world.run_until(STARTING_MS * MS)
 
@@ -118,7 +120,9 @@ class SimWorld:
         stack = self.world.network.hosts[self.drilled]
         bond = stack.registry.bonds.get(self.bond)
         if bond is None:
-            raise Refused(f"cannot drill {self.drilled}/{self.bond}", why="there is no such bond", fix="Name another")
+            raise Refused(
+                f"cannot drill {self.drilled}/{self.bond}", why="there is no such bond", fix="Choose another bond"
+            )
         options = bond.snapshot().options
         members = []
         for name, member in bond.members.items():
@@ -334,7 +338,7 @@ def peer_of(story: Story, host: str, wanted: str) -> str:
     """The host to probe from: the wanted one, or the first other host that has an IPv4 address."""
     names = [each.name for each in story.topology.hosts if each.name != host and any(True for _ in each.addresses())]
     if wanted and wanted not in names:
-        raise Refused(f"no peer {wanted}", why="the story has no such host with an address", fix="Name another --peer")
+        raise Refused(f"no peer {wanted}", why="the story has no such host with an address", fix="Give another --peer")
     if not names:
         raise Refused(
             f"cannot drill a bond of {host}", why="the story has no other host to probe from", fix="Add a host"

@@ -64,9 +64,9 @@ class Inventory:
         for end in ends:
             if end.cable is not None:
                 used = end.cable.other(end).name
-                raise Refused(what, why=f"{end.name} leads to {used}", fix="Use another port")
+                raise Refused(what, why=f"{end.name} is already connected to {used}", fix="Use another port")
             if end.number == 0:
-                raise Refused(what, why=f"{end.name} is inside the switch", fix="Use port 1 or up")
+                raise Refused(what, why=f"{end.name} is inside the switch", fix="Use port 1 or higher")
         if ends[0] is ends[1]:
             raise Refused(what, why="a cable has two ends", fix="Choose another port")
         cable = Cable(*ends)

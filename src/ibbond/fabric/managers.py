@@ -141,11 +141,11 @@ class Managers:
         what = f"cannot give {port.name} LID {lid}"
         name, master = self._answering(what)
         if not 0 < lid < FIRST_MLID:
-            raise Refused(what, why="a unicast LID is 1 to 49151", fix="Choose one of these")
+            raise Refused(what, why="a unicast LID is 1 to 49151", fix="Choose a LID in this range")
         holder = next((guid for guid, held in self.config.lids.items() if held == lid and guid != port.guid), None)
         if holder is not None:
             names = [other.name for other in self._inventory.end_ports() if other.guid == holder]
-            raise Refused(what, why=f"{', '.join(names)} has it", fix="Choose a free LID")
+            raise Refused(what, why=f"{', '.join(names)} uses it", fix="Choose a free LID")
         self.config.lids[port.guid] = lid
         self.carry_out(name, master.sweep_now(now))
 

@@ -83,7 +83,7 @@ def _user_namespaces() -> Finding:
 
 def _users() -> Finding:
     if _root():
-        return Finding("users in hosts", OK, "those of this machine")
+        return Finding("users in hosts", OK, "the users of this machine")
     if map_commands(os.getpid(), os.geteuid(), os.getegid()):
         found = subordinate_ids(SUBUID, os.geteuid())
         return Finding("users in hosts", OK, f"root and {found[1] if found else 0} more (/etc/subuid)")
@@ -110,8 +110,8 @@ def _load() -> Finding:
         "processors",
         LIMITED,
         found,
-        "measured times are too long while others use the machine",
-        "Wait until it is quiet",
+        "other programs use the processors, so measured times are too long",
+        "Wait until the machine is idle",
     )
 
 
@@ -129,7 +129,7 @@ def _rdma() -> Finding:
     if reason is None:
         return Finding("RDMA programs", OK, "seccomp user notification")
     return Finding(
-        "RDMA programs", MISSING, reason, "programs with libibverbs find no device in a host", "A newer kernel"
+        "RDMA programs", MISSING, reason, "programs with libibverbs find no device in a host", "Use a newer kernel"
     )
 
 
@@ -164,7 +164,7 @@ def _ipv6() -> Finding:
     if Path("/proc/sys/net/ipv6").is_dir():
         return Finding("IPv6", OK, "this kernel has it")
     return Finding(
-        "IPv6", MISSING, "this kernel has none", "IPv6 addresses of a topology are refused", "ipv6.disable=0"
+        "IPv6", MISSING, "this kernel has none", "IPv6 addresses of a topology are refused", "Boot with ipv6.disable=0"
     )
 
 

@@ -108,7 +108,7 @@ def host_handle(control: Control, host: str) -> HostHandle:
     except FileNotFoundError:
         raise Refused(
             f"cannot enter {host}",
-            why="the working directory does not exist any more",
+            why="the working directory no longer exists",
             fix="Change to another directory",
         ) from None
     answer, descriptors = control.ask_for_descriptors("host_handle", host=host)

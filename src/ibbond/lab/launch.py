@@ -179,7 +179,7 @@ def refuse_changes(config: LabConfig, given: Sequence[str]) -> None:
         option = "" if config.name == DEFAULT_LAB else f" --name {config.name}"
         kept = note.config
         raise Refused(
-            f"cannot resume lab {config.name} with another {' and another '.join(changed)}",
+            f"cannot resume lab {config.name} with a different {' and '.join(changed)}",
             why=f"it continues as it was: {kept.source}, --profile {kept.profile}, --sm {kept.manager}",
             fix=f"Omit that option, or start over: ibbond lab down{option}, then ibbond lab up",
         )
@@ -226,7 +226,7 @@ def end_running(files: Files) -> int | None:
         if time.monotonic() > until:
             raise Refused(
                 f"lab {files.name} does not end",
-                why=f"process {pid} is still there after {END_TIMEOUT:.0f} s",
+                why=f"process {pid} is still running after {END_TIMEOUT:.0f} s",
                 fix=f"Kill it with: kill -9 {pid}; then: ibbond lab down",
             )
         time.sleep(0.01)

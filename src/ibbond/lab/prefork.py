@@ -165,7 +165,7 @@ def set_command_line(words: list[str]) -> None:
     begin, end = int(fields[45]), int(fields[46])
     text = b"".join(word.encode() + b"\0" for word in words)
     if not begin or len(text) > end - begin:
-        raise Refused("cannot fork a lab", why="its command line has no room for a name", fix="Report it")
+        raise Refused("cannot fork a lab", why="its command line is too short to hold the lab's name", fix="Report it")
     ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
 
 

@@ -73,7 +73,9 @@ class Namespace:
         while (whole := f"{head}{number}{tail[1:]}") in self._devices:
             number += 1
         if (cut := whole[: IFNAMSIZ - 1]) in self._devices:
-            raise Refused(what, why="no room is left for a number", fix="Choose a shorter name", code=errno.ENFILE)
+            raise Refused(
+                what, why="the numbered name would be too long", fix="Choose a shorter name", code=errno.ENFILE
+            )
         return cut
 
     def get(self, name: str) -> Device | None:

@@ -88,7 +88,7 @@ def options_differ(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     untouched = "mode" in lost and _is_untouched(bond)
     tool = host.desired.of(bond.name)[0].tool
     yield Found(
-        f"{bond.name} is not as {' and '.join(files)} asks for: {'; '.join(pairs)}",
+        f"{bond.name} differs from {' and '.join(files)}: {'; '.join(pairs)}",
         tuple(command for name, setting in lost.items() for command in _commands(host, bond, name, setting.text)),
         f"this will happen again at the next boot: let {tool} create it, delete it before"
         f" ({bond_command(host, 'delete', bond.name)}) and load the driver with max_bonds=0"

@@ -48,7 +48,9 @@ class Context:
         except OSError as error:
             self._sock.close()
             why = error.strerror or str(error)
-            raise Refused("no RDMA here", why=why, fix="Run this inside a lab host (ibbond lab exec)") from None
+            raise Refused(
+                "RDMA is not available here", why=why, fix="Run this inside a lab host (ibbond lab exec)"
+            ) from None
         self._received: deque[RdmaCmEvent | WorkCompleted | Refused] = deque()
         self._questions = 0
 
@@ -214,8 +216,18 @@ def _gone() -> Refused:
             door.setblocking(False)
             door.connect(SOCKET_NAME)
     except ConnectionRefusedError:
-        return Refused("RDMA is gone", why="the lab has ended", fix="Start it again", code=errno.ECONNRESET)
+        return Refused(
+            "the RDMA connection to the lab is lost",
+            why="the lab has ended",
+            fix="Start it again",
+            code=errno.ECONNRESET,
+        )
     except BlockingIOError:
         pass  # the server is there, but busy
-    why = "the lab, which runs on, has dropped this program: it left too many events unread"
-    return Refused("RDMA is gone", why=why, fix="Open another context, and poll it more often", code=errno.ECONNRESET)
+    why = "the lab dropped this program, which left too many events unread"
+    return Refused(
+        "the RDMA connection to the lab is lost",
+        why=why,
+        fix="Open another context, and poll it more often",
+        code=errno.ECONNRESET,
+    )

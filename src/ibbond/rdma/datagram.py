@@ -146,11 +146,18 @@ class Endpoint:
         requests: list[RdmaRequest] = []
         if way is None:
             if len(self._ways) == PEERS:
-                raise Refused("no new destination", why=f"it already has {PEERS}", fix="Use another endpoint")
+                raise Refused(
+                    "cannot add a destination", why=f"the endpoint already has {PEERS}", fix="Use another endpoint"
+                )
             way = self._ways[destination] = _Way(len(self._ways), destination)
             requests += self._resolve(way)
         if len(way.waiting) == QUEUED:
-            raise Refused("cannot send", why=f"{QUEUED} datagrams wait", fix="Send later", code=errno.EAGAIN)
+            raise Refused(
+                "cannot send a datagram",
+                why=f"{QUEUED} are waiting for this destination",
+                fix="Send later",
+                code=errno.EAGAIN,
+            )
         way.waiting.append(payload)
         return requests + self._pump(now, way)
 

@@ -87,7 +87,7 @@ def play(options: argparse.Namespace) -> None:
     )
     run(context, initiator, print_progress if options.progress else None)
     if initiator.over:
-        raise Refused("the session cannot come back", why=initiator.over, fix="Start another one")
+        raise Refused("cannot reconnect the session", why=initiator.over, fix="Start another session")
     print(json.dumps({"final": True, **facts(initiator)}), flush=True)
 
 

@@ -87,7 +87,9 @@ class BondEffects:
         for frame in reported:
             self._frames.send(self._host.now, bond.device, frame)
         if reported:
-            self._host.happened("report", bond.name, f"{len(layer.groups.joined)} groups by {bond.active}")
+            self._host.happened(
+                "report", bond.name, f"{len(layer.groups.joined)} multicast groups through {bond.active}"
+            )
 
     def _probe(self, bond: Bond, member: str, target: bytes) -> None:
         layer = self._layer(bond)

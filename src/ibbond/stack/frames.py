@@ -88,7 +88,7 @@ class Frames:
         """For the time line."""
         bond = self._host.registry.bonds.get(layer.device.name)
         text = f"{', '.join(str(ip_address(ip)) for ip in addresses)} at {address_text(layer.device.address)}"
-        self._host.happened("announce", layer.device.name, text if bond is None else f"{text} by {bond.active}")
+        self._host.happened("announce", layer.device.name, text if bond is None else f"{text} through {bond.active}")
 
     def send(self, now: int, device: Device, frame: Outgoing, *, member: str | None = None) -> None:
         """Through the device itself, or a bond's active member (or the one named)."""

@@ -246,8 +246,8 @@ class RdmaServer:
             self._refuse(program, refusal, question)
         except Exception as error:
             self._loop.faults.note(Entry.RDMA, error)
-            why = f"the lab failed at it ({type(error).__name__})"
-            failure = Refused("cannot do this", why=why, fix="Read the lab's log", code=errno.EIO)
+            why = f"it failed with {type(error).__name__}"
+            failure = Refused("cannot carry out this request", why=why, fix="Read the lab's log", code=errno.EIO)
             self._refuse(program, failure, question)
 
     def _refuse(self, program: _Program, refusal: Refused, question: int = -1) -> None:
@@ -270,7 +270,11 @@ class RdmaServer:
                 program.posted.pop(request.id, None)
         else:
             name = type(request).__name__
-            raise Refused("cannot do this", why=f"{name} is not a request", fix="See rdma_cm/events.py for those")
+            raise Refused(
+                "cannot carry out this request",
+                why=f"{name} is not a request",
+                fix="See rdma_cm/events.py for the requests",
+            )
 
     def _post(self, program: _Program, request: PostWork) -> None:
         """Counted first: work can be over before `handle` returns."""

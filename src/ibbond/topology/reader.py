@@ -121,10 +121,10 @@ class Reader:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> Refused:
-    """A name that is none of the known ones, with the nearest of them."""
+    """The refusal of a name that is not known, with the closest known one."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-    why = f"known are {listed(names)}" if names else "no key is allowed there"
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.6)
+    why = f"the known names are {listed(names)}" if names else "no key is allowed there"
     return Refused(what, why=why, fix=f"Did you mean {near[0]}?" if near else "Choose one of these")
 
 

@@ -103,7 +103,7 @@ def explain_text(text: str) -> tuple[tuple[str, str], ...]:
     text = text.strip()
     digits = text.lower().removeprefix("0x").replace(":", "").replace("-", "")
     if not text or set(digits) - set("0123456789abcdef") or "." in text:
-        raise Malformed(f"not a link-layer address, GUID or GID: {text!r}")
+        raise Malformed("it is not a link-layer address, GUID or GID")
     pairs = len(text) == 3 * (len(digits) // 2) - 1 and len(digits) % 2 == 0
     if pairs and len(digits) == 2 * ADDRESS_BYTES:
         return HardwareAddress.parse(bytes.fromhex(digits)).explain()
@@ -112,13 +112,13 @@ def explain_text(text: str) -> tuple[tuple[str, str], ...]:
     if not pairs and ":" in text:
         try:
             gid = ipaddress.IPv6Address(text).packed
-        except ValueError as error:
-            raise Malformed(f"not a link-layer address, GUID or GID: {error}") from None
+        except ValueError:
+            raise Malformed("it is not a link-layer address, GUID or GID") from None
         if gid[0] == 0xFF:
             return (("kind", "multicast"), ("mgid", gid_text(gid)))
         return (("kind", "GID of a port"), ("gid", gid_text(gid)), *explain_guid(int.from_bytes(gid[8:])), UNKNOWN)
     if pairs and len(digits) // 2 in (6, 16):
-        raise Malformed(f"{len(digits) // 2} of its {ADDRESS_BYTES} bytes are there. {CUT}")
+        raise Malformed(f"{len(digits) // 2} of its {ADDRESS_BYTES} bytes are present. {CUT}")
     raise Malformed(f"a link-layer address has {ADDRESS_BYTES} bytes, a GUID 8 and a GID 16, not {len(digits) / 2:g}")
 
 

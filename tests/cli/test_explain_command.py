@@ -44,4 +44,4 @@ def test_what_follows_from_a_guid_or_gid_in_the_forms_of_tools(capsys: pytest.Ca
 @pytest.mark.parametrize("text", ["80-00-00-48-FE-80-00-00-00-00-00-00-00-00-00-00", "80:00:00:48:fe:80"])
 def test_an_address_that_a_tool_has_cut_says_so(capsys: pytest.CaptureFixture[str], text: str) -> None:
     assert run(["addr", "explain", text]) == 2
-    assert "of its 20 bytes are there" in capsys.readouterr().err
+    assert "of its 20 bytes are present" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_tokens(tmp_path: Path) -> None:
     file = tmp_path / "token"
     for make, why in (
         (lambda: None, "No such file"),
-        (lambda: (file.write_text("short"), file.chmod(0o600)), "16 or more"),
+        (lambda: (file.write_text("short"), file.chmod(0o600)), "needs 16 to 4096"),
         (lambda: (file.write_bytes(TOKEN), file.chmod(0o644)), "other users may read"),
     ):
         make()

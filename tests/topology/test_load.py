@@ -180,7 +180,7 @@ REFUSED = {
     "MTU that the subnet cannot carry": (PAIR.replace("members =", "mtu = 4092\nmembers ="), "carries 2044"),
     "connected-mode MTU": (PAIR.replace("members =", "mtu = 65520\nmembers ="), "Use 2044 or less"),
     "MTU too small": (PAIR.replace("members =", "mtu = 500\nmembers ="), "IPv6 needs 1280"),
-    "unknown member": (PAIR.replace('"ib1"]', '"ib7"]'), "Did you mean"),
+    "unknown member": (PAIR.replace('"ib1"]', '"ib7"]'), "Choose one of these"),
     "member of another type": (
         PAIR.replace("[hosts.h1]", '[hosts.h1]\nethernet = ["eth0"]').replace('"ib1"]', '"eth0"]'),
         "is Ethernet",
@@ -200,7 +200,7 @@ REFUSED = {
         PAIR + "\n[partitions.blue]\npkey = 0x8001\n[partitions.red]\npkey = 1",
         "have the P_Key 0x8001",
     ),
-    "partition of an unknown host": (PAIR + '\n[partitions.b]\npkey = 1\nmembers = ["h9"]', "Did you mean"),
+    "partition of an unknown host": (PAIR + '\n[partitions.b]\npkey = 1\nmembers = ["h9"]', "Choose one of these"),
     "partition wider than the subnet": (PAIR + "\n[partitions.b]\npkey = 1\nmtu = 4092", "the subnet carries 2044"),
     "address without prefix": (PAIR.replace("10.0.0.1/24", "10.0.0.1"), "Write 10.0.0.1/24"),
     "no address": (PAIR.replace("10.0.0.1/24", "10.0.0.256/24"), "10.0.0.256/24"),

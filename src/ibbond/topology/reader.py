@@ -123,9 +123,16 @@ class Reader:
 def unknown(what: str, name: str, known: Iterable[str]) -> Refused:
     """The refusal of a name that is not known, with the closest known one."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.6)
+    near = nearest(name, names)
     why = f"the known names are {listed(names)}" if names else "no key is allowed there"
-    return Refused(what, why=why, fix=f"Did you mean {near[0]}?" if near else "Choose one of these")
+    return Refused(what, why=why, fix=f"Did you mean {near}?" if near else "Choose one of these")
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """The known name that a misspelled one is closest to; empty if none is close, or several are equally close."""
+    close = difflib.get_close_matches(name, names, 2, cutoff=0.5)
+    ratios = [difflib.SequenceMatcher(None, each, name).ratio() for each in close]
+    return "" if not close or ratios[1:] == ratios[:1] else close[0]
 
 
 def wrong_kind(where: str, value: object, kind: type) -> Refused:

@@ -37,7 +37,13 @@ man_pages = [
     ("reference/commands/bond", "ibbond-bond", "bonds of a lab host or of this host", author, 1),
     ("reference/commands/fabric", "ibbond-fabric", "the subnet of a lab", author, 1),
     ("reference/commands/sim", "ibbond-sim", "scenarios under a virtual clock", author, 1),
-    ("reference/commands/host", "ibbond-host", "check, watch and collect on hosts with real bonds", author, 1),
+    (
+        "reference/commands/host",
+        "ibbond-host",
+        "check, apply, config, drill and others on hosts with real bonds",
+        author,
+        1,
+    ),
 ]
 man_show_urls = True
 

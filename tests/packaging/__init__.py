@@ -1,1 +1,1 @@
-"""Tests of what is installed: the wheel, the action, the container."""
+"""Tests of what is installed: wheel, sdist, Debian package, executable, the action, the container."""

@@ -27,22 +27,22 @@ def why_not() -> str | None:
     return None if shutil.which("debootstrap") else "debootstrap is not installed"
 
 
-def base() -> Path:
+def base(release: str = RELEASE) -> Path:
     """The minimum; made where it is not there yet (a minute and 300 MB)."""
     cache = Path(os.environ.get("IBBOND_ROOTS_DIR") or Path.home() / ".cache/ibbond/roots")
-    root = cache / f"minimum-{RELEASE}"
+    root = cache / f"minimum-{release}"
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
         cache.mkdir(parents=True, exist_ok=True)
-        words = ["debootstrap", "--variant=minbase", RELEASE, str(root), MIRROR]
+        words = ["debootstrap", "--variant=minbase", release, str(root), MIRROR]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         (root / "complete").touch()
     return root
 
 
-def copy_of_base(place: Path) -> Path:
-    subprocess.run(["cp", "-a", "--reflink=auto", str(base()), str(place)], check=True)
+def copy_of_base(place: Path, release: str = RELEASE) -> Path:
+    subprocess.run(["cp", "-a", "--reflink=auto", str(base(release)), str(place)], check=True)
     (place / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")  # no service is started
     (place / "usr/sbin/policy-rc.d").chmod(0o755)
     shutil.copy("/etc/resolv.conf", place / "etc/resolv.conf")
@@ -52,10 +52,11 @@ def copy_of_base(place: Path) -> Path:
 
 
 def run_in(
-    root: Path, script: str, environment: Mapping[str, str], *, check: bool = True
+    root: Path, script: str, environment: Mapping[str, str], *, check: bool = True, network: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """A script of bash with this root, as root, with no other environment than this."""
-    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", ENTER, "sh", str(root), script]
+    """A script of bash with this root, as root, with only this environment; the machine's network or none."""
+    spaces = ["--mount", "--pid", *([] if network else ["--net"])]
+    words = ["unshare", *spaces, "--fork", "--kill-child", "sh", "-ec", ENTER, "sh", str(root), script]
     surroundings = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "PIP_CERT": "/authorities.crt"}
     done = subprocess.run(
         words,

@@ -11,7 +11,17 @@ from ruamel.yaml import YAML
 from tests.packaging.bare_root import copy_of_base, run_in, why_not
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "examples", "scenarios", "Containerfile", "action.yml")
+SOURCES = (
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "src",
+    "examples",
+    "scenarios",
+    "packaging",
+    "Containerfile",
+    "action.yml",
+)
 FIRST_TEST = """
 def test_a_cut_cable_is_survived(ib_lab):
     ib_lab["h1"].run(["ping", "-c1", "10.0.0.2"])

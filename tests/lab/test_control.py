@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,36 @@ def test_a_feed_gives_what_was_and_what_comes(server: ControlServer) -> None:
         assert next(items) == "third"
         server.close()
         assert list(items) == []
+
+
+def test_a_follower_that_hangs_up_is_not_a_fault(server: ControlServer) -> None:
+    """It closes its end before the first item is sent."""
+    mine, theirs = socket.socketpair()
+    client = control_server.Client(theirs, 0)
+    mine.close()
+    with pytest.raises(BrokenPipeError):
+        server._answer(client, b'{"do": "feed"}')
+    theirs.close()
+    assert not server._faults.counts
+
+
+def test_following_ends_in_another_thread(server: ControlServer) -> None:
+    with Control(server.path) as control:
+        items = control.follow("feed")
+        assert next(items) == "first"
+        rest: list[object] = []
+        follower = threading.Thread(target=lambda: rest.extend(items))
+        follower.start()
+        control.hang_up()
+        follower.join(10)
+        assert not follower.is_alive()
+
+
+def test_threads_share_a_connection(server: ControlServer) -> None:
+    with Control(server.path) as control, ThreadPoolExecutor(8) as threads:
+        asked = [str(number) for number in range(500)]
+        answers = list(threads.map(lambda text: control.ask("echo", text=text), asked))
+    assert answers == [{"said": text} for text in asked]
 
 
 def test_a_lease_ends_with_its_connection(server: ControlServer, ended: threading.Event) -> None:

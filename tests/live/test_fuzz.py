@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ibbond.backend.control_socket import Control
+from ibbond import Lab
+from ibbond.lab.state import Files
 from tests.live import fuzzers
 from tests.live.test_soak import at_rest, grown, occupied
-from tests.live.view_lab import ViewLab, ibbond, unique
 
 SECONDS = float(os.environ.get("IBBOND_FUZZ_SECONDS", "12")) / len(fuzzers.ENTRIES)
 SEED = int(os.environ.get("IBBOND_FUZZ_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -25,41 +24,29 @@ CALM_S = 10.0
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[ViewLab]:
-    name = unique("fuzz")
-    ibbond("lab", "up", "--name", name)
-    try:
-        yield ViewLab(name)
-    finally:
-        ibbond("lab", "down", "--name", name, check=False)
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
 
 
-def facts(lab: ViewLab) -> dict[str, Any]:
-    with Control.of(lab.name) as control:
-        status = control.ask("status")
-    assert isinstance(status, dict)
-    return status
-
-
-def fuzz(lab: ViewLab, entry: str, seed: int, seconds: float) -> int:
-    done = lab.run(sys.executable, fuzzers.__file__, entry, str(seed), str(seconds), timeout=seconds + 60)
-    assert done.returncode == 0, done.stderr
+def fuzz(lab: Lab, entry: str, seed: int, seconds: float) -> int:
+    done = lab["h1"].run([sys.executable, fuzzers.__file__, entry, str(seed), str(seconds)], timeout=seconds + 60)
     return int(done.stdout)
 
 
 @pytest.mark.parametrize("entry", fuzzers.ENTRIES)
-def test_the_lab_goes_on(lab: ViewLab, entry: str) -> None:
+def test_the_lab_goes_on(lab: Lab, entry: str) -> None:
     print(f"again: IBBOND_FUZZ_SEED={SEED} IBBOND_FUZZ_SECONDS={SECONDS * len(fuzzers.ENTRIES):g}")
-    pid = facts(lab)["pid"]
+    pid = lab.status()["pid"]
     fuzz(lab, entry, SEED + 1, SECONDS / 2)  # logs and caches, which have a bound, fill up
     before = at_rest(pid)
     sent = fuzz(lab, entry, SEED, SECONDS / 2)
     assert sent > 20
     began = time.monotonic()
-    status = facts(lab)
+    status = lab.status()
     assert time.monotonic() - began < 5
-    assert status["faults"] == {}, lab.log[-5000:]
-    assert lab.run("ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.2").returncode == 0
+    assert status["faults"] == {}, Files(lab.name).log.read_text()[-5000:]
+    lab["h1"].run(["ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.2"])
     until = time.monotonic() + CALM_S
     while grown(before, after := occupied(pid)) and time.monotonic() < until:
         time.sleep(0.1)

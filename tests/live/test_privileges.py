@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.backend.control_socket import Control
+from ibbond import Lab
 from ibbond.host.capabilities import Capability
-from tests.live.view_lab import ViewLab, unique
+from tests.live.commands import bash, commanded_lab, ibbond, unique
 
 KEPT = sum(1 << capability for capability in Capability)
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -22,18 +22,10 @@ needs_opensm = pytest.mark.skipif(shutil.which("opensm", path=PATH) is None, rea
 
 
 @contextlib.contextmanager
-def lab_under(*prefix: str, options: tuple[str, ...] = ()) -> Iterator[tuple[ViewLab, int]]:
+def lab_under(*prefix: str, options: tuple[str, ...] = ()) -> Iterator[tuple[Lab, int]]:
     """A lab that is started under another program, and its process."""
-    lab = ViewLab(unique("caps"))
-    up = (*prefix, sys.executable, "-m", "ibbond", "lab", "up", "--name", lab.name, *options)
-    subprocess.run(up, check=True, capture_output=True, timeout=60)
-    try:
-        with Control.of(lab.name) as control:
-            status = control.ask("status")
-        assert isinstance(status, dict)
-        yield lab, status["pid"]
-    finally:
-        lab.ibbond("lab", "down", check=False)
+    with commanded_lab(unique("caps"), *options, prefix=prefix) as lab:
+        yield lab, lab.status()["pid"]
 
 
 def sets(process: Path) -> dict[str, int]:
@@ -58,8 +50,8 @@ def test_no_thread_has_more_than_it_needs() -> None:
         wanted = {"CapInh": 0, "CapPrm": allowed(), "CapEff": allowed(), "CapBnd": allowed(), "CapAmb": 0}
         for thread in threads:
             assert sets(thread) == wanted | {"NoNewPrivs": 1}
-        assert lab.run("ping", "-c", "1", "-W", "2", "10.0.0.2").returncode == 0
-        own = lab.run("cat", "/proc/self/status").stdout
+        lab["h1"].run(["ping", "-c", "1", "-W", "2", "10.0.0.2"])
+        own = lab["h1"].run(["cat", "/proc/self/status"]).stdout
         assert f"CapEff:\t{sets(Path('/proc/self'))['CapEff']:016x}" in own, "programs in hosts are the caller's"
 
 
@@ -88,7 +80,7 @@ def test_what_needs_privileges_later_still_works(tmp_path: Path) -> None:
             "echo 0x8001 > ib0/create_child",
             "echo -bond7 > bonding_masters",
         ):
-            assert lab.bash(command).returncode == 0
+            assert bash(lab["h1"], command).returncode == 0
         capture = subprocess.Popen(
             [sys.executable, "-m", "ibbond", "lab", "capture", "--name", lab.name, "h1/ib0", str(folder / "f.pcap")],
             stdout=subprocess.DEVNULL,
@@ -99,10 +91,10 @@ def test_what_needs_privileges_later_still_works(tmp_path: Path) -> None:
         assert (folder / "f.pcap").exists()
         capture.terminate()
         capture.wait()
-        sleeper = lab.popen("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "1000")
+        sleeper = lab["h1"].popen("exec setpriv --reuid=65534 --regid=65534 --clear-groups sleep 1000")
         time.sleep(0.5)
         assert sleeper.poll() is None
-        lab.ibbond("lab", "down")
+        ibbond("lab", "down", lab=lab)
         assert sleeper.wait(5) != 0
 
 
@@ -118,9 +110,9 @@ def test_where_it_may_not_look_at_programs_it_keeps_what_they_have() -> None:
         while "sleep" not in Path(f"/proc/{sleeper.pid}/comm").read_text() and time.monotonic() < until:
             time.sleep(0.05)
         assert sleeper.poll() is None
-        lab.ibbond("lab", "down")
+        ibbond("lab", "down", lab=lab)
         assert sleeper.wait(5) != 0
 
 
-def lab_exec(lab: ViewLab, *command: str) -> list[str]:
+def lab_exec(lab: Lab, *command: str) -> list[str]:
     return [sys.executable, "-m", "ibbond", "lab", "exec", "--name", lab.name, "h1", "--", *command]

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.backend.control_socket import Control
-from tests.live.view_lab import ViewLab, ibbond, unique
+from ibbond import Lab
+from tests.live.commands import sound_lab
 
 ALL = os.environ.get("IBBOND_PROGRAMS") == "all"
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/lib/frr"
@@ -37,7 +37,7 @@ SECONDS = 60.0  # for anything to become true on a busy machine
 class Stage:
     """The lab, a folder of this test's own, and what it has started."""
 
-    lab: ViewLab
+    lab: Lab
     folder: Path
     closing: contextlib.ExitStack
 
@@ -48,32 +48,27 @@ class Stage:
         return str(path)
 
     def run(self, host: str, *command: str, timeout: float = SECONDS) -> str:
-        done = self.lab.run("env", f"PATH={PATH}", *command, host=host, timeout=timeout)
-        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        done = self.lab[host].run(["env", f"PATH={PATH}", *command], timeout=timeout)
         return done.stdout
 
-    def start(self, host: str, *command: str, own_run: bool = True) -> subprocess.Popen[bytes]:
+    def start(self, host: str, *command: str, own_run: bool = True) -> subprocess.Popen[str]:
         """A server until the test ends; with a /run and a /var/log of its own, as two of it share one file system."""
         script = 'mount -t tmpfs none /run; mount -t tmpfs none /var/log; cd /; exec "$@"'
         words = ("unshare", "-m", "sh", "-c", script, "sh", *command) if own_run else command
-        process = self.lab.popen("env", f"PATH={PATH}", *words, host=host)
-        output = (self.folder / f"{host}.{Path(command[0]).name}.out").open("wb")
-        self.closing.callback(self._end, process, output.name)
-        for pipe in (process.stdout, process.stderr):  # to a file, for a full pipe would stop it
-            subprocess.Popen(["cat"], stdin=pipe, stdout=output)
-            assert pipe is not None
-            pipe.close()
-        output.close()
+        output = self.folder / f"{host}.{Path(command[0]).name}.out"
+        with output.open("wb") as file:
+            process = self.lab[host].popen(["env", f"PATH={PATH}", *words], stdout=file, stderr=file)
+        self.closing.callback(self._end, process, output)
         return process
 
-    def _end(self, process: subprocess.Popen[bytes], output: str) -> None:
+    def _end(self, process: subprocess.Popen[str], output: Path) -> None:
         process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        print(f"--- {output}", Path(output).read_text(errors="replace")[-1500:], sep="\n")
+        print(f"--- {output}", output.read_text(errors="replace")[-1500:], sep="\n")
 
     def folder_of(self, user: str, name: str) -> Path:
         """One that this user may enter and write to."""
@@ -88,7 +83,7 @@ class Stage:
         """The output of a command, once it succeeds and shows this pattern."""
         end = time.monotonic() + seconds
         while True:
-            done = self.lab.run("env", f"PATH={PATH}", *command, host=host)
+            done = self.lab[host].run(["env", f"PATH={PATH}", *command], check=False)
             if done.returncode == 0 and re.search(shows, done.stdout):
                 return done.stdout
             assert time.monotonic() < end, f"{command}: no {shows!r} in {done.stdout[-2000:]}{done.stderr[-1000:]}"
@@ -99,36 +94,20 @@ class Stage:
         script = f"import socket; socket.create_connection(({address!r}, {port}), 2)"
         self.until(host, sys.executable, "-c", script)
 
-    def active(self, host: str = "h1") -> str:
-        with Control.of(self.lab.name) as control:
-            return str(control.ask("read", host=host, path="bond0/bonding/active_slave")).strip()
-
     def fail_over(self, host: str = "h1") -> None:
         """Pull the cable in use, wait until the other one is used, plug it again."""
-        before = self.active(host)
-        self.lab.ibbond("lab", "cut", f"{host}/{before}")
-        end = time.monotonic() + SECONDS
-        while self.active(host) in (before, ""):
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        self.lab.ibbond("lab", "mend", f"{host}/{before}")
-        while f"{before}" and self.mii(host, before) != "up":
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-    def mii(self, host: str, member: str) -> str:
-        with Control.of(self.lab.name) as control:
-            return str(control.ask("read", host=host, path=f"{member}/bonding_slave/mii_status")).strip()
+        files = self.lab.backend(host)
+        before = self.lab.active(f"{host}/bond0")
+        self.lab.cut(f"{host}/{before}")
+        self.lab.wait(lambda: self.lab.active(f"{host}/bond0") not in (before, None), within=SECONDS)
+        self.lab.mend(f"{host}/{before}")
+        self.lab.wait(lambda: files.read(f"{before}/bonding_slave/mii_status") == "up\n", within=SECONDS)
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[ViewLab]:
-    name = unique("prog")
-    ibbond("lab", "up", "--name", name)
-    try:
-        yield ViewLab(name)
-    finally:
-        ibbond("lab", "down", "--name", name, check=False)
+def lab() -> Iterator[Lab]:
+    with sound_lab() as lab:
+        yield lab
 
 
 def nginx(stage: Stage) -> None:
@@ -151,8 +130,10 @@ def nginx(stage: Stage) -> None:
     stage.connects("h1", 8080)
     for address in ("10.0.0.2", "[fd00::2]"):
         target = stage.folder / "got"
-        download = stage.lab.popen(
-            "curl", "-sS", "--limit-rate", "6M", "-o", str(target), f"http://{address}:8080/file", host="h1"
+        download = stage.lab["h1"].popen(
+            ["curl", "-sS", "--limit-rate", "6M", "-o", str(target), f"http://{address}:8080/file"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         while not target.exists() or target.stat().st_size < 1 << 20:
             assert download.poll() is None
@@ -181,11 +162,15 @@ def postgresql(stage: Stage) -> None:
     client = ("-h", "10.0.0.2", "-U", "postgres")
     stage.until("h1", "psql", *client, "-c", "select 1")
     stage.run("h1", f"{programs}/pgbench", *client, "-i", "-q", "postgres")
-    bench = stage.lab.popen(f"{programs}/pgbench", *client, "-c", "4", "-T", "6", "postgres", host="h1")
+    bench = stage.lab["h1"].popen(
+        [f"{programs}/pgbench", *client, "-c", "4", "-T", "6", "postgres"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     time.sleep(1)
     stage.fail_over("h1")
     stage.fail_over("h2")
-    said = bench.communicate(timeout=SECONDS)[0].decode()
+    said = bench.communicate(timeout=SECONDS)[0]
     assert bench.returncode == 0, said
     assert "number of failed transactions: 0" in said
 
@@ -195,11 +180,13 @@ def redis(stage: Stage) -> None:
     stage.start("h2", "redis-server", "--bind", "10.0.0.2", "--protected-mode", "no", "--save", "", "--dir", "/run")
     client = ("redis-cli", "-h", "10.0.0.2")
     stage.until("h1", *client, "ping", shows="PONG")
-    counting = stage.lab.popen(*client, "-r", "300", "-i", "0.01", "incr", "counter", host="h1")
+    counting = stage.lab["h1"].popen(
+        [*client, "-r", "300", "-i", "0.01", "incr", "counter"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     time.sleep(0.5)
     stage.fail_over("h1")
     stage.fail_over("h2")
-    said = counting.communicate(timeout=SECONDS)[0].decode().split()
+    said = counting.communicate(timeout=SECONDS)[0].split()
     assert said[-1] == "300", said[-5:]
     assert stage.run("h1", *client, "get", "counter").strip() == "300"
 
@@ -325,7 +312,7 @@ def chrony(stage: Stage) -> None:
     def measure() -> float:
         end = time.monotonic() + SECONDS
         while True:
-            done = stage.lab.run("chronyd", "-d", "-Q", "-t", "20", "-u", "root", "-f", client, host="h1")
+            done = stage.lab["h1"].run(["chronyd", "-d", "-Q", "-t", "20", "-u", "root", "-f", client], check=False)
             found = re.search(r"System clock wrong by ([-\d.]+) seconds", done.stdout + done.stderr)
             if found:
                 return float(found[1])
@@ -392,8 +379,10 @@ def rsync_over_ssh(stage: Stage) -> None:
     for number in range(40):
         (source / f"file{number}").write_bytes(os.urandom(200_000))
     shell = f"ssh -p 2222 -i {stage.folder}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-    copy = stage.lab.popen(
-        "rsync", "-a", "--bwlimit=2M", "-e", shell, f"{source}/", f"root@10.0.0.2:{target}/", host="h1"
+    copy = stage.lab["h1"].popen(
+        ["rsync", "-a", "--bwlimit=2M", "-e", shell, f"{source}/", f"root@10.0.0.2:{target}/"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     end = time.monotonic() + SECONDS
     while not target.exists() or not list(target.iterdir()):
@@ -419,12 +408,14 @@ def vxlan(stage: Stage) -> None:
             f"ip link add vx0 type vxlan id 42 local {own} remote {other} dstport 4789 dev bond0; ip link set vx0 up;"
             f"ip addr add {inner} dev vx0; cat /sys/class/net/vx0/mtu",
         )  # fmt: skip
-        stage.closing.callback(stage.lab.run, "ip", "link", "del", "vx0", host=host)
-    ping = stage.lab.popen("ping", "-i", "0.02", "-c", "150", "-q", "192.168.42.2", host="h1")
+        stage.closing.callback(stage.lab[host].run, ["ip", "link", "del", "vx0"])
+    ping = stage.lab["h1"].popen(
+        ["ping", "-i", "0.02", "-c", "150", "-q", "192.168.42.2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     time.sleep(0.5)
     stage.fail_over("h1")
     stage.fail_over("h2")
-    said = ping.communicate(timeout=SECONDS)[0].decode()
+    said = ping.communicate(timeout=SECONDS)[0]
     received = re.search(r"(\d+) received", said)
     assert received is not None, said
     assert int(received[1]) > 100, said
@@ -510,7 +501,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.story.__name__)
-def test_it_runs_through_a_failover(lab: ViewLab, row: Row, tmp_path: Path) -> None:
+def test_it_runs_through_a_failover(lab: Lab, row: Row, tmp_path: Path) -> None:
     if not row.sample and not ALL:
         pytest.skip("not of the sample: IBBOND_PROGRAMS=all")
     if shutil.which(row.program, path=PATH) is None:

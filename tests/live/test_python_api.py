@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,10 @@ def test_programs_give_their_output_exit_status_and_time(ib_lab: Lab) -> None:
     assert host.run(["cat"], input="text\n").stdout == "text\n"
     assert host.run(["sh", "-c", "echo $COLOR"], env={"COLOR": "red"}).stdout == "red\n"
     assert host.run(["false"], check=False).returncode == 1
-    with pytest.raises(subprocess.CalledProcessError):
-        host.run(["false"])
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        host.run("echo the reason >&2; exit 3")
+    assert (failed.value.returncode, failed.value.stderr) == (3, "the reason\n")
+    assert "the reason" in failed.value.__notes__[0], "so that pytest shows it"
     begin = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
         host.run(["sleep", "60"], timeout=0.2)
@@ -63,6 +66,37 @@ def test_programs_give_their_output_exit_status_and_time(ib_lab: Lab) -> None:
         host.run(["nosuchprogram"])
     with pytest.raises(Refused, match="no host h9"):
         ib_lab["h9"]
+
+
+def test_a_line_for_the_shell_and_a_working_directory_are_the_hosts(ib_lab: Lab) -> None:
+    assert ib_lab["h1"].run("echo $((6 * 7)) | cat").stdout == "42\n"
+    assert ib_lab["h1"].run("cat slaves", cwd="/sys/class/net/bond0/bonding").stdout == "ib0 ib1\n"
+    assert ib_lab["h1"].run("cat bond0/bonding/slaves", cwd="/sys/class/net").stdout == "ib0 ib1\n"
+    with ib_lab["h2"].popen("cat ib1/address | wc -c", cwd="/sys/class/net", stdout=subprocess.PIPE) as program:
+        assert program.communicate()[0] == "60\n"
+    with pytest.raises(Refused, match="cannot run /bin/sh in directory /nowhere of h1: No such file or directory"):
+        ib_lab["h1"].run("true", cwd="/nowhere")
+
+
+def test_threads_share_a_lab(ib_lab: Lab) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: (ib_lab.active("h1/bond0"), len(ib_lab.hosts)), range(200)))
+    assert answers == [("ib0", 2)] * 200
+
+
+def test_a_lab_that_runs_already_is_attached_to_and_goes_on(ib_lab: Lab, tmp_path: Path) -> None:
+    with Lab.attach(ib_lab.name) as lab:
+        lab["h1"].run(["ping", "-c1", "-w5", "10.0.0.2"])
+        capture = lab.capture("h1/ib1", tmp_path / "port.pcap")
+        lab.cut("h1/ib0")
+        lab.wait_active("h1/bond0", "ib1", within=5)
+        assert lab.events[0] == ib_lab.events[0]
+    assert capture.result is not None
+    assert ib_lab.active("h1/bond0") == "ib1"
+    with pytest.raises(Refused, match="is not running"):
+        lab.status()
+    with pytest.raises(Refused, match="no lab nowhere is running"), Lab.attach("nowhere"):
+        pass
 
 
 def test_what_is_waited_for_in_vain_is_a_timeout_with_the_last_events(ib_lab: Lab) -> None:

@@ -1,18 +1,15 @@
 """A lab that was killed and goes on: how long nothing passed, and that nothing of it has changed afterwards."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from ibbond.backend.control_socket import Control
-from ibbond.topology.default import TWO_HOSTS
-from tests.live.view_lab import NO_VIEW, ViewLab, ibbond, judge_speed, unique, view_lab
+from ibbond import Lab
+from tests.live.commands import NO_VIEW, bash, commanded_lab, kill, resume, unique
+from tests.live.speed import judge_speed
 
 GOAL_S = 1.0
 
@@ -70,28 +67,21 @@ print(total, digest.hexdigest(), flush=True)
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ViewLab]:
-    with view_lab(unique("again"), TWO_HOSTS, tmp_path) as lab:
+def lab() -> Iterator[Lab]:
+    with commanded_lab(unique("again")) as lab:
         yield lab
 
 
-def python(lab: ViewLab, host: str, code: str) -> subprocess.Popen[bytes]:
+def python(lab: Lab, host: str, code: str) -> subprocess.Popen[str]:
     """A program in a host, that has said that it is ready where it says so."""
-    program = lab.popen(sys.executable, "-c", code, host=host)
+    program = lab[host].popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     if "ready" in code:
         assert program.stdout is not None
-        assert program.stdout.readline() == b"ready\n"
+        assert program.stdout.readline() == "ready\n"
     return program
 
 
-def kill(lab: ViewLab) -> None:
-    with Control.of(lab.name) as control:
-        status = control.ask("status")
-    assert isinstance(status, dict)
-    os.kill(status["pid"], signal.SIGKILL)
-
-
-def test_traffic_goes_on_within_a_second_of_the_restart(lab: ViewLab) -> None:
+def test_traffic_goes_on_within_a_second_of_the_restart(lab: Lab) -> None:
     """From `lab up --resume` to the first probe that arrives. On a busy machine the best of three counts."""
     listener = python(lab, "h2", LISTEN)
     prober = python(lab, "h1", PROBE)
@@ -103,7 +93,7 @@ def test_traffic_goes_on_within_a_second_of_the_restart(lab: ViewLab) -> None:
         kill(lab)
         time.sleep(0.3)
         began = time.monotonic()
-        ibbond("lab", "up", "--resume", "--name", lab.name)
+        resume(lab)
         while True:
             _, first = (float(word) for word in listener.stdout.readline().split())
             if first > began:
@@ -117,12 +107,12 @@ def test_traffic_goes_on_within_a_second_of_the_restart(lab: ViewLab) -> None:
     judge_speed(min(gaps) < GOAL_S, f"seconds from restart to traffic: {gaps}")
 
 
-def test_a_tcp_stream_survives_whole(lab: ViewLab) -> None:
+def test_a_tcp_stream_survives_whole(lab: Lab) -> None:
     server = python(lab, "h2", SERVE)
     stream = python(lab, "h1", STREAM)
     time.sleep(1)
     kill(lab)
-    ibbond("lab", "up", "--resume", "--name", lab.name)
+    resume(lab)
     sent, _ = stream.communicate(timeout=60)
     received, _ = server.communicate(timeout=60)
     assert received == sent
@@ -130,9 +120,10 @@ def test_a_tcp_stream_survives_whole(lab: ViewLab) -> None:
 
 
 @pytest.mark.skipif(NO_VIEW is not None, reason=str(NO_VIEW))
-def test_every_bond_is_as_it_was(lab: ViewLab) -> None:
+def test_every_bond_is_as_it_was(lab: Lab) -> None:
     """Made by files before the kill: options, members, a bond that is down, a child, MTU, admin states."""
-    made = lab.bash(
+    made = bash(
+        lab["h1"],
         """
         set -e
         echo 0x8001 > ib0/create_child
@@ -148,21 +139,21 @@ def test_every_bond_is_as_it_was(lab: ViewLab) -> None:
         echo +ib1 > quiet/bonding/slaves
         echo +empty > bonding_masters
         ip link set empty up
-        """
+        """,
     )
     assert made.returncode == 0, made.stderr
-    lab.ibbond("lab", "cut", "h1/ib0")
-    lab.ibbond("lab", "mend", "h1/ib0")
-    lab.bash("until [ $(cat ib0/carrier) = 1 ]; do sleep 0.05; done")
-    keeper = lab.popen("sleep", "300")
+    lab.cut("h1/ib0")
+    lab.mend("h1/ib0")
+    bash(lab["h1"], "until [ $(cat ib0/carrier) = 1 ]; do sleep 0.05; done")
+    keeper = lab["h1"].popen(["sleep", "300"])
     time.sleep(0.5)
-    before = lab.bash(SHOW).stdout
-    links = lab.bash(LINKS).stdout
+    before = bash(lab["h1"], SHOW).stdout
+    links = bash(lab["h1"], LINKS).stdout
     assert "quiet/bonding/miimon:77" in before
     kill(lab)
-    ibbond("lab", "up", "--resume", "--name", lab.name)
-    assert lab.bash(SHOW).stdout.splitlines() == before.splitlines()
-    assert lab.bash(LINKS).stdout.splitlines() == links.splitlines()
+    resume(lab)
+    assert bash(lab["h1"], SHOW).stdout.splitlines() == before.splitlines()
+    assert bash(lab["h1"], LINKS).stdout.splitlines() == links.splitlines()
     keeper.kill()
     keeper.communicate()
 

@@ -6,12 +6,12 @@
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from ibbond.backend.control_socket import Control
-from tests.live.view_lab import ViewLab, unique, view_lab
+from ibbond import Lab
+from tests.live.commands import sound_lab
 
 FAILOVERS = int(os.environ.get("IBBOND_SOAK", "30"))
 WARM = FAILOVERS // 3
@@ -55,39 +55,28 @@ def grown(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
     return after[1] > before[1] or after[2] > before[2]
 
 
-def fail_over(lab: ViewLab, control: Control) -> None:
+def fail_over(lab: Lab) -> None:
     """Cut the cable in use, wait for the other one to be used and for the first to be back."""
-    active = lab_active(control)
-    control.ask("cut", cables=[f"h1/{active}"])
-    wait_for(lambda: lab_active(control) not in (active, ""))
-    control.ask("mend", cables=[f"h1/{active}"])
-    wait_for(lambda: control.ask("read", host="h1", path=f"{active}/bonding_slave/mii_status") == "up\n")
+    files = lab.backend("h1")
+    active = lab.active("h1/bond0")
+    lab.cut(f"h1/{active}")
+    lab.wait(lambda: lab.active("h1/bond0") not in (active, None), within=10)
+    lab.mend(f"h1/{active}")
+    lab.wait(lambda: files.read(f"{active}/bonding_slave/mii_status") == "up\n", within=10)
 
 
-def lab_active(control: Control) -> str:
-    return str(control.ask("read", host="h1", path="bond0/bonding/active_slave")).strip()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
-def test_many_failovers_live(tmp_path: Path) -> None:
-    with view_lab(unique("soak"), TWO_HOSTS, tmp_path) as lab, Control.of(lab.name) as control:
-        status = control.ask("status")
-        assert isinstance(status, dict)
-        ping = lab.popen("ping", "-i", "0.02", "-q", "10.0.0.2")
+def test_many_failovers_live() -> None:
+    with sound_lab(TWO_HOSTS) as lab:
+        pid = lab.status()["pid"]
+        ping = lab["h1"].popen(["ping", "-i", "0.02", "-q", "10.0.0.2"], stdout=subprocess.PIPE)
         warm = (0, 0, 0)
         for number in range(FAILOVERS):
             if number == WARM:
-                warm = at_rest(status["pid"])
-            fail_over(lab, control)
-        end = at_rest(status["pid"])
+                warm = at_rest(pid)
+            fail_over(lab)
+        end = at_rest(pid)
         ping.send_signal(signal.SIGINT)
-        said = ping.communicate(timeout=10)[0].decode()
+        said = ping.communicate(timeout=10)[0]
         print(f"kB, descriptors, threads after {WARM}: {warm}; after {FAILOVERS}: {end}; {said.splitlines()[-2:]}")
         assert end[0] - warm[0] < GROWTH_KB
         assert not grown(warm, end)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ibbond import Lab
 from ibbond.abi.recording import Recording, Step, parse_recording
-from tests.live.view_lab import NO_VIEW, ViewLab, unique, view_lab
+from tests.live.commands import NO_VIEW, bash, sound_lab
 
 pytestmark = pytest.mark.skipif(NO_VIEW is not None, reason=str(NO_VIEW))
 
@@ -64,16 +65,15 @@ def cases(category: str) -> list[Recording]:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewLab]:
+def lab() -> Iterator[Lab]:
     """A host with three free ports whose bonds do what those of Linux 6.1 do."""
-    directory = tmp_path_factory.mktemp("errno")
-    with view_lab(unique("errno"), THREE_PORTS, directory, "--profile", "kernel-6.1") as lab:
+    with sound_lab(THREE_PORTS, profile="kernel-6.1") as lab:
         yield lab
 
 
 @pytest.mark.parametrize("category", ["options", "depends", "masters", "enslave"])
 @pytest.mark.parametrize("host", ["h1", "bare"])
-def test_the_shell_sees_the_errnos_of_the_real_driver(lab: ViewLab, tmp_path: Path, category: str, host: str) -> None:
+def test_the_shell_sees_the_errnos_of_the_real_driver(lab: Lab, tmp_path: Path, category: str, host: str) -> None:
     """Cases without devices are for a host that does not have devices of the usual names."""
     chosen = [case for case in cases(category) if bool(case.devices) == (host == "h1") and case.name not in KNOWN]
     if not chosen:
@@ -82,7 +82,7 @@ def test_the_shell_sees_the_errnos_of_the_real_driver(lab: ViewLab, tmp_path: Pa
     for number, case in enumerate(chosen):
         script += CLEAN + "".join(line_of(f"{number}.{n}", step) for n, step in enumerate(case.steps))
     (tmp_path / "steps").write_text(script + CLEAN)
-    done = lab.bash(f". {tmp_path}/steps", host=host, timeout=300)
+    done = bash(lab[host], f". {tmp_path}/steps", timeout=300)
     assert done.stderr == ""
     said = dict(line.split("\t", 1) for line in done.stdout.splitlines())
     differences = [

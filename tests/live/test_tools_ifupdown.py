@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.view_lab import NO_VIEW, ViewLab, unique, view_lab
+from ibbond import Lab
+from tests.live.commands import NO_VIEW, bash, read, sound_lab
 
 HOOK = Path("/etc/network/if-pre-up.d/ifenslave")
 LACKING = NO_VIEW or (None if shutil.which("ifup") and HOOK.exists() else "ifupdown and ifenslave are not installed")
@@ -49,24 +50,23 @@ cat ../mtu ../operstate
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ViewLab]:
-    with view_lab(unique("ifup"), TOPOLOGY, tmp_path) as lab:
+def lab() -> Iterator[Lab]:
+    with sound_lab(TOPOLOGY) as lab:
         yield lab
 
 
-def private(lab: ViewLab, directory: Path, script: str) -> str:
+def private(lab: Lab, directory: Path, script: str) -> str:
     """Run a script in h1 with an /etc/network/interfaces and a /run/network of its own; what it printed."""
     (directory / "interfaces").write_text(INTERFACES)
     (directory / "script").write_text(script)
     prepare = f"mount --bind {directory}/interfaces /etc/network/interfaces; mount -t tmpfs none /run/network"
     within = f"mkdir -p /run/network; {prepare}; . {directory}/script"
-    done = lab.run("unshare", "--mount", "bash", "-c", within)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = lab["h1"].run(["unshare", "--mount", "bash", "-c", within])
     assert done.stderr == ""
     return done.stdout
 
 
-def test_ifup_makes_the_bond_of_the_interfaces_file_and_ifdown_takes_it_away(lab: ViewLab, tmp_path: Path) -> None:
+def test_ifup_makes_the_bond_of_the_interfaces_file_and_ifdown_takes_it_away(lab: Lab, tmp_path: Path) -> None:
     up = "ifup bond0 || exit 1; sleep 0.5;" + STATE + "ping -c 3 -W 2 -q 10.7.0.2; ifquery --state bond0;"
     said = private(lab, tmp_path, up + "ifdown bond0 || exit 1; cat /sys/class/net/bonding_masters")
     assert "slaves: ib0 ib1\nmode: active-backup 1\nmiimon: 50\ndowndelay: 100\nfail_over_mac: active 1\n" in said
@@ -74,11 +74,11 @@ def test_ifup_makes_the_bond_of_the_interfaces_file_and_ifdown_takes_it_away(lab
     assert "2044\nup\n" in said
     assert " 0% packet loss" in said
     assert said.endswith("bond0=bond0\n")  # after it bonding_masters, empty
-    assert lab.bash("ls -d bond0 ib0/master").returncode != 0
-    assert lab.bash("ip link show bond0").returncode == 1
+    assert bash(lab["h1"], "ls -d bond0 ib0/master").returncode != 0
+    assert bash(lab["h1"], "ip link show bond0").returncode == 1
 
 
-def test_up_and_down_many_times(lab: ViewLab, tmp_path: Path) -> None:
+def test_up_and_down_many_times(lab: Lab, tmp_path: Path) -> None:
     said = private(lab, tmp_path, "for n in 1 2 3 4 5; do ifup bond0 && ifdown bond0 && echo done || exit 1; done")
     assert said == "done\n" * 5
-    assert lab.read("bonding_masters") == ""
+    assert read(lab["h1"], "bonding_masters") == ""

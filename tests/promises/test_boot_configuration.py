@@ -5,13 +5,13 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from ibbond import Lab
 from ibbond.cli.apply import apply
-from tests.live.view_lab import IBBOND, ViewLab
+from tests.live.commands import EXAMPLES, IBBOND
 from tests.promises.lab_host import bare, lab, needs_lab, shown
 
 __all__ = ["bare", "lab"]
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 OPENIB_CONF = "ONBOOT=yes\nIPOIBBOND_ENABLE=yes\nIPOIB_BONDS=bond0\nbond0_IP=10.0.0.1/24\nbond0_SLAVES=ib0,ib1\n"
 
 
@@ -29,14 +29,12 @@ def test_the_unit_and_the_udev_rule_fit_together() -> None:
 class TestInALab:
     pytestmark = needs_lab
 
-    def test_the_four_variables(self, bare: ViewLab, tmp_path: Path) -> None:
+    def test_the_four_variables(self, bare: Lab, tmp_path: Path) -> None:
         (tmp_path / "openib.conf").write_text(OPENIB_CONF)
-        done = bare.run(IBBOND, "apply", str(tmp_path / "openib.conf"))
-        assert done.returncode == 0, done.stderr
+        bare["h1"].run([IBBOND, "apply", str(tmp_path / "openib.conf")])
         facts = shown(bare)
         assert [each["name"] for each in facts["members"]] == ["ib0", "ib1"]  # type: ignore[attr-defined]
         assert "10.0.0.1/24" in facts["addresses"]  # type: ignore[operator]
-        ready = bare.run(IBBOND, "wait", "bond0", "--active", "--address", "--timeout", "30")
-        assert ready.returncode == 0, ready.stderr
-        assert "nothing to do" in bare.run(IBBOND, "apply", str(tmp_path / "openib.conf")).stdout
-        assert bare.run(IBBOND, "ib-bond", "--stop").returncode == 0
+        bare["h1"].run([IBBOND, "wait", "bond0", "--active", "--address", "--timeout", "30"])
+        assert "nothing to do" in bare["h1"].run([IBBOND, "apply", str(tmp_path / "openib.conf")]).stdout
+        bare["h1"].run([IBBOND, "ib-bond", "--stop"])

@@ -207,21 +207,20 @@ class ControlServer:
             if isinstance(result, Lease):
                 client.ended, result = result.ended, result.result
             if isinstance(result, Feed):
+                answers = [encode({"item": item}) for item in result.items]
                 client.follows = True
-                for item in result.items:
-                    client.send(encode({"item": item}))
-                return
-            answer = encode({"ok": result})
+            else:
+                answers = [encode({"ok": result})]
         except Refused as refusal:
-            answer = encode(
-                {"refused": {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}}
-            )
+            words = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix, "code": refusal.code}
+            answers = [encode({"refused": words})]
         except Exception as error:
-            answer = encode({"failed": f"{type(error).__name__}: {error}"})
+            answers = [encode({"failed": f"{type(error).__name__}: {error}"})]
             self._faults.note(Entry.CONTROL, error)
         client.close_descriptors()
         try:
-            client.send(answer, descriptors)
+            for answer in answers:
+                client.send(answer, descriptors)
         finally:
             for descriptor in owned:
                 os.close(descriptor)

@@ -16,9 +16,10 @@ import socket
 import stat
 import struct
 import tempfile
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def socket_path(lab: str) -> Path:
 
 
 class Control:
-    """One connection to a lab."""
+    """One connection to a lab. Threads may share it for requests: they are sent one after the other."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -83,6 +84,7 @@ class Control:
             self._socket.close()
             raise no_lab(path, error) from None
         self._waiting = bytearray()
+        self._asking = threading.Lock()
         self.path = path
 
     @classmethod
@@ -96,14 +98,16 @@ class Control:
 
     def ask_with_descriptor(self, descriptor: int, do: str, **words: object) -> object:
         """The same with an open file, of which the lab gets a copy."""
-        self._send(do, words, [descriptor])
-        line, _ = self._line()
+        with self._asking:
+            self._send(do, words, [descriptor])
+            line, _ = self._line()
         return result_of(line)
 
     def ask_for_descriptors(self, do: str, **words: object) -> tuple[object, list[int]]:
         """The same, with the descriptors that came beside the answer (close-on-exec)."""
-        self._send(do, words)
-        line, descriptors = self._line()
+        with self._asking:
+            self._send(do, words)
+            line, descriptors = self._line()
         return result_of(line), descriptors
 
     def follow(self, do: str, **words: object) -> Iterator[object]:
@@ -121,6 +125,11 @@ class Control:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def hang_up(self) -> None:
+        """End `follow`, in whatever thread it waits; what has arrived is still given out."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()

@@ -20,7 +20,7 @@ import time
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ibbond.demo.measure import RDMA, ByteStream, ProbeStream, Stream
 from ibbond.demo.rdma_report import intact, integer
@@ -39,7 +39,7 @@ REPLY = re.compile(rb"\[(\d+)\.(\d+)\] .*icmp_seq=(\d+) .*time=([\d.]+) ms")
 TRANSMITTED = re.compile(rb"(\d+) packets transmitted")
 
 
-def shielded() -> dict[str, int]:
+def shielded() -> dict[str, Any]:
     """How to start a program that Ctrl-C is not for: we end it. As root it is also run before others.
 
     An ordinary user's programs share one session, so that on a busy machine they leave the lab its part.

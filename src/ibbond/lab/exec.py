@@ -48,30 +48,55 @@ class HostHandle(NamedTuple):
         if self.rdma >= 0:
             offer_listener(self.rdma)
 
-    def popen(self, command: Sequence[str], *, priority: int = 0, **options: Any) -> subprocess.Popen[bytes]:
-        """Start a program in the host; `options` are those of subprocess.Popen.
+    def popen(
+        self, command: Sequence[str], *, cwd: str | os.PathLike[str] | None = None, priority: int = 0, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in the host; `options` are those of subprocess.Popen. `cwd` is a directory of the host.
 
         With a priority (a nice value) it is a session of its own that is run before others, where that is allowed.
         """
+        problem, telling = os.pipe()
 
         def start() -> None:
             if priority:
                 ask_for_priority(priority)
             self.enter()
+            if cwd is not None:
+                change_directory(cwd, telling)
 
-        return subprocess.Popen(
-            command,
-            env=self.environment,
-            preexec_fn=start,
-            start_new_session=options.pop("start_new_session", bool(priority)),
-            **options,
-        )
+        try:
+            return subprocess.Popen(
+                command,
+                env=self.environment,
+                preexec_fn=start,
+                start_new_session=options.pop("start_new_session", bool(priority)),
+                **options,
+            )
+        except subprocess.SubprocessError:
+            os.close(telling)
+            telling = -1
+            if code := int.from_bytes(os.read(problem, 4), "little"):
+                raise OSError(code, os.strerror(code), str(cwd)) from None
+            raise
+        finally:
+            os.close(problem)
+            if telling >= 0:
+                os.close(telling)
 
     def close(self) -> None:
         self.namespaces.close()
         for descriptor in (self.user, self.rdma):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def change_directory(directory: str | os.PathLike[str], telling: int) -> None:
+    """In the child: what is raised there does not reach the parent, so the errno goes into the pipe `telling`."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        os.write(telling, (error.errno or errno.EIO).to_bytes(4, "little"))
+        raise
 
 
 def offer_listener(rdma: int) -> None:
@@ -215,6 +240,14 @@ def tool_environment(control: Control, host: str, environment: dict[str, str]) -
 
 
 def cannot_run(program: str, host: str, error: OSError) -> Refused:
+    """The refusal for an error of `HostHandle.popen`."""
+    if error.filename is not None and error.filename != program:  # the directory
+        return Refused(
+            f"cannot run {program} in directory {error.filename} of {host}",
+            why=os.strerror(error.errno or 0),
+            fix="Choose a directory that exists in the host",
+            code=error.errno or 0,
+        )
     return Refused(
         f"cannot run {program} in {host}",
         why=os.strerror(error.errno or 0),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ibbond.backend.control_socket import Control
+from ibbond.errors import Refused
 
 RECHECK_S = 0.1  # for conditions that change without an event of the lab
 
@@ -61,14 +63,19 @@ class EventLog:
                 if len(self._events) == seen:
                     self._changed.wait(min(left, RECHECK_S))
 
+    def hang_up(self) -> None:
+        """Follow no longer a lab that continues."""
+        self._control.hang_up()
+
     def join(self) -> None:
         """Wait for the last events of a lab that has ended."""
         self._thread.join()
         self._control.close()
 
     def _follow(self) -> None:
-        for item in self._control.follow("events", past=True):
-            assert isinstance(item, dict)
-            with self._changed:
-                self._events.append(Event(**item))
-                self._changed.notify_all()
+        with suppress(Refused):  # the lab may end before it is asked
+            for item in self._control.follow("events", past=True):
+                assert isinstance(item, dict)
+                with self._changed:
+                    self._events.append(Event(**item))
+                    self._changed.notify_all()

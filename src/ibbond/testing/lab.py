@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ibbond.backend.control_socket import Control, LabBackend
+from ibbond.backend.control_socket import DEFAULT_LAB, Control, LabBackend
 from ibbond.demo.probe import Measurement, probing
 from ibbond.errors import Refused
 from ibbond.lab import exec as lab_exec
@@ -37,6 +37,7 @@ from ibbond.topology.builder import TopologyBuilder
 from ibbond.topology.default import TWO_HOSTS
 
 LAST_EVENTS = 10
+MAX_NOTE = 4000  # characters of what a failed program printed
 
 
 class Lab:
@@ -59,24 +60,45 @@ class Lab:
         self.name = name or new_name()
         text, source = read_topology(topology)
         self._config = LabConfig(self.name, text, source, profile=profile, leased=True, manager=manager)
+        self._attached = False
         self._running = ExitStack()
         self._control: Control | None = None
         self._log: EventLog | None = None
         self._captures: list[LabCapture] = []
 
+    @classmethod
+    def attach(cls, name: str = DEFAULT_LAB) -> Self:
+        """A lab that was started by `ibbond lab up --name NAME`; it continues when the block ends::
+
+        with Lab.attach("demo") as lab:
+            lab["h1"].run("ping -c1 10.0.0.2")
+        """
+        lab = cls(name=name)
+        lab._attached = True
+        return lab
+
     def start(self) -> Self:
         """Start the lab; returns when every port is active and every bond is up. `Refused` says why it cannot."""
         if self._control is not None:
             raise Refused(f"cannot start lab {self.name}", why="it is already running", fix="Use it, or stop it first")
-        remove_leftovers()
         with ExitStack() as starting:
-            _, self._control = starting.enter_context(running_lab(self._config, prefork.spawn))
-            self._log = EventLog(self.name)
+            if self._attached:
+                control = starting.enter_context(Control.of(self.name))
+                self._log = EventLog(self.name)
+                starting.callback(self._log.hang_up)
+            else:
+                remove_leftovers()
+                _, control = starting.enter_context(running_lab(self._config, prefork.spawn))
+                self._log = EventLog(self.name)
+            self._control = control
             self._running = starting.pop_all()
         return self
 
     def stop(self) -> None:
-        """End the lab: its hosts, the programs in them, and every device. Stopping it twice is allowed."""
+        """End the lab: its hosts, the programs in them, and every device. Stopping it twice is allowed.
+
+        A lab that was attached to continues; captures that were started here end.
+        """
         for capture in self._captures if self._control is not None else ():
             with suppress(Refused):
                 capture.end()
@@ -222,7 +244,7 @@ class LabHost:
 
     def run(
         self,
-        command: Sequence[str],
+        command: str | Sequence[str],
         *,
         check: bool = True,
         timeout: float | None = None,
@@ -232,6 +254,8 @@ class LabHost:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the host to its end; stdout and stderr are captured as text.
 
+        A command that is one string is a line for the shell, as in `exec` of topology files. Paths, `cwd` included, are
+        those that the host sees: below /sys/class/net, for example, are its own devices.
         With `check`, a program that fails raises `subprocess.CalledProcessError`. After `timeout` seconds the program
         is killed and `subprocess.TimeoutExpired` is raised. `env` adds to the environment.
         """
@@ -243,14 +267,16 @@ class LabHost:
             except BaseException:
                 process.kill()
                 raise
-        done = subprocess.CompletedProcess(list(command), process.returncode, out, err)
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         if check and done.returncode != 0:
-            raise subprocess.CalledProcessError(done.returncode, done.args, out, err)
+            failure = subprocess.CalledProcessError(done.returncode, done.args, out, err)
+            failure.add_note(f"in {self.name} it printed:\n{out}{err}"[-MAX_NOTE:])  # pytest and tracebacks show notes
+            raise failure
         return done
 
     def popen(
         self,
-        command: Sequence[str],
+        command: str | Sequence[str],
         *,
         stdin: int | IO[Any] | None = subprocess.DEVNULL,
         stdout: int | IO[Any] | None = None,
@@ -259,14 +285,18 @@ class LabHost:
         env: Mapping[str, str] | None = None,
         process_group: int | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a program in the host. It is ended with the lab at the latest; arguments are those of subprocess."""
+        """Start a program in the host. It is ended with the lab at the latest.
+
+        A command that is one string is a line for the shell; the other arguments are those of subprocess.
+        """
+        words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         with Control.of(self._lab.name) as control:
-            way, place = lab_exec.handle_and_directory(control, self.name, command[0])
+            way, place = lab_exec.handle_and_directory(control, self.name, words[0])
         if env:
             way = way._replace(environment={**way.environment, **env})
         try:
             return way.popen(  # type: ignore[return-value]
-                command,
+                words,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -275,7 +305,7 @@ class LabHost:
                 process_group=process_group,
             )
         except OSError as error:
-            raise lab_exec.cannot_run(command[0], self.name, error) from None
+            raise lab_exec.cannot_run(words[0], self.name, error) from None
         finally:
             way.close()
 

@@ -173,7 +173,7 @@ def test_what_is_refused_changes_nothing(pair: tuple[Host, Host]) -> None:
     refused([*good, "--peer", "10.0.0.3"], "several peers")
     refused([*good[:3]], "no token was given")
     refused([*good[:4], "/tmp/none"], "No such file")
-    refused([*good[:4], "/tmp/short"], "16 or more")
+    refused([*good[:4], "/tmp/short"], "needs 16 to 4096")
     refused([*good[:4], "/tmp/open"], "other users may read")
     refused([*good[:4], "/tmp/other"], "the tokens differ")
     refused(["bond0", "--peer", "10.0.0.77", "--token", TOKEN], "does not answer")

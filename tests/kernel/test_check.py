@@ -53,6 +53,7 @@ BREAK = {
     "member-has-address": "ip addr add 10.5.0.1/24 dev ib1",
     "identity-left-over": "echo -ib0 > bond0/bonding/slaves; echo -ib1 > bond0/bonding/slaves",
     "moves-without-primary": "echo ib1 > bond0/bonding/active_slave",
+    "dad-unfinished": "sysctl -qw net.ipv6.conf.bond0.dad_transmits=250; ip addr add 2001:db8::9/64 dev bond0",
     "arp-off": "ip link set bond0 arp off",
     "arp-ignored": "sysctl -qw net.ipv4.conf.bond0.arp_ignore=8 net.ipv4.conf.all.arp_ignore=8",
     "route-through-member": "ip route add 10.77.0.0/16 via 10.0.0.9 dev ib0 onlink; "

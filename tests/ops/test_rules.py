@@ -194,6 +194,7 @@ BROKEN: dict[str, Callable[[], BondFacts | HostFacts]] = {
     "arp-off": lambda: bond(own_flags=0x14C3),
     "arp-ignored": lambda: host(bond(), bond0_arp_ignore=8),
     "dad-failed": lambda: bond(own_address_flags={"2001:db8::1/64": frozenset({"dadfailed", "tentative"})}),
+    "dad-unfinished": lambda: bond(own_address_flags={"2001:db8::1/64": frozenset({"tentative", "permanent"})}),
     "ipv6-off": lambda: host(bond(), bond0_disable_ipv6=1, bond0_accept_dad=2),
     "route-through-member": lambda: host(bond(), routes=(THROUGH,)),
     "member-route-first": lambda: host(bond(), routes=(FIRST,)),

@@ -55,6 +55,11 @@ class AddressText:
     text: str
     flags: frozenset[str] | None = None
 
+    @property
+    def is_in_detection(self) -> bool:
+        """Duplicate address detection has not ended, and the kernel does not use the address yet."""
+        return "tentative" in (self.flags or ()) and "dadfailed" not in (self.flags or ())
+
 
 @dataclass(frozen=True, slots=True)
 class HopText:

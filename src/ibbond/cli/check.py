@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.ops.facts import HostFacts
     from ibbond.ops.needs import Unknown
+    from ibbond.ops.read_network import IpFacts
     from ibbond.ops.rule import Finding
 
 FINDINGS = 1
@@ -122,6 +123,7 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
             names,
             cables_of(host, status),
             pkeys=pkeys_of(host, status),
+            ip=ip_of(host, lab, set(names)),
             profile=str(status["profile"]),
             lab=lab,
             failures_allowed=max_failures,
@@ -150,6 +152,21 @@ def status_of(lab: str) -> dict[str, object]:
 
     with Control.of(lab) as control:
         return as_dict(control.ask("status"))
+
+
+def ip_of(host: str, lab: str, bonds: set[str]) -> IpFacts:
+    """What the kernel of a lab host has, once it has ended its search for duplicates of the bonds' addresses."""
+    import msgspec
+
+    from ibbond.backend.control_socket import Control
+    from ibbond.ops.read_network import IpFacts, settled
+
+    with Control.of(lab) as control:
+
+        def read() -> IpFacts:
+            return msgspec.convert(control.ask("ip", host=host), IpFacts)
+
+        return settled(read, bonds)
 
 
 def pkeys_of(host: str, status: dict[str, object]) -> dict[str, tuple[int, ...]]:

@@ -127,6 +127,7 @@ def lab_facts(
     cables: Mapping[str, tuple[str, str]],
     *,
     pkeys: Mapping[str, tuple[int, ...]],
+    ip: read_network.IpFacts,
     profile: str = "default",
     lab: str = "",
     failures_allowed: int = 2,
@@ -134,7 +135,7 @@ def lab_facts(
     """Facts of a lab host: no adapters; a kernel version where its bonds have the profile of that kernel.
 
     `cables` has for each device the switch at the other end and the state of its port (`ACTIVE`, `INIT`, `DOWN`),
-    `pkeys` the port's P_Key table.
+    `pkeys` the port's P_Key table, `ip` what the host's own kernel knows of addresses and routes.
     """
 
     def text(path: str) -> str | None:
@@ -149,7 +150,7 @@ def lab_facts(
             if switch is not None
             else None
         )
-        own = [AddressText(name, address, frozenset()) for address in host.addresses(name)]
+        own = [address for address in ip.addresses if address.device == name]
         device = device_facts(text, own, name, port=port)
         return replace(device, flags=None)  # those of a TUN: it does no ARP, the lab does
 
@@ -175,6 +176,8 @@ def lab_facts(
         where=host.where,
         lab=lab,
         devices=devices,
+        routes=tuple(ip.routes),
+        sysctls=ip.sysctls,
         bond_names=frozenset(host.read("bonding_masters").split()),
     )
 

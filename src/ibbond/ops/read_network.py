@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from ibbond.abi.ip_text import (
     AddressText,
@@ -22,7 +24,7 @@ from ibbond.abi.ip_text import (
     parse_routes,
 )
 from ibbond.backend.kernel.bonds import SAVED_ADDRESSES, KernelBackend
-from ibbond.backend.kernel.files import HostFiles
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 
 SAVED_ROUTES = "ibbond/routes"
 SAVED_RULES = "ibbond/ip-rules"
@@ -35,6 +37,26 @@ ROUTE_TEXTS = ("ip_route", f"{SOS}/ip_route_show_table_all")
 IPV6_ROUTE_TEXTS = (f"{SOS}/ip_-6_route_show_table_all",)
 LINK_TEXTS = (f"{SOS}/ip_-s_-d_link", f"{SOS}/ip_-d_link")
 SYSCTL_TEXTS = ("sos_commands/kernel/sysctl_-a",)
+DETECTION_S, LOOK_AGAIN_S = 4.0, 0.1  # a delay of up to 1 s, and 1 s for the one probe (addrconf_dad_kick)
+
+
+@dataclass(frozen=True, slots=True)
+class IpFacts:
+    """What the kernel of a lab host has: addresses with flags, routes, and the sysctls that count there."""
+
+    addresses: list[AddressText]
+    routes: list[RouteText]
+    sysctls: dict[str, int]
+
+
+def of_this_namespace(devices: Iterable[str]) -> IpFacts:
+    """Of the network namespace of the calling thread. The ARP of a lab is its own: sysctls of IPv6 only. OSError."""
+    from ibbond.host import ip_dump
+    from ibbond.host.rtnetlink import RouteSocket
+
+    with contextlib.closing(RouteSocket()) as asked:
+        found = ip_dump.addresses(asked), ip_dump.routes(asked)
+    return IpFacts(*found, sysctls(HostFiles(), devices, ("ipv6",)))
 
 
 def addresses(host: KernelBackend) -> list[AddressText] | None:
@@ -43,7 +65,8 @@ def addresses(host: KernelBackend) -> list[AddressText] | None:
         from ibbond.host import ip_dump
 
         with contextlib.suppress(OSError):
-            return ip_dump.addresses(host.routes)
+            bonds = {bond for bond in host.bonds() if host.files.text(f"{CLASS_NET}/{bond}/carrier") == "1"}
+            return settled(lambda: IpFacts(ip_dump.addresses(host.routes), [], {}), bonds).addresses
         return None
     text = first_text(host.files, (SAVED_ADDRESSES, *ADDRESS_TEXTS))
     if text is None:
@@ -51,6 +74,17 @@ def addresses(host: KernelBackend) -> list[AddressText] | None:
     found = parse_addresses(text)
     flags = {(each.device, each.text): each for each in parse_if_inet6(host.files.text("proc/net/if_inet6") or "")}
     return [flags.get((each.device, each.text), each) if each.flags is None else each for each in found]
+
+
+def settled(read: Callable[[], IpFacts], bonds: Iterable[str]) -> IpFacts:
+    """Read again while detection of duplicates goes on for an address of these bonds, up to `DETECTION_S`."""
+    until = time.monotonic() + DETECTION_S
+    while True:
+        found = read()
+        waits = any(each.is_in_detection and each.device in bonds for each in found.addresses)
+        if not waits or time.monotonic() >= until:
+            return found
+        time.sleep(LOOK_AGAIN_S)
 
 
 def routes(host: KernelBackend) -> list[RouteText] | None:
@@ -79,12 +113,12 @@ def links(files: HostFiles) -> dict[str, LinkText]:
     return {link.name: link for link in parse_links(text or "")}
 
 
-def sysctls(files: HostFiles, devices: Iterable[str]) -> dict[str, int]:
+def sysctls(files: HostFiles, devices: Iterable[str], families: Iterable[str] = SYSCTLS) -> dict[str, int]:
     """`ipv4/conf/bond0/arp_ignore`: 0, for these devices, `all` and `default`."""
     found: dict[str, int] = {}
-    for family, keys in SYSCTLS.items():
+    for family in families:
         for device in ("all", "default", *devices):
-            for key in keys:
+            for key in SYSCTLS[family]:
                 path = f"{family}/conf/{device}/{key}"
                 if (value := files.number(f"{SYSCTL}/{path}")) is not None:
                     found[path] = value

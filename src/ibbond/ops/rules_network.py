@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ibbond.abi.ip_text import HopText, RouteText, render_route
+from ibbond.abi.ip_text import AddressText, HopText, RouteText, render_route
 from ibbond.ops.facts import IFF_NOARP, BondFacts, DeviceFacts, HostFacts
 from ibbond.ops.rule import Found, Rule, Severity, system_command
 from ibbond.wire.hwaddr import HardwareAddress
@@ -47,6 +47,21 @@ def dad_failed(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
             yield Found(
                 f"{address} of {bond.name} is not used: another host has it (dadfailed)",
                 do=f"Give one of the two another address; once the other is gone: {again}",
+            )
+
+
+def dad_unfinished(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    """Detection begins with the carrier, so that a bond without one is another rule's."""
+    for address, flags in bond.device.address_flags.items() if bond.device.carrier else ():
+        if AddressText(bond.name, address, flags).is_in_detection:
+            words = (address, "dev", bond.name)
+            yield Found(
+                f"{address} of {bond.name} is not used yet: it stays tentative although {bond.name} has carrier",
+                (
+                    system_command(host, "ip", "addr", "del", *words),
+                    system_command(host, "ip", "addr", "add", *words, "nodad"),
+                ),
+                "and find out what delays the detection: dad_transmits, or ip link set mode dormant",
             )
 
 
@@ -269,6 +284,14 @@ NETWORK_RULES = (
         "A duplicate IPv6 address",
         "The kernel does not use an address that another host answered for",
         dad_failed,
+        needs=("addresses",),
+    ),
+    Rule(
+        "dad-unfinished",
+        E,
+        "An IPv6 address stays tentative",
+        "Duplicate address detection takes 2 s at most; until it has ended the kernel does not use the address",
+        dad_unfinished,
         needs=("addresses",),
     ),
     Rule(

@@ -39,6 +39,7 @@ from ibbond.lab.control.subnet_tables import TABLES, Row
 from ibbond.lab.journal import Item
 from ibbond.machine import MS, SECOND
 from ibbond.netdev.device import Device
+from ibbond.ops.read_network import IpFacts, of_this_namespace
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.stack.host_stack import HostStack
 from ibbond.tools.infiniband_tools import MANAGER_NODE, partitions
@@ -92,6 +93,7 @@ class Requests:
             "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
             "neighbors": lambda host="": self.run(lambda: self.neighbors(host)),
+            "ip": self.ip,
             "subnet": lambda table: self.run(lambda: self.subnet(table)),
             "capture": TakesDescriptor(self.capture),
             "capture_end": self.capture_end,
@@ -225,6 +227,12 @@ class Requests:
             for device, layer in stack.ip.items()
             for entry in layer.neighbors
         ]
+
+    def ip(self, host: str) -> IpFacts:
+        """What the host's own kernel has of addresses and routes, for `ibbond check`."""
+        self._lab.topology.host(host)
+        devices = self.run(lambda: [device.name for device in self._lab.network.hosts[host].namespace])
+        return self._lab.spaces[host].run_in(lambda: of_this_namespace(devices))
 
     def _ports_by_gid(self) -> dict[bytes, str]:
         """The names that people use, by port GID."""

@@ -18,7 +18,7 @@ import click
 from ibbond.cli import completers
 from ibbond.cli.addr import DeviceName, backend_of, bonds_of, inside_host, parse_device, parse_host
 from ibbond.cli.bond_text import describe, facts_of, members_of, state_of
-from ibbond.cli.output import json_option, name_option, print_json, table
+from ibbond.cli.output import device, json_option, name_option, print_json, state, table
 from ibbond.cli.usage import Group
 from ibbond.errors import Refused
 
@@ -69,7 +69,8 @@ def list_(lab_name: str, host: str, root: Path | None, as_json: bool) -> None:
         print_json({"bonds": bonds})
         return
     rows = [
-        (facts["name"], state_of(facts), facts["mode"], facts["active"] or "-", members_of(facts)) for facts in bonds
+        (device(str(facts["name"])), state(state_of(facts)), facts["mode"], facts["active"] or "-", members_of(facts))
+        for facts in bonds
     ]
     click.echo(table(rows, ("BOND", "STATE", "MODE", "ACTIVE", "MEMBERS")) if rows else "no bonds")
 

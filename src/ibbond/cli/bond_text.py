@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from ibbond.cli.output import table
+from ibbond.cli.output import addresses, device, state, table
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 if TYPE_CHECKING:
@@ -81,16 +81,20 @@ def members_of(facts: dict[str, object]) -> str:
 
 def describe(facts: dict[str, object]) -> str:
     """A bond for people."""
-    members, addresses, options = facts["members"], facts["addresses"], facts["options"]
+    members, own, options = facts["members"], facts["addresses"], facts["options"]
     assert isinstance(members, list)
-    assert isinstance(addresses, list)
+    assert isinstance(own, list)
     assert isinstance(options, dict)
-    rows = [(m["name"], m["state"], m["link"], m["link_failure_count"], m["hardware_address"]) for m in members]
+    rows = [
+        (device(m["name"]), state(m["state"]), state(m["link"]), m["link_failure_count"], m["hardware_address"])
+        for m in members
+    ]
+    name, word = device(str(facts["name"])), state(state_of(facts))
     primary = f", primary {facts['primary']}" if facts["primary"] else ""
     lines = [
-        f"{facts['name']}: {facts['mode']}, {state_of(facts)}, active {facts['active'] or 'none'}{primary}",
+        f"{name}: {facts['mode']}, {word}, active {facts['active'] or 'none'}{primary}",
         f"{facts['type']} {facts['hardware_address'] or 'address unknown'}, mtu {facts['mtu'] or 'unknown'}",
-        f"addresses {' '.join(addresses) or 'none'}",
+        f"addresses {addresses(own) or 'none'}",
         *((NO_TRAFFIC.format(mode=facts["mode"]),) if not facts["carries_traffic"] else ()),
         "",
         table(rows, ("MEMBER", "STATE", "LINK", "FAILURES", "HARDWARE ADDRESS")) if rows else "no members",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ibbond.cli import completers
-from ibbond.cli.output import json_option, name_option, print_json
+from ibbond.cli.output import json_option, name_option, print_json, state
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def report(facts: HostFacts, findings: list[Finding], untold: dict[str, Unknown]
         words = [f"{n} {each.value}{'' if n == 1 else 's'}" for each, n in counts.items() if n]
         lines.append(f"{name}: {', '.join(words) if words else 'clean'}")
         for finding in own:
-            lines.append(f"  {finding.severity.value}: {finding.found.what} [{finding.rule.id}]")
+            lines.append(f"  {state(finding.severity.value)}: {finding.found.what} [{finding.rule.id}]")
             lines.append(f"    why: {finding.why}.")
             lines.append(f"    fix: {finding.found.fix}")
         if (each := untold.get(name)) is not None and each.facts:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ibbond.cli.output import json_option, print_json, table
-
-COLORS = {"ok": "green", "limited": "yellow", "missing": "red"}
+from ibbond.cli.output import json_option, print_json, state, table
 
 
 @click.command()
@@ -25,10 +23,10 @@ def doctor(as_json: bool) -> int:
     if as_json:
         print_json({"able": able, "findings": [asdict(finding) for finding in findings]})
     else:
-        rows = [(finding.name, finding.state, finding.found) for finding in findings]
+        rows = [(finding.name, state(finding.state), finding.found) for finding in findings]
         lines = table(rows).splitlines()
         for line, finding in zip(lines, findings, strict=True):
-            click.echo(line.replace(finding.state, click.style(finding.state, COLORS[finding.state]), 1))
+            click.echo(line)
             if finding.means:
                 click.echo(f"    {finding.means}. {finding.fix}.")
     return 0 if able else 1

@@ -19,7 +19,7 @@ from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pk
 from ibbond.cli.files import import_topology, read_topology
 from ibbond.cli.graph import graph
 from ibbond.cli.neighbors import neighbors
-from ibbond.cli.output import as_dict, done, json_option, name_option, print_json, table
+from ibbond.cli.output import addresses, as_dict, device, done, json_option, name_option, print_json, state, table
 from ibbond.cli.probe import probe
 from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
@@ -193,7 +193,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json({"labs": found})
     else:
-        click.echo(table([(lab["name"], lab["state"]) for lab in found]) or "no labs")
+        click.echo(table([(lab["name"], state(lab["state"])) for lab in found]) or "no labs")
 
 
 @lab.command()
@@ -236,14 +236,15 @@ def describe(facts: dict[str, object]) -> str:
     rows = []
     for host, host_facts in as_dict(facts["hosts"]).items():
         for kind in ("bonds", "devices"):
-            for device, device_facts in as_dict(as_dict(host_facts)[kind]).items():
-                rows.append(describe_device(f"{host}/{device}", as_dict(device_facts)))
+            for name, device_facts in as_dict(as_dict(host_facts)[kind]).items():
+                rows.append(describe_device(f"{host}/{name}", as_dict(device_facts)))
     lines.append(table(rows, ("DEVICE", "STATE", "", "ADDRESSES")))
     missing = as_dict(facts["sysfs"])["why_not"]
     if missing is not None:
         lines += ["", f"/sys/class/net in the hosts does not show bonds: {missing}"]
     if not as_dict(facts["manager"])["alive"]:
-        lines += ["", "the subnet manager is dead; restart it with: ibbond lab revive sm"]
+        dead = click.style("the subnet manager is dead", "red")
+        lines += ["", f"{dead}; restart it with: ibbond lab revive sm"]
     lines += describe_faults(facts)
     late = as_dict(facts.get("late") or {})
     if late.get("worst_ms"):
@@ -267,7 +268,7 @@ def describe_faults(facts: dict[str, object]) -> list[str]:
 
 
 def describe_device(name: str, facts: dict[str, object]) -> tuple[str, str, str, str]:
-    state = "up" if facts["carrier"] and facts["up"] else "no carrier" if facts["up"] else "down"
+    word = "up" if facts["carrier"] and facts["up"] else "no carrier" if facts["up"] else "down"
     if "members" in facts:
         members = facts["members"]
         assert isinstance(members, list)
@@ -276,16 +277,16 @@ def describe_device(name: str, facts: dict[str, object]) -> tuple[str, str, str,
         more = f"member of {facts['master']}"
     else:
         more = str(facts.get("kind", ""))
-    addresses = facts["addresses"]
-    assert isinstance(addresses, list)
-    return name, state, more, " ".join(addresses)
+    own = facts["addresses"]
+    assert isinstance(own, list)
+    return device(name), state(word), more, addresses(own)
 
 
 def describe_cable(cable: dict[str, object]) -> tuple[str, str, str]:
     ends = cable["ends"]
     assert isinstance(ends, list)
-    loss = f", loses {cable['loss_percent']:g} %" if cable["loss_percent"] else ""
-    return str(ends[0]), str(ends[1]), f"{cable['state']}{loss}"
+    loss = click.style(f", loses {cable['loss_percent']:g} %", "yellow") if cable["loss_percent"] else ""
+    return device(str(ends[0])), device(str(ends[1])), f"{state(str(cable['state']))}{loss}"
 
 
 def cables_of(facts: dict[str, object]) -> list[object]:

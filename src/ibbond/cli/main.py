@@ -10,6 +10,7 @@ import contextlib
 import errno
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -77,12 +78,15 @@ class LazyGroup(Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ibbond")
-def ibbond() -> None:
+@click.pass_context
+def ibbond(context: click.Context) -> None:
     """High availability for IP over InfiniBand: one address that survives a cut cable.
 
     Write a lab's device as HOST/DEVICE (h1/bond0, h1/ib0). A plain name (bond0) is a device of this host, or inside
     `ibbond lab exec h1` of that host. Options precede arguments.
     """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":  # no-color.org; every command inherits it
+        context.color = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

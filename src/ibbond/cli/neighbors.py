@@ -6,7 +6,7 @@ import click
 
 from ibbond.cli import completers
 from ibbond.cli.addr import inside_host
-from ibbond.cli.output import as_dict, json_option, name_option, print_json, table
+from ibbond.cli.output import addresses, as_dict, device, json_option, name_option, print_json, state, table
 
 
 @click.command()
@@ -36,10 +36,10 @@ def describe_neighbor(row: object) -> tuple[str, ...]:
     age = facts["age_ms"]
     assert isinstance(age, float | int)
     return (
-        f"{facts['host']}/{facts['device']}",
-        str(facts["address"]),
+        device(f"{facts['host']}/{facts['device']}"),
+        addresses([facts["address"]]),
         str(facts["hardware_address"]) or "-",
         str(facts["port"]) or "-",
-        str(facts["state"]),
+        state(str(facts["state"])),
         f"{age / 1000:.1f} s",
     )

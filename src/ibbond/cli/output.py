@@ -15,6 +15,11 @@ from click.core import ParameterSource
 from ibbond.cli.completers import labs
 from ibbond.errors import Refused
 
+COLORS = {  # of states; devices and addresses have those of `ip -c`
+    **dict.fromkeys(("up", "active", "runs", "ok", "REACHABLE"), "green"),
+    **dict.fromkeys(("init", "armed", "lossy", "limited", "was killed", "warning"), "yellow"),
+    **dict.fromkeys(("down", "no carrier", "cut", "missing", "error", "FAILED"), "red"),
+}
 LAB = "IBBOND_LAB"  # names a lab for all commands of a shell
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -57,6 +62,20 @@ def done(as_json: bool, text: str, facts: Mapping[str, object]) -> None:
         click.echo(text)
 
 
+def state(word: str) -> str:
+    """A state in its color; `click.echo` leaves colors out where the output is not a terminal."""
+    return click.style(word, COLORS[word]) if word in COLORS else word
+
+
+def device(name: str) -> str:
+    return click.style(name, "cyan")
+
+
+def addresses(texts: Iterable[object]) -> str:
+    """IP addresses, IPv4 and IPv6 in colors of their own."""
+    return " ".join(click.style(text, "blue" if ":" in text else "magenta") for text in map(str, texts))
+
+
 def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = ()) -> str:
     """Columns as wide as their longest word, two blanks apart; no trailing blanks."""
     lines = [[str(cell) for cell in row] for row in ([heads] if heads else [])] + [
@@ -64,10 +83,16 @@ def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = ()) -> str:
     ]
     if not lines:
         return ""
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
+    widths = [max(width(line[i]) for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in lines
+        "  ".join(cell + " " * (most - width(cell)) for cell, most in zip(line, widths, strict=False)).rstrip()
+        for line in lines
     )
+
+
+def width(cell: str) -> int:
+    """Columns at a terminal, where colors take none."""
+    return len(click.unstyle(cell))
 
 
 def as_dict(value: object) -> dict[str, object]:

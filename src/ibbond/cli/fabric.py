@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ibbond.cli.output import json_option, name_option, print_json, table
+from ibbond.cli.output import json_option, name_option, print_json, state, table
 from ibbond.cli.usage import Group
 from ibbond.cli.whatif import whatif
 
@@ -76,7 +76,7 @@ def print_table(which: str, lab_name: str, as_json: bool) -> None:
         print_json({which: rows})
         return
     heads = HEADS[which]
-    cells = [[shown(row[head]) for head in heads] for row in rows]
+    cells = [[state(shown(row[head])) if head == "state" else shown(row[head]) for head in heads] for row in rows]
     click.echo(table(cells, [head.upper() for head in heads]))
 
 

@@ -1,8 +1,9 @@
 """The built-in subnet manager: sweeps the subnet, gives LIDs, writes routes, brings ports up, answers traps.
 
-Read first: InfiniBand Architecture volume 1, chapter 14; the sweep itself is in `sweep`, questions to the
-administrator in `subnet_administrator`, taking over from a dead master in `standby`. It knows the subnet only through
-MADs at its own port, as OpenSM does. Left out: LMC above zero, quality of service, partition enforcement in switches.
+Read first: InfiniBand Architecture volume 1, chapter 14; its states are the table in `manager_states`, the sweep itself
+is in `sweep`, questions to the administrator in `subnet_administrator`, watching the master in `standby`. It knows the
+subnet only through MADs at its own port, as OpenSM does. Left out: LMC above zero, quality of service, partition
+enforcement in switches.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ibbond.errors import Malformed
 from ibbond.machine import SECOND, earliest
 from ibbond.manager.directory import Directory
 from ibbond.manager.groups import Groups
+from ibbond.manager.manager_states import MANAGER_TABLE, SM_INFO_STATE, ManagerInput, ManagerReaction, ManagerState
 from ibbond.manager.reliable_answers import ReliableAnswers
 from ibbond.manager.smp_client import TRANSACTION_BASE, SmpClient, Task, directed
 from ibbond.manager.standby import StandbyWatch, Verdict
@@ -45,7 +47,7 @@ class SubnetManager:
     def __init__(self, guid: int, timing: Timing, config: SubnetConfig, rank: int = 0) -> None:
         self.guid = guid
         self.config = config
-        self.state = SmState.NOT_ACTIVE
+        self.state = ManagerState.NOT_ACTIVE
         self.groups = Groups()
         for partition in config.partitions:
             if partition.ipoib:
@@ -75,11 +77,11 @@ class SubnetManager:
 
     @property
     def alive(self) -> bool:
-        return self.state != SmState.NOT_ACTIVE
+        return self.state is not ManagerState.NOT_ACTIVE
 
     @property
     def is_master(self) -> bool:
-        return self.state == SmState.MASTER
+        return self.state is ManagerState.MASTER
 
     def deadline(self) -> int | None:
         return earliest(
@@ -94,25 +96,44 @@ class SubnetManager:
     def start(self, now: int) -> list[SmEffect]:
         """Become master, knowing nothing of members and services: sweep, and have every port register again."""
         self._now = now
-        self._forget_work()
-        self.state = SmState.MASTER
-        self.administrator.clear()
-        self.sweeper.resync()
-        self._jobs.append(self._sweep)
+        self._on(ManagerInput.START)
         return self._work()
 
     def stand_by(self, now: int) -> list[SmEffect]:
         """Watch a master that is elsewhere."""
         self._now = now
-        self._forget_work()
-        self.state = SmState.STANDBY
-        self._watch.begin(now)
+        self._on(ManagerInput.STAND_BY)
         return self._work()
 
     def stop(self) -> None:
         """The manager's process dies; the subnet keeps its configuration."""
-        self._forget_work()
-        self.state = SmState.NOT_ACTIVE
+        self._on(ManagerInput.STOP)
+
+    def _on(self, event: ManagerInput) -> ManagerReaction:
+        """Do what the table says, and say what that was."""
+        reaction, self.state = MANAGER_TABLE[self.state, event]
+        match reaction:
+            case ManagerReaction.BEGIN:
+                self._forget_work()
+                self.administrator.clear()
+                self.sweeper.resync()
+                self._jobs.append(self._sweep)
+                self._out = self._work()
+            case ManagerReaction.WATCH:
+                self._forget_work()
+                self._watch.begin(self._now)
+            case ManagerReaction.END:
+                self._forget_work()
+            case ManagerReaction.ASK_AT_ONCE:
+                self._watch.hurry(self._now)
+            case ManagerReaction.COMPETE:
+                self._competition_until = self._now + COMPETITION_NS
+                self._schedule_sweep()
+            case ManagerReaction.SWEEP | ManagerReaction.REPRESS:
+                self._schedule_sweep()
+            case ManagerReaction.IGNORE:
+                pass
+        return reaction
 
     def _forget_work(self) -> None:
         self._watch.end()
@@ -156,17 +177,13 @@ class SubnetManager:
     def changed_nearby(self, now: int) -> list[SmEffect]:
         """A link of the manager's own node changed: a master sweeps, a standby asks whether its master lives."""
         self._now = now
-        if self.is_master:
-            self._schedule_sweep()
-        self._watch.hurry(now)
+        self._on(ManagerInput.LINK_CHANGED)
         return self._work()
 
     def lost_mastership(self, now: int) -> None:
         """Another manager wrote its LID to our port: look at everything, and find out who has to yield."""
-        if self.is_master:
-            self._now = now
-            self._competition_until = now + COMPETITION_NS
-            self._schedule_sweep()
+        self._now = now
+        self._on(ManagerInput.OVERRULED)
 
     def sweep_now(self, now: int) -> list[SmEffect]:
         """The operator changed the configuration."""
@@ -190,7 +207,7 @@ class SubnetManager:
             self._send_smps(self._conversation.start(self._now, self._jobs.popleft()()))
         if self._yielding:
             self._yielding = False
-            return self.stand_by(self._now)
+            self._on(ManagerInput.BETTER_MASTER)
         out, self._out = self._out, []
         return out
 
@@ -215,9 +232,9 @@ class SubnetManager:
                 self._watch.answered(self._now)
         elif smp.returning or smp.method == Method.GET_RESP:
             self._send_smps(self._conversation.receive(self._now, smp))
-        elif smp.method == Method.TRAP and self.is_master:
-            self._repress(mad, smp)
-            self._schedule_sweep()
+        elif smp.method == Method.TRAP:
+            if self._on(ManagerInput.TRAP) is ManagerReaction.REPRESS:
+                self._repress(mad, smp)
         elif smp.attribute == SmpAttribute.SM_INFO and smp.method in (Method.GET, Method.SET):
             self._asked_of_itself(mad, smp)
 
@@ -226,19 +243,17 @@ class SubnetManager:
         status = Status.OK
         if smp.method == Method.SET and smp.modifier != SmControl.HANDOVER:
             status = Status.BAD_VALUE  # only managers that came from elsewhere disable each other
-        elif smp.method == Method.SET and self.is_master:
-            self.lost_mastership(self._now)
         elif smp.method == Method.SET:
-            self._out = self.start(self._now)
+            self._on(ManagerInput.HANDOVER)
         self._activity += 1
-        data = SmInfo(self.guid, self._activity, self.config.priority, self.state).pack()
+        data = SmInfo(self.guid, self._activity, self.config.priority, SM_INFO_STATE[self.state]).pack()
         self._reply(mad, smp.answer(data, status).pack())
 
     def _watch_master(self, own_lid: int, master_lid: int) -> None:
         verdict = self._watch.tick(self._now)
         if verdict is Verdict.TAKE_OVER:
             self._out.append(SubnetLog("subnet manager took over", "subnet manager"))
-            self._out = self.start(self._now)
+            self._on(ManagerInput.MASTER_SILENT)
         elif verdict is Verdict.ASK and own_lid and master_lid not in (0, own_lid):
             self._transaction += 1
             self._poll = self._transaction

@@ -257,8 +257,8 @@ MUTANTS: list[Mutant] = [
         "tests/ipoib",
         (
             "no-join-after-reregistration",
-            "            group.renew = True\n            self._begin_again(group)\n",
-            "            pass\n",
+            "            self._on(now, group, MemberInput.AGAIN)\n        return self.proceed(now)\n",
+            "            pass\n        return self.proceed(now)\n",
         ),
         (
             "left-group-stays-joined",
@@ -267,7 +267,7 @@ MUTANTS: list[Mutant] = [
         ),
         (
             "groups-sent-to-are-not-joined",
-            "            group.wanted = JoinState.FULL\n            self._begin_again(group)\n",
+            "            group.wanted = JoinState.FULL\n            self._on(now, group, MemberInput.AGAIN)\n",
             "            pass\n",
         ),
         (

@@ -1,6 +1,7 @@
 """The multicast groups of one interface: broadcast first, then what the device receives, then what it only sends to.
 
-Read first: RFC 4391 sections 5 and 10, and Linux's `ipoib_multicast.c`. Joins are MCMemberRecord requests; a group
+Read first: RFC 4391 sections 5 and 10, and Linux's `ipoib_multicast.c`. A group's states are the table in
+`membership_states`. Joins are MCMemberRecord requests; a group
 that the administrator does not give is asked for again after 2, 4, 8, then every 16 seconds. Where the subnet has no
 room for more groups, all that were refused share one such back-off (`refused_groups`). One thing is better than in
 Linux: when the subnet manager asks all ports to register again, groups are joined again without being left, so that
@@ -16,6 +17,7 @@ from functools import partial
 
 from ibbond.errors import Malformed
 from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
+from ibbond.ipoib.membership_states import MEMBERSHIP_TABLE, MemberInput, MemberReaction, MemberState
 from ibbond.ipoib.queries import Join, Leave, Queries
 from ibbond.ipoib.refused_groups import RefusedGroups
 from ibbond.ipoib.transmit import SUPERSEDED, Packet, Path, TransmitSide
@@ -56,10 +58,9 @@ class Group:
     held: JoinState = NOTHING
     path: Path | None = None  # once joined; kept while the membership is renewed
     attached: bool = False
-    renew: bool = False  # held, but has to be asked for again
+    state: MemberState = MemberState.IDLE
     tries: int = 0  # failures since the last success
     backoff_s: int = 1
-    waits: bool = False  # for the end of a back-off, its own or the shared one
     used_at: int = 0
     waiting: list[Packet] = field(default_factory=list)
 
@@ -80,7 +81,7 @@ class Membership:
         self._queries = queries
         self._groups: dict[bytes, Group] = {}
         self._sent_to: OrderedDict[bytes, int] = OrderedDict()  # groups only sent to, and their use when last looked at
-        self._next: dict[bytes, None] = {}  # to be asked for as soon as that is possible
+        self._queued: dict[bytes, None] = {}  # to be asked for as soon as that is possible
         self._retries: Deadlines[bytes] = Deadlines()  # back-offs of single groups
         self._no_room = RefusedGroups()
         self.broadcast: Group | None = None
@@ -105,7 +106,7 @@ class Membership:
         """Join the broadcast group."""
         assert self.broadcast is None, "the broadcast group is joined once"
         self.broadcast = self._groups[broadcast_mgid] = Group(broadcast_mgid, JoinState.FULL)
-        return self._ask(now, self.broadcast)
+        return self._on(now, self.broadcast, MemberInput.NEEDED)
 
     def stop(self, now: int, pkey: int | None = None) -> list[InterfaceEffect]:
         """Leave everything (under the P_Key with which it was joined, if that is gone); on a dead port silently."""
@@ -137,8 +138,10 @@ class Membership:
         elif group.wanted != JoinState.FULL:  # until now only sent to; sending continues during the join
             self._sent_to.pop(mgid, None)
             group.wanted = JoinState.FULL
-            self._begin_again(group)
-        return [] if group.settled or group.waits or self._asked(group) else self._ask_soon(now, group)
+            self._on(now, group, MemberInput.AGAIN)
+        if group.settled:
+            return []
+        return self._on(now, group, MemberInput.NEEDED if self.ready else MemberInput.NEEDED_LATER)
 
     def unwant(self, now: int, mgid: bytes) -> list[InterfaceEffect]:
         """Leave this group; the broadcast group and groups only sent to stay."""
@@ -169,9 +172,7 @@ class Membership:
             effects += self._outlet.drop("too many packets wait for the group")
         else:
             group.waiting.append(packet)
-        if not group.waits and not self._asked(group):
-            effects += self._ask(now, group)
-        return effects
+        return effects + self._on(now, group, MemberInput.NEEDED)
 
     def path_to(self, mgid: bytes) -> Path | None:
         group = self._groups.get(mgid)
@@ -217,7 +218,7 @@ class Membership:
                 group.attached = False
         group.path = path
         group.held |= group.wanted | JoinState(record.join_state)
-        group.renew, group.tries, group.backoff_s = False, 0, 1
+        self._on(now, group, MemberInput.GRANTED)
         self._no_room.granted(now, mgid)
         if group.wanted == JoinState.FULL and not group.attached:
             effects.append(Attach(mgid, record.mlid))
@@ -243,40 +244,29 @@ class Membership:
             if group.path is not None:
                 effects.append(PathsChanged())
             group.tries, group.backoff_s = 0, 1
-            group.renew, group.path, group.held = False, None, NOTHING
+            group.path, group.held = None, NOTHING
         if no_room and group is not self.broadcast:
-            group.waits = True
-            self._no_room.add(now, mgid)
-        elif not gives_up:
-            group.waits = True
-            group.backoff_s = min(group.backoff_s * 2, MAX_BACKOFF_S)
-            self._retries.report(mgid, now + group.backoff_s * SECOND)
+            self._on(now, group, MemberInput.NO_RESOURCES)
+        else:
+            self._on(now, group, MemberInput.REFUSED_AT_LAST if gives_up else MemberInput.REFUSED)
         return effects
 
     def proceed(self, now: int) -> list[InterfaceEffect]:
         """Ask for whatever is due: broadcast alone as long as it is not attached, then all others."""
         if self._outlet.port.state != PortState.ACTIVE or self.broadcast is None:
             return []
-        self._next.update(dict.fromkeys((*self._retries.due(now), *self._no_room.due(now))))
-        if self.ready:
-            due, self._next = self._next, {}
-        else:
-            mgid = self.broadcast.mgid
-            due = {mgid: self._next.pop(mgid)} if mgid in self._next else {}
+        for mgid in (*self._retries.due(now), *self._no_room.due(now)):
+            self._on(now, self._groups[mgid], MemberInput.DUE)
+        due = tuple(self._queued) if self.ready else (self.broadcast.mgid,)
         effects: list[InterfaceEffect] = []
         for mgid in due:
-            group = self._groups[mgid]
-            group.waits = False
-            if (group.renew or not group.settled) and not self._asked(group):
-                effects += self._ask(now, group)
+            effects += self._on(now, self._groups[mgid], MemberInput.TURN)
         return effects
 
     def renew(self, now: int) -> list[InterfaceEffect]:
         """Join every group again without leaving it: the subnet manager has forgotten us."""
         for group in self:
-            group.renew = True
-            self._begin_again(group)
-        self._next = dict.fromkeys(self._groups)
+            self._on(now, group, MemberInput.AGAIN)
         return self.proceed(now)
 
     def collect(self, now: int, idle_ns: int) -> list[InterfaceEffect]:
@@ -291,22 +281,35 @@ class Membership:
         single, shared = self._retries.earliest(), self._no_room.deadline()
         return single if shared is None or (single is not None and single < shared) else shared
 
-    def _begin_again(self, group: Group) -> None:
-        """Forget refusals and the pending request: the requested membership has changed."""
-        group.tries, group.backoff_s, group.waits = 0, 1, False
-        self._forget_waits(group.mgid)
-        self._queries.forget(Join(group.mgid))
+    def _on(self, now: int, group: Group, event: MemberInput) -> list[InterfaceEffect]:
+        """Do what the table says about asking; what else an answer means is done where it arrives."""
+        reaction, group.state = MEMBERSHIP_TABLE[group.state, event]
+        match reaction:
+            case MemberReaction.ASK:
+                self._queued.pop(group.mgid, None)
+                return self._ask(now, group)
+            case MemberReaction.QUEUE:
+                self._queued[group.mgid] = None
+            case MemberReaction.START_OVER:
+                group.tries, group.backoff_s = 0, 1
+                self._forget_waits(group.mgid)
+                self._queries.forget(Join(group.mgid))
+                self._queued[group.mgid] = None
+            case MemberReaction.USE:
+                group.tries, group.backoff_s = 0, 1
+            case MemberReaction.BACK_OFF:
+                group.backoff_s = min(group.backoff_s * 2, MAX_BACKOFF_S)
+                self._retries.report(group.mgid, now + group.backoff_s * SECOND)
+            case MemberReaction.SHARE_BACK_OFF:
+                self._no_room.add(now, group.mgid)
+            case MemberReaction.GIVE_UP | MemberReaction.IGNORE:
+                pass
+        return []
 
     def _forget_waits(self, mgid: bytes) -> None:
         self._retries.report(mgid, None)
-        self._next.pop(mgid, None)
+        self._queued.pop(mgid, None)
         self._no_room.forget(mgid)
-
-    def _ask_soon(self, now: int, group: Group) -> list[InterfaceEffect]:
-        if self.ready:
-            return self._ask(now, group)
-        self._next[group.mgid] = None
-        return []
 
     def _leave_idle(self, now: int) -> list[InterfaceEffect]:
         """Make room for one more group that is only sent to, if one of the oldest few was not used for a second."""
@@ -317,9 +320,6 @@ class Membership:
                 return self._leave(now, group, "the group was left to make room for another")
             self._sent_to[mgid] = group.used_at
         return []
-
-    def _asked(self, group: Group) -> bool:
-        return self._queries.waits_for(Join(group.mgid))
 
     def _ask(self, now: int, group: Group) -> list[InterfaceEffect]:
         self._queries.forget(Leave(group.mgid))  # a repeated leave must not undo this join

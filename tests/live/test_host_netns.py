@@ -28,7 +28,12 @@ def test_a_host_is_a_namespace_of_its_own(make_host: MakeHost) -> None:
     assert space.run(["cat", "/sys/class/net/lo/operstate"]).stdout.strip() == "unknown"  # up: loopback has no other
 
 
-def test_a_call_within_a_host_leaves_this_thread_where_it_is(make_host: MakeHost) -> None:
+@pytest.mark.parametrize("user", ["root", "ordinary"])
+def test_a_call_within_a_host_leaves_this_thread_where_it_is(
+    make_host: MakeHost, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if user == "ordinary":
+        monkeypatch.setattr(namespace, "_way_home", lambda: -1)
     space, outside = make_host("h1"), os.readlink("/proc/thread-self/ns/net")
     assert space.run_in(lambda: os.readlink("/proc/thread-self/ns/net")) != outside
     with pytest.raises(ZeroDivisionError):

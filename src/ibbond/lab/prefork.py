@@ -106,6 +106,8 @@ def template() -> socket.socket:
 
 def main() -> None:
     """Be the template: fork a lab for each request, until the process that asks has ended."""
+    import msgspec  # noqa: F401 - a lab that has just started needs it to write down its state
+
     from ibbond.lab import daemon
 
     connection = socket.socket(fileno=int(sys.argv[1]))

@@ -68,10 +68,12 @@ class Lab:
 
     @classmethod
     def attach(cls, name: str = DEFAULT_LAB) -> Self:
-        """A lab that was started by `ibbond lab up --name NAME`; it continues when the block ends::
+        """A lab that is running already, started by `ibbond lab up --name NAME`::
 
-        with Lab.attach("demo") as lab:
-            lab["h1"].run("ping -c1 10.0.0.2")
+            with Lab.attach("demo") as lab:
+                lab["h1"].run("ping -c1 10.0.0.2")
+
+        It continues when the block ends. `start` raises `Refused` where no lab of this name is running.
         """
         lab = cls(name=name)
         lab._attached = True

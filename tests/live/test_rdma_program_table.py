@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
+from ibbond import Lab
 from ibbond.host import notification
-from tests.live.verbs_lab import PATH, VerbsLab, until, verbs_lab
+from tests.live.background import PATH, background, output, rdma_ids
 
 pytestmark = pytest.mark.skipif(notification.why_not() is not None, reason=str(notification.why_not()))
 RSOCKETS = "/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so"
@@ -84,38 +85,34 @@ ALL = os.environ.get("IBBOND_PROGRAMS") == "all"
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[VerbsLab]:
-    with verbs_lab(f"table{os.getpid() % 100000}") as running:
+def lab() -> Iterator[Lab]:
+    with Lab() as running:
         yield running
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 @pytest.mark.parametrize("row", [row for row in ROWS if ALL or row.name in SAMPLE], ids=lambda row: row.name)
-def test_program_runs_and_its_packets_are_seen(lab: VerbsLab, row: Row, tmp_path: Path) -> None:
+def test_program_runs_and_its_packets_are_seen(lab: Lab, row: Row, tmp_path: Path) -> None:
     if shutil.which(row.name, path=PATH) is None:
         pytest.skip(f"{row.name} is not installed")
     file = tmp_path / "packets.erf"
-    with lab.capture("h1/ib0", file):
-        server = lab.run_in_background("h1", *shlex.split(row.server))
-        try:
-            said = client(lab, row)
-        finally:
-            lab.end(server)
+    with lab.capture("h1/ib0", file), background(lab["h1"], *shlex.split(row.server)):
+        said = client(lab, row)
     assert row.says in said
     assert packets(file, "infiniband.bth.opcode < 32") >= row.packets
     if not row.packets:
         assert packets(file, "infiniband.mad.mgmtclass == 7") >= MIN_MESSAGES
-    assert until(lambda: not lab.rdma_ids("h1") and not lab.rdma_ids("h2")), "its ids ended with it"
+    lab.wait(lambda: not rdma_ids(lab, "h1") and not rdma_ids(lab, "h2"), within=10)  # they end with their programs
 
 
-def client(lab: VerbsLab, row: Row) -> str:
+def client(lab: Lab, row: Row) -> str:
     """What the client prints; it is started again while the server does not listen yet."""
     end = time.monotonic() + RUN_SECONDS
     while True:
         time.sleep(0.5)
         try:
-            return lab.run("h2", *shlex.split(row.client), timeout=RUN_SECONDS)
-        except AssertionError:
+            return output(lab["h2"], *shlex.split(row.client), timeout=RUN_SECONDS)
+        except subprocess.CalledProcessError:
             if time.monotonic() > end:
                 raise
 

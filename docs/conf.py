@@ -9,6 +9,7 @@ import re
 from sphinx.application import Sphinx
 
 from ibbond import __version__
+from ibbond.topology import schema
 
 project = "ibbond"
 author = "the ibbond authors"
@@ -36,11 +37,13 @@ man_pages = [
     ("reference/commands/lab", "ibbond-lab", "hosts, switches and cables on this machine", author, 1),
     ("reference/commands/bond", "ibbond-bond", "bonds of a lab host or of this host", author, 1),
     ("reference/commands/fabric", "ibbond-fabric", "the subnet of a lab", author, 1),
-    ("reference/commands/sim", "ibbond-sim", "scenarios under a virtual clock", author, 1),
+    ("reference/commands/addr", "ibbond-addr", "explain the 20-byte addresses of IPoIB", author, 1),
+    ("reference/commands/config", "ibbond-config", "read, check, write and compare bond configuration", author, 1),
+    ("reference/commands/sim", "ibbond-sim", "stories under a virtual clock", author, 1),
     (
         "reference/commands/host",
         "ibbond-host",
-        "check, apply, config, drill and others on hosts with real bonds",
+        "check, watch, apply, drill and the other single commands",
         author,
         1,
     ),
@@ -56,5 +59,10 @@ def without_links_to_the_checkout(app: Sphinx, name: str, source: list[str]) -> 
         source[0] = OUTSIDE.sub(r"\1", source[0])
 
 
+def with_the_table_of_keys(app: Sphinx, name: str, source: list[str]) -> None:
+    source[0] = source[0].replace("<!-- topology.schema -->", schema.markdown())
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", with_the_table_of_keys)
     app.connect("source-read", without_links_to_the_checkout)

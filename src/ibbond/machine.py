@@ -35,9 +35,13 @@ class Symbol(enum.Enum):
 class Machine(Protocol[EventT, EffectT]):
     """`handle` takes a fact, `tick` says that time has come, `deadline` is how a machine asks for time."""
 
-    def handle(self, now: int, event: EventT) -> list[EffectT]: ...
+    def handle(self, now: int, event: EventT) -> list[EffectT]:
+        """Take one fact or request at this time (ns); returns the effects in the order in which they must happen."""
+        ...
 
-    def tick(self, now: int) -> list[EffectT]: ...
+    def tick(self, now: int) -> list[EffectT]:
+        """Do what is due by now (ns). Calling it early or twice is harmless."""
+        ...
 
     def deadline(self) -> int | None:
         """The time at which `tick` wants to be called; None while there is nothing to wait for."""
@@ -69,6 +73,7 @@ class Timers(Generic[Timer]):
             self._at[timer] = at
 
     def stop(self, *timers: Timer) -> None:
+        """Forget these timers; those that do not run stay so."""
         for timer in timers:
             self._at.pop(timer, None)
 
@@ -114,6 +119,7 @@ class Deadlines(Generic[Key]):
                 heapq.heapify(self._heap)
 
     def clear(self) -> None:
+        """Forget all deadlines."""
         self._heap.clear()
         self._current.clear()
 
@@ -122,6 +128,7 @@ class Deadlines(Generic[Key]):
         return key in self._current
 
     def earliest(self) -> int | None:
+        """The earliest deadline (ns), or None."""
         heap = self._heap
         while heap:
             deadline, sequence, key = heap[0]
@@ -180,4 +187,5 @@ class EventQueue:
         action(*args)
 
     def deadline(self) -> int | None:
+        """The time (ns) of the earliest call, or None."""
         return self._heap[0][0] if self._heap else None

@@ -169,7 +169,7 @@ def test_what_is_refused_changes_nothing(pair: tuple[Host, Host]) -> None:
             host.sh(restore)
 
     refused(["bond9", *good[1:]], "no such bond")
-    refused(good[:1], "no peer is named")
+    refused(good[:1], "no peer was given")
     refused([*good, "--peer", "10.0.0.3"], "several peers")
     refused([*good[:3]], "no token was given")
     refused([*good[:4], "/tmp/none"], "No such file")

@@ -147,7 +147,7 @@ def test_a_primary_that_is_not_a_member_does_not_stay_in_the_driver(host: Host) 
         "except Refused as refused:\n"
         "    answer = str(refused)\n"
     )
-    assert "did not hold" in str(reported)
+    assert "did not keep it" in str(reported)
     host.ok("bond", "add", "bond0", "ib2")
     assert host.read("bond0/bonding/primary") == ""
     assert "nothing to do" in host.ok("bond", "set", "bond0", "primary", "none")

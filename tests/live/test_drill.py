@@ -261,7 +261,7 @@ def test_what_is_refused_changes_nothing(simple_lab: str, tmp_path: Path) -> Non
     for words, why in (
         (("h1/bond9", *name), "bond9"),
         (("h9/bond0", *name), "h9"),
-        (("bond0",), "no peer is named"),
+        (("bond0",), "no peer was given"),
         (("h1/bond0", *name, "--class", "melt"), "no class melt"),
         (("h1/bond0", *name, "--peer", "h1"), "from h1 to itself"),
         (("h1/bond0", *name, "--peer", "h9"), "h9"),

@@ -57,7 +57,9 @@ class Backend(Files, Protocol):
         """Whether the driver is there."""
         ...
 
-    def load_driver(self) -> None: ...
+    def load_driver(self) -> None:
+        """Load the bonding driver if it is not loaded; `Refused` if that fails."""
+        ...
 
     def bonds(self) -> list[str]:
         """The names of the bonds; none where the driver is not loaded."""
@@ -71,7 +73,9 @@ class Backend(Files, Protocol):
         """The bond (or bridge, or team) that a device is a member of."""
         ...
 
-    def snapshot(self, bond: str) -> BondSnapshot: ...
+    def snapshot(self, bond: str) -> BondSnapshot:
+        """Everything about one bond, read at once; `Refused` (ENOENT) if it does not exist."""
+        ...
 
     def set_admin(self, device: str, up: bool) -> None:
         """`ip link set DEVICE up|down`."""

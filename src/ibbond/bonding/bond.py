@@ -53,14 +53,17 @@ class Bond:
 
     @property
     def name(self) -> str:
+        """The name of its device."""
         return self._state.name
 
     @property
     def device(self) -> Device:
+        """The bond's own device."""
         return self._state.device
 
     @property
     def members(self) -> dict[str, Member]:
+        """The members by name, in the order in which they were added."""
         return self._state.members
 
     @property
@@ -75,10 +78,12 @@ class Bond:
 
     @property
     def values(self) -> Values:
+        """The present values of all options."""
         return self._state.values
 
     @property
     def rules(self) -> Rules:
+        """Which quirks of which kernel the bond has (its profile)."""
         return self._state.rules
 
     @property
@@ -138,6 +143,7 @@ class Bond:
         return member in self.members and datapath.accepts(self._state, self.members[member], now, unicast)
 
     def snapshot(self) -> BondSnapshot:
+        """The whole state as a value: what sysfs, procfs and netlink show."""
         return view.snapshot(self._state)
 
     def statistics(self) -> Statistics:

@@ -41,6 +41,8 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class SetMtu:
+    """Set the MTU (bytes) of the bond and of its members (`bond_change_mtu`)."""
+
     mtu: int
 
 
@@ -75,6 +77,8 @@ class MemberUnregistered:
 
 @dataclass(frozen=True, slots=True)
 class MemberRenamed:
+    """The member's device has a new name (NETDEV_CHANGENAME)."""
+
     old: str
     name: str
 

@@ -92,6 +92,7 @@ class ConnectionManager:
         self._transaction = 0
 
     def state(self, local_id: int) -> CmState | None:
+        """The state of a connection by its local communication id, or None if there is none."""
         conn = self._all.get(local_id)
         return conn.state if conn is not None else None
 
@@ -102,6 +103,7 @@ class ConnectionManager:
         self._listeners.append(_Listener(user, service_id & mask, mask, port))
 
     def stop_listening(self, user: CmUser) -> None:
+        """Drop all listeners of this user; its connections stay."""
         self._listeners = [listener for listener in self._listeners if listener.user != user]
 
     def connect(

@@ -42,6 +42,7 @@ class ProtocolOutage:
     works: bool  # at the end
 
     def as_json(self) -> dict[str, object]:
+        """The figures under the keys of `--json`; times are in ms."""
         return {
             "sent": self.sent,
             "received": self.received,
@@ -84,6 +85,7 @@ class Measurement:
         return max(row.outage_ms for row in self.protocols)
 
     def as_json(self) -> dict[str, object]:
+        """The figures under the keys of `--json`; times are in ms."""
         return {
             "hosts": list(self.hosts),
             "seconds": round(self.seconds, 3),
@@ -208,6 +210,7 @@ def flow(control: Control, generators: TrafficGenerators, view: View, seconds: f
 
 
 def show_bonds(control: Control, view: View) -> None:
+    """Show the active member of each bond in the live view."""
     status = control.ask("status")
     assert isinstance(status, dict)
     active = {

@@ -211,10 +211,12 @@ class Subnet:
 
     @property
     def nodes(self) -> dict[str, Node]:
+        """Switches and adapters by name."""
         return self._inventory.nodes
 
     @property
     def cables(self) -> list[Cable]:
+        """All cables, also those that are cut."""
         return self._inventory.cables
 
     @property
@@ -229,6 +231,7 @@ class Subnet:
 
     @property
     def config(self) -> SubnetConfig:
+        """What the built-in managers configure: LIDs, P_Keys and partitions."""
         return self._managers.config
 
     def port(self, name: str) -> Port:
@@ -236,6 +239,7 @@ class Subnet:
         return self._inventory.port(name)
 
     def node(self, name: str) -> Node:
+        """The switch or adapter of this name; `Refused` if there is none."""
         return self._inventory.node(name)
 
     def adapter(self, name: str) -> Hca:
@@ -254,10 +258,12 @@ class Subnet:
     # ---- verbs of a host
 
     def create_queue_pair(self, port: str, *, qkey: int = 0, kind: str = "UD") -> int:
+        """Create a queue pair (kind UD or RC) at a port and return its number."""
         own = self.port(port)
         return self._inventory.hca(own).create(own, kind, qkey).qpn
 
     def set_qkey(self, port: str, qpn: int, qkey: int) -> None:
+        """Set the Q_Key that the queue pair sends and accepts."""
         self._inventory.queue_pair(port, qpn).qkey = qkey
         self._generation.bump()
 
@@ -266,9 +272,11 @@ class Subnet:
         self._inventory.queue_pair(port, qpn).groups[mgid] = mlid
 
     def detach(self, port: str, qpn: int, mgid: bytes) -> None:
+        """Undo `attach`; without effect if it was not attached."""
         self._inventory.queue_pair(port, qpn).groups.pop(mgid, None)
 
     def destroy_queue_pair(self, port: str, qpn: int) -> None:
+        """Destroy it; requests in flight complete as flushed."""
         pair = self._inventory.queue_pair(port, qpn)
         self._reliable.remove(pair.port, qpn)
         del self._inventory.hca(pair.port).queue_pairs[qpn]
@@ -349,12 +357,14 @@ class Subnet:
     # ---- what agents and links report (management_agent.Listener, links.LinkListener)
 
     def port_event(self, port: Port, kind: PortEventKind) -> None:
+        """Report an asynchronous event of an adapter port to its host."""
         if isinstance(port.node, Hca):
             self._effects.append(PortEvent(port.name, kind))
         if kind is PortEventKind.SM_CHANGE:
             self._managers.sm_lid_changed(self._schedule.now, port)
 
     def link_changed(self, port: Port) -> None:
+        """React to a link that came up or went down: trap 128, and the managers are notified."""
         own = end_port(port)
         if isinstance(port.node, Switch) and port.node.alive:
             port.node.set_port_state_change(True)
@@ -362,15 +372,19 @@ class Subnet:
         self._managers.link_changed(self._schedule.now, own)
 
     def routes_changed(self) -> None:
+        """A forwarding table has changed: flows take the slow path once."""
         self._generation.bump()
 
     def retrain(self, port: Port) -> None:
+        """Have the link of the port train again."""
         self._links.retrain(port)
 
     def disable(self, port: Port) -> None:
+        """Set the port's physical state to Disabled."""
         self._links.disable(port)
 
     def m_key_violated(self, port: Port) -> None:
+        """Log an SMP with a wrong M_Key (IBTA 14.2.4)."""
         self._effects.append(SubnetLog("SMP with a wrong M_Key", port.name))
 
     # ---- time

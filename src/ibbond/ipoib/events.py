@@ -16,19 +16,39 @@ class PortFacts(Protocol):
     """The port that carries the interface; live facts, `mtu_bytes` is the IB MTU (2048, 4096)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """NODE/NUMBER, for example h1/1."""
+        ...
+
     @property
-    def state(self) -> PortState: ...
+    def state(self) -> PortState:
+        """The logical state of the port (IBTA 14.2.5.6)."""
+        ...
+
     @property
-    def lid(self) -> int: ...
+    def lid(self) -> int:
+        """Its own LID; 0 before a subnet manager has assigned one."""
+        ...
+
     @property
-    def sm_lid(self) -> int: ...
+    def sm_lid(self) -> int:
+        """The LID of the subnet manager."""
+        ...
+
     @property
-    def gid(self) -> bytes: ...
+    def gid(self) -> bytes:
+        """GID 0: subnet prefix and port GUID, 16 bytes."""
+        ...
+
     @property
-    def pkeys(self) -> Sequence[int]: ...
+    def pkeys(self) -> Sequence[int]:
+        """The P_Key table, with empty entries as 0."""
+        ...
+
     @property
-    def mtu_bytes(self) -> int: ...
+    def mtu_bytes(self) -> int:
+        """The InfiniBand MTU (bytes) that the port is configured for."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +135,8 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
+    """The queue pair no longer receives this group."""
+
     mgid: bytes
 
 

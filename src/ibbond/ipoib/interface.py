@@ -133,6 +133,7 @@ class Interface:
 
     @property
     def carrier(self) -> bool:
+        """Whether the device has its carrier: the broadcast group is joined."""
         return self._carrier
 
     def handle(self, now: int, event: InterfaceEvent) -> list[InterfaceEffect]:

@@ -77,10 +77,12 @@ class SubnetManager:
 
     @property
     def alive(self) -> bool:
+        """Whether the software runs (SMInfo state other than NOT_ACTIVE)."""
         return self.state is not ManagerState.NOT_ACTIVE
 
     @property
     def is_master(self) -> bool:
+        """Whether it manages the subnet (SMInfo state MASTER, IBTA 14.4.1)."""
         return self.state is ManagerState.MASTER
 
     def deadline(self) -> int | None:

@@ -93,13 +93,21 @@ class Driver(Protocol):
         """VLANs cannot sit on it."""
         ...
 
-    def open(self, device: Device) -> None: ...
+    def open(self, device: Device) -> None:
+        """Called when the device is set up (`ndo_open`); `Refused` keeps it down."""
+        ...
 
-    def close(self, device: Device) -> None: ...
+    def close(self, device: Device) -> None:
+        """Called when the device is set down (`ndo_stop`)."""
+        ...
 
-    def check_mtu(self, device: Device, mtu: int) -> None: ...
+    def check_mtu(self, device: Device, mtu: int) -> None:
+        """`Refused` if the driver cannot carry this MTU in bytes (`ndo_change_mtu`)."""
+        ...
 
-    def check_address(self, device: Device, address: bytes) -> None: ...
+    def check_address(self, device: Device, address: bytes) -> None:
+        """`Refused` if the driver cannot take this hardware address (`ndo_set_mac_address`)."""
+        ...
 
     def speed(self, device: Device) -> int | None:
         """Mbit/s, or None when unknown."""
@@ -158,10 +166,12 @@ class Device:
 
     @property
     def up(self) -> bool:
+        """Administratively up (IFF_UP)."""
         return int.__and__(self.flags, _UP) != 0  # asked for every packet: without the detour of IntFlag
 
     @property
     def addr_len(self) -> int:
+        """The length of the hardware address: 20 on IPoIB, 6 on Ethernet."""
         return len(self.address)
 
     @property
@@ -192,6 +202,7 @@ class Device:
         self.notify(NetdevEvent.DOWN)
 
     def set_carrier(self, carrier: bool) -> None:
+        """`netif_carrier_on` and `netif_carrier_off`; notifies NETDEV_CHANGE if it changes."""
         if self.carrier != carrier:
             self.carrier = carrier
             self.had_carrier = self.had_carrier or carrier
@@ -235,6 +246,7 @@ class Device:
         self.rx_mode_changed()
 
     def remove_multicast(self, address: bytes) -> None:
+        """`dev_mc_del`: one user less of this group; the driver is updated after the last."""
         self.multicast.remove(address)
         self.rx_mode_changed()
 

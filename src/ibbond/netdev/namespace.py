@@ -23,9 +23,11 @@ class Namespace:
         self._next_ifindex = 1
 
     def subscribe(self, listener: Listener) -> None:
+        """Call this listener for every netdev event, after those subscribed before (`register_netdevice_notifier`)."""
         self._listeners.append(listener)
 
     def notify(self, notice: NetdevEvent, device: Device) -> None:
+        """Call all listeners in the order in which they subscribed; one that raises `Refused` vetoes the change."""
         for listener in self._listeners:
             listener(notice, device)
 
@@ -40,6 +42,7 @@ class Namespace:
         self.notify(NetdevEvent.REGISTER, device)
 
     def unregister(self, device: Device) -> None:
+        """Remove a device: listeners are notified first, as in `unregister_netdevice`."""
         self.notify(NetdevEvent.UNREGISTER, device)
         device.close()
         del self._devices[device.name]
@@ -79,6 +82,7 @@ class Namespace:
         return cut
 
     def get(self, name: str) -> Device | None:
+        """The device of this name, or None."""
         return self._devices.get(name)
 
     def __iter__(self) -> Iterator[Device]:

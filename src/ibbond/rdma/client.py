@@ -55,6 +55,7 @@ class Context:
         self._questions = 0
 
     def close(self) -> None:
+        """Close the connection: the lab then destroys the ids, queue pairs and memory keys of this context."""
         self._sock.close()
 
     def fileno(self) -> int:

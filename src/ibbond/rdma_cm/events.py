@@ -112,6 +112,8 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
+    """Request: refuse a connection that was asked for (`rdma_reject`); the peer gets REJECTED with the private data."""
+
     id: int
     private: bytes = b""  # at most 148 bytes
 
@@ -139,6 +141,8 @@ class Destroy:
 
 @dataclass(frozen=True, slots=True)
 class PostWork:
+    """Request: post work to the queue pair of an id (`ibv_post_send`, `ibv_post_recv`)."""
+
     id: int
     request: Work | Receive
 

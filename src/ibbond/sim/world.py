@@ -32,11 +32,17 @@ from ibbond.wire.udp import UdpDatagram
 class Program(Protocol):
     """A program of some host: gets every effect, and acts when its time has come."""
 
-    def on_effect(self, now: int, effect: NetworkEffect) -> None: ...
+    def on_effect(self, now: int, effect: NetworkEffect) -> None:
+        """Look at an effect of the world, before what it causes happens."""
+        ...
 
-    def deadline(self) -> int | None: ...
+    def deadline(self) -> int | None:
+        """The time (ns) at which the program wants to act, or None."""
+        ...
 
-    def tick(self, now: int) -> list[NetworkEvent]: ...
+    def tick(self, now: int) -> list[NetworkEvent]:
+        """Act: the events that the program causes now."""
+        ...
 
 
 GROUP_SENDERS = 4  # every host receives from each of them

@@ -64,6 +64,8 @@ class GroupJoined:
 
 @dataclass(frozen=True, slots=True)
 class GroupLeft:
+    """A program has left this group (an IP address, 4 or 16 bytes)."""
+
     device: str
     group: bytes
 
@@ -78,6 +80,8 @@ class SetAdmin:
 
 @dataclass(frozen=True, slots=True)
 class SetDeviceMtu:
+    """Set a device's MTU (bytes); may be refused."""
+
     device: str
     mtu: int
 
@@ -99,6 +103,8 @@ class CreateBond:
 
 @dataclass(frozen=True, slots=True)
 class DeleteBond:
+    """Delete a bond (`-NAME` in bonding_masters); its members are released first."""
+
     name: str
 
 
@@ -120,6 +126,8 @@ class CreateChild:
 
 @dataclass(frozen=True, slots=True)
 class DeleteChild:
+    """Delete the partition child of an IPoIB device (`delete_child`)."""
+
     parent: str
     pkey: int
 
@@ -186,6 +194,8 @@ class DeviceAppeared:
 
 @dataclass(frozen=True, slots=True)
 class DeviceVanished:
+    """A device of a host was unregistered: its TUN is closed."""
+
     host: str
     device: str
 

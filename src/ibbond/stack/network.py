@@ -64,6 +64,7 @@ class Network:
         self._now = 0
 
     def add(self, host: HostStack) -> None:
+        """Add a host; its ports must be in the subnet already."""
         self.hosts[host.name] = host
         for port in host.ports:
             self._at_port[port] = host

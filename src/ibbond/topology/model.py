@@ -40,6 +40,8 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
+    """A switch and its number of ports (1 to 254), without port 0."""
+
     name: str
     ports: int = 36
     identity: Identity = Identity()
@@ -121,6 +123,8 @@ class HostFile:
 
 @dataclass(frozen=True, slots=True)
 class Host:
+    """A host: adapters, devices, bonds, routes, and what a lab runs in it."""
+
     name: str
     hcas: tuple[Hca, ...]
     devices: tuple[IpoibDevice, ...]
@@ -132,9 +136,11 @@ class Host:
     exec: tuple[tuple[str, ...], ...] = ()  # commands that a lab runs here, in this order, once its bonds are up
 
     def device(self, name: str) -> IpoibDevice | None:
+        """The IPoIB device of this name, or None."""
         return next((device for device in self.devices if device.name == name), None)
 
     def bond(self, name: str) -> Bond | None:
+        """The bond of this name, or None."""
         return next((bond for bond in self.bonds if bond.name == name), None)
 
     def addresses(self) -> Iterator[tuple[str, Interface]]:

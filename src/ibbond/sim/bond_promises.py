@@ -113,7 +113,7 @@ class BondPromises:
         wanted, lasted = Link.UP if usable else Link.DOWN, world.now - since
         self._usable[key] = (usable, since, alone or member.link is wanted)
         if member.link is not wanted and lasted > delay + MS:
-            raise Broken(f"{name}: {member.name} is {member.link.value} {lasted / MS:.0f} ms after its carrier changed")
+            raise Broken(f"{name}: {member.name} is {member.link.word} {lasted / MS:.0f} ms after its carrier changed")
         if usable and member.link is Link.UP and lasted + MS < delay and not alone:
             raise Broken(f"{name}: {member.name} is up {lasted / MS:.0f} ms after its carrier, before its updelay")
 

@@ -16,6 +16,7 @@ for each in proc sys dev; do $B mkdir -p /new/$each; $B mount --move /$each /new
 $B mkdir -p /new/dev/pts /new/dev/shm
 $B mount -t devpts devpts /new/dev/pts
 $B mount -t tmpfs tmpfs /new/dev/shm
+$B mount -t tmpfs -o mode=755 tmpfs /new/run  # the machine's own changes below the overlay: labs come and go in it
 $B ln -sf /proc/self/fd /new/dev/fd
 $B ip link set lo up
 $B hostname guest

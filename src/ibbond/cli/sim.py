@@ -86,6 +86,90 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str |
 
 
 @sim.command()
+@click.option("--seeds", default="0..100", show_default=True, help="Seeds A..B: A up to, but not including, B.")
+@click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
+@click.option("--workers", type=click.IntRange(0), help="Number of processes (default: one per core).")
+@ON
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the story of each failing seed, made as small as possible, to DIR.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def swarm(seeds: str, profile: str, workers: int | None, on: str | None, keep: Path | None, as_json: bool) -> None:
+    """Run stories that are drawn whole from their seeds. Exit status: 1 if one breaks a promise.
+
+    A seed draws the topology, the hosts, the options of their bonds and the kinds of fault that can happen.
+    """
+    from ibbond.host.output_file import write_output
+    from ibbond.sim.explore import explore_swarm
+    from ibbond.sim.shrink import shrink as shrink_story
+    from ibbond.sim.swarm import document
+
+    wanted = read_range(seeds)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        files.try_to_write(keep / "swarm.toml")
+    broken: list[Verdict] = []
+    with progress_bar("swarm", len(wanted)) as step:
+        for verdict in explore_swarm(wanted, profile=profile, count=workers, on=on):
+            if verdict.broken is not None:
+                broken.append(verdict)
+            step(f"swarm: {len(broken)} broken")
+    broken.sort(key=lambda verdict: verdict.seed)
+    kept: dict[int, str] = {}
+    for verdict in broken if keep is not None else ():
+        name = f"swarm-{verdict.seed}"
+        file = Path(keep or ".") / f"{name}.toml"
+        write_output(
+            file, shrink_story(document(verdict.seed), name, verdict.seed, profile=profile).text(profile).encode()
+        )
+        kept[verdict.seed] = str(file)
+    if as_json:
+        rows = [{"seed": v.seed, "at_ms": v.at_ms, "broken": v.broken, "story": kept.get(v.seed)} for v in broken]
+        click.echo(json.dumps({"seeds": len(wanted), "profile": profile, "broken": rows}))
+    else:
+        whole = len(wanted) - len(broken)
+        click.echo(f"{len(wanted)} stories drawn: {whole} kept every promise, {len(broken)} broke one")
+        for verdict in broken:
+            click.echo(f"  seed {verdict.seed} at {verdict.at_ms:.3f} ms: {verdict.broken}")
+            if verdict.seed in kept:
+                click.echo(f"    {kept[verdict.seed]}")
+    sys.exit(1 if broken else 0)
+
+
+@sim.command()
+@click.argument("file", type=STORY)
+@click.option("--seed", required=True, type=int, help="A seed that breaks a promise.")
+@click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the story to FILE.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def shrink(file: Path, seed: int, profile: str, output: Path | None, as_json: bool) -> None:
+    """Find the smallest story that breaks the promise which --seed breaks in FILE, and print it."""
+    from ibbond.host.output_file import write_output
+    from ibbond.sim.shrink import MAX_RUNS
+    from ibbond.sim.shrink import shrink as shrink_story
+    from ibbond.topology.reader import read_document
+
+    if output is not None:
+        files.try_to_write(output)
+    document = read_document(read_text(file), str(file))
+    with progress_bar(file.stem, MAX_RUNS) as step:
+        found = shrink_story(
+            document, file.stem, seed, profile=profile, on_run=lambda _, faults: step(f"{file.stem}: {faults} faults")
+        )
+    text = found.text(profile)
+    if output is not None:
+        write_output(output, text.encode())
+    if as_json:
+        click.echo(json.dumps({"seed": found.seed, "broken": found.broken, "runs": found.runs, "story": text}))
+    elif output is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo(f"{output}: breaks with --seed {found.seed} after {found.runs} runs: {found.broken}")
+
+
+@sim.command()
 @click.argument("file", type=STORY)
 @click.option(
     "--over",

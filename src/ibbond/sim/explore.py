@@ -3,11 +3,12 @@
 The story travels to the workers as its file's text, so that a worker (or another machine) needs nothing else.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Executor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 
 from ibbond.sim.story import Story, parse
+from ibbond.sim.swarm import document
 from ibbond.sim.workers import workers
 from ibbond.sim.world import Outcome, World
 from ibbond.topology.reader import read_document
@@ -41,6 +42,27 @@ def run_chunk(text: str, name: str, seeds: list[int], profile: str) -> list[Verd
     return verdicts
 
 
+def run_swarm(seeds: list[int], profile: str) -> list[Verdict]:
+    """Each seed draws its own story (`sim.swarm`) and what happens in it."""
+    verdicts = []
+    for seed in seeds:
+        outcome = World(parse(document(seed), name=f"swarm-{seed}"), seed, profile).run()
+        verdicts.append(Verdict(seed, outcome.broken, outcome.at_ms, outcome.trace, outcome.steps))
+    return verdicts
+
+
+def explore_swarm(
+    seeds: range, *, profile: str = "default", count: int | None = None, on: str | None = None
+) -> Iterator[Verdict]:
+    """As `explore`, with a story for each seed."""
+    if on is None and (count == 0 or len(seeds) == 1):
+        for seed in seeds:
+            yield from run_swarm([seed], profile)
+        return
+    with workers(count, on) as pool:
+        yield from _collect(seeds, lambda chunk: pool.submit(run_swarm, chunk, profile))
+
+
 def explore(
     text: str,
     name: str,
@@ -60,13 +82,12 @@ def explore(
             yield from run_chunk(text, name, [seed], profile)
         return
     with workers(count, on) as pool:
-        yield from _collect(pool, text, name, seeds, profile)
+        yield from _collect(seeds, lambda chunk: pool.submit(run_chunk, text, name, chunk, profile))
 
 
-def _collect(pool: Executor, text: str, name: str, seeds: range, profile: str) -> Iterator[Verdict]:
+def _collect(seeds: range, submit: Callable[[list[int]], Future[list[Verdict]]]) -> Iterator[Verdict]:
     size = max(1, min(CHUNK, len(seeds) // 16))
-    chunks = [list(seeds[i : i + size]) for i in range(0, len(seeds), size)]
-    jobs = [pool.submit(run_chunk, text, name, chunk, profile) for chunk in chunks]
+    jobs = [submit(list(seeds[i : i + size])) for i in range(0, len(seeds), size)]
     try:
         for job in as_completed(jobs):
             yield from job.result()

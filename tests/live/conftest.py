@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ibbond import Lab
 from ibbond.errors import Refused
 from ibbond.host import namespace
 from ibbond.host.namespace import NetNamespace
 from ibbond.host.tun import available
 from ibbond.topology.default import TWO_HOSTS
+from tests.live.commands import assert_no_faults
 from tests.live.running_lab import RunningLab, running
 
 
@@ -54,6 +56,13 @@ def make_host(lab: str) -> Iterator[Callable[[str], NetNamespace]]:
     yield make
     for space in made:
         space.remove()
+
+
+@pytest.fixture
+def ib_lab(ib_lab: Lab) -> Iterator[Lab]:
+    """That of the plugin, which must not have counted a fault when the test ends."""
+    yield ib_lab
+    assert_no_faults(ib_lab.name)
 
 
 @pytest.fixture

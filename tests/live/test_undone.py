@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.live.running_lab import RunningLab
+from ibbond import Lab
 
 
-def warnings(lab: RunningLab) -> list[str]:
-    return [detail for where, detail in lab.happened("log") if where == "h1" and detail.startswith("warning: ")]
+def warnings(lab: Lab) -> list[str]:
+    return [event.detail for event in lab.events if (event.what, event.where) == ("log", "h1")]
 
 
 @pytest.mark.parametrize(
@@ -18,15 +18,10 @@ def warnings(lab: RunningLab) -> list[str]:
         ("ip link del ib1", "LOWER_UP", "ib1 was deleted and exists again"),
     ],
 )
-def test_it_is_undone_and_said(lab2: RunningLab, command: str, shown: str, said: str) -> None:
+def test_it_is_undone_and_said(ib_lab: Lab, command: str, shown: str, said: str) -> None:
     device = next(word for word in command.split() if word in ("bond0", "ib1"))
-    assert lab2.until(lambda: lab2.active("h1") == "ib0")
-    assert lab2.run("h1", command).returncode == 0
-
-    def restored() -> bool:
-        found = lab2.run("h1", f"ip link show {device}")
-        return found.returncode == 0 and shown in found.stdout
-
-    assert lab2.until(lambda: any(said in warning for warning in warnings(lab2)))
-    assert lab2.until(restored)
-    assert lab2.active("h1") == "ib0"
+    host = ib_lab["h1"]
+    host.run(command)
+    ib_lab.wait(lambda: any(said in warning for warning in warnings(ib_lab)), within=10)
+    ib_lab.wait(lambda: shown in host.run(f"ip link show {device}", check=False).stdout, within=10)
+    assert ib_lab.active("h1/bond0") == "ib0"

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from ibbond import Lab
+from ibbond.rdma_cm.id_states import IdState
+from ibbond.stack.neighbor_states import NudState
 from ibbond.topology.default import TWO_HOSTS
+from ibbond.verbs.verbs import PortState
 from tests.live.commands import commanded_lab, ibbond, sound_lab
 from tests.ops.host_tree import two_ports
 
@@ -159,6 +162,17 @@ def test_a_start_and_an_end(tmp_path: Path) -> None:
         compare("lab status --name jsonpage")
         compare("lab list")
         compare("lab down --name jsonpage")
+
+
+def test_words_are_those_of_the_enums() -> None:
+    pages = described()
+    for command, path, states in (
+        ("lab neighbors", "neighbors[]\0state", {state.name for state in NudState} - {"NONE"}),
+        ("lab status", "hosts\0h1\0rdma_ids[]\0state", {state.name.lower() for state in IdState}),
+        ("fabric show", "show[]\0state", {state.name.lower() for state in PortState}),
+    ):
+        (words,) = (words for each, words in pages[command] if each.fullmatch(path))
+        assert words == {f'"{state}"' for state in states}
 
 
 def test_a_number_where_a_word_is_meant_is_noticed() -> None:

@@ -17,8 +17,8 @@ from ibbond.errors import Refused
 
 COLORS = {  # of states; devices and addresses have those of `ip -c`
     **dict.fromkeys(("up", "active", "runs", "ok", "REACHABLE"), "green"),
-    **dict.fromkeys(("init", "armed", "lossy", "limited", "was killed", "warning"), "yellow"),
-    **dict.fromkeys(("down", "no carrier", "cut", "missing", "error", "FAILED"), "red"),
+    **dict.fromkeys(("init", "armed", "lossy", "limited", "was killed", "warning", "SUSPECT"), "yellow"),
+    **dict.fromkeys(("down", "no carrier", "cut", "missing", "error"), "red"),
 }
 LAB = "IBBOND_LAB"  # names a lab for all commands of a shell
 F = TypeVar("F", bound=Callable[..., object])

@@ -23,7 +23,7 @@ def expect(context: Context, kind: cm.RdmaKind | Operation) -> cm.RdmaCmEvent | 
     while True:
         event = context.poll(10)
         if event is None:
-            sys.exit("nothing came in 10 s")
+            sys.exit("nothing arrived within 10 s")
         if isinstance(event, cm.WorkCompleted):
             if event.completion.status is not Status.SUCCESS:
                 sys.exit(f"{event.completion.operation.value}: {event.completion.status.value}")

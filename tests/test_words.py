@@ -43,6 +43,11 @@ WORDS = {
     r"Malfunctions|Outfit|Seats?|Wish|Happened|NoRoom|stand_ins|become_able": "see docs/glossary.md",
     r"(it|that|this|which|what) is no (?!longer|more|other|one|match|way)\w+": "is not a",
     r"himself|herself": "itself, the caller",
+    r"(netdevice|core/|linux/|h, )neighbor\.[ch]": "neighbour.c, neighbour.h: the kernel's files",
+    r"How often( each)?\.": "How many times",
+    r"nothing came|it did not hold": "nothing arrived, was not kept",
+    r"do(es)? not exist any more": "no longer exists",
+    r"door(?!bell)": "listener, socket, entry point",
 }
 ALLOWED = {
     (r"neighbours?", "ipoib_neighbour"): "a patch of 2007, also a value of --without",

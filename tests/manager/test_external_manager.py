@@ -47,7 +47,7 @@ def test_nodes_answer_directed_routes_before_they_have_lids() -> None:
 
 
 @pytest.mark.parametrize("place", ["h1/1", "s2/0"])
-def test_a_manager_elsewhere_drives_the_subnet_through_the_same_door(place: str) -> None:
+def test_a_manager_elsewhere_drives_the_subnet_through_the_same_interface(place: str) -> None:
     """Our own manager as if it were OpenSM: outside, with SendMad and MadArrived only."""
     lab = two_switches(Lab(built_in_manager=False)).start()
     guid = lab.subnet.port(place).guid

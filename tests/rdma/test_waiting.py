@@ -74,14 +74,14 @@ def test_reliable_datagrams_sleep_through_nothing(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Context, socket.socket]]:
     """A context and its host's end of the socket."""
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    door.bind("")  # the kernel names it
-    door.listen()
-    monkeypatch.setattr(client, "SOCKET_NAME", door.getsockname())
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind("")  # the kernel names it
+    listener.listen()
+    monkeypatch.setattr(client, "SOCKET_NAME", listener.getsockname())
     context = Context()
-    host, _ = door.accept()
+    host, _ = listener.accept()
     yield context, host
-    for each in (context, host, door):
+    for each in (context, host, listener):
         each.close()
 
 

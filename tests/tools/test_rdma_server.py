@@ -42,15 +42,15 @@ class Loop:
 
 
 class NetNamespace:
-    """A host whose door has a name of its own, since no network namespace keeps it apart."""
+    """A host whose socket has a name of its own, since no network namespace keeps it apart."""
 
     def __init__(self) -> None:
-        self.door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self.door.bind("")  # the kernel names it
-        self.door.listen()
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self.listener.bind("")  # the kernel names it
+        self.listener.listen()
 
     def run_in(self, make: Callable[[], socket.socket]) -> socket.socket:
-        return self.door
+        return self.listener
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def meeting(request: pytest.FixtureRequest) -> Iterator[tuple[Loop, socket.socke
     loop = Loop(request.param)
     space = NetNamespace()
     server = RdmaServer(loop, {"h1": space})  # type: ignore[arg-type, dict-item]
-    (door,) = loop.readers
+    (listener,) = loop.readers
     program = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    program.connect(space.door.getsockname())
-    loop.readers[door]()
+    program.connect(space.listener.getsockname())
+    loop.readers[listener]()
     yield loop, program
     program.close()
     server.close()

@@ -1,6 +1,6 @@
 """Attributes of rtnetlink messages: what the kernel says of links and bonds, with hardware addresses of any length.
 
-Read first: netlink(7), linux/if_link.h (IFLA_*, IFLA_BOND_*, IFLA_BOND_SLAVE_*), linux/rtnetlink.h, linux/neighbor.h.
+Read first: netlink(7), linux/if_link.h (IFLA_*, IFLA_BOND_*, IFLA_BOND_SLAVE_*), linux/rtnetlink.h, linux/neighbour.h.
 A link message becomes a `LinkInfo`; what a bond says of its options is read and written by `bond_attributes`. Left out:
 sockets (host/rtnetlink.py), pyroute2's classes (abi/pyroute2_addresses.py), messages about anything but links.
 """

@@ -162,7 +162,7 @@ def longest_gap(flow: Flow, start: int, end: int) -> Gap:
     if not times:
         return Gap(end - start, start, end, is_open=True)
     if times[0] > start:
-        times.insert(0, start)  # nothing came before it
+        times.insert(0, start)  # nothing arrived before it
     first = bisect_right(times, start) - 1
     if times[first] < start - _border(flow, start):
         first += 1

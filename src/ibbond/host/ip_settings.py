@@ -1,7 +1,7 @@
 """IP settings of devices as values, which can move to another device: addresses, routes, nexthop objects and groups of
 them, permanent neighbors, rules.
 
-Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbor.h, nexthop.h, fib_rules.h; ip(8) for the words. What a
+Read first: rtnetlink(7), linux/rtnetlink.h, if_addr.h, neighbour.h, nexthop.h, fib_rules.h; ip(8) for the words. What a
 setting does not need to be understood for stays as raw attributes, so that all tables, metrics, labels and lifetimes
 survive a move. Left out: what the kernel makes itself (routes of addresses, link-local and temporary addresses).
 """

@@ -213,9 +213,9 @@ def _no_memory(size: int, why: str, fix: str, code: int) -> Refused:
 def _gone() -> Refused:
     """The connection is lost: whether the lab still takes others says why."""
     try:
-        with _socket() as door:
-            door.setblocking(False)
-            door.connect(SOCKET_NAME)
+        with _socket() as sock:
+            sock.setblocking(False)
+            sock.connect(SOCKET_NAME)
     except ConnectionRefusedError:
         return Refused(
             "the RDMA connection to the lab is lost",

@@ -1,6 +1,6 @@
 """The states of one neighbor, as a table: what each event does in each of them.
 
-Read first: `net/core/neighbor.c` of Linux (`neigh_update`, `neigh_timer_handler`, `__neigh_event_send`), RFC 4861
+Read first: `net/core/neighbour.c` of Linux (`neigh_update`, `neigh_timer_handler`, `__neigh_event_send`), RFC 4861
 section 7.3. NUD_FAILED is NONE here: a failed entry is forgotten. SUSPECT is not in Linux: it is STALE after our own
 address has changed, when the neighbor does not know yet where to send its answers.
 """

@@ -1,6 +1,6 @@
 """From an IP address on the link to the link-layer address behind it: the ARP and ND cache of one device.
 
-Read first: `net/core/neighbor.c` of Linux (states are in `stack.neighbor_states`) and RFC 4861 section 7.3. The
+Read first: `net/core/neighbour.c` of Linux (states are in `stack.neighbor_states`) and RFC 4861 section 7.3. The
 cache belongs to the bond, not to its members. It knows no packet format: `ip_layer` turns `Solicit` into an ARP request
 or a neighbor solicitation.
 

@@ -53,7 +53,7 @@ QUEUE_DEPTH = 4096  # sends, and as many receives, posted to one queue pair and 
 MAX_REGIONS = 64  # of one program
 MAX_HOST_REGIONS = 512  # of all programs of a host: a process has 65,530 mappings at most (vm.max_map_count)
 MAX_PROGRAMS = 64  # of one host
-DOOR_REST = 100 * MS  # when no descriptor is free
+ACCEPT_PAUSE = 100 * MS  # when no descriptor is free
 TURN = 1 * MS  # for what one program asks, before others have theirs
 MAX_WORDS = 300  # characters of a refusal
 REQUESTS = get_args(RdmaRequest)
@@ -120,9 +120,9 @@ class RdmaServer:
         self._programs: dict[int, _Program] = {}
         self._next = 1
         for host, space in spaces.items():
-            door = space.run_in(_listen)
-            self._handles.append(door)
-            loop.add_reader(door.fileno(), functools.partial(self._enter, host, door), Entry.RDMA)
+            listener = space.run_in(_listen)
+            self._handles.append(listener)
+            loop.add_reader(listener.fileno(), functools.partial(self._enter, host, listener), Entry.RDMA)
         loop.listeners.append(self._on_effect)
 
     def close(self) -> None:
@@ -132,13 +132,13 @@ class RdmaServer:
             sock.close()
         self._programs.clear()
 
-    def _enter(self, host: str, door: socket.socket) -> None:
+    def _enter(self, host: str, listener: socket.socket) -> None:
         try:
-            sock, _ = door.accept()
+            sock, _ = listener.accept()
         except BlockingIOError:
             return
         except OSError:  # no descriptor is free: it waits to be accepted
-            self._loop.rest_reader(door.fileno(), DOOR_REST)
+            self._loop.rest_reader(listener.fileno(), ACCEPT_PAUSE)
             return
         sock.setblocking(False)
         if (refusal := self._no_entry(host, sock)) is not None:

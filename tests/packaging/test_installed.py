@@ -109,13 +109,13 @@ def service_is_off(root: Path) -> None:
 def test_the_executable_without_network(dist: Path, tmp_path: Path, release: str) -> None:
     root = copy_of_base(tmp_path / "root", release)
     run_in(root, f"{APT} python3 iproute2 fuse3 iputils-ping procps", {})
-    shutil.copy(one(dist, "ibbond-*-linux-*"), root / "usr/local/bin/ibbond")
+    shutil.copy(one(dist, "ibbond-*-linux-*"), root / "usr/bin/ibbond")
     script = "ip link set lo up; ibbond --version; ibbond sim run two_hosts --json >/dev/null; ibbond lab up; "
-    script += "ibbond lab exec h1 -- ping -c1 h2; ibbond lab exec h1 -- ibbond bond list; ibbond lab down"
+    script += "ibbond lab exec h1 -- ping -c1 10.0.0.2; ibbond lab exec h1 -- ibbond bond list; ibbond lab down"
     done = run_in(root, script, {}, network=False)
     assert "1 received" in done.stdout
     assert "h1/bond0" in done.stdout
-    assert run_in(root, "rm -r /usr/local/bin/ibbond /root/.cache/pex; " + WHAT_IS_LEFT, {}).stdout == ""
+    assert run_in(root, "rm -r /usr/bin/ibbond /root/.cache/pex; " + WHAT_IS_LEFT, {}).stdout == ""
 
 
 def test_pipx_and_pip_from_a_read_only_source(dist: Path, tmp_path: Path) -> None:

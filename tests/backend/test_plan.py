@@ -19,7 +19,8 @@ from ibbond.backend.plan import (
 )
 from ibbond.backend.state import BondState, DeviceState, HostState, Settings
 from ibbond.bonding.options import OPTIONS
-from ibbond.host.ip_settings import RTA_DST, RTA_GATEWAY, Hop, IpAddress, IpRoute
+from ibbond.host.ip_settings import Hop, IpAddress, IpRoute
+from ibbond.host.rtnetlink import RTA_DST, RTA_GATEWAY
 
 MEMBERS = ("ib0", "ib1", "ib2")
 DEFAULTS = {

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibbond.abi.netlink_attributes import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU
 from ibbond.errors import Malformed
 from ibbond.host import rtnetlink
 from ibbond.host.rtnetlink import Address, Link, Message, Route, attribute, attributes, messages
@@ -17,8 +18,8 @@ TWENTY = bytes.fromhex("80000048fe800000000000000002c90300100001")
 
 def test_link_keeps_an_address_of_twenty_bytes() -> None:
     body = rtnetlink.LINK.pack(0, 32, 7, 0x1043, 0)
-    body += attribute(rtnetlink.IFLA_IFNAME, b"ib0\0") + attribute(rtnetlink.IFLA_MTU, struct.pack("=I", 2044))
-    body += attribute(rtnetlink.IFLA_ADDRESS, TWENTY)
+    body += attribute(IFLA_IFNAME, b"ib0\0") + attribute(IFLA_MTU, struct.pack("=I", 2044))
+    body += attribute(IFLA_ADDRESS, TWENTY)
     link = Link.parse(body)
     assert (link.index, link.name, link.type, link.mtu, link.address, link.up) == (7, "ib0", 32, 2044, TWENTY, True)
 

@@ -28,13 +28,14 @@ from ibbond.backend.state import BondState, Child, DeviceState, HostState, captu
 from ibbond.config.desired import Desired, DesiredBond, DesiredMember, DesiredRoute
 from ibbond.config.fields import label
 from ibbond.errors import Refused
-from ibbond.host.ip_settings import RTA_DST, RTA_GATEWAY, RTA_METRIC, Hop, IpAddress, IpRoute
+from ibbond.host.ip_settings import RTA_METRIC, Hop, IpAddress, IpRoute
+from ibbond.host.rtnetlink import RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTN_UNICAST
 from ibbond.wire.hardware_type import INFINIBAND
+from ibbond.wire.pkey import FULL_MEMBER
 
 RTA_PREF = 20
-RTPROT_STATIC, RTN_UNICAST, RT_TABLE_MAIN = 4, 1, 254
+RTPROT_STATIC = 4
 METRIC_OF_IPV6 = 1024
-FULL_MEMBER = 0x8000
 
 
 class NotThere(Refused):

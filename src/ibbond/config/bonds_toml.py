@@ -29,6 +29,7 @@ from ibbond.config.fields import label
 from ibbond.config.toml_places import Path, places
 from ibbond.errors import Refused
 from ibbond.topology.reader import read_document
+from ibbond.wire.ipoib import CONNECTED_MTU
 
 TOOL = "ibbond"
 PATTERNS = ("etc/ibbond/*.toml",)
@@ -159,7 +160,7 @@ class _Document:
             if text not in ("datagram", "connected"):
                 self.wrong((*path, "transport"), f"transport of {name} is {text!r}", "Write datagram or connected")
         if "mtu" in body:
-            member.mtu = self.number((*path, "mtu"), body["mtu"], 68, 65520)
+            member.mtu = self.number((*path, "mtu"), body["mtu"], 68, CONNECTED_MTU)
         for key in OF_MEMBERS:
             if key in body:
                 low, high = OPTIONS[key].limits or (0, 0)
@@ -186,7 +187,7 @@ class _Document:
                 self.wrong((*path, "members"), f"{name} has {setting.text} twice", "Name each member once")
             bond.members.append(member)
         if "mtu" in body:
-            bond.mtu = self.number((*path, "mtu"), body["mtu"], 68, 65520)
+            bond.mtu = self.number((*path, "mtu"), body["mtu"], 68, CONNECTED_MTU)
         bond.addresses += self.texts((*path, "addresses"), body)
         bond.dns += self.texts((*path, "dns"), body)
         bond.search += self.texts((*path, "search"), body)

@@ -13,11 +13,12 @@ from ibbond.bonding.options import OPTIONS
 from ibbond.config import bonds_toml, cloud_init, ifcfg, ifupdown, netplan, networkd, networkmanager, nmstate
 from ibbond.config.desired import Desired, DesiredBond, DesiredMember, Problem, Source
 from ibbond.config.fields import identity, label
+from ibbond.wire.ipoib import CONNECTED_MTU
 
 DEFAULTS_TO_NOTHING = (  # tools that set no monitor where none is asked for; the others' default is miimon 100
     *(networkd.TOOL, netplan.TOOL, ifupdown.TOOL, nmstate.TOOL, cloud_init.TOOL, bonds_toml.TOOL),
 )
-MAX_MTU, MAX_DATAGRAM_MTU = 65520, 4092
+MAX_DATAGRAM_MTU = 4092
 LIMITED = (0x0000, 0x8000)  # no partition has these keys
 
 Trap = Callable[[Desired, DesiredBond], Iterator[Problem]]
@@ -156,7 +157,7 @@ def mtus(desired: Desired, bond: DesiredBond) -> Iterator[Problem]:
     for setting, devices in [(bond.mtu, bond.members), *((member.mtu, [member]) for member in bond.members)]:
         mtu = number(setting.text) if setting else 0
         in_datagram = devices and all(each.transport and each.transport.text == "datagram" for each in devices)
-        limit = MAX_DATAGRAM_MTU if in_datagram else MAX_MTU
+        limit = MAX_DATAGRAM_MTU if in_datagram else CONNECTED_MTU
         if setting and mtu > limit and has_infiniband(bond):
             mode = " in datagram mode" if in_datagram else ""
             what = f"MTU {mtu} is more than the {limit} of IPoIB{mode}"

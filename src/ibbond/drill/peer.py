@@ -16,7 +16,6 @@ import json
 import secrets
 import select
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -29,6 +28,7 @@ from ibbond.abi.netlink_attributes import attributes
 from ibbond.demo.generators import Endpoint
 from ibbond.drill.traffic import End
 from ibbond.errors import Refused
+from ibbond.host.ip_settings import NDA_DST, NDA_LLADDR, NEIGHBOR
 from ibbond.host.rtnetlink import messages
 from ibbond.lab.exec import HostHandle
 
@@ -38,8 +38,6 @@ TOKEN_BYTES = (16, 4096)
 PATIENCE = 60.0  # for an answer: the connection runs over the bond that fails
 CLOCK_ROUNDS = 15
 NEWNEIGH, RTMGRP_NEIGH = 28, 1 << 2
-NEIGHBOR = struct.Struct("=BxxxiHBB")
-NDA_DST, NDA_LLADDR = 1, 2
 MAX_LINE = 1 << 28  # the last words of a long drill
 
 

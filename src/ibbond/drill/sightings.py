@@ -19,11 +19,10 @@ from ibbond.errors import Malformed
 from ibbond.wire import nd
 from ibbond.wire.arp import Arp
 from ibbond.wire.ib import UdPacket
-from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from ibbond.wire.ipoib import ENCAPSULATION_BYTES, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from ibbond.wire.pcap import LINKTYPE_ERF, ErfFrame, FileHeader, FileRecord
 from ibbond.wire.udp import UdpDatagram
 
-ENCAPSULATION_BYTES = 4
 MAX_RECORD_BYTES = 16_384  # of a port's capture: a packet of InfiniBand has 4096 bytes of payload at most
 PORT_EVENTS = frozenset({"port_err", "port_active", "device_fatal", "pkey_change"})
 

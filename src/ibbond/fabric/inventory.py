@@ -14,9 +14,9 @@ from ibbond.fabric.hca import Hca, QueuePair
 from ibbond.fabric.node import Node
 from ibbond.fabric.port import Port
 from ibbond.fabric.switch import Switch
+from ibbond.topology.load import MAX_PORTS
 
 FIRST_HCA_GUID, FIRST_SWITCH_GUID, GUID_STEP = 0x0002C90300100000, 0x0002C90300200000, 16
-MAX_PORTS = 254
 NAMES_SHOWN = 12
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ibbond.errors import Malformed
 from ibbond.verbs.reliable_verbs import Kind, ReliableMessage
 from ibbond.verbs.verbs import FIRST_MLID, Datagram, ManagementDatagram
+from ibbond.wire.ipoib import ENCAPSULATION_BYTES
 from ibbond.wire.offload import OffloadHeader, largest_segment, segment_count, split
 
 LOCAL_OVERHEAD = 8 + 12 + 8 + 4  # LRH, BTH, DETH, ICRC: what PortXmitData counts beside the payload
@@ -22,7 +23,6 @@ ACK_HEADER_BYTES = 4
 MAD_WORDS = (LOCAL_OVERHEAD + 256) // 4
 MAX_HOPS = 64  # a packet that is gone round in circles for so long is dropped (a switch's lifetime limit)
 MAX_COPIES = 4096
-ENCAPSULATION_BYTES = 4
 
 
 @dataclass(eq=False, slots=True)

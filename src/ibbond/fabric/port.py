@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ibbond.fabric.port_states import LINK_STATES, PORT_TABLE, STATES, LinkState, PortInput, PortReaction
 from ibbond.verbs.verbs import PortState
 from ibbond.wire.gid import DEFAULT_GID_PREFIX
-from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
+from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER, pkeys_match
 from ibbond.wire.port_info import MTU_BYTES, MTU_CODE, Capability, PhysicalState, PortInfo
 from ibbond.wire.smp import NodeType
 
@@ -185,7 +185,7 @@ class Port:
 
     def admits(self, pkey: int) -> bool:
         """A packet of this P_Key may pass: one key of the table has its low 15 bits, and one of both is full."""
-        return any(not (own ^ pkey) & 0x7FFF and (own | pkey) & FULL_MEMBER for own in self.pkeys if own & 0x7FFF)
+        return any(pkeys_match(own, pkey) for own in self.pkeys if own & 0x7FFF)
 
     def holds(self, pkey: int) -> bool:
         """The table has the key itself, or (for a limited key) its full form."""

@@ -20,12 +20,12 @@ from ibbond.ipoib.interface import Interface
 from ibbond.machine import SECOND
 from ibbond.stack.events import FrameCaptured, NetworkEffect
 from ibbond.stack.network import Network
+from ibbond.verbs.verbs import MULTICAST_QPN
 from ibbond.wire.hwaddr import ADDRESS_BYTES
 from ibbond.wire.ib import UdPacket
 from ibbond.wire.pcap import LINKTYPE_ERF, LINKTYPE_IPOIB, FileHeader, erf_record, group_destination, ipoib_record
 from ibbond.wire.rc import RcPacket, SentMessages
 
-MULTICAST_QPN = 0xFFFFFF
 FLUSHING = 2 * SECOND  # to make records of what waits when a capture ends at once
 
 

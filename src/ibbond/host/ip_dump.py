@@ -30,11 +30,12 @@ from ibbond.host.rtnetlink import (
     RTA_TABLE,
     RTA_VIA,
     RTM_F_CLONED,
+    RTNH_F_ONLINK,
     RouteSocket,
 )
 
 RTA_PREFSRC = 7
-RTNH_F_DEAD, RTNH_F_ONLINK = 0x1, 0x4
+RTNH_F_DEAD = 0x1
 FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 6}
 PROTOCOLS = {2: "kernel", 3: "", 4: "static", 9: "ra", 16: "dhcp"}
 

@@ -29,10 +29,21 @@ from ibbond.host.rtnetlink import (
     CREATE,
     DUMP,
     EXCLUSIVE,
+    IFA_ADDRESS,
+    IFA_FLAGS,
+    IFA_LOCAL,
     IFA_PROTOCOL,
     MADE_BY_KERNEL,
     NEXT_HOP,
     ROUTE,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_MULTIPATH,
+    RTA_OIF,
+    RTA_TABLE,
+    RTA_VIA,
+    RTM_F_CLONED,
+    RTNH_F_ONLINK,
     U32,
     RouteSocket,
 )
@@ -45,9 +56,9 @@ RULE = struct.Struct("=BBBBBxxBI")  # family, dst len, src len, tos, table, acti
 NEXTHOP = struct.Struct("=BBBxI")  # family, scope, protocol, flags
 NEXTHOP_SHARE = struct.Struct("=IBxxx")  # struct nexthop_grp: the id of an object, its weight less one
 CACHE = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred, valid, created, updated
-IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_METRIC = 1, 2, 3, 4, 6, 8, 9
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRIC, RTA_SOURCE, RTA_MULTIPATH, RTA_FLOW = 1, 4, 5, 6, 7, 9, 11
-RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_EXPIRES, RTA_NEXTHOP = 12, 15, 18, 21, 22, 23, 30
+IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_METRIC = 3, 4, 6, 9
+RTA_METRIC, RTA_SOURCE, RTA_FLOW = 6, 7, 11
+RTA_CACHEINFO, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_EXPIRES, RTA_NEXTHOP = 12, 21, 22, 23, 30
 OF_HOP = (RTA_GATEWAY, RTA_FLOW, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP)
 NOT_KEPT = (RTA_OIF, RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_EXPIRES, RTA_NEXTHOP)
 NDA_DST, NDA_LLADDR = 1, 2
@@ -67,7 +78,7 @@ FRA_IIFNAME, FRA_PRIORITY, FRA_OIFNAME, FRA_TABLE = 3, 6, 17, 15
 FOREVER = 0xFFFFFFFF
 TEMPORARY, NO_DAD = 0x01, 0x02  # IFA_F_*, the first one of IPv6
 KEPT_FLAGS = 0x10 | 0x100 | 0x200 | 0x400  # home address, mngtmpaddr, noprefixroute, autojoin
-RTPROT_KERNEL, RTM_F_CLONED, RTNH_F_ONLINK = 2, 0x200, 4
+RTPROT_KERNEL = 2
 NUD_KNOWN, NUD_PERMANENT = 0x02 | 0x04 | 0x08 | 0x10, 0x80  # reachable, stale, delay, probe
 NTF_USE, NTF_PROXY = 0x01, 0x08
 INVERTED = 2  # FIB_RULE_INVERT

@@ -35,9 +35,9 @@ from ibbond.stack.events import (
 )
 from ibbond.topology.model import Host
 from ibbond.wire.hardware_type import INFINIBAND
+from ibbond.wire.hwaddr import LINK_LOCAL_PREFIX
 
 DETECTION_MS = 300
-LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)
 ADDRESS_MESSAGES = frozenset((rtnetlink.NEWADDR, rtnetlink.DELADDR))
 ROUTE_MESSAGES = frozenset((rtnetlink.NEWROUTE, rtnetlink.DELROUTE))
 LINK_MESSAGES = frozenset((rtnetlink.NEWLINK, rtnetlink.DELLINK))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from ibbond.abi.netlink_attributes import IFF_UP, IFLA_ADDRESS, IFLA_BROADCAST, IFLA_CARRIER, IFLA_IFNAME, IFLA_MTU
 from ibbond.abi.netlink_attributes import LINK as LINK
 from ibbond.abi.netlink_attributes import attribute as attribute
 from ibbond.abi.netlink_attributes import attributes as attributes
@@ -40,14 +41,14 @@ ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, pro
 NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex
 U32 = struct.Struct("=I")
 
-IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 3, 4, 13, 8
-IFLA_AF_SPEC, IFLA_CARRIER = 26, 33
+IFLA_INET6_ADDR_GEN_MODE, IFLA_TXQLEN, IFLA_AF_SPEC = 8, 13, 26
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTOCOL = 1, 2, 8, 11
 MADE_BY_KERNEL = 3  # IFAPROT_KERNEL_LL
 IFA_F_NODAD, IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x04, 0x08, 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 9, 15, 18
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTM_F_CLONED = 254, 3, 1, 0, 253, 0x200
-IFF_UP, IFF_NOARP = 0x1, 0x80
+RTNH_F_ONLINK = 4
+IFF_NOARP = 0x80
 SETNEIGHTBL = 67
 NEIGHBOR_TABLE = struct.Struct("=BBH")  # struct ndtmsg
 NDTA_NAME, NDTA_PARMS, NDTPA_IFINDEX, NDTPA_RETRANS_TIME = 1, 6, 1, 5

@@ -10,8 +10,9 @@ import ctypes
 import os
 import time
 
+from ibbond.machine import SECOND
+
 TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1
-SECOND = 1_000_000_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

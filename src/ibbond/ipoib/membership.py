@@ -19,7 +19,7 @@ from ibbond.errors import Malformed
 from ibbond.ipoib.events import Attach, Detach, InterfaceEffect, PathsChanged
 from ibbond.ipoib.membership_states import MEMBERSHIP_TABLE, MemberInput, MemberReaction, MemberState
 from ibbond.ipoib.queries import Join, Leave, Queries
-from ibbond.ipoib.refused_groups import RefusedGroups
+from ibbond.ipoib.refused_groups import MAX_BACKOFF_S, RefusedGroups
 from ibbond.ipoib.transmit import SUPERSEDED, Packet, Path, TransmitSide
 from ibbond.machine import SECOND, Deadlines
 from ibbond.verbs.verbs import FIRST_MLID, MULTICAST_QPN, PortState
@@ -28,7 +28,6 @@ from ibbond.wire.sa import SaAttribute, SaMad, SaStatus
 from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Selector
 
 WAITING_PACKETS = 64  # per group while it is joined (IPOIB_MAX_MCAST_QUEUE)
-MAX_BACKOFF_S = 16
 SEND_ONLY_TRIES = 2
 MAX_SEND_ONLY = 256  # groups only sent to: each random IPv6 neighbor that is looked for has a group of its own
 SEND_ONLY_NS = 1 * SECOND  # so long at least a group only sent to is kept for the next packet

@@ -62,7 +62,7 @@ def main() -> None:
     telling = int(sys.argv[1])
     config = read_config(sys.stdin.buffer.read())
     try:
-        with Lab(config) as lab:
+        with LabDaemon(config) as lab:
             lab.run(lambda status: report_ready(telling, {"ok": status}))
         if lab.ready_ms is None:
             why = "it was taken down while it started"
@@ -93,7 +93,7 @@ def report_ready(telling: int, answer: dict[str, object]) -> None:
         os.close(telling)
 
 
-class Lab:
+class LabDaemon:
     """A running lab. Leaving the block leaves nothing of it."""
 
     def __init__(self, config: LabConfig) -> None:
@@ -109,7 +109,7 @@ class Lab:
         self._found = False  # what a killed lab left, and nothing is done with it yet
         self._closing = contextlib.ExitStack()
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> LabDaemon:
         with self._closing:
             self._open()
             self._opened = True

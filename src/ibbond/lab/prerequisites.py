@@ -7,6 +7,7 @@ import sys
 
 PROBE = """
 import os
+from ibbond.topology.model import DATAGRAM_MTU
 from ibbond.errors import Refused
 from ibbond.host import namespace, rtnetlink, tun
 from ibbond.host.privilege import gain_privileges
@@ -17,7 +18,7 @@ try:
         space = namespace.make(f"probe{os.getpid()}", "h")
         try:
             routes = space.run_in(rtnetlink.RouteSocket)
-            tun.open_tun(space, routes, "ib0", mtu=2044).close()
+            tun.open_tun(space, routes, "ib0", mtu=DATAGRAM_MTU).close()
         finally:
             space.remove()
 except Refused as refusal:

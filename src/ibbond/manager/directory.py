@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ibbond.manager.discovery import PortKey, SubnetMap
-from ibbond.wire.pkey import FULL_MEMBER
+from ibbond.wire.pkey import pkeys_match
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class EndPort:
         """The keys by which these two may talk, as this port's path to the other has them (full form wins)."""
         mine = [key for key in self.pkeys if key & 0x7FFF]
         theirs = [key for key in other.pkeys if key & 0x7FFF]
-        return [a for a in mine if any(not (a ^ b) & 0x7FFF and (a | b) & FULL_MEMBER for b in theirs)]
+        return [a for a in mine if any(pkeys_match(a, b) for b in theirs)]
 
     def has_pkey(self, pkey: int) -> bool:
         return any(not (own ^ pkey) & 0x7FFF for own in self.pkeys if own & 0x7FFF)

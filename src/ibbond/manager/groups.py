@@ -11,7 +11,7 @@ import heapq
 from dataclasses import dataclass, field, replace
 
 from ibbond.manager.directory import EndPort
-from ibbond.manager.partitions import Partition
+from ibbond.manager.partitions import RATE_10, Partition
 from ibbond.verbs.verbs import FIRST_MLID
 from ibbond.wire.pkey import FULL_MEMBER
 from ibbond.wire.port_info import MTU_CODE
@@ -19,7 +19,7 @@ from ibbond.wire.sa import SaStatus
 from ibbond.wire.sa_records import JoinState, McMemberMask, McMemberRecord, Selector
 from ibbond.wire.smp import MULTICAST_CAP
 
-RATE_10, RATE_40 = 3, 7
+RATE_40 = 7
 DEFAULT_MTU = 4  # 2048 bytes
 LIFETIME = 0x12  # 4.096 us x 2^18
 NEEDED_TO_JOIN = McMemberMask.PORT_GID | McMemberMask.JOIN_STATE

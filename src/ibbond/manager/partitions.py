@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ibbond.wire.group_address import IPV4_SIGNATURE
 from ibbond.wire.pkey import DEFAULT_PKEY, FULL_MEMBER
 
-IPV4_SIGNATURE = 0x401B
 BROADCAST_GROUP = 0xFFFFFFFF
 DEFAULT_QKEY = 0x0B1B
 RATE_10 = 3  # code of 10 Gb/s, OpenSM's default for IPoIB

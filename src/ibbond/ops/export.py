@@ -13,7 +13,8 @@ from ibbond.backend.contract import Backend, text
 from ibbond.backend.state import capture
 from ibbond.bonding.options import OPTIONS
 from ibbond.config.desired import Desired, DesiredBond, DesiredMember, DesiredRoute, Match, Setting, Source
-from ibbond.host.ip_settings import RTA_DST, RTA_GATEWAY, RTA_METRIC, IpAddress, IpRoute
+from ibbond.host.ip_settings import RTA_METRIC, IpAddress, IpRoute
+from ibbond.host.rtnetlink import RTA_DST, RTA_GATEWAY
 from ibbond.wire.hardware_type import INFINIBAND
 
 HERE = Source("the live bonds")

@@ -15,8 +15,6 @@ from ibbond.bonding.snapshot import BondSnapshot, MemberSnapshot
 from ibbond.config.desired import Desired, Match
 from ibbond.wire.hardware_type import INFINIBAND
 
-IFF_NOARP = 0x80
-
 
 @dataclass(frozen=True, slots=True)
 class PortFacts:

@@ -13,13 +13,13 @@ from ibbond.bonding.option import Mode
 from ibbond.ops.facts import BondFacts, DeviceFacts, Expected, HostFacts, MemberFacts
 from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command, system_command, write_command
 from ibbond.ops.rules_kernel import create_command
+from ibbond.topology.model import DATAGRAM_MTU
 from ibbond.wire.hardware_type import INFINIBAND
 from ibbond.wire.ipoib import CONNECTED_MTU
 from ibbond.wire.pkey import FULL_MEMBER
 
 SUBNET_PREFIX, GID = slice(4, 12), slice(4, 20)  # of the 20-byte address
 ETHERNET_MTU = 1500
-DATAGRAM_MTU = 2044
 ONE_SUBNET = "Cable them to one subnet; two subnets that are separate on purpose need a bond each"
 FROM_MODE = "balance-rr is what a bond starts with, and it does not accept InfiniBand members"
 

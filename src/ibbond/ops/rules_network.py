@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ibbond.abi.ip_text import AddressText, HopText, RouteText, render_route
-from ibbond.ops.facts import IFF_NOARP, BondFacts, DeviceFacts, HostFacts
+from ibbond.host.rtnetlink import IFF_NOARP
+from ibbond.ops.facts import BondFacts, DeviceFacts, HostFacts
 from ibbond.ops.rule import Found, Rule, Severity, system_command
 from ibbond.wire.hwaddr import HardwareAddress
 

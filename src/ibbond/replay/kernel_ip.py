@@ -16,14 +16,14 @@ from ibbond.netdev.device import Device, Flags, NetdevEvent
 from ibbond.netdev.namespace import Namespace
 from ibbond.replay.clock import VirtualClock
 from ibbond.replay.segment import Frame
+from ibbond.stack.host_groups import ALL_HOSTS
 from ibbond.wire import arp, nd
 from ibbond.wire.group_address import ethernet_group_address, group_address
 from ibbond.wire.group_reports import ALL_REPORTS_V4, Record, RecordKind, Report
 from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
-from ibbond.wire.hwaddr import interface_identifier
+from ibbond.wire.hwaddr import LINK_LOCAL_PREFIX, interface_identifier
 from ibbond.wire.ipoib import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
-ALL_HOSTS = bytes((224, 0, 0, 1))
 DAD_PROBE = 500 * MS  # the kernel draws 0 to 1 s before it probes, then waits one second
 DAD_DONE = 1500 * MS
 IPV6_MIN_MTU = 1280
@@ -159,7 +159,7 @@ class KernelIp:
             self._load(device, group)
         identifier = _identifier(device)
         if identifier is not None:
-            self.add_address(device, bytes.fromhex("fe80000000000000") + identifier, 64)
+            self.add_address(device, LINK_LOCAL_PREFIX + identifier, 64)
 
     # -- groups ------------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ibbond.errors import Refused
+from ibbond.topology.load import MAX_PORTS
 
 SWITCH, ADAPTER, ROUTER = "switch", "channel adapter", "router"
-MAX_PORTS = 254
 
 
 @dataclass(slots=True)

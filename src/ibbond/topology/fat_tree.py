@@ -5,6 +5,7 @@ so that one dead leaf costs no host. Hosts are `h1` ... with `bond0` 10.0.0.0/16
 """
 
 from ibbond.errors import Refused
+from ibbond.topology.model import DATAGRAM_MTU
 from ibbond.topology.reader import Reader
 
 
@@ -35,7 +36,7 @@ def expand(top: Reader) -> dict[str, object]:
             why=f"each leaf would need {plugs} ports and a switch has at most 254",
             fix="Use more leaves",
         )
-    mtu = top.table.get("mtu", 2044)
+    mtu = top.table.get("mtu", DATAGRAM_MTU)
     document = {key: value for key, value in top.table.items() if key != "fat_tree"}
     document["switches"] = {f"leaf{i}": {"ports": plugs} for i in range(1, leaves + 1)} | {
         f"spine{i}": {"ports": leaves} for i in range(1, spines + 1)

@@ -16,6 +16,7 @@ from ibbond.topology.host_programs import read_commands, read_files
 from ibbond.topology.model import (
     CONNECTED,
     DATAGRAM,
+    DATAGRAM_MTU,
     LAB_BOND_OPTIONS,
     MODES,
     Bond,
@@ -61,7 +62,7 @@ def from_document(document: dict[str, object], *, name: str = "lab", others: Col
     top = Reader({key: value for key, value in document.items() if key not in others})
     if "fat_tree" in top.table:
         top = Reader(expand(top))
-    mtu = top.take("mtu", int, 2044)
+    mtu = top.take("mtu", int, DATAGRAM_MTU)
     switches = tuple(read_switch(name, table) for name, table in top.tables("switches").items())
     plugs = Plugs(switches)
     host_tables = top.tables("hosts")

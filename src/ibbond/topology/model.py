@@ -20,7 +20,8 @@ Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-DATAGRAM_MTUS = (2044, 4092)  # IP MTU of an InfiniBand MTU of 2048 and 4096 (RFC 4391 section 7)
+DATAGRAM_MTU = 2044
+DATAGRAM_MTUS = (DATAGRAM_MTU, 4092)  # IP MTU of an InfiniBand MTU of 2048 and 4096 (RFC 4391 section 7)
 
 
 DATAGRAM, CONNECTED, DATAGRAM_ONLY = "datagram", "connected", "datagram-only"
@@ -78,7 +79,7 @@ class IpoibDevice:
     port: str
     pkey: int = DEFAULT_PKEY
     parent: str | None = None
-    mtu: int = 2044
+    mtu: int = DATAGRAM_MTU
     addresses: tuple[Interface, ...] = ()
     up: bool = True
     mode: str = DATAGRAM
@@ -99,7 +100,7 @@ class Bond:
     name: str
     members: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = LAB_BOND_OPTIONS
-    mtu: int = 2044
+    mtu: int = DATAGRAM_MTU
     addresses: tuple[Interface, ...] = ()
     up: bool = True
 
@@ -168,7 +169,7 @@ class Partition:
     pkey: int  # with the full-member bit
     full: tuple[str, ...]
     limited: tuple[str, ...] = ()
-    mtu: int = 2044
+    mtu: int = DATAGRAM_MTU
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Topology:
     cables: tuple[Cable, ...]
     hosts: tuple[Host, ...]
     partitions: tuple[Partition, ...] = ()
-    mtu: int = 2044
+    mtu: int = DATAGRAM_MTU
     name: str = "lab"
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import Self
 
 from ibbond.errors import Malformed
 from ibbond.wire.gid import GID_BYTES
-from ibbond.wire.hardware_type import INFINIBAND
+from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 from ibbond.wire.hwaddr import ADDRESS_BYTES
 from ibbond.wire.pkey import FULL_MEMBER
 
@@ -20,7 +20,6 @@ IPV4_SIGNATURE = 0x401B
 IPV6_SIGNATURE = 0x601B
 GROUP_PREFIX = b"\x00\xff\xff\xff"  # reserved octet and the multicast QPN
 LINK_LOCAL_SCOPE = 2
-ETHERNET = 1  # ARPHRD_ETHER
 ETHERNET_BROADCAST = b"\xff" * 6
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ibbond.errors import Malformed
+from ibbond.machine import SECOND
 from ibbond.wire.gid import GID_BYTES
 from ibbond.wire.hwaddr import ADDRESS_BYTES
 
@@ -20,7 +21,6 @@ LINKTYPE_ERF = 197
 LINKTYPE_IPOIB = 242
 ERF_INFINIBAND = 21
 ERF_VARYING_LENGTH = 0x04
-SECOND = 1_000_000_000
 SNAP_BYTES = 262_144
 
 

@@ -10,11 +10,11 @@ import contextlib
 import errno
 import os
 
+from ibbond.abi.netlink_attributes import IFF_UP
 from ibbond.errors import Refused
 
 CLASS_NET = "sys/class/net"
 MAX_BYTES = 1 << 20
-IFF_UP = 0x1
 
 
 class HostFiles:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from ibbond.abi import procfs_text
 from ibbond.abi.device_text import parse_address
+from ibbond.abi.netlink_attributes import IFF_UP
 from ibbond.abi.sysfs_text import parse_bond
-from ibbond.backend.kernel.files import CLASS_NET, IFF_UP, HostFiles
+from ibbond.backend.kernel.files import CLASS_NET, HostFiles
 from ibbond.bonding.option import Kind, Mode, Option, Version
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot, Lacp, MemberSnapshot

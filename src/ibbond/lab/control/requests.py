@@ -47,7 +47,7 @@ from ibbond.topology.reader import unknown
 from ibbond.verbs.verbs import PortState
 
 if TYPE_CHECKING:
-    from ibbond.lab.daemon import Lab
+    from ibbond.lab.daemon import LabDaemon
 
 T = TypeVar("T")
 MANAGER = "sm"
@@ -71,7 +71,7 @@ REVIVALS = _NodeChange(ReviveSwitch, ReviveAdapter, ReviveSubnetManager())
 class Requests:
     """The handlers of one lab, and the surroundings of its backends (`backend.emulated.World`)."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LabDaemon) -> None:
         self._lab = lab
         self.cut: dict[str, None] = {}
         self._pkeys: dict[str, tuple[int, ...]] = {}  # of ports whose tables OpenSM was asked to change

@@ -19,7 +19,7 @@ def until(host: Host, number: int, what: str, where: str, seconds: float = 60, n
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for change in changes(host, number):
-            if change["what"] == what and change["where"] == where and new in (None, change["new"]):
+            if change["what"] == what and change["where"] == where and new in (None, change.get("new")):
                 return change
         time.sleep(0.2)
     raise AssertionError(f"no {what} of {where} in {changes(host, number)}")

@@ -10,7 +10,10 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
+from ibbond.host import foreign_descriptors
+
 UCRED = struct.Struct("=iII")  # struct ucred
+ROOM = socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4 * foreign_descriptors.MAX_IN_MESSAGE)
 Address = Any
 
 
@@ -30,10 +33,15 @@ def of_peer(sock: socket.socket) -> Credentials:
 def receive(sock: socket.socket, size: int) -> tuple[bytes, Credentials | None, Address]:
     """A datagram, its sender, and the sender's address. The socket has had SO_PASSCRED since before it was bound.
 
-    Descriptors that come along are closed by the kernel, which puts credentials first and finds no room for more.
+    Descriptors that come along are discarded.
     """
-    data, ancillary, _, address = sock.recvmsg(size, socket.CMSG_SPACE(UCRED.size))
+    data, ancillary, _, address = sock.recvmsg(size, ROOM, socket.MSG_CMSG_CLOEXEC)
+    sender = None
     for level, kind, value in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(value) >= UCRED.size:
-            return data, Credentials(*UCRED.unpack_from(value)), address
-    return data, None, address
+        if level != socket.SOL_SOCKET:
+            continue
+        if kind == socket.SCM_CREDENTIALS and len(value) >= UCRED.size:
+            sender = Credentials(*UCRED.unpack_from(value))
+        elif kind == socket.SCM_RIGHTS:
+            foreign_descriptors.discard(*(number for (number,) in struct.iter_unpack("=i", value)))
+    return data, sender, address

@@ -1,8 +1,9 @@
 """Pipes by which a program reads its events, and how unread ones are taken back.
 
 Read first: `verbs_objects.completion_queue.EventSink`. The program has the read end, and no other process has one: so
-the kernel signals by EPOLLERR when the last copy is closed. To take something back, the program's own end is opened by
-/proc/PID/fd for a moment. A pipe that is full takes nothing more.
+the kernel signals by EPOLLERR when the last copy is closed. To take something back, a read end is opened for a moment,
+by way of our own descriptor: what the program has at its number may be another file by now. A pipe that is full takes
+nothing more.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ ROOM = 1 << 16
 class EventPipe:
     """Our end of a pipe of records, and its number in the program."""
 
-    def __init__(self, caller: Caller, process: int) -> None:
+    def __init__(self, caller: Caller) -> None:
         """OSError where the program can have no more descriptors."""
         theirs, self.descriptor = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.descriptor, False)
-        self._process = process
         try:
             self.number = caller.give(theirs)
         except OSError:
@@ -48,7 +48,7 @@ class EventPipe:
     def retract(self, size: int, mine: Callable[[bytes], bool]) -> int:
         """Take the unread records of `size` bytes out that are `mine`; how many. The others stay in their order."""
         try:
-            reader = os.open(f"/proc/{self._process}/fd/{self.number}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            reader = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return 0
         try:

@@ -203,6 +203,8 @@ class OpenSm:
         found = []
         for process in self._space.processes():
             with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{process}").st_uid != os.geteuid():
+                    continue  # and reading the command line of a hostile program might never end
                 if mark in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
                     found.append(process)
         return found

@@ -33,7 +33,7 @@ class NetlinkFile:
         self._socket = host.space.run_in(netlink_socket)
         self.descriptor = self._socket.fileno()
         os.set_blocking(self.descriptor, blocking)
-        self._inode = os.fstat(self.descriptor).st_ino
+        self._name = os.readlink(f"/proc/self/fd/{self.descriptor}")  # with its inode
 
     def close(self) -> None:
         self._socket.close()
@@ -41,7 +41,7 @@ class NetlinkFile:
     def in_use(self, process: int, number: int) -> bool:
         """Whether the program still has it; a socket does not signal when it is closed."""
         try:
-            return os.stat(f"/proc/{process}/fd/{number}").st_ino == self._inode
+            return os.readlink(f"/proc/{process}/fd/{number}") == self._name
         except OSError:
             return False
 

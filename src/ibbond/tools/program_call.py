@@ -5,27 +5,33 @@ from __future__ import annotations
 import errno
 import os
 
+from ibbond.host.memory_helper import HelpedMemory
 from ibbond.host.notification import Call, Listener, Notification
-from ibbond.host.program_memory import ProgramMemory
+from ibbond.host.program_memory import MAX_PATH, ProgramMemory
+from ibbond.tools.program_access import ProgramAccess, ReachedMemory
 
 
 class Caller:
     """Who calls, with what; its memory while the call waits. Exactly one of the answers ends the call."""
 
-    def __init__(self, listener: Listener, notification: Notification) -> None:
+    def __init__(self, listener: Listener, notification: Notification, access: ProgramAccess) -> None:
         self.listener = listener
         self.id, self.thread, self.call, self.arguments = notification
+        self.access = access
         self.answered = False
-        self._memory: ProgramMemory | None = None
+        self._direct: ProgramMemory | None = None
+        self._helped: HelpedMemory | None = None
 
-    @property
-    def memory(self) -> ProgramMemory:
-        """OSError (ESRCH) where the thread ended meanwhile, and its number may be another's."""
-        if self._memory is None:
-            self._memory = ProgramMemory(self.thread)
-            if not self.listener.valid(self.id):
-                raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
-        return self._memory
+    def memory(self, address: int, length: int) -> ReachedMemory:
+        """To access these bytes. OSError (ESRCH) where the thread ended meanwhile, and its number may be another's."""
+        memory: ReachedMemory
+        if self.access.directly(self.thread, address, length):
+            memory = self._direct = self._direct or ProgramMemory(self.thread)
+        else:
+            memory = self._helped = self._helped or self.access.helped(self.thread)
+        if not self.listener.valid(self.id):
+            raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return memory
 
     def process(self) -> int:
         """The number of the process that the thread belongs to."""
@@ -34,13 +40,17 @@ class Caller:
 
     def read(self, address: int, length: int) -> bytes:
         """OSError (EFAULT) where the program has no memory."""
-        found = self.memory.read(address, length)
+        found = self.memory(address, length).read(address, length)
         if found is None:
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
         return found
 
+    def string(self, address: int) -> bytes:
+        """See `ProgramMemory.string`."""
+        return self.memory(address, MAX_PATH).string(address)
+
     def write(self, address: int, data: bytes) -> None:
-        if not self.memory.write(address, data):
+        if not self.memory(address, len(data)).write(address, data):
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
 
     def answer(self, value: int = 0) -> None:
@@ -66,6 +76,7 @@ class Caller:
         return self.call == Call.WRITE
 
     def close(self) -> None:
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        for memory in (self._direct, self._helped):
+            if memory is not None:
+                memory.close()
+        self._direct = self._helped = None

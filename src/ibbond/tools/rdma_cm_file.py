@@ -111,7 +111,7 @@ class RdmaCmFile:
         answer = self.channel.execute(_Process(caller, self._find), envelope, request)
         if answer:
             caller.write(envelope.address, answer)
-        self._mute(caller)
+        self._mute()
         caller.answer(length)
 
     def _get_event(self, asked: _Waiting) -> None:
@@ -120,7 +120,7 @@ class RdmaCmFile:
             refuse(errno.ENOSPC)
         if self.channel.events:
             self._deliver(asked)
-            self._mute(caller)
+            self._mute()
         elif not blocks(caller) or not caller.listener.hold(caller.id):
             refuse(errno.EAGAIN)
         else:
@@ -149,14 +149,13 @@ class RdmaCmFile:
             with contextlib.suppress(OSError):
                 os.write(self._bell, b"\1")
 
-    def _mute(self, caller: Caller) -> None:
-        """The last event was read: take the byte back, through the caller's own descriptor."""
+    def _mute(self) -> None:
+        """The last event was read: take the byte back."""
         if self.channel.events or not self._signaled:
             return
         self._signaled = False
         with contextlib.suppress(OSError):
-            number = caller.arguments[0] & 0xFFFF_FFFF
-            reader = os.open(f"/proc/{caller.thread}/fd/{number}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            reader = os.open(f"/proc/self/fd/{self._bell}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.read(reader, 1)
             finally:

@@ -37,6 +37,7 @@ from ibbond.rdma_cm.channel import DEVICE_USER, Channels
 from ibbond.rdma_cm.events import RdmaCall, RdmaCmEvent, RdmaEvent, RdmaRequest
 from ibbond.stack.events import NetworkEffect, OnHost, TraceEvent
 from ibbond.tools.netlink_file import NetlinkFile
+from ibbond.tools.program_access import ProgramAccess
 from ibbond.tools.program_call import Caller
 from ibbond.tools.rdma_cm_file import PIPE_NAME, RdmaCmFile
 from ibbond.tools.rdma_hosts import RdmaHosts
@@ -83,6 +84,7 @@ class Family:
 
     def __init__(self, listener: Listener, *, resumed: bool) -> None:
         self.listener = listener
+        self.access = ProgramAccess()
         self.resumed = resumed  # it may have files of the lab that was killed
         self.files: dict[
             int, tuple[ProgramFile, int]
@@ -145,7 +147,7 @@ class RdmaPrograms:
                 family.listener.release(identity)
                 family.listener.answer(identity, error=errno.EIO)
             if (received := family.listener.unanswered()) is not None:
-                self._handle(family, Caller(family.listener, received))
+                self._handle(family, Caller(family.listener, received, family.access))
 
     def close(self) -> None:
         self._keeper.end()
@@ -208,6 +210,7 @@ class RdmaPrograms:
             self._drop(family, number)
         self._loop.remove_reader(family.listener.descriptor)
         family.listener.close()
+        family.access.close()
 
     def _drop(self, family: Family, number: int) -> None:
         entry = family.files.pop(number, None)
@@ -258,7 +261,7 @@ class RdmaPrograms:
         received = family.listener.receive()
         if received is None:
             return
-        self._handle(family, Caller(family.listener, received))
+        self._handle(family, Caller(family.listener, received, family.access))
 
     def _handle(self, family: Family, caller: Caller) -> None:
         try:
@@ -289,7 +292,10 @@ class RdmaPrograms:
                     entry[0].call(caller)
 
     def _open(self, family: Family, caller: Caller) -> None:
-        path = caller.memory.string(caller.arguments[1 if caller.call == Call.OPENAT else 0])
+        try:
+            path = caller.string(caller.arguments[1 if caller.call == Call.OPENAT else 0])
+        except OSError:
+            path = b""  # the kernel will find that out, too, and wait in the program
         found = DEVICE.match(path)
         host = self._hosts.of_thread(caller.thread) if found is not None else None
         if found is None or host is None:
@@ -347,7 +353,7 @@ class RdmaPrograms:
     def _stat(self, file: ProgramFile, caller: Caller) -> None:
         """fstat, and the newer calls where they are about the descriptor itself and not a path below it."""
         device, arguments = file.device_number, caller.arguments
-        if device is None or (caller.call != Call.FSTAT and caller.memory.string(arguments[1])):
+        if device is None or (caller.call != Call.FSTAT and caller.string(arguments[1])):
             caller.go_on()
             return
         mode = stat.S_IFCHR | 0o666

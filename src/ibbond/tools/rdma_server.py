@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import os
 import socket
 from collections import deque
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from ibbond.host import credentials
 from ibbond.host.credentials import Credentials
 from ibbond.host.descriptors import is_scarce
 from ibbond.host.device_access import DeviceFile, may_open
+from ibbond.host.foreign_descriptors import MAX_IN_MESSAGE, discard
 from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
 from ibbond.host.namespace import NetNamespace
@@ -129,7 +129,7 @@ class RdmaServer:
         self._loop.listeners.remove(self._on_effect)
         for sock in (*self._handles, *(program.sock for program in self._programs.values())):
             self._loop.remove_reader(sock.fileno())
-            sock.close()
+            discard(sock.detach())
         self._programs.clear()
 
     def _enter(self, host: str, listener: socket.socket) -> None:
@@ -142,8 +142,9 @@ class RdmaServer:
             return
         sock.setblocking(False)
         if (refusal := self._no_entry(host, sock)) is not None:
-            with sock, contextlib.suppress(OSError):  # it does not wait for the answer
+            with contextlib.suppress(OSError):  # it does not wait for the answer
                 sock.send(pack(refused(refusal)))
+            discard(sock.detach())
             return
         program = _Program(self._next, host, credentials.of_peer(sock), sock)
         self._programs[self._next] = program
@@ -185,7 +186,9 @@ class RdmaServer:
         if program.asked:
             return True
         try:
-            raw, descriptors, flags, _ = socket.recv_fds(program.sock, MAX_BYTES, 4)
+            raw, descriptors, flags, _ = socket.recv_fds(
+                program.sock, MAX_BYTES, MAX_IN_MESSAGE, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return False
         except OSError:
@@ -196,8 +199,7 @@ class RdmaServer:
                 return False
             self._take(program, raw, descriptors, cut_off=bool(flags & socket.MSG_TRUNC))
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            discard(*descriptors)
         return True
 
     def _take(self, program: _Program, raw: bytes, descriptors: list[int], *, cut_off: bool) -> None:
@@ -342,7 +344,7 @@ class RdmaServer:
         if self._programs.pop(program.user, None) is None:
             return
         self._loop.remove_reader(program.sock.fileno())
-        program.sock.close()
+        discard(program.sock.detach())  # with what it has not read
         program.asked.clear()
         # Should this fail, what is left of the program stays; the lab and all others go on.
         self._loop.faults.guard(

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from ibbond.errors import Malformed
 from ibbond.fabric.events import MadArrived, SendMad, SetIsSm
 from ibbond.fabric.subnet import Subnet
+from ibbond.host import foreign_descriptors
 from ibbond.host.credentials import Credentials, receive
 from ibbond.host.descriptors import is_scarce
 from ibbond.host.device_access import DeviceFile, may_open, port_of
@@ -267,7 +268,7 @@ class UmadServer:
         try:
             for _ in range(32):
                 try:
-                    packet = UmadPacket.parse(client.sock.recv(512))
+                    packet = UmadPacket.parse(foreign_descriptors.read(client.sock, 512))
                 except BlockingIOError:
                     break
                 except Malformed:
@@ -425,6 +426,7 @@ class UmadServer:
         def bind() -> socket.socket:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # first: what was sent before has no sender
+            foreign_descriptors.refuse(sock)
             sock.bind(socket_name(self.base, what))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             return sock
@@ -453,7 +455,7 @@ def discard(sock: socket.socket) -> None:
     """Drop what waits to be read; no more than a queue holds, for others may be sending."""
     with contextlib.suppress(OSError):
         for _ in range(MAX_QUEUE):
-            sock.recv(1)
+            foreign_descriptors.read(sock, 1)
 
 
 def answers(mad: bytes | bytearray) -> bool:

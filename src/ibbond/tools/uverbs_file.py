@@ -18,10 +18,12 @@ from ibbond.errors import Malformed
 from ibbond.fabric.port import Port
 from ibbond.host.guard import Entry
 from ibbond.host.loop import LiveLoop
+from ibbond.host.memory_helper import HelpedMemory
 from ibbond.host.notification import Call
-from ibbond.host.program_memory import ProgramMemory, covers
+from ibbond.host.program_memory import ProgramMemory
 from ibbond.host.queue_file import CloseWatch, QueueFile
 from ibbond.tools.event_pipes import EventPipe, EventPipes
+from ibbond.tools.program_access import ProgramAccess, ReachedMemory
 from ibbond.tools.program_call import Caller
 from ibbond.verbs.memory import Memory
 from ibbond.verbs.verbs import PortEventKind
@@ -45,7 +47,7 @@ class UverbsFile:
         self._queues = QueueFile()
         self._pipes = EventPipes()
         self._context = Context(loop.network.subnet.verbs(device.hca), self._queues, self._pipes)
-        self._memories: dict[int, ProgramMemory] = {}  # registered from, by process
+        self._memories: dict[tuple[int, type[ReachedMemory]], ReachedMemory] = {}  # by process
         self._unwatch: Callable[[], None] = lambda: None
 
     @property
@@ -132,23 +134,26 @@ class UverbsFile:
         self._memories.clear()
         self._loop.resume_if_pending()
 
-    def memory_of(self, process: int) -> ProgramMemory:
+    def memory_of(self, process: int, access: ProgramAccess, kind: type[ReachedMemory]) -> ReachedMemory:
         """Kept as long as the device is open: regions are read and written through it."""
-        memory = self._memories.get(process)
+        memory = self._memories.get((process, kind))
         if memory is None or not memory.alive():
-            memory = self._memories[process] = ProgramMemory(process)
+            if memory is not None:
+                memory.close()
+            memory = access.helped(process) if kind is HelpedMemory else ProgramMemory(process)
+            self._memories[process, kind] = memory
         return memory
 
     def _get_context(self, caller: Caller) -> bytes:
         if self._pipes.asynchronous_pipe is not None:
             refuse()
-        pipe = self._pipes.asynchronous_pipe = EventPipe(caller, caller.process())
+        pipe = self._pipes.asynchronous_pipe = EventPipe(caller)
         return uverbs.pack_words(pipe.number, COMPLETION_VECTORS)
 
     def _create_channel(self, caller: Caller) -> bytes:
         if len(self._pipes.channels) >= MAX_CHANNELS:
             refuse(errno.EMFILE)
-        pipe = EventPipe(caller, caller.process())
+        pipe = EventPipe(caller)
         known = self._pipes.channels.pop(pipe.number, None)
         if known is not None:  # closed, but not yet reported
             self._end_channel(known)
@@ -175,8 +180,8 @@ class _Process:
         self._caller = caller
 
     def registered(self, start: int, length: int, *, write: bool) -> Memory:
-        process = self._caller.process()
-        memory = self._file.memory_of(process)
-        if not covers(process, start, length, write=write):
+        process, access = self._caller.process(), self._caller.access
+        kind = access.region(process, start, length, write=write)
+        if kind is None:
             refuse(errno.EFAULT)
-        return memory
+        return self._file.memory_of(process, access, kind)

@@ -32,7 +32,7 @@ class Memory(Protocol):
         """Exactly these bytes; None where there is no such memory."""
         ...
 
-    def write(self, address: int, data: bytes) -> bool:
+    def write(self, address: int, data: bytes | memoryview) -> bool:
         """Whether there was memory to take all of it."""
         ...
 
@@ -53,7 +53,7 @@ class BufferMemory:
         found = bytes(self._buffer[address : address + length])
         return found if len(found) == length else None
 
-    def write(self, address: int, data: bytes) -> bool:
+    def write(self, address: int, data: bytes | memoryview) -> bool:
         if address + len(data) > len(self._buffer):
             return False
         self._buffer[address : address + len(data)] = data

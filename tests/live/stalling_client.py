@@ -57,7 +57,7 @@ def hung_file() -> int:
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
-    descriptor, place = tempfile.mkstemp()
+    descriptor, place = tempfile.mkstemp(prefix="ibbond-stalling.", dir="/tmp")
     os.close(descriptor)
     device = os.open(DEVICE, os.O_RDWR)
     options = f"fd={device},rootmode=100666,user_id=0,group_id=0".encode()
@@ -145,7 +145,7 @@ def hand_over(name: bytes, kind: socket.SocketKind, descriptors: list[int]) -> s
     return outcome[0]
 
 
-DEVICE = "/dev/fuse" if sys.argv[2] == "0" else f"/tmp/fuse.{os.getpid()}"
+DEVICE = "/dev/fuse" if sys.argv[2] == "0" else f"/tmp/ibbond-stalling.{os.getpid()}"
 keep: list[object] = []
 server = 0  # process that serves our file
 STORIES = {
@@ -168,8 +168,6 @@ def main() -> None:
         os.setuid(user)
         libc.prctl(4, 1)  # PR_SET_DUMPABLE, to be mapped into a user namespace
     print(STORIES[story](), flush=True)
-    with contextlib.suppress(OSError):
-        os.unlink(DEVICE) if user else None
     sys.stdin.read()
     os._exit(0)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ibbond.backend.control_socket import Control
+from ibbond import Lab
 from ibbond.host import notification
-from tests.live.view_lab import ViewLab, ibbond, unique
 
 CLIENT = str(Path(__file__).with_name("stalling_client.py"))
 NOBODY = "65534"
@@ -23,25 +22,24 @@ needs_devices = pytest.mark.skipif(notification.why_not() is not None, reason=st
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[ViewLab]:
-    name = unique("stall")
-    ibbond("lab", "up", "--name", name)
-    try:
-        yield ViewLab(name)
-    finally:
-        ibbond("lab", "down", "--name", name, check=False)
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+    for left in Path("/tmp").glob("ibbond-stalling.*"):
+        left.unlink()
 
 
-def attempt(lab: ViewLab, *words: str) -> str:
+def attempt(lab: Lab, *words: str) -> str:
     """How it ended; meanwhile the lab answers, and other hosts reach each other."""
-    program = lab.popen(sys.executable, CLIENT, *words, pipe_in=True)
+    pipe = subprocess.PIPE
+    program = lab["h1"].popen([sys.executable, CLIENT, *words], stdin=pipe, stdout=pipe, stderr=pipe)
     server = 0
     try:
         word, _, number = _line(program).partition(" ")
-        assert word == "trying", program.communicate()[1].decode()
+        assert word == "trying", program.communicate()[1]
         server = int(number)
         answers_soon(lab)
-        assert lab.run("ping", "-c", "3", "-i", "0.2", "-W", "1", "10.0.0.1", host="h2").returncode == 0
+        lab["h2"].run(["ping", "-c", "3", "-i", "0.2", "-W", "1", "10.0.0.1"])
         if server:  # else its client waits for it, dead or alive
             os.kill(server, signal.SIGKILL)
             server = 0
@@ -53,40 +51,37 @@ def attempt(lab: ViewLab, *words: str) -> str:
         program.communicate()
 
 
-def _line(program: subprocess.Popen[bytes]) -> str:
+def _line(program: subprocess.Popen[str]) -> str:
     """What it says next; an attempt that does not end is ended."""
     assert program.stdout is not None
     timer = threading.Timer(20, program.kill)
     timer.start()
     try:
-        return program.stdout.readline().decode().strip()
+        return program.stdout.readline().strip()
     finally:
         timer.cancel()
 
 
-def answers_soon(lab: ViewLab) -> None:
-    with Control.of(lab.name) as control:
-        for _ in range(ROUNDS):
-            began = time.monotonic()
-            status = control.ask("status")
-            assert time.monotonic() - began < ANSWER_S
-            assert isinstance(status, dict)
-            assert status["faults"] == {}
-            time.sleep(0.05)
+def answers_soon(lab: Lab) -> None:
+    for _ in range(ROUNDS):
+        began = time.monotonic()
+        status = lab.status()
+        assert time.monotonic() - began < ANSWER_S
+        assert status["faults"] == {}
+        time.sleep(0.05)
 
 
 @needs_devices
 @pytest.mark.parametrize("user", ["0", NOBODY])
 @pytest.mark.parametrize("story", ["fuse-write", "fuse-open", "userfaultfd-write"])
-def test_a_page_that_never_comes_holds_up_its_program_only(lab: ViewLab, story: str, user: str) -> None:
+def test_a_page_that_never_comes_holds_up_its_program_only(lab: Lab, story: str, user: str) -> None:
     if story.startswith("userfaultfd") and user != "0":
         pytest.skip("without privileges its pages fail by themselves")
     assert attempt(lab, story, user) == "EFAULT"
-    done = lab.run("ibv_devices")
-    assert done.returncode == 0, "another program has its devices"
+    lab["h1"].run(["ibv_devices"])  # another program has its devices
 
 
 @pytest.mark.parametrize("user", ["0", NOBODY])
 @pytest.mark.parametrize("story", ["fuse-rdma", "linger-rdma", "linger-umad"])
-def test_a_file_that_never_closes_is_closed_elsewhere(lab: ViewLab, story: str, user: str) -> None:
+def test_a_file_that_never_closes_is_closed_elsewhere(lab: Lab, story: str, user: str) -> None:
     assert attempt(lab, story, user) in ("sent", "EPERM")

@@ -37,7 +37,7 @@ _REPLY = struct.Struct("=qQ")  # result or -errno, nanoseconds
 _ended: list[int] = []  # helpers that are not reaped yet
 
 
-class Operation(enum.IntEnum):
+class MemoryOperation(enum.IntEnum):
     """What the helper can do; data go by the shared buffer."""
 
     OPEN = 1
@@ -63,7 +63,9 @@ class MemoryHelper:
         self._refilled = time.monotonic_ns()
         self._handles = 0
 
-    def ask(self, operation: Operation, process: int = 0, handle: int = 0, address: int = 0, length: int = 0) -> int:
+    def ask(
+        self, operation: MemoryOperation, process: int = 0, handle: int = 0, address: int = 0, length: int = 0
+    ) -> int:
         """The result of an operation. OSError: EFAULT from the moment on at which a program stalled the helper."""
         if self._process is None and not self.stalled:
             self._start()
@@ -146,16 +148,16 @@ class HelpedMemory:
         self._helper = helper
         self._handle = helper.new_handle()
         self.process = process
-        helper.ask(Operation.OPEN, process, self._handle)
+        helper.ask(MemoryOperation.OPEN, process, self._handle)
 
     def alive(self) -> bool:
-        return self._ask(Operation.ALIVE) == 1
+        return self._ask(MemoryOperation.ALIVE) == 1
 
     def read(self, address: int, length: int) -> bytes | None:
         out = bytearray()
         while len(out) < length:
             size = min(CHUNK, length - len(out))
-            if self._ask(Operation.READ, address + len(out), size) != size:
+            if self._ask(MemoryOperation.READ, address + len(out), size) != size:
                 return None
             out += self._helper.buffer[:size]
         return bytes(out)
@@ -164,16 +166,16 @@ class HelpedMemory:
         for done in range(0, len(data), CHUNK):
             piece = data[done : done + CHUNK]
             self._helper.buffer[: len(piece)] = piece
-            if self._ask(Operation.WRITE, address + done, len(piece)) != len(piece):
+            if self._ask(MemoryOperation.WRITE, address + done, len(piece)) != len(piece):
                 return False
         return True
 
     def string(self, address: int) -> bytes:
-        found = self._ask(Operation.STRING, address)
+        found = self._ask(MemoryOperation.STRING, address)
         return bytes(self._helper.buffer[: max(0, found)])
 
     def covers(self, start: int, length: int, *, write: bool) -> bool:
-        return self._ask(Operation.COVERS_WRITABLE if write else Operation.COVERS, start, length) == 1
+        return self._ask(MemoryOperation.COVERS_WRITABLE if write else MemoryOperation.COVERS, start, length) == 1
 
     def copy(self, address: int, target: Memory, target_address: int, length: int) -> bool:
         data = self.read(address, length)
@@ -181,10 +183,10 @@ class HelpedMemory:
 
     def close(self) -> None:
         if self._handle:
-            self._ask(Operation.CLOSE)
+            self._ask(MemoryOperation.CLOSE)
             self._handle = 0
 
-    def _ask(self, operation: Operation, address: int = 0, length: int = 0) -> int:
+    def _ask(self, operation: MemoryOperation, address: int = 0, length: int = 0) -> int:
         if (address | length) >> 64:
             return -1
         try:
@@ -227,22 +229,22 @@ def _carry_out(
     memories: dict[int, ProgramMemory], buffer: memoryview, operation: int, process: int, *place: int
 ) -> int:
     handle, address, length = place
-    if operation == Operation.OPEN:
+    if operation == MemoryOperation.OPEN:
         memories[handle] = ProgramMemory(process)
         return 0
-    if operation in (Operation.COVERS, Operation.COVERS_WRITABLE):
-        return covers(process, address, length, write=operation == Operation.COVERS_WRITABLE)
+    if operation in (MemoryOperation.COVERS, MemoryOperation.COVERS_WRITABLE):
+        return covers(process, address, length, write=operation == MemoryOperation.COVERS_WRITABLE)
     memory = memories[handle]
     match operation:
-        case Operation.CLOSE:
+        case MemoryOperation.CLOSE:
             memories.pop(handle).close()
-        case Operation.ALIVE:
+        case MemoryOperation.ALIVE:
             return memory.alive()
-        case Operation.READ:
+        case MemoryOperation.READ:
             return memory.read_into(address, buffer[:length])
-        case Operation.WRITE:
+        case MemoryOperation.WRITE:
             return length if memory.write(address, buffer[:length]) else -errno.EFAULT
-        case Operation.STRING:
+        case MemoryOperation.STRING:
             found = memory.string(address)
             buffer[: len(found)] = found
             return len(found)

@@ -215,7 +215,7 @@ def test_what_would_not_hold_is_refused_before(running: Lab) -> None:
         (("fail_over_mac", "none", "--interrupt"), "none is not possible"),
         (("queue_id", "ib0:1 ib1:1"), "two members cannot share a queue"),
         (("queue_id", "ib0:17"), "a number of 0 to 16"),
-        (("arp_ip_target", "224.0.0.1"), "not the address of a host"),
+        (("arp_ip_target", "224.0.0.1"), "not a unicast address"),
         (("mtu", "2044"), "Use ip link set"),
     ):
         assert said in refused(running, "bond", "set", "h1/bond0", *words), words

@@ -53,7 +53,7 @@ def test_a_probe_measures_what_a_command_does(name: str) -> None:
         (("h1", "h7"), "no host h7"),
         (("h1", "h1"), "to itself"),
         (("h1", "h2", "--", "no-such-program"), "no such program"),
-        (("h1", "h2", "--json"), "Options stand before the hosts"),
+        (("h1", "h2", "--json"), "Options go before the hosts"),
         (("h1", "h2", "--"), "nothing was given after --"),
     ],
 )

@@ -53,6 +53,7 @@ class BondPromises:
     failovers: dict[str, Failover] = field(default_factory=dict)
     _active: dict[str, str | None] = field(default_factory=dict)
     _usable: dict[tuple[str, str], tuple[bool, int, bool]] = field(default_factory=dict)
+    _links: dict[tuple[str, str], Link] = field(default_factory=dict)
     _just_at: int = -1
     _just: dict[str, Counter[bytes]] = field(default_factory=dict)
     _primary_waits: dict[str, int] = field(default_factory=dict)
@@ -104,9 +105,11 @@ class BondPromises:
         key, values = (name, member.name), bond.values
         before = bond.members.get(self._active.get(name) or "")
         lonely = bond.active is None or before is None or before.link is not Link.UP  # updelay is not waited for
+        kept = self._links.get(key) is not Link.DOWN  # its downdelay was not over: it is up again at once
+        self._links[key] = member.link
         usable, since, alone = self._usable.get(key, (member.device.usable, world.now, True))
         if usable != member.device.usable or not bond.device.up or not values.link_events or not values.miimon:
-            self._usable[key] = (member.device.usable, world.now, lonely)
+            self._usable[key] = (member.device.usable, world.now, lonely or kept)
             return
         alone = alone or lonely or member.link is Link.FAIL
         delay = (values.updelay if usable else values.downdelay) * values.miimon * MS

@@ -69,12 +69,15 @@ class TrafficChecker:
         self.changed_at = now
         self.changed_while_dead = self.changed_while_dead or self.manager_dead
 
+    def follow(self, world: World) -> None:
+        """Remember which hosts have a bond without an active member, however short."""
+        for name, host in world.network.hosts.items():
+            if any(bond.device.up and bond.active is None for bond in host.registry.bonds.values()):
+                self.dark_at[name] = world.now
+
     def sent(self, world: World, probe: Probe, destination: bytes) -> None:
         """A probe leaves now: remember it if it must arrive."""
-        for host in (probe.source, probe.target):
-            bonds = world.network.hosts[host].registry.bonds.values()
-            if any(bond.device.up and bond.active is None for bond in bonds):
-                self.dark_at[host] = world.now
+        self.follow(world)
         settled_ms = (world.now - self.changed_at) / MS
         if settled_ms < BOUND_MS or world.now < world.story.quiet_ms * MS:
             return

@@ -303,6 +303,7 @@ class World:
             for check in STATE_CHECKERS:
                 check(self)
             self._promises.follow(self)
+            self._traffic.follow(self)
         if self.checked:
             self._traffic.check(self)
 

@@ -19,7 +19,7 @@ def failovers(lab: Lab, bond: str) -> list[str]:
 
 
 def index(host: LabHost, device: str) -> int:
-    """The kernel's number of a device, 0 where there is none."""
+    """The kernel's number of a device, 0 if it does not exist."""
     links = json.loads(host.run("ip -json link").stdout)
     return next((link["ifindex"] for link in links if link["ifname"] == device), 0)
 

@@ -92,7 +92,7 @@ class ConnectionManager:
         self._transaction = 0
 
     def state(self, local_id: int) -> CmState | None:
-        """The state of a connection by its local communication id, or None if there is none."""
+        """The state of a connection by its local communication id, or None if it is not known."""
         conn = self._all.get(local_id)
         return conn.state if conn is not None else None
 

@@ -239,7 +239,7 @@ class Subnet:
         return self._inventory.port(name)
 
     def node(self, name: str) -> Node:
-        """The switch or adapter of this name; `Refused` if there is none."""
+        """The switch or adapter of this name; `Refused` if no node has it."""
         return self._inventory.node(name)
 
     def adapter(self, name: str) -> Hca:

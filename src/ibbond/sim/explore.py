@@ -60,7 +60,7 @@ def explore_swarm(
             yield from run_swarm([seed], profile)
         return
     with workers(count, on) as pool:
-        yield from _collect(seeds, lambda chunk: pool.submit(run_swarm, chunk, profile))
+        yield from _collect(seeds, lambda chunk: pool.submit(run_swarm, chunk, profile), most=1)
 
 
 def explore(
@@ -85,8 +85,11 @@ def explore(
         yield from _collect(seeds, lambda chunk: pool.submit(run_chunk, text, name, chunk, profile))
 
 
-def _collect(seeds: range, submit: Callable[[list[int]], Future[list[Verdict]]]) -> Iterator[Verdict]:
-    size = max(1, min(CHUNK, len(seeds) // 16))
+def _collect(
+    seeds: range, submit: Callable[[list[int]], Future[list[Verdict]]], most: int = CHUNK
+) -> Iterator[Verdict]:
+    """`most` seeds in one job: an interrupt waits for the jobs that run."""
+    size = max(1, min(most, len(seeds) // 16))
     jobs = [submit(list(seeds[i : i + size])) for i in range(0, len(seeds), size)]
     try:
         for job in as_completed(jobs):

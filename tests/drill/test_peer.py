@@ -61,7 +61,7 @@ def test_the_token_opens_and_the_peer_proves_itself_too() -> None:
     connection.line.send({"do": "moves"})
     assert connection.line.receive() == {"moves": [[1, "10.0.0.1", "80:00"]]}
     connection.close()
-    assert connection.said == ["a drill of 10.0.0.1 begins", "the drill of 10.0.0.1 is over"]
+    assert connection.said == ["a drill of 10.0.0.1 begins", "the drill of 10.0.0.1 has ended"]
 
 
 def test_another_token_gets_nothing() -> None:

@@ -148,7 +148,7 @@ def big(leaves: int, hosts_per_leaf: int) -> str:
 
 def test_the_time_grows_with_the_nodes_and_not_with_their_square() -> None:
     def seconds(text: str) -> float:
-        """The least CPU time of three runs, without the collector: its cost depends on what other tests have left behind."""
+        """The least CPU time of three runs, without garbage collection, whose cost depends on the other tests."""
         times = []
         gc.disable()
         try:

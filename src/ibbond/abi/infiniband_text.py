@@ -130,7 +130,7 @@ def port_files(port: Port) -> Iterator[tuple[str, str]]:
 
 
 def gids(port: Port) -> list[bytes]:
-    """The GID table: the subnet's prefix with each GUID of the port, zeros where there is none."""
+    """The GID table: the subnet's prefix with each GUID of the port, zeros in unused entries."""
     return [port.gid[:8] + guid.to_bytes(8) if guid else bytes(16) for guid in port.guids]
 
 

@@ -45,7 +45,7 @@ class Files(Protocol):
 class Backend(Files, Protocol):
     """A host's bonds, read and changed. Every method may raise `Refused`."""
 
-    where: str  # "h1" in a lab, "" for this host: what stands before DEV in names
+    where: str  # "h1" in a lab, "" for this host: what precedes DEV in names
 
     @property
     def version(self) -> Version:
@@ -140,7 +140,7 @@ def text(host: Backend, path: str) -> str | None:
 
 
 def number(host: Backend, path: str) -> int | None:
-    """A decimal or 0x number in a file; None where there is none."""
+    """A decimal or 0x number in a file; None if there is no number."""
     with contextlib.suppress(TypeError, ValueError):
         return int(text(host, path) or "", 0)
     return None

@@ -61,7 +61,7 @@ def set_bond_address(state: State, address: bytes) -> None:
 
 
 def stop_overhearing(state: State) -> None:
-    """The time is over, or another member is active."""
+    """The time has expired, or another member is active."""
     if state.overhearing is not None:
         state.overhearing.device.count_promiscuous(-1)
     state.overhearing = None

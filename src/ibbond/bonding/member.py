@@ -39,7 +39,7 @@ class Member:
     link: Link = Link.DOWN
     proposal: Link | None = None
     delay: int = 0
-    delay_ends_at: int | None = None  # with link_events: when `delay` is over
+    delay_ends_at: int | None = None  # with link_events: when `delay` ends
     backup: bool = True
     inactive: bool = True
     last_link_up: int = 0

@@ -13,7 +13,7 @@ from ibbond.bonding.option import Mode
 from ibbond.bonding.state import JIFFY, BondTimer, State
 from ibbond.machine import MS
 
-MII_TABLE = {  # (link, carrier): (while the delay runs, once it is over)
+MII_TABLE = {  # (link, carrier): (while the delay runs, after it)
     (Link.UP, True): (Link.UP, Link.UP),
     (Link.UP, False): (Link.FAIL, Link.DOWN),  # downdelay starts
     (Link.FAIL, False): (Link.FAIL, Link.DOWN),
@@ -66,7 +66,7 @@ def delays(state: State) -> dict[Link, int]:
 
 
 def delay_deadline(state: State) -> int | None:
-    """When the next delay that is counted in time is over."""
+    """When the next delay that is counted in time ends."""
     return min((m.delay_ends_at for m in state.members.values() if m.delay_ends_at is not None), default=None)
 
 
@@ -114,7 +114,7 @@ def _inspect(state: State, member: Member, delay: Mapping[Link, int], hurry: boo
 
 
 def _ticks_left(state: State, member: Member) -> int:
-    """Delays in time, seen as ticks: rounded up, so that none is over too early."""
+    """Delays in time, as ticks: rounded up, so that none ends too early."""
     if member.delay_ends_at is None:
         return member.delay
     return max(0, -((state.now - member.delay_ends_at) // max(1, state.values.miimon * MS)))

@@ -169,7 +169,7 @@ def _set_arp_interval(state: State, number: int) -> None:
 
 
 def _trust_carriers(state: State) -> None:
-    """The ARP monitor is off: who was on trial is not any more, and with `link_events` the carriers count at once.
+    """The ARP monitor is off: no member is on trial any longer, and with `link_events` the carriers count immediately.
 
     Else a bond whose targets did not answer stays without an active member until a miimon is set (row `polled_links`).
     """

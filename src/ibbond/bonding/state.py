@@ -93,7 +93,7 @@ class State:
         self.lock_taken = self.rules.kernel("first_run_locked_out")
 
     def monitor_ran_without_members(self) -> None:
-        """The kernel's run that opening a bond queues is over before its first member is in; so it is for ours."""
+        """The run that the kernel queues when a bond is opened ends before the first member joins; here too."""
         if not self.rules.kernel("first_run_locked_out"):
             return
         if self.timers.get(BondTimer.MONITOR) is not None:

@@ -30,7 +30,7 @@ from ibbond.verbs.verbs import GSI_QPN, ManagementDatagram
 from ibbond.wire.cm import CmMad, Drep, Dreq, Message, Mra, Rej, Rejected, RejectReason, Rep, Req, Rtu
 
 TRANSACTIONS = 0x8001 << 48  # of the host's software; tools on sockets have smaller ones
-TIMEWAIT = 1 * SECOND  # how long messages of a connection that is over are still understood
+TIMEWAIT = 1 * SECOND  # how long messages of a closed connection are still understood
 REMEMBERED = 4096  # connections that are over for longer, whose DREQ is still answered
 ANY_SERVICE = (1 << 64) - 1
 
@@ -296,7 +296,7 @@ class ConnectionManager:
         return conn
 
     def _dreq_after_all(self, message: Dreq, transaction: int) -> list[CmEffect]:
-        """A DREQ alone is still answered when all else is over: a lost DREP must not cost the peer all its repetitions.
+        """A DREQ is still answered after everything else has ended: a lost DREP must not cost the peer all retries.
 
         Linux answers one for any id (`cm_issue_drep`); here the way back is only known of connections that were.
         """
@@ -345,7 +345,7 @@ class ConnectionManager:
         return None
 
     def _enter_timewait(self, now: int, conn: _Connection, answer: bytes = b"") -> None:
-        """The connection is over; duplicates of what led to that are still answered for a while."""
+        """The connection is closed; duplicates of the messages that closed it are still answered for a while."""
         conn.sent = answer
         self._due.report(conn.local_id, now + TIMEWAIT)
 

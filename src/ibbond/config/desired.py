@@ -172,7 +172,7 @@ class Desired:
 
 
 def adopt_children(desired: Desired) -> None:
-    """Members that another file describes as children get what it says of them, and are no children any more."""
+    """Members that another file describes as children take its settings over, and stop being children."""
     for bond in desired.bonds:
         for member in bond.members:
             same = [each for each in desired.children if member.match.name and member.match.name in each.match.names]

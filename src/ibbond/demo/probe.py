@@ -290,7 +290,7 @@ def lateness(control: Control, since: int) -> tuple[tuple[tuple[int, int], ...],
 
 
 def events_between(control: Control, start: int, end: int) -> list[dict[str, object]]:
-    """The lab's events of that time, as they stand in its journal."""
+    """The lab's events of that time, as in its journal."""
     items = control.ask("past_events")
     assert isinstance(items, list)
     return [

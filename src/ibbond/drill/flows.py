@@ -156,7 +156,7 @@ def longest_gap(flow: Flow, start: int, end: int) -> Gap:
     """The longest silence that begins in [start, end), or that the event at `start` began.
 
     A silence over the border of two events is the earlier one's, unless it had hardly begun when the later one came.
-    One that goes on past `end` counts to the first arrival after it.
+    One that lasts beyond `end` counts up to the first arrival after it.
     """
     times = sorted(at for _, at in flow.arrivals)
     if not times:

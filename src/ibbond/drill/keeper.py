@@ -1,7 +1,7 @@
 """The process that undoes a drill when the drill cannot: it lives outside, is armed before the fault, and reads a pipe.
 
 Run as `python keeper.py`, standard library only. One JSON object a line comes in: `{"arm": [[PROGRAM, ...], ...],
-"within": SECONDS}` or `{"disarm": true}`; each is answered by a line. When the pipe closes or the time is over while it
+"within": SECONDS}` or `{"disarm": true}`; each is answered by a line. When the pipe closes or the time expires while it
 is armed, it runs the commands, each until it succeeds, `ATTEMPTS` times at most. Signals that end the drill do not
 reach it: it is a session of its own.
 """

@@ -354,7 +354,7 @@ class LabWorld:
     def _captured(self) -> list[see.Frame]:
         """The frames at all members, in the order of their times."""
         frames: list[see.Frame] = []
-        with ThreadPoolExecutor() as pool:  # each goes on until it is ended, and that takes a while
+        with ThreadPoolExecutor() as pool:  # each runs until it is stopped, and stopping takes a while
             self._missed += sum(pool.map(self._end_capture, self._files))
         for member, file in self._files.items():
             lid = self._lids.get(member, 0)

@@ -252,7 +252,7 @@ def answer(sock: socket.socket, token: bytes, busy: threading.Lock, say: Callabl
             Serving(line, address_of(sock), caller).run()
         finally:
             busy.release()
-            say(f"the drill of {caller} is over")
+            say(f"the drill of {caller} has ended")
 
 
 def address_of(sock: socket.socket) -> str:

@@ -269,7 +269,7 @@ def _undo(world: World, plan: Plan, failures: list[str]) -> int:
 
 
 def _stops_at(plan: Plan, world: World, *, is_reversion: bool) -> Phase | None:
-    """The phase at which traffic stops; None where it goes on."""
+    """The phase at which traffic stops; None if it does not."""
     moved = Phase.ACTIVE if not world.makes_before_break else None
     if plan.row.traffic is Traffic.MOVES:
         return moved

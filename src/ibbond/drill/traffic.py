@@ -1,4 +1,4 @@
-"""The traffic of a drill: at each end the demo's programs, and flows out of what both ends say when it is over.
+"""The traffic of a drill: the demo's programs at each end, and flows made from what both report at the end.
 
 Read first: `demo.traffic` for the programs, `demo.players` for how they are started. UDP and multicast run both ways,
 ICMP echo from each side, and a TCP stream each way. One end may be another machine (`drill.peer`): what it says goes

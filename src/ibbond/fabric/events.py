@@ -193,7 +193,7 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class WorkDone:
-    """Effect: a work request of a reliable queue pair is over."""
+    """Effect: a work request of a reliable queue pair has completed."""
 
     port: str
     qpn: int

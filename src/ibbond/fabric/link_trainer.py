@@ -30,7 +30,7 @@ class LinkTrainer:
         self._listener = listener
 
     def light(self, cable: Cable) -> None:
-        """Train the link if nothing stands in the way: both ports go to Init, at what both have enabled (14.2.5.6)."""
+        """Train the link if nothing prevents it: both ports go to Init, at what both have enabled (14.2.5.6)."""
         ends = (cable.a, cable.b)
         trains = all(end.node.alive and end.may_train for end in ends)
         if not trains or not cable.plugged:

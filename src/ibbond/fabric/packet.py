@@ -33,7 +33,7 @@ class Packet:
     destination_lid: int
     words: int
     count: int = 1
-    management: bool = False  # goes on VL15, where the link is up at all
+    management: bool = False  # sent on VL15, which needs no Active link
     directed: bytearray | None = None  # the MAD of a directed route while it is on that part of its way
     hops: int = 0
     copies: list[int] | None = None

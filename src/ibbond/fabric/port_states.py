@@ -26,7 +26,7 @@ class LinkState(Symbol):
 
 class PortInput(Symbol):
     TRAINED = enum.auto()  # the other end answers
-    LOST = enum.auto()  # it does not any more
+    LOST = enum.auto()  # it no longer does
     SET_DOWN = enum.auto()  # PortInfo Set asks for this PortState
     SET_INIT = enum.auto()
     SET_ARMED = enum.auto()

@@ -21,7 +21,7 @@ from ibbond.wire.rxe import Sge
 
 
 class PostedQueues:
-    """`verbs.reliable_verbs.Queues` of what was posted by value; `completed` is called with what is over."""
+    """`verbs.reliable_verbs.Queues` of work requests posted by value; `completed` is called with each completion."""
 
     __slots__ = ("_completed", "_receives", "waiting")
 

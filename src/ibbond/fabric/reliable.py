@@ -412,7 +412,7 @@ class Reliable:
             self._arm(pair, peer)
 
     def _resume(self, pair: ReliablePair) -> None:
-        """The pause that the receiver asked for is over."""
+        """The pause that the receiver asked for has ended."""
         pair.paused = False
         self._repeat(pair)
         self._pump(pair)

@@ -23,7 +23,7 @@ TIMEOUT = 5.0  # seconds that a keeper may take to answer
 
 
 class Keeper:
-    """The lab's connection to the keeper; starts it when the first listener is to be kept."""
+    """The lab's connection to the keeper; starts it for the first listener to keep."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -58,7 +58,7 @@ class Keeper:
         socket.send_fds(self._connection, [KEEP], [listener, memory])
 
     def end(self) -> None:
-        """The lab ends in order: nothing is to be kept."""
+        """The lab ends in order: no listener has to be kept."""
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.send(END)

@@ -453,7 +453,7 @@ class LiveLoop:
     def _close_device(self, host: str, name: str) -> None:
         fd = self._fds.pop((host, name), None)
         if fd is not None:
-            self.network.generation.bump()  # no flow may write to a descriptor of this number any more
+            self.network.generation.bump()  # flows must not write to a descriptor of this number from now on
             self.drops.add(self.pumps.pop((host, name)).drops)
             self.remove_reader(fd)
         self.hosts[host].close_device(name)

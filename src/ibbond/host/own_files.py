@@ -94,7 +94,7 @@ def show(source: Path, place: Path) -> None:
         place.touch()
     try:
         mount(str(source), str(place), None, MS_BIND | MS_REC)
-    except FileNotFoundError:  # a mounted file that has no name any more, as the host's own /etc/hosts
+    except FileNotFoundError:  # a mounted file whose name was removed, as the host's own /etc/hosts
         place.write_bytes(source.read_bytes())
         place.chmod(stat.S_IMODE(kind))
 

@@ -54,7 +54,7 @@ class QueueFile:
         return offset, memoryview(mapped)
 
     def give_back(self, offset: int) -> None:
-        """Release a piece whose memory is not used here any more."""
+        """Release a piece whose memory is no longer used here."""
         mapped = self._maps.pop(offset)
         size = len(mapped)
         mapped.close()

@@ -20,7 +20,7 @@ FAILED = ctypes.c_void_p(-1).value
 
 
 def map_memfd(descriptor: int, max_bytes: int) -> memoryview:
-    """All of a memfd, to be read and written. It is unmapped when nothing refers to the view any more.
+    """All of a memfd, to be read and written. It is unmapped when the last reference to the view is dropped.
 
     It must be sealed against shrinking, for to touch what is no longer there would kill this process. ValueError says
     what is wrong with it, OSError why it cannot be mapped.

@@ -202,7 +202,7 @@ class Connections:
         return [*effects, PathsChanged()]
 
     def forget(self, now: int, address: bytes) -> list[InterfaceEffect]:
-        """Nothing is sent to this address any more."""
+        """Nothing more is sent to this address."""
         connection = self._active.get(address)
         return self._end(now, connection, "the neighbor was removed") if connection is not None else []
 

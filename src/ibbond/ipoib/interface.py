@@ -270,7 +270,7 @@ class Interface:
         return effects
 
     def prepare_more(self, now: int, groups: Iterable[tuple[bytes, bool]]) -> list[InterfaceEffect]:
-        """Add groups (20-byte addresses) to what was prepared, or take them out where they are not wanted any more."""
+        """Add groups (20-byte addresses) to what was prepared, or remove those no longer wanted."""
         effects: list[InterfaceEffect] = []
         for group, wanted in groups:
             if joinable(group, self.device.broadcast):
@@ -283,8 +283,8 @@ class Interface:
         return effects
 
     def superseded(self) -> list[InterfaceEffect]:
-        """Another interface carries the traffic from now on. What waits here and names this one's address is dropped:
-        sent later, it would be the last thing that the others receive.
+        """Another interface carries the traffic from now on. Waiting packets that name this interface's address are
+        dropped: sent later, they would undo the announcements of the new interface.
         """
         return self._paths.superseded() + self.groups.superseded()
 

@@ -65,7 +65,7 @@ class Group:
 
     @property
     def settled(self) -> bool:
-        """Joined as wanted, and attached when it is to be received."""
+        """Joined as wanted, and attached if it is to be received."""
         wanted = self.wanted
         if wanted is not self.held and int.__and__(wanted, self.held) != wanted:  # asked often: not by way of IntFlag
             return False

@@ -29,7 +29,7 @@ class MemberInput(Symbol):
     REFUSED = enum.auto()  # or not answered
     REFUSED_AT_LAST = enum.auto()  # as often as a group that is only sent to is asked for
     NO_RESOURCES = enum.auto()
-    DUE = enum.auto()  # the back-off is over
+    DUE = enum.auto()  # the back-off has ended
 
 
 class MemberReaction(Symbol):

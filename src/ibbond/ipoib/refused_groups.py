@@ -34,7 +34,7 @@ class RefusedGroups:
             self._back_off(now)
 
     def forget(self, mgid: bytes) -> None:
-        """The group is not wanted any more."""
+        """The group is no longer wanted."""
         if mgid in self._groups:
             del self._groups[mgid]
             if not self._groups:
@@ -46,7 +46,7 @@ class RefusedGroups:
             self._until, self._backoff_s = now, 1
 
     def due(self, now: int) -> list[bytes]:
-        """The groups to ask for now; they do not wait any more."""
+        """The groups to request now; they are no longer waiting."""
         if self._until is None or self._until > now:
             return []
         chosen = [self._groups.popitem(last=False)[0] for _ in range(min(PROBES, len(self._groups)))]

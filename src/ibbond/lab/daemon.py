@@ -133,7 +133,7 @@ class LabDaemon:
             raise RuntimeError("the lab could not start") from refusal
 
     def _start_manager(self, manager: OpenSm) -> None:
-        """When the start has nothing else to do any more, so that every MAD is answered at once."""
+        """Called when startup has nothing else left to do, so that every MAD is answered immediately."""
         if self.views.opening:
             self.loop.call_at(self.loop.now() + LOOKING_EVERY, lambda: self._start_manager(manager))
         else:

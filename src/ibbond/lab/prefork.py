@@ -89,7 +89,7 @@ def spawn(name: str, config: int, telling: int, log: int) -> ForkedLab | subproc
 
 
 def template() -> socket.socket:
-    """The connection to the template process of this process, which is started where there is none."""
+    """The connection to this process's template process, which is started if there is none."""
     if not _templates or _templates[0].owner != os.getpid():
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:

@@ -189,7 +189,7 @@ def replace_text(path: Path, text: bytes) -> None:
 
 
 def is_process_of(pid: int, lab: str) -> bool:
-    """Whether this process is the lab of this name. One that was killed has no command line any more."""
+    """Whether this process is the lab of this name. A process that was killed no longer has a command line."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -217,7 +217,7 @@ class Sweeper:
             return []
         top = self._groups.mlids.top or FIRST_MLID
         if node.guid not in self._masks:
-            top = max(top, node.switch.multicast_top)  # so far it is to be cleared yet
+            top = max(top, node.switch.multicast_top)  # up to here it has to be cleared
         info = replace(
             node.switch,
             linear_top=max(self._lids.values(), default=0),

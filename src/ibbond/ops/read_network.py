@@ -77,7 +77,7 @@ def addresses(host: KernelBackend) -> list[AddressText] | None:
 
 
 def settled(read: Callable[[], IpFacts], bonds: Iterable[str]) -> IpFacts:
-    """Read again while detection of duplicates goes on for an address of these bonds, up to `DETECTION_S`."""
+    """Read again while duplicate address detection runs for an address of these bonds, up to `DETECTION_S`."""
     until = time.monotonic() + DETECTION_S
     while True:
         found = read()

@@ -292,7 +292,7 @@ OPTION_RULES = (
         "downdelay-drops-carrier",
         W,
         "downdelay does not bridge a short loss",
-        "When no other member is up, the bond's own carrier goes off at once, before the delay is over: routes and"
+        "When no other member is up, the bond's own carrier goes off immediately, before the delay ends: routes and"
         " programs see a dead link",
         downdelay_carrier,
         "carrier_lost_in_downdelay",

@@ -304,7 +304,7 @@ class Endpoint:
     # --- receiving
 
     def _requested(self, now: int, event: RdmaCmEvent) -> list[RdmaRequest]:
-        """A sender connects, perhaps again: then its older connection is over, and nothing of that counts any more."""
+        """A sender connects, perhaps again: then its older connection has ended and is disregarded."""
         hello = _marked(HELLO, event.private)
         if hello is None:
             return [Reject(event.id), Destroy(event.id)]

@@ -1,7 +1,7 @@
 """The initiator of a block session: numbered writes, reconnect and replay after a break, and the target read back.
 
 Read first: `rdma.session`. One that only waits sends NOP-Out (RFC 7143, 11.18): what is sent meets a dead path, what
-is awaited does not. A session that its target has forgotten is over: there is nothing to replay to.
+is awaited does not. A session that its target has forgotten ends: there is no target to replay to.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Initiator:
 
     @property
     def unrecovered(self) -> int:
-        """Breaks after which nothing was written or read any more."""
+        """Breaks after which nothing more was written or read."""
         return sum(each.first_io_at is None for each in self.recoveries)
 
     def on_event(self, now: int, event: RdmaCmEvent | WorkCompleted) -> list[RdmaRequest]:
@@ -207,7 +207,7 @@ class Initiator:
         return []
 
     def _broken(self, now: int, sign: str) -> list[RdmaRequest]:
-        """The connection is over, or an attempt at one: drop it and resolve the same IP address again."""
+        """The connection, or an attempt at one, has ended: drop it and resolve the same IP address again."""
         first = self._recovery is None
         if first:
             self._recovery = Recovery(sign, now, error_at=now)

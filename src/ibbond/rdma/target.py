@@ -95,7 +95,7 @@ class Target:
     def _requested(self, event: RdmaCmEvent) -> list[RdmaRequest]:
         """The session has one connection, its newest; another session begins only when that has none.
 
-        Whether the connection of a session that stands in the way is dead, a NOP-In (RFC 7143, 11.19) finds out.
+        A NOP-In (RFC 7143, 11.19) finds out whether the session in the way still has a live connection.
         """
         login, name = self._login, named(event.private)
         if name is None:

@@ -205,7 +205,7 @@ class Channel:
         return event.raw
 
     def forget(self, one: ChannelId) -> list[Event]:
-        """Events of this id are not read any more."""
+        """Events of this id are no longer read."""
         gone = [event for event in self.events if event.about is one or event.requested is one]
         if gone:
             self.events = deque(event for event in self.events if event not in gone)

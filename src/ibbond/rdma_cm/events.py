@@ -199,7 +199,7 @@ class RdmaCmEvent:
 
 @dataclass(frozen=True, slots=True)
 class WorkCompleted:
-    """A work request of the id's queue pair is over."""
+    """A work request of the id's queue pair has completed."""
 
     id: int
     completion: Completion

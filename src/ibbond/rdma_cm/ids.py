@@ -144,7 +144,7 @@ class RdmaIds:
         return self._by_pair.get((self.adapter(port), qpn))
 
     def make_queue_pair(self, cm_id: RdmaId) -> None:
-        """One whose connection is over already is in error from the start: what is posted comes back."""
+        """If the connection has already ended, the queue pair is in error from the start: posted work is flushed."""
         if not cm_id.port or cm_id.qpn is not None:
             raise refused(cm_id, "it has no port yet" if not cm_id.port else "it already has one", errno.EINVAL)
         cm_id.qpn = self._subnet.create_reliable(cm_id.port, self.domain(cm_id.user))

@@ -235,7 +235,7 @@ class RdmaUsers:
     def failed_over(self, device: Device) -> None:
         """`cma_netdev_callback`.
 
-        Ids on this bond whose stored source address is not the bond's any more are notified.
+        Ids on this bond whose stored source address is no longer the bond's are notified.
         """
         for cm_id in self._ids:
             if cm_id.device == device.name and cm_id.source_address and cm_id.source_address != device.address:

@@ -1,7 +1,7 @@
 """A failing seed becomes a story of a few lines that breaks the same promise.
 
 Read first: "Simplifying and Isolating Failure-Inducing Input", Zeller and Hildebrandt 2002, whose `ddmin` removes the
-faults here. Everything else is a list of simpler documents that are tried one after another until none fails any more.
+faults here. Everything else is a list of simpler documents, tried one after another until none of them fails.
 
 The document stays a scenario file throughout (docs/simulator.md), so what comes out can be kept among the scenarios.
 """

@@ -1,4 +1,4 @@
-"""What traffic must feel while something is broken: a probe arrives if a path exists and the last change is over.
+"""What traffic must see while something is broken: a probe arrives if a path exists and the last change has ended.
 
 Read first: `sim/checkers`, for what must hold whatever the traffic does. The checker knows physics only: cables, ports,
 switches and administrative states. It asks for an arrival where whichever member the bonds choose has a path, or where

@@ -122,7 +122,7 @@ class HostStack:
         self.standby = None if rules.kernel("cold_standby") else Standby(self)
         self._bond_effects = BondEffects(self, self.frames, generation)
         self._forwarding = False
-        self._later: list[Callable[[], None]] = []  # what a notice makes necessary once its cause is over
+        self._later: list[Callable[[], None]] = []  # follow-up work of a notification, done after its cause
         self._changed_bonds: dict[str, None] = {}  # bonds with new events
         self._preparing: dict[str, str] = {}  # member -> bond that waits for it
         self._bond_key = lru_cache(maxsize=None)(_Bond)
@@ -206,7 +206,7 @@ class HostStack:
         return self.outbox.take()
 
     def work_done(self, now: int, port: str, qpn: int, completion: Completion) -> list[HostEffect]:
-        """A work request of a reliable queue pair is over."""
+        """A work request of a reliable queue pair has completed."""
         self.now = now
         if not self.links.work_done(now, port, qpn, completion):
             self.rdma.work_done(now, port, qpn, completion)
@@ -305,7 +305,7 @@ class HostStack:
             self.happened("log", bond.name, f"warning: members differ ({text}): large packets vanish after a failover")
 
     def later(self, step: Callable[[], None]) -> None:
-        """Do this when what happens now is over."""
+        """Do this after the current event has been handled."""
         self._later.append(step)
 
     def bond_changed(self, bond: str) -> None:

@@ -282,7 +282,7 @@ class IpoibInterfaces:
         self._run(now, interface, interface.doubt(now, destination))
 
     def prepare_more(self, now: int, name: str, groups: Iterable[tuple[bytes, bool]]) -> None:
-        """Groups (20-byte addresses) that are wanted ahead of a switch since, or are not any more."""
+        """Groups (20-byte addresses) that are now wanted ahead of a switch, or no longer."""
         interface = self._interfaces[name]
         self._run(now, interface, interface.prepare_more(now, groups))
 

@@ -37,7 +37,7 @@ class NudInput(Symbol):
     SEEN = enum.auto()  # it is where it was, says such a message
     CONTRADICTED = enum.auto()  # it is at another address, says a message that must not override
     READDRESSED = enum.auto()  # our own address has changed
-    TIMEOUT = enum.auto()  # the time of the state is over
+    TIMEOUT = enum.auto()  # the time-out of the state
     UNANSWERED = enum.auto()  # the same, after the last solicitation
 
 

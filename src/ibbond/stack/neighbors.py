@@ -49,7 +49,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """Effect: no answer came; `packets` are given up (`offload` headers do not matter any more)."""
+    """Effect: no answer came; `packets` are dropped (`offload` headers are no longer relevant)."""
 
     ip: bytes
     packets: tuple[bytes, ...]

@@ -2,7 +2,7 @@
 
 Read first: `netdev/device` (the notices) and of Linux `inetdev_event`, `addrconf_notify`, `arp_netdev_event`. A notice
 comes while some code, often a bond, is in the middle of changing the device: interfaces and groups follow at once,
-bonds and packets when the cause is over. Left out: renaming; the names of a lab's devices stay.
+bonds and packets after the cause has been handled. Left out: renaming; the names of a lab's devices stay.
 """
 
 from __future__ import annotations

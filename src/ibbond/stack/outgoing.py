@@ -37,7 +37,7 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Doubtful:
-    """The way to this link-layer address may not lead there any more."""
+    """The path to this link-layer address may no longer be valid."""
 
     hardware: bytes
 

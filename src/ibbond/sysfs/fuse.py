@@ -101,7 +101,7 @@ class View(mfusepy.Operations):  # type: ignore[misc]
                     self._wake(file)
 
     def close(self) -> None:
-        """No poll is woken any more; before the connection ends. From any thread."""
+        """Stop waking polls; called before the connection ends, from any thread."""
         with self._lock:
             self._closed = True
 

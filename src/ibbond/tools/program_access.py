@@ -33,7 +33,7 @@ class ProgramAccess:
 
     @property
     def stalled(self) -> bool:
-        """Whether a program of this family made the lab wait too long: none is served any more."""
+        """Whether a program of this family made the lab wait too long: none of them is served any longer."""
         return self._helper.stalled
 
     def directly(self, thread: int, address: int, length: int) -> bool:
@@ -50,7 +50,7 @@ class ProgramAccess:
         return any(low <= address and end <= high for low, high in spans)
 
     def helped(self, process: int) -> HelpedMemory:
-        """OSError where there is no such process, or none is served any more."""
+        """OSError if there is no such process, or its family is no longer served."""
         return HelpedMemory(self._helper, process)
 
     def region(self, process: int, start: int, length: int, *, write: bool) -> type[ReachedMemory] | None:

@@ -52,7 +52,7 @@ class RdmaCmFile:
         self._waiting: deque[_Waiting] = deque()
         self._signaled = False  # there is a byte in the pipe
         self._looking = False
-        self._closed: Callable[[], None] | None = None  # what to call when no call waits any more
+        self._closed: Callable[[], None] | None = None  # what to call when no call is waiting
         place = folder / f"{PIPE_NAME}.{id(self):x}"
         os.mkfifo(place, 0o600)
         try:

@@ -73,7 +73,7 @@ class ProgramFile(Protocol):
         ...
 
     def watch(self, closes: CloseWatch, closed: Callable[[], None]) -> None:
-        """The program has its copy: call `closed` when it has none any more, if that can be detected."""
+        """The program has its copy: call `closed` when the last one is closed, if that can be detected."""
         ...
 
     def close(self) -> None: ...
@@ -204,7 +204,7 @@ class RdmaPrograms:
         return family
 
     def _end(self, family: Family) -> None:
-        """No program has the filter any more."""
+        """The last program with the filter has exited."""
         self._families.discard(family)
         for number in tuple(family.files):
             self._drop(family, number)

@@ -62,7 +62,7 @@ Memory = memoryview | Refused | None  # of a `Register`: what its descriptor led
 
 @dataclass(eq=False, slots=True)
 class _SendAccounting:
-    """Work of a queue pair that is not over. What is not signaled is over when something later is, as with verbs."""
+    """Outstanding work of a queue pair. A request that is not signaled completes with a later one, as with verbs."""
 
     sends: deque[tuple[int, bool]] = field(default_factory=deque)  # number, signaled
     receives: int = 0

@@ -162,7 +162,7 @@ class UverbsFile:
         return uverbs.pack_words(pipe.number)
 
     def _channel_closed(self, pipe: EventPipe) -> None:
-        """No process has the other end any more."""
+        """The last process has closed the other end."""
         if self._pipes.channels.get(pipe.number) is pipe:
             del self._pipes.channels[pipe.number]
             self._end_channel(pipe)

@@ -1,4 +1,4 @@
-"""A completion queue: what is over goes into the program's ring, and wakes it where it asked for that.
+"""A completion queue: completed work goes into the program's ring, and wakes the program if it asked for that.
 
 Read first: InfiniBand Architecture volume 1, 11.2.8 (completion queues) and 11.4.2.2 (request notification). A
 notification is asked for once and given once. A queue that overruns stays in error.

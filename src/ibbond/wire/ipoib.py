@@ -53,7 +53,7 @@ class ConnectedModeData:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """The field of the message is longer; what stands behind the eight bytes is ignored."""
+        """The field of the message is longer; bytes after the first eight are ignored."""
         if len(raw) < cls.LAYOUT.size:
             raise Malformed(f"connected mode's private data needs {cls.LAYOUT.size} bytes, got {len(raw)}")
         word, receive_bytes = cls.LAYOUT.unpack_from(raw)

@@ -124,7 +124,7 @@ def _check_layout(packet: bytes, upper: int, protocol: int) -> None:
 
 
 def _checksummed(header: OffloadHeader, packet: bytes) -> bytes:
-    """Finish the checksum that a sender left to the hardware: the pseudo header's sum stands in its field."""
+    """Finish the checksum that a sender left to the hardware: its field holds the sum of the pseudo header."""
     if not header.flags & NEEDS_CHECKSUM:
         return packet
     start, at = header.checksum_start, header.checksum_start + header.checksum_offset

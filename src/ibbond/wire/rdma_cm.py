@@ -232,7 +232,7 @@ ANSWER_AT = {0: 16, 1: 8, 5: 8, 11: 8, 12: 8, 18: 8, 19: 8}
 
 
 class Envelope(NamedTuple):
-    """Where the answer goes and how much of it the program has room for; address 0 where there is none."""
+    """Where the answer goes and how much of it the program has room for; address 0 if there is none."""
 
     command: int
     address: int

@@ -1,6 +1,6 @@
 """The records of subnet administration and the bits of their component masks.
 
-Read first: InfiniBand Architecture volume 1, section 15.2.5. A record is what stands in `SaMad.data`; `parse` takes at
+Read first: InfiniBand Architecture volume 1, section 15.2.5. A record is the content of `SaMad.data`; `parse` takes at
 least the record's bytes and ignores what follows (padding), `pack` gives exactly the record's bytes. A component mask
 says which fields of a request are meant.
 """

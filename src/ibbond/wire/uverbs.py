@@ -319,7 +319,7 @@ Request = (
 
 
 class Envelope(NamedTuple):
-    """Where the answer goes and how much of it the program has room for; address 0 where there is none."""
+    """Where the answer goes and how much of it the program has room for; address 0 if there is none."""
 
     address: int
     core_bytes: int
@@ -542,7 +542,7 @@ def pack_words(*words: int) -> bytes:
 
 
 class QueueMemory(NamedTuple):
-    """Where a program maps a queue (`mminfo`): offset in the file and size, bytes. Zeros where there is none."""
+    """Where a program maps a queue (`mminfo`): offset in the file and size, bytes. Zeros if there is none."""
 
     offset: int = 0
     size: int = 0

@@ -58,7 +58,7 @@ class HostFiles:
         return None
 
     def number(self, path: str) -> int | None:
-        """A decimal or 0x number; None where there is none."""
+        """A decimal or 0x number; None if there is no number."""
         found = self.text(path)
         with contextlib.suppress(TypeError, ValueError):
             return int(found or "", 0)

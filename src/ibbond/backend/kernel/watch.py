@@ -123,7 +123,7 @@ class Listener(Protocol):
 
 
 def watch() -> Iterator[Change]:
-    """Every change from now on, as it comes: `{"t_ms", "what", "where", "old", "new"}`; never ends by itself.
+    """Every change from now on, as it happens: `{"t_ms", "what", "where", "old", "new"}`; never ends by itself.
 
     `t_ms` counts from the first call. The first item is `{"what": "watching"}`: from then on nothing is missed.
     """

@@ -481,7 +481,7 @@ def address_texts(addresses: tuple[tuple[bytes, int], ...]) -> list[str]:
 
 
 def ip_setting(kind: str, setting: object) -> IpSetting:
-    """A setting as it comes over the socket."""
+    """A setting as received over the socket."""
     import msgspec
 
     try:

@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import queue
 import socket
 import threading
+from collections import deque
 
 SO_PASSRIGHTS = 83
 MAX_IN_MESSAGE = 253  # SCM_MAX_FD
 MAX_THREADS = 16
+IDLE_S = 1.0  # a thread without work for this time ends
 
-_doomed: queue.SimpleQueue[int] = queue.SimpleQueue()
-_idle = threading.Semaphore(0)
-_starting = threading.Lock()
-_threads: list[threading.Thread] = []
+_changed = threading.Condition()  # protects what follows
+_doomed: deque[int] = deque()
+_idle = 0  # threads that wait for work
+_threads = 0
 
 
 def refuse(sock: socket.socket) -> None:
@@ -44,21 +45,34 @@ def discard(*descriptors: int) -> None:
         if _is_memory(descriptor):
             os.close(descriptor)
         else:
-            _doomed.put(descriptor)
-            if _idle.acquire(blocking=False):
-                continue  # a thread takes it
-            with _starting:
-                if len(_threads) < MAX_THREADS:
-                    _threads.append(threading.Thread(target=_close_doomed, daemon=True))
-                    _threads[-1].start()
+            _close_elsewhere(descriptor)
+
+
+def _close_elsewhere(descriptor: int) -> None:
+    global _threads
+    with _changed:
+        _doomed.append(descriptor)
+        if _idle >= len(_doomed):
+            _changed.notify()
+        elif _threads < MAX_THREADS:
+            _threads += 1
+            threading.Thread(target=_close_doomed, daemon=True).start()
 
 
 def _close_doomed() -> None:
+    global _idle, _threads
     while True:
-        descriptor = _doomed.get()
+        with _changed:
+            if not _doomed:
+                _idle += 1
+                _changed.wait(IDLE_S)
+                _idle -= 1
+            if not _doomed:
+                _threads -= 1
+                return
+            descriptor = _doomed.popleft()
         with contextlib.suppress(OSError):
             os.close(descriptor)
-        _idle.release()
 
 
 def _is_memory(descriptor: int) -> bool:

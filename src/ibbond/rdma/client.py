@@ -1,7 +1,7 @@
-"""RDMA for a program inside a lab host: the host's adapters by a Unix socket, memory as memfds that RDMA touches.
+"""RDMA for a program inside a lab host: a Unix socket to the host's adapters, and memfds as registered memory.
 
-Read first: docs/rdma.md. One `Context` is one program to the host; when it closes or dies its connections end. What the
-host says while a call waits for something else is kept for `poll`. Left out: threads (use one context in each).
+Read first: docs/rdma.md. To the host each `Context` is a program: when it is closed, its connections end. Messages that
+arrive while a call waits for its own answer are kept for `poll`. Left out: threads (use one context per thread).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Answer = Registered | Settled | NotDone
 
 
 class Context:
-    """A connection to the host's adapters. `Refused` where no lab serves them."""
+    """A connection to the host's adapters. Raises `Refused` outside lab hosts."""
 
     def __init__(self) -> None:
         self._sock = _socket()
@@ -59,11 +59,14 @@ class Context:
         self._sock.close()
 
     def fileno(self) -> int:
-        """To wait on when `poll(0)` has given None: what a call received while it waited is already read."""
+        """A descriptor for select(2). Call `poll(0)` until it returns None first: events may already be received."""
         return self._sock.fileno()
 
     def register(self, size: int) -> tuple[memoryview, int]:
-        """New memory of so many bytes that connections of this context and their peers may use, and its key."""
+        """Allocate and register `size` bytes: the memory, and the key by which this context and its peers access it.
+
+        Raises `Refused` with EINVAL or ENOMEM if the size is not possible.
+        """
         if not 0 < size <= MAX_MEMORY:
             code = errno.ENOMEM if size > 0 else errno.EINVAL
             raise _no_memory(size, f"a region has 1 to {MAX_MEMORY} bytes", "Choose another size", code)
@@ -84,15 +87,15 @@ class Context:
         return memory, answer.key
 
     def ask(self, *requests: RdmaRequest) -> None:
-        """In this order; what is refused raises `Refused` from a later `poll` or `settle`.
+        """Send requests, to be processed in this order; a later `poll` or `settle` raises `Refused` for a refused one.
 
-        What is too large to be sent raises `Refused` here, and nothing is asked.
+        If a request is too large to be sent, `Refused` is raised here, and none is sent.
         """
         for packet in _packets([pack(request) for request in requests]):
             self._send(packet)
 
     def settle(self) -> None:
-        """Wait until all that was asked is done; raises the first of what was refused."""
+        """Wait until all requests have been processed. Raises `Refused` for the first that was refused."""
         self._answer_to(Settle(self._new_question()))
         for received in self._received:
             if isinstance(received, Refused):
@@ -100,7 +103,7 @@ class Context:
                 raise received
 
     def poll(self, timeout: float | None) -> RdmaCmEvent | WorkCompleted | None:
-        """The next event or completion; None when `timeout` seconds have passed without one."""
+        """Return the next event or completion, or None after `timeout` seconds without one (None: wait forever)."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self._received:
             left = None if until is None else max(0.0, until - time.monotonic())

@@ -1,8 +1,8 @@
-"""Requests of programs to RDMA CM and the events they get: the vocabulary of librdmacm as values.
+"""Requests of programs to RDMA CM and the events that they receive: the calls and events of librdmacm as values.
 
-Read first: rdma_cm(7), and spec of the RDMA IP CM service (annex A11 of the InfiniBand Architecture). A program numbers
-its own ids from 0 up; ids that a connection request makes are numbered by us from `ARRIVED_IDS` up. IP addresses are
-4 or 16 bytes. Left out: datagram services, multicast join, several port spaces.
+Read first: rdma_cm(7), and annex A11 of the InfiniBand Architecture (RDMA IP CM service). A program numbers its own ids
+from 0; ids created by an incoming connection request are numbered from `ARRIVED_IDS`. IP addresses are 4 or 16 bytes.
+Left out: datagram services, multicast join, several port spaces.
 """
 
 import enum
@@ -15,10 +15,11 @@ ARRIVED_IDS = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Give the id a service port (0: a free one) and an address of the host; zeros are any address of that length.
+    """Bind the id to a service port (0: any free port) and an address of the host (`rdma_bind_addr`).
 
-    With an address the id is on the device that has it. `only` leaves peers of the other IP version out; `reuse` shares
-    the port with other ids that say so, until one listens.
+    An all-zero address means any address of its length. Any other one binds the id to the device that has the address.
+    `only` excludes peers of the other IP version (RDMA_OPTION_ID_AFONLY); ids with `reuse` may bind the same port until
+    one of them listens (RDMA_OPTION_ID_REUSEADDR).
     """
 
     id: int
@@ -30,10 +31,10 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Take connections to this service port: to any address of the host (empty, or all zeros), or to one of them.
+    """Accept connections to a service port (`rdma_listen`), at any address of the host (empty or zeros) or at one.
 
-    With one the id is on the device that has the address: it gets ADDR_CHANGE and DEVICE_REMOVAL as others do. An id
-    that is bound keeps what it is bound to, and port and address are not looked at.
+    With one address the id belongs to the device that has it, and receives ADDR_CHANGE and DEVICE_REMOVAL like others
+    of that device. If the id is already bound, `port` and `address` are ignored.
     """
 
     id: int
@@ -43,10 +44,10 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class ResolveAddress:
-    """Find the device, its address of now, and the hardware address of the next hop: ADDR_RESOLVED or ADDR_ERROR.
+    """Find the device, its present hardware address, and that of the next hop (`rdma_resolve_addr`).
 
-    An id that has resolved an address cannot do so again: after a failover a program takes a new one. One that is bound
-    to an address goes out by the device that has it.
+    The result is ADDR_RESOLVED or ADDR_ERROR. An id can resolve only one address: after a failover, create a new id. If
+    the id is bound to an address, the device with that address is used.
     """
 
     id: int
@@ -57,7 +58,7 @@ class ResolveAddress:
 
 @dataclass(frozen=True, slots=True)
 class ResolveRoute:
-    """Ask the subnet administrator for the path: ROUTE_RESOLVED or ROUTE_ERROR."""
+    """Query the subnet administrator for the path (`rdma_resolve_route`): ROUTE_RESOLVED or ROUTE_ERROR."""
 
     id: int
     timeout_ms: int = 2000
@@ -65,18 +66,18 @@ class ResolveRoute:
 
 @dataclass(frozen=True, slots=True)
 class MakeQueuePair:
-    """A reliable queue pair on the id's port, as `rdma_create_qp`."""
+    """Create a reliable queue pair on the id's port (`rdma_create_qp`)."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Ask the peer: ESTABLISHED, REJECTED or UNREACHABLE.
+    """Request a connection (`rdma_connect`): ESTABLISHED, REJECTED or UNREACHABLE.
 
-    `ack_timeout` is a code (4.096 us x 2^code); None takes the path's lifetime + 1, as the kernel does.
-    `response_timeout` is the same for the peer's answer (the kernel's is 20: 4.3 s), `cm_retries` how often it is
-    asked again. Retry counts above 7 are taken as 7.
+    `ack_timeout` is an exponent (4.096 us x 2^ack_timeout); None means the path's lifetime + 1, as in the kernel.
+    `response_timeout` is the exponent for the answer to the REQ (the kernel's is 20: 4.3 s), `cm_retries` the number of
+    times that the REQ is repeated. Retry counts above 7 count as 7.
     """
 
     id: int
@@ -86,7 +87,7 @@ class Connect:
     ack_timeout: int | None = None
     response_timeout: int = 20
     cm_retries: int = 15
-    qpn: int | None = None  # of a queue pair that the program makes and moves itself; else the id's own is used
+    qpn: int | None = None  # of a queue pair that the program creates and modifies itself; else the id's own is used
     responder_resources: int = 16
     initiator_depth: int = 16
     flow_control: bool = False
@@ -95,15 +96,15 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Say yes to a CONNECT_REQUEST; the id needs a queue pair, or the program has one (`qpn`).
+    """Accept a CONNECT_REQUEST (`rdma_accept`); the id needs a queue pair unless the program names its own (`qpn`).
 
-    After a CONNECT_RESPONSE it says that the program's queue pair is in RTS: the RTU goes to the peer.
+    After a CONNECT_RESPONSE it confirms that the program's queue pair is in state RTS, and the RTU is sent to the peer.
     """
 
     id: int
     private: bytes = b""  # at most 196 bytes
     qpn: int | None = None
-    responder_resources: int | None = None  # None: as the peer asks
+    responder_resources: int | None = None  # None: as requested by the peer
     initiator_depth: int | None = None
     rnr_retry_count: int | None = None
     flow_control: bool = False
@@ -112,7 +113,7 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Request: refuse a connection that was asked for (`rdma_reject`); the peer gets REJECTED with the private data."""
+    """Reject a CONNECT_REQUEST (`rdma_reject`); the peer receives REJECTED with the private data."""
 
     id: int
     private: bytes = b""  # at most 148 bytes
@@ -120,28 +121,28 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class DataArrived:
-    """A program that moves its queue pair itself has had a message there: as good as an RTU (`rdma_notify`)."""
+    """A message arrived on a queue pair that the program manages itself, which counts as an RTU (`rdma_notify`)."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """The queue pair goes to error, everything posted is flushed, the peer is notified."""
+    """Close the connection (`rdma_disconnect`): posted work is flushed, and the peer is notified."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Destroy:
-    """The id and its queue pair are no more; no further event of it comes."""
+    """Destroy the id and its queue pair (`rdma_destroy_id`); no further events of the id follow."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class PostWork:
-    """Request: post work to the queue pair of an id (`ibv_post_send`, `ibv_post_recv`)."""
+    """Post a work request to the queue pair of an id (`ibv_post_send`, `ibv_post_recv`)."""
 
     id: int
     request: Work | Receive
@@ -164,29 +165,29 @@ RdmaRequest = (
 
 
 class RdmaKind(enum.Enum):
-    """`rdma_cm_event_type`."""
+    """Types of events (`rdma_cm_event_type` of librdmacm)."""
 
     ADDR_RESOLVED = "addr_resolved"
     ADDR_ERROR = "addr_error"
     ROUTE_RESOLVED = "route_resolved"
     ROUTE_ERROR = "route_error"
     CONNECT_REQUEST = "connect_request"
-    CONNECT_RESPONSE = "connect_response"  # instead of ESTABLISHED, to a program that moves its queue pair itself
+    CONNECT_RESPONSE = "connect_response"  # instead of ESTABLISHED, for queue pairs that the program manages itself
     ESTABLISHED = "established"
     REJECTED = "rejected"
     UNREACHABLE = "unreachable"
     DISCONNECTED = "disconnected"
-    TIMEWAIT_EXIT = "timewait_exit"  # to the same programs: the queue pair may have another connection
+    TIMEWAIT_EXIT = "timewait_exit"  # for these, too: the queue pair may be connected again
     ADDR_CHANGE = "addr_change"
     DEVICE_REMOVAL = "device_removal"
 
 
 @dataclass(frozen=True, slots=True)
 class RdmaCmEvent:
-    """An event of an id for its program. `status` is an errno or, when REJECTED, the reason of the REJ.
+    """An event of an id. `status` is an errno, or the reason of the REJ message for REJECTED.
 
-    For a CONNECT_REQUEST `id` is new and `listener` is the id that listens; `private` are the peer's bytes and `detail`
-    is its IP address.
+    For a CONNECT_REQUEST, `id` is the new id and `listener` the listening one; `private` is the peer's private data,
+    and `detail` its IP address.
     """
 
     id: int
@@ -207,7 +208,7 @@ class WorkCompleted:
 
 @dataclass(frozen=True, slots=True)
 class RdmaCall:
-    """Event for a host: a program (`user`, a number) of it asks for something."""
+    """Event for a host: a request of one of its programs (`user`, a number)."""
 
     user: int
     request: RdmaRequest

@@ -17,7 +17,7 @@ from ibbond.topology import schema
 
 project = "ibbond"
 author = "the ibbond authors"
-copyright = "the ibbond authors, Apache-2.0"
+project_copyright = "the ibbond authors, Apache-2.0"
 release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.graphviz", "sphinx_click"]
 exclude_patterns = ["_build"]

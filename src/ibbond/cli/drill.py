@@ -254,7 +254,7 @@ def print_classes(as_json: bool) -> int:
         print_json({"classes": rows})
         return 0
     for row in CLASSES.values():
-        click.echo(f"{row.name}: {row.title}\n  tests: {row.tests}\n  does not touch: {row.spares}")
+        click.echo(f"{row.name}: {row.title}\n  tests: {row.tests}\n  does not test: {row.spares}")
     return 0
 
 

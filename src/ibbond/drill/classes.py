@@ -1,4 +1,4 @@
-"""The classes of drills as a table: what each does, really tests and leaves alone, and which phases it shows.
+"""The classes of drills as a table: what each does, what it tests and what it does not, and which phases it shows.
 
 Read first: `drill.phases`. A new class is a new row here and a row of commands in each world that can do it.
 """

@@ -38,7 +38,7 @@ def picture(run: Run, drilled: str) -> str:
             f'<rect x="{x(min(since, until)):.1f}" y="{bar}" width="{max(abs(x(until) - x(since)), 1):.1f}" '
             f'height="{LANE - 6}" fill="{COLORS[(number + 1) % len(COLORS)]}"/>'
         )
-    if gap.ns > 0:
+    if gap.ns >= MS / 20:  # what the text below rounds to 0.1 ms
         parts.append(
             f'<rect x="{x(gap.start):.1f}" y="{bar + LANE}" width="{max(x(gap.end) - x(gap.start), 1.5):.1f}" '
             f'height="{LANE - 10}" fill="{LOST}" fill-opacity=".55"/>'

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ibbond.demo.report import STYLE, write
 from ibbond.drill import formats
-from ibbond.drill.classes import CLASSES
+from ibbond.drill.classes import CLASSES, DrillClass
 from ibbond.drill.picture import picture
 from ibbond.drill.verdict import Certificate, Run, Verdict
 from ibbond.machine import MS
@@ -25,7 +25,7 @@ MORE_STYLE = """
 .unclear { background: #fdf0d0; color: #7a5200; }
 .loud { background: #8f1d14; color: #fff; padding: 14px 18px; border-radius: 12px; font-weight: 650; font-size: 18px; }
 .big-number { font-size: 44px; font-weight: 680; letter-spacing: -.02em; line-height: 1.1; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; } dt { color: #52606d; } dd { margin: 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; } dt { opacity: .72; } dd { margin: 0; }
 details { margin: 10px 0; } summary { cursor: pointer; }
 @media print { details { display: none; } }
 """
@@ -62,16 +62,16 @@ def render(found: Certificate, drilled: str, at_seconds: int) -> str:
 <div class="verdict {COLOR[verdict]}">{verdict.value}</div>
 <h1>Failover drill of {html.escape(found.bond)}</h1>
 <p class="lead">{date}, in {html.escape(found.world)}. The bond was made to fail on purpose while a peer measured what
-was lost. {good} of {total} runs had nothing against them.</p>
+was lost. {good} of {total} runs passed.</p>
 <div class="cards">
 <div class="card"><div class="name">worst outage</div><div class="big-number">{_worst(found)}</div>
 <div class="sub">{_worst_where(found)}</div></div>
 <div class="card"><div class="name">budget</div><div class="big-number">{found.budget_ns / MS:g} ms</div>
-<div class="sub">the longest outage that passes</div></div>
+<div class="sub">the longest outage allowed</div></div>
 <div class="card"><div class="name">runs</div><div class="big-number">{good} of {total}</div>
-<div class="sub">within the budget, and their phases add up</div></div>
+<div class="sub">within the budget, with phases that add up</div></div>
 </div>
-{_list("Why not a pass", found.reasons()) if verdict is not Verdict.PASS else ""}
+{_list("Why it did not pass", found.reasons()) if verdict is not Verdict.PASS else ""}
 <h2>What was tested</h2>
 <div class="scroll">{_classes(found)}</div>
 <h2>What was not tested</h2>
@@ -80,10 +80,10 @@ was lost. {good} of {total} runs had nothing against them.</p>
 <dl>{"".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in _facts(found))}</dl>
 {_list("Notes", found.notes)}
 <h2>Every run</h2>
-<p>Phases are timed by their own sources and compared with the gap that the peer's probes show. A probe was sent every
-{found.spacing_ns / MS:g} ms (multicast: every fifth, ICMP and TCP: every tenth of them).</p>
+<p>Phases are timed by independent sources and compared with the gap that the peer's probes show. A probe was sent every
+{found.spacing_ns / MS:g} ms (multicast: at a fifth, ICMP and TCP at a tenth of that rate).</p>
 {"".join(_run(found, run, drilled) for run in found.runs)}
-<footer>Made by <code>ibbond drill</code>. Times are from the cause on.</footer>
+<footer>Made by <code>ibbond drill</code>. Times are relative to the cause.</footer>
 <script type="application/json" id="numbers">{numbers}</script>
 </body>
 </html>
@@ -118,6 +118,10 @@ def _not_tested(found: Certificate) -> str:
     return f"<dl>{''.join(rows)}</dl>"
 
 
+def _tests(row: DrillClass) -> str:
+    return f"{row.tests}." if row.spares == "nothing" else f"{row.tests}. Not tested: {row.spares}."
+
+
 def _classes(found: Certificate) -> str:
     rows = []
     for name in dict.fromkeys(run.name for run in found.runs):
@@ -125,7 +129,7 @@ def _classes(found: Certificate) -> str:
         row = CLASSES[runs[0].observation.row.name]
         worst = max(run.gap.ns for run in runs) / MS
         good = sum(1 for run in runs if not found.failures_of(run) and formats.is_clear(run))
-        what = "" if runs[0].observation.is_reversion else f"{row.tests}. Leaves alone: {row.spares}."
+        what = "" if runs[0].observation.is_reversion else _tests(row)
         protocols = {p: max(run.worst.get(p, 0) for run in runs) / MS for p in runs[0].worst}
         each = ", ".join(f"{p} {ms:.1f}" for p, ms in protocols.items())
         rows.append(

@@ -18,6 +18,7 @@ from ibbond.drill.verdict import Silence
 
 PING_EVERY = TCP_EVERY = 10  # spacings between two ICMP probes, and between two blocks of TCP
 MULTICAST_EVERY = 5  # and between two multicast probes: what passes is captured, too
+BORDER_SPACINGS = 3
 EVERY = {"udp": 1, "multicast": MULTICAST_EVERY, "icmp": PING_EVERY, "tcp": TCP_EVERY}
 RECEIVING = ("udp", "multicast", "icmp", "tcp-in")
 
@@ -34,9 +35,13 @@ class Stream(NamedTuple):
     last_at: int
 
     def longest(self, start: int, end: int) -> Silence:
-        """The longest silence that began in [start, end), less one spacing."""
-        found = [(since, until) for since, until in self.silences if start <= since < end]
-        if start <= self.last_at < end:
+        """The longest silence that an event at `start` began, before the next one at `end`, less one spacing.
+
+        The last bytes before an event arrived up to a few spacings earlier; those silences are the event's, too.
+        """
+        border = BORDER_SPACINGS * self.spacing_ns
+        found = [(since, until) for since, until in self.silences if start <= since + border < end]
+        if start <= self.last_at + border < end:
             found.append((self.last_at, end))
         longest = max((until - since - self.spacing_ns for since, until in found), default=0)
         return Silence("tcp", f"{self.source} > {self.target}", max(0, longest))

@@ -27,6 +27,7 @@ SAVED = (  # of a copy, and what needs no lab
     "check --list-rules",
     "bond list",
     "bond show bond0",
+    "map",
 )
 ALONE = (
     "options",
@@ -43,6 +44,7 @@ ALONE = (
 IN_A_LAB = (
     "lab exec h1 ping -c 1 -W 2 10.0.0.2",
     "lab neighbors",
+    "map h1",
     "lab probe --seconds 0.5 h1 h2",
     "lab cut h1/ib0",
     "lab status",

@@ -25,7 +25,7 @@ REFUSED = 2
 INTERRUPTED = 130
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 NO_OUTPUT = OSError(errno.EBADF, "standard output is closed")
-ASK_OTHERS = ("lab", "bond", "fabric", "watch", "ib-bond")  # a lab or the kernel reads their words
+ASK_OTHERS = ("lab", "bond", "fabric", "watch", "ib-bond", "map")  # a lab or the kernel reads their words
 ANY_BYTES = (["lab", "topology"], ["lab", "exec"])  # but not these: files, words of other programs
 
 
@@ -45,6 +45,7 @@ COMMANDS: dict[str, Row] = {
     "drill": Row("ibbond.cli.drill:drill", "Make a bond fail on purpose, measure the outage, undo it, report."),
     "sim": Row("ibbond.cli.sim:sim", "Simulated stories under a virtual clock: run one seed or many."),
     "options": Row("ibbond.cli.options:options", "Reference of bonding options: values, modes, errors."),
+    "map": Row("ibbond.cli.map:show_map", "Which bond uses which port of which RDMA adapter."),
     "check": Row("ibbond.cli.check:check", "Find what is wrong with bonds, why, and how to fix it."),
     "watch": Row("ibbond.cli.watch:watch", "Print changes of bonds as they happen."),
     "config": Row("ibbond.cli.config:config", "Lint, render, convert and compare configuration files of every tool."),

@@ -235,7 +235,7 @@ def _ports(files: HostFiles, members: list[str]) -> dict[str, PortFacts]:
     for member in members:
         device = files.where(f"{CLASS_NET}/{member}/device")
         if device is not None:
-            found[member] = _port(files, member, device)
+            found[member] = port_below(files, member, device)
     asked = {(port.adapter, port.number) for port in found.values() if port.adapter and port.is_infiniband}
     neighbors = _neighbors(files, asked)
     return {
@@ -244,7 +244,8 @@ def _ports(files: HostFiles, members: list[str]) -> dict[str, PortFacts]:
     }
 
 
-def _port(files: HostFiles, member: str, device: str) -> PortFacts:
+def port_below(files: HostFiles, member: str, device: str) -> PortFacts:
+    """The port of an RDMA adapter below a network device; `device` is where its link `device` leads."""
     adapters = files.entries(f"{device}/infiniband")
     adapter = adapters[0] if adapters else None
     number = _port_number(files, member, device, adapter)

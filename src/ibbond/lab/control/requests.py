@@ -277,6 +277,9 @@ class Requests:
         if interface is not None:
             facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}
             facts["pkeys"] = [f"{key:#06x}" for key in interface.port.pkeys]
+            node, _, number = interface.port.name.rpartition("/")
+            adapter = self._lab.rdma.adapters().get(name, {}).get(node)
+            facts["rdma"] = {"device": adapter, "port": int(number), "state": interface.port.state.name}
         return facts
 
     def _cables(self) -> list[tuple[str, str]]:

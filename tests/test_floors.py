@@ -17,7 +17,7 @@ FLOORS = (
     {"backend", "tools"},
     {"sysfs", "ops"},
     {"lab"},
-    {"demo"},
+    {"demo", "web"},
     {"drill"},
     {"cli", "testing"},
 )

@@ -25,6 +25,7 @@ from ibbond.cli.rdma import rdma_session
 from ibbond.cli.signals import signals_end_it
 from ibbond.cli.top import top
 from ibbond.cli.usage import Group
+from ibbond.cli.web import web
 from ibbond.errors import Refused
 
 
@@ -39,7 +40,7 @@ def lab() -> None:
 for command in (
     *(exec_, shell, cut, mend, flap, capture, events),
     *(lose, kill, revive, set_pkeys, change_lid, reregister),
-    *(neighbors, probe, top, graph, doctor, rdma_session),
+    *(neighbors, probe, top, graph, web, doctor, rdma_session),
 ):
     lab.add_command(command)
 

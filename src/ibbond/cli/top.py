@@ -6,17 +6,16 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ibbond.cli import completers
 from ibbond.cli.numbers import Number
-from ibbond.cli.output import as_dict, json_option, name_option, print_json, table
+from ibbond.cli.output import json_option, name_option, print_json, table
 
 if TYPE_CHECKING:
-    from ibbond.backend.control_socket import Control
-    from ibbond.ops.top import BondSample, Picture, Sample
+    from ibbond.ops.top import Picture, Sample
 
 
 @click.command()
@@ -32,6 +31,7 @@ def top(lab_name: str, hosts: tuple[str, ...], every: float, times: int | None, 
     with --json an object.
     """
     from ibbond.backend.control_socket import Control
+    from ibbond.ops.lab_sample import lab_sample
 
     with Control.of(lab_name) as control, show(as_json) as shown, contextlib.suppress(KeyboardInterrupt):
         for host in hosts:
@@ -51,45 +51,6 @@ def pictures(sample: Callable[[], Sample], every: float, times: int | None) -> I
         yield picture(before, after)
         before = after
         times = times - 1 if times is not None else None
-
-
-def lab_sample(control: Control, hosts: tuple[str, ...]) -> Sample:
-    """A look at a lab; of its cables those that end at the chosen hosts, or all."""
-    from ibbond.ops.top import CableSample, Sample
-
-    status = as_dict(control.ask("status"))
-    counters = control.ask("subnet", table="counters")
-    assert isinstance(counters, list)
-    received = {row["port"]: row["receive_packets"] for row in counters}
-    found: dict[str, dict[str, Any]] = status["hosts"]  # type: ignore[assignment]
-    bonds = {
-        f"{host}/{bond}": bond_sample(facts["devices"], each)
-        for host, facts in found.items()
-        if not hosts or host in hosts
-        for bond, each in facts["bonds"].items()
-    }
-    cables: list[dict[str, Any]] = status["cables"]  # type: ignore[assignment]
-    lines = {
-        cable["name"]: CableSample(
-            tuple(cable["ends"]), cable["state"], sum(received.get(end, 0) for end in cable["ends"])
-        )
-        for cable in cables
-        if not hosts or {end.partition("/")[0] for end in cable["ends"]} & set(hosts)
-    }
-    late: Mapping[str, Any] = status["late"]  # type: ignore[assignment]
-    return Sample(time.monotonic_ns(), bonds, lines, [(since, until) for since, until in late["spans"]])
-
-
-def bond_sample(devices: Mapping[str, Mapping[str, Any]], bond: Mapping[str, Any]) -> BondSample:
-    from ibbond.ops.top import BondSample, Counts, Failover
-
-    members = {}
-    for name in bond["members"]:
-        device = devices.get(name, {})
-        state = "down" if not device.get("up") else "up" if device.get("carrier") else "no carrier"
-        members[name] = state, Counts(**device["statistics"]) if "statistics" in device else Counts()
-    last = bond["last_failover"]
-    return BondSample(bond["active"], members, Failover(last["at_ns"], last["detail"]) if last else None)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from ibbond.fabric.managers import check_table
 from ibbond.host.capture import Capture
 from ibbond.host.ip_settings import KINDS, IpSetting
 from ibbond.host.rtnetlink import RouteSocket
+from ibbond.lab.control.sample import counted, sample
 from ibbond.lab.control.subnet_tables import TABLES, Row
 from ibbond.lab.journal import Item
 from ibbond.machine import MS, SECOND
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MANAGER = "sm"
-COUNTERS = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
 WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 VIEWS_EVERY = 0.002  # seconds
 
@@ -81,6 +81,7 @@ class Requests:
     def handlers(self) -> dict[str, Handler]:
         return {
             "status": lambda: self.run(self.status),
+            "sample": lambda: self.run(self.sample),
             "host": lambda host: self.backend(host).where,
             "host_handle": self.host_handle,
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
@@ -188,6 +189,16 @@ class Requests:
             "cables": [self._cable_facts(*ends) for ends in self._cables()],
         }
 
+    def sample(self) -> dict[str, object]:
+        """What `lab top` and the page draw, with less work than `status`."""
+        lab = self._lab
+        lab.loop.flush_counters()
+        cables = ((ends, self._cable_facts(*ends)) for ends in self._cables())
+        return sample(lab.network, cables, lab.journal.failovers) | {
+            "manager_alive": self._lives(MANAGER),
+            "late": self.late(),
+        }
+
     def late(self) -> dict[str, object]:
         """How late the loop has run since the lab was ready, and in which times ([since, until], monotonic ns)."""
         lateness = self._lab.loop.lateness
@@ -271,8 +282,7 @@ class Requests:
             "addresses": self.addresses(name, device.name),
             "master": device.master.name if device.master is not None else None,
         }
-        counted = device.statistics
-        facts["statistics"] = {name: getattr(counted, name) for name in COUNTERS}
+        facts["statistics"] = counted(device)
         interface = host.links.get(device.name)
         if interface is not None:
             facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}

@@ -1,0 +1,128 @@
+// The page: what the lab says (server-sent events) to the panels, clicks to the lab. No library, no build step.
+
+import { Fabric } from "./fabric.js";
+import { Bonds, Events, bits, make } from "./panels.js";
+
+const $ = (selector) => document.querySelector(selector);
+const THEMES = ["auto", "light", "dark"];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let drawing = null;
+let rates = null;
+let theme = "auto";
+
+// Colors
+
+function applyTheme() {
+  document.documentElement.dataset.theme = theme === "auto" ? (dark.matches ? "dark" : "light") : theme;
+  $("#theme").textContent = theme[0].toUpperCase() + theme.slice(1);
+}
+
+dark.addEventListener("change", applyTheme);
+$("#theme").addEventListener("click", () => {
+  theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+  applyTheme();
+});
+applyTheme();
+
+// What is asked of the lab
+
+async function ask(what, cables) {
+  try {
+    const answer = await fetch(what, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ cables }),
+    });
+    if (answer.ok) return notice("");
+    const { what: refused, why, fix } = await answer.json();
+    notice([refused, why].filter(Boolean).join(": ") + (fix ? `. ${fix}.` : ""));
+  } catch {
+    notice(`cannot ${what}: ibbond lab web does not answer`);
+  }
+}
+
+function notice(text) {
+  $("#notice").textContent = text;
+  $("#notice").hidden = !text;
+}
+
+const tip = $("#tip");
+const fabric = new Fabric($(".canvas"), {
+  cable({ cable, state, group }) {
+    group.classList.add("asked");
+    ask(state === "cut" ? "mend" : "cut", [cable.name]).finally(() => setTimeout(() => group.classList.remove("asked"), 1500));
+  },
+  show({ cable, state, rate, loss }, { clientX, clientY }) {
+    const words = state === "up" ? `${Math.round(rate).toLocaleString("en")} packets/s` : state === "cut" ? "cut" : "no link";
+    const lost = loss ? `, loses ${loss} %` : "";
+    tip.replaceChildren(make("b", "", `${cable.ends[0]} – ${cable.ends[1]}`), make("span", "", `${words}${lost} · click to ${state === "cut" ? "mend" : "cut"}`));
+    tip.hidden = false;
+    const { offsetWidth: width, offsetHeight: height } = tip;
+    tip.style.left = `${Math.max(6, Math.min(clientX + 14, innerWidth - width - 8))}px`;
+    tip.style.top = `${clientY + 18 + height > innerHeight ? clientY - height - 12 : clientY + 18}px`;
+  },
+  hide() {
+    tip.hidden = true;
+  },
+});
+const bonds = new Bonds($("#bonds"), (text) => fabric.find(text));
+const events = new Events($("#events"));
+
+$("#mend-all").addEventListener("click", () => ask("mend", cut()));
+const cut = () => drawing.cables.filter((_, index) => rates.cables[index][0] === "cut").map(({ name }) => name);
+
+// What the lab says
+
+function fact(count, words, kind = "") {
+  return make("li", kind, make("b", "", count), ` ${words}`);
+}
+
+function showFacts() {
+  const hosts = drawing.nodes.filter(({ kind }) => kind === "host").length;
+  const facts = [fact(hosts, "hosts"), fact(drawing.nodes.length - hosts, "switches"), fact(drawing.cables.length, "cables")];
+  if (rates) {
+    const out = cut().length;
+    const down = rates.cables.filter(([state]) => state !== "up" && state !== "cut").length;
+    const sum = rates.bonds.reduce((total, { members }) => total + members.reduce((each, [, , rate]) => each + rate, 0), 0);
+    if (out) facts.push(fact(out, "cut", "bad"));
+    if (down) facts.push(fact(down, "without link", "warn"));
+    if (!rates.manager_alive) facts.push(fact("no", "subnet manager", "bad"));
+    facts.push(fact(bits(sum), "on all bonds"));
+    if (rates.late_ms >= 5) facts.push(fact(`${rates.late_ms} ms`, "late, the machine is busy", "warn"));
+    $("#mend-all").hidden = out < 2;
+  }
+  $("#facts").replaceChildren(...facts);
+}
+
+const told = {
+  lab({ runs, what, fix }) {
+    link(runs ? "live" : "gone", runs ? "live" : "waiting");
+    notice(runs ? "" : `${what}. ${fix}.`);
+  },
+  drawing(news) {
+    drawing = news;
+    rates = null;
+    $("#name").textContent = news.lab.name;
+    document.title = `lab ${news.lab.name}`;
+    bonds.set(news);
+    fabric.set(news);
+    showFacts();
+  },
+  rates(news) {
+    if (!drawing || news.cables.length !== drawing.cables.length) return;
+    rates = news;
+    bonds.update(drawing, news);
+    fabric.update(news);
+    showFacts();
+  },
+  events: (news) => events.add(news),
+};
+
+function link(kind, words) {
+  $("#link").className = `link ${kind}`;
+  $("#link").textContent = words;
+}
+
+const source = new EventSource("events");
+for (const [kind, tell] of Object.entries(told)) source.addEventListener(kind, ({ data }) => tell(JSON.parse(data)));
+source.addEventListener("error", () => link("gone", source.readyState === EventSource.CLOSED ? "ended" : "no answer"));

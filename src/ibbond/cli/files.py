@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 import ibbond
 from ibbond.errors import Refused
+
+if TYPE_CHECKING:
+    from ibbond.topology.known_host import KnownHost
+
+FROM = click.option(
+    "--from",
+    "fabric",
+    type=click.Path(path_type=Path),
+    help="Build the fabric described in this file of ibnetdiscover or OpenSM (opensm-subnet.lst).",
+)
+BUNDLES = click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A bundle of ibbond collect, or a directory of bundles, for the devices and bonds of these hosts.",
+)
 
 
 def shipped_scenarios() -> dict[str, Path]:
@@ -57,12 +76,34 @@ def read_topology(file: Path | None) -> tuple[str, str]:
     return read_text(file, "Give the path of a topology file (docs/topology.md)"), str(file)
 
 
-def import_topology(file: Path) -> tuple[str, str, list[str]]:
-    """A fabric that ibnetdiscover or OpenSM wrote, as a topology: text, source, and notes on what is left out."""
+def import_topology(file: Path, bundles: Sequence[Path] = ()) -> tuple[str, str]:
+    """A fabric that ibnetdiscover or OpenSM wrote, as a topology: text and source; what is left out goes to stderr.
+
+    Hosts of which there are bundles of `ibbond collect` have their own names, devices and bonds.
+    """
+    return imported(read_text(file, "Give the path of a file that ibnetdiscover or OpenSM wrote"), file, bundles)
+
+
+def imported(text: str, file: Path, bundles: Sequence[Path]) -> tuple[str, str]:
+    """The same for a text that was read already."""
     from ibbond.topology.imported import import_fabric
 
-    imported = import_fabric(read_text(file, "Give the path of a file that ibnetdiscover or OpenSM wrote"), str(file))
-    return imported.text, str(file), imported.notes
+    known: list[KnownHost] = []
+    if bundles:
+        from ibbond.cli.signals import signals_end_it
+        from ibbond.ops.known_hosts import known_hosts
+
+        with signals_end_it("the unpacked files were removed"):
+            known = known_hosts(bundles)
+    found = import_fabric(text, str(file), known)
+    for note in found.notes:
+        click.echo(f"{file}: {note}", err=True)
+    return found.text, str(file)
+
+
+def only_with_from() -> Refused:
+    why = "bundles name the hosts of a fabric that ibnetdiscover or OpenSM wrote"
+    return Refused("cannot use --bundle without --from", why=why, fix="Name the fabric: --from FILE")
 
 
 def absolute(file: Path) -> Path:

@@ -16,7 +16,7 @@ from ibbond.cli.cables import capture, cut, events, flap, mend
 from ibbond.cli.doctor import doctor
 from ibbond.cli.exec import exec_, shell
 from ibbond.cli.faults import change_lid, kill, lose, reregister, revive, set_pkeys
-from ibbond.cli.files import import_topology, read_topology
+from ibbond.cli.files import BUNDLES, FROM, import_topology, only_with_from, read_topology
 from ibbond.cli.graph import graph
 from ibbond.cli.neighbors import neighbors
 from ibbond.cli.output import addresses, as_dict, device, done, json_option, name_option, print_json, state, table
@@ -45,18 +45,11 @@ for command in (
     lab.add_command(command)
 
 
-FROM = click.option(
-    "--from",
-    "fabric",
-    type=click.Path(path_type=Path),
-    help="Build the fabric described in this file of ibnetdiscover or OpenSM (opensm-subnet.lst).",
-)
-
-
 @lab.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @name_option
 @FROM
+@BUNDLES
 @click.option("--resume", is_flag=True, help="Take over the hosts, programs and bonds of a lab that was killed.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C takes the lab down.")
 @click.option("--profile", default="default", show_default=True, help="The driver behavior to emulate.")
@@ -73,6 +66,7 @@ def up(
     file: Path | None,
     lab_name: str,
     fabric: Path | None,
+    bundles: tuple[Path, ...],
     resume: bool,
     foreground: bool,
     profile: str,
@@ -88,7 +82,7 @@ def up(
     from ibbond.lab.state import LabConfig
 
     name = lab_name or "lab"
-    text, source = topology_text(file, fabric)
+    text, source = topology_text(file, fabric, bundles)
     if not resume and killed(name):
         if named_hosts(name):
             resume = resume_instead(name, as_json)
@@ -125,9 +119,11 @@ def failed(name: str, code: int) -> None:
         raise Refused(f"lab {name} has ended", why=why, fix=f"Read its log: {Files(name).log}")
 
 
-def topology_text(file: Path | None, fabric: Path | None) -> tuple[str, str]:
+def topology_text(file: Path | None, fabric: Path | None, bundles: tuple[Path, ...]) -> tuple[str, str]:
     """The topology that FILE or --from names, and where it is from; notes about an import go to stderr."""
     if fabric is None:
+        if bundles:
+            raise only_with_from()
         return read_topology(file)
     if file is not None:
         raise Refused(
@@ -135,10 +131,7 @@ def topology_text(file: Path | None, fabric: Path | None) -> tuple[str, str]:
             why="each describes the whole fabric",
             fix="Omit one; ibbond lab topology --from FILE prints a topology file that can be edited",
         )
-    text, source, notes = import_topology(fabric)
-    for note in notes:
-        click.echo(f"{source}: {note}", err=True)
-    return text, source
+    return import_topology(fabric, bundles)
 
 
 def resume_instead(name: str, as_json: bool) -> bool:
@@ -200,8 +193,9 @@ def list_(as_json: bool) -> None:
 @lab.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @FROM
+@BUNDLES
 @json_option
-def topology(file: Path | None, fabric: Path | None, as_json: bool) -> None:
+def topology(file: Path | None, fabric: Path | None, bundles: tuple[Path, ...], as_json: bool) -> None:
     """Check FILE and list its cables; without FILE print the default topology as a template.
 
     With --from, print the topology file of an imported fabric.
@@ -209,7 +203,7 @@ def topology(file: Path | None, fabric: Path | None, as_json: bool) -> None:
     from ibbond.lab.state import NOT_OURS
     from ibbond.topology.load import parse
 
-    text, source = topology_text(file, fabric)
+    text, source = topology_text(file, fabric, bundles)
     parsed = parse(text, name=source, others=NOT_OURS)
     if as_json:
         print_json(

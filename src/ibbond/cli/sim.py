@@ -35,18 +35,29 @@ def sim() -> None:
 
 @sim.command()
 @click.argument("file", type=STORY)
+@files.FROM
+@files.BUNDLES
 @click.option("--seed", default=0, show_default=True, help="Seed of the story's random choices.")
 @click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def run(file: Path, seed: int, profile: str, as_json: bool) -> None:
-    """Run one seed of the story in FILE and print its timeline. Exit status: 1 if a promise breaks."""
+def run(file: Path, fabric: Path | None, bundles: tuple[Path, ...], seed: int, profile: str, as_json: bool) -> None:
+    """Run one seed of the story in FILE and print its timeline. Exit status: 1 if a promise breaks.
+
+    With --from, the story happens in that fabric, and the topology in FILE is left aside.
+    """
     from ibbond.sim.explore import run_one
 
-    outcome = run_one(read_text(file), file.stem, seed, profile)
+    outcome = run_one(story_text(file, fabric, bundles), file.stem, seed, profile)
     if as_json:
         click.echo(json.dumps(asdict(outcome)))
     else:
-        print_outcome(outcome, file, profile)
+        words = [
+            word
+            for option, path in (("--from", fabric), *(("--bundle", each) for each in bundles))
+            if path
+            for word in (option, str(path))
+        ]
+        print_outcome(outcome, " ".join([str(file), *words]), profile)
     sys.exit(1 if outcome.broken else 0)
 
 
@@ -258,7 +269,7 @@ def tenth(done: int, total: int, words: str) -> None:
         click.echo(words, err=True)
 
 
-def print_outcome(outcome: Outcome, file: Path, profile: str) -> None:
+def print_outcome(outcome: Outcome, file: str, profile: str) -> None:
     for moment in outcome.moments:
         click.echo(f"{moment.at_ms:12.3f} ms  {moment.what:10} {moment.where:14} {moment.detail}")
     click.echo(f"seed {outcome.seed}: {outcome.steps} steps, trace {outcome.trace[:16]}")
@@ -269,7 +280,7 @@ def print_outcome(outcome: Outcome, file: Path, profile: str) -> None:
         click.echo("every promise kept")
 
 
-def replay_line(file: Path, seed: int, profile: str) -> str:
+def replay_line(file: Path | str, seed: int, profile: str) -> str:
     return f"ibbond sim run {file} --seed {seed}" + ("" if profile == "default" else f" --profile {profile}")
 
 
@@ -278,6 +289,21 @@ def read_range(text: str) -> range:
     if not (dots and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise Refused(f"--seeds {text}", why="it is not a range A..B of numbers with A below B", fix="Write 0..100")
     return range(int(first), int(last))
+
+
+def story_text(file: Path, fabric: Path | None, bundles: tuple[Path, ...]) -> str:
+    """A scenario file, or its story in the fabric that --from names."""
+    if fabric is None:
+        if bundles:
+            raise files.only_with_from()
+        return read_text(file)
+    import tomli_w
+
+    from ibbond.topology.reader import read_document
+
+    story = read_document(read_text(file), str(file)).get("story", {})
+    topology, source = files.import_topology(fabric, bundles)
+    return tomli_w.dumps(read_document(topology, source) | {"story": story})
 
 
 def read_text(file: Path) -> str:

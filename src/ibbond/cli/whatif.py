@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ibbond.cli.files import read_text
+from ibbond.cli.files import BUNDLES, imported, read_text
 from ibbond.cli.output import json_option, print_json, table
 from ibbond.cli.sim import progress_bar
 from ibbond.errors import Refused
@@ -22,8 +22,9 @@ SHOWN_HOSTS = 6
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes (default: one per core).")
+@BUNDLES
 @json_option
-def whatif(file: Path, workers: int | None, as_json: bool) -> int:
+def whatif(file: Path, workers: int | None, bundles: tuple[Path, ...], as_json: bool) -> int:
     """Find the hosts that each single failure cuts off, interrupts, or leaves without redundancy.
 
     FILE is the output of ibnetdiscover, OpenSM's opensm-subnet.lst, or a topology file. Every cable, switch and adapter
@@ -32,7 +33,7 @@ def whatif(file: Path, workers: int | None, as_json: bool) -> int:
     """
     from ibbond.sim.whatif import failures, what_if
 
-    topology = read_fabric(file)
+    topology = read_fabric(file, bundles)
     with progress_bar(file.name, len(failures(topology))) as step:
         found = what_if(topology, step, workers or 0)
     if as_json:
@@ -42,17 +43,17 @@ def whatif(file: Path, workers: int | None, as_json: bool) -> int:
     return 0 if found.survives else 1
 
 
-def read_fabric(file: Path) -> Topology:
+def read_fabric(file: Path, bundles: tuple[Path, ...] = ()) -> Topology:
     """A topology file, or a fabric in a format that can be imported."""
-    from ibbond.topology.imported import FORMATS, import_fabric
+    from ibbond.topology.imported import FORMATS
     from ibbond.topology.load import parse
 
     text = read_text(file, "Name a topology file, or one that ibnetdiscover or OpenSM wrote")
     if any(looks_like(text) for looks_like, _ in FORMATS.values()):
-        imported = import_fabric(text, str(file))
-        for note in imported.notes:
-            click.echo(f"{file}: {note}", err=True)
-        text = imported.text
+        text, _ = imported(text, file, bundles)
+    elif bundles:
+        why = "bundles name the hosts of a fabric that ibnetdiscover or OpenSM wrote; a topology file has its own"
+        raise Refused(f"cannot use --bundle with {file}", why=why, fix="Omit it")
     topology = parse(text, name=str(file), others=("story",))
     if len(topology.hosts) < 2:
         raise Refused(f"{file} has one host", why="a connection needs two hosts", fix="Add hosts")

@@ -7,7 +7,7 @@ counts itself. Left out: name servers, which are not the kernel's; whether the b
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ibbond.backend.contract import Backend, text
 from ibbond.backend.state import capture
@@ -35,16 +35,23 @@ def exported(host: Backend, bonds: Iterable[str]) -> Desired:
             device = _member(host, member)
             device.options = {o: _setting(v[member]) for o, v in pairs.items() if v.get(member, "0") != "0"}
             bond.members.append(device)
-        for option, value in state.options.items():
-            row = OPTIONS.get(option)
-            if row is None or row.read_only or row.ours or option in NOT_KEPT or not value:
-                continue
-            default = row.word_of(row.default) if row.shows_word else str(row.default)
-            if value != default and any(mode.word == state.options.get("mode") for mode in row.modes):
-                bond.options[option] = _setting(value)
+        bond.options |= {option: _setting(value) for option, value in changed_options(state.options).items()}
         for each in found.ip:
             _ip(bond, each)
     return desired
+
+
+def changed_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Those that an operator has set: not what has the driver's default, nor what the driver counts itself."""
+    found = {}
+    for option, value in options.items():
+        row = OPTIONS.get(option)
+        if row is None or row.read_only or row.ours or option in NOT_KEPT or not value:
+            continue
+        default = row.word_of(row.default) if row.shows_word else str(row.default)
+        if value != default and any(mode.word == options.get("mode") for mode in row.modes):
+            found[option] = value
+    return found
 
 
 def _setting(value: object) -> Setting:

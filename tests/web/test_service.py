@@ -1,4 +1,4 @@
-"""Who may look and cut: requests to the service as browsers, other pages and other programs send them."""
+"""Access to the page and to cables: requests to the service as browsers, other pages and other programs send them."""
 
 import json
 import threading
@@ -113,7 +113,7 @@ def test_what_is_no_request_is_refused(service: Service) -> None:
     assert not service.cut
 
 
-def test_a_cable_is_cut_or_the_refusal_told(service: Service) -> None:
+def test_a_cable_is_cut_or_the_refusal_reported(service: Service) -> None:
     assert service.post() == 200
     assert service.cut == ["h1/ib0"]
     service.cut.clear()

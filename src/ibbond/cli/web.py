@@ -23,8 +23,8 @@ TOKEN_BYTES = 24
 def web(lab_name: str, port: int, every: float, as_json: bool) -> None:
     """Show the lab in a browser: topology, live traffic, bonds and events; a click cuts a cable, or mends it.
 
-    Prints the URL and serves it until Ctrl-C, on 127.0.0.1 only; whoever knows the URL can cut cables. Needs the extra
-    ibbond[web].
+    Prints the URL and serves it until Ctrl-C, on 127.0.0.1 only. Anyone who has the URL can cut cables. Needs
+    the extra ibbond[web].
     """
     from ibbond.backend.control_socket import Control
 

@@ -1,1 +1,1 @@
-"""A running lab as a page in a browser: what it is told, who may ask, and the page itself."""
+"""A running lab as a page in a browser: the page, the service, access control."""

@@ -1,4 +1,4 @@
-"""Who may ask: whoever knows the token in the URL, from this machine, and no other page.
+"""Access control: requests from this machine that have the token in their URL, and not from other pages.
 
 Read first: the Fetch standard, sections "Origin header" and "CORS protocol"; Content Security Policy Level 3. Any page
 that is open in the same browser can send requests to 127.0.0.1, and a name of its own can lead there (DNS rebinding).

@@ -1,4 +1,4 @@
-"""Follows a lab for all browsers at once: its events as they happen, samples of its counters while somebody looks.
+"""Follows a lab for all browsers at once: its events as they happen, samples of its counters while one is open.
 
 Read first: `ops.lab_sample`, `web.mailbox`. Two threads wait for the lab, because its socket blocks; what
 they find is put into mailboxes on the asyncio loop. After a lab has ended, the page waits for the next one of its name.
@@ -28,7 +28,7 @@ CHANGES_PICTURE = frozenset(("cut", "mend", "kill", "revive", "lossy", "carrier"
 
 
 class LabWatch:
-    """Everything that browsers are told about one lab."""
+    """What browsers show of one lab."""
 
     def __init__(self, lab: str, every_s: float) -> None:
         self._lab = lab
@@ -52,7 +52,7 @@ class LabWatch:
 
     @property
     def watchers(self) -> int:
-        """How many browsers look."""
+        """How many browsers have the page open."""
         return len(self._mailboxes)
 
     @contextlib.contextmanager

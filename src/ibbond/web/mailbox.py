@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 
 MAX_EVENTS = 300
-STILL_HERE = ": still here\n\n"  # a comment, so that a browser that has gone is noticed
+STILL_HERE = ": still here\n\n"  # a comment, so that a closed connection is noticed
 IDLE_S = 15.0
 LATEST = ("lab", "drawing", "rates")  # in the order in which a browser needs them
 

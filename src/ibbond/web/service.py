@@ -1,6 +1,6 @@
 """The page's service: its files, server-sent events, and the two requests that change something, cut and mend.
 
-Read first: `web.guard` for who may ask, `web.lab_watch` for what is told. Listens on 127.0.0.1 only.
+Read first: `web.guard` for access control, `web.lab_watch` for what is sent. Listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -98,15 +98,15 @@ def page_file(name: str) -> Callable[[Request], Response]:
 
 
 def events(watch: LabWatch) -> Callable[[Request], Response]:
-    async def told() -> AsyncIterator[str]:
+    async def stream() -> AsyncIterator[str]:
         with watch.mailbox() as mailbox:
             while True:
                 yield await mailbox.take()
 
     def follow(_: Request) -> Response:
         if watch.watchers >= MAX_BROWSERS:
-            return JSONResponse({"what": f"{MAX_BROWSERS} browsers look already"}, 503)
-        return StreamingResponse(told(), media_type="text/event-stream")
+            return JSONResponse({"what": f"the page is open {MAX_BROWSERS} times already"}, 503)
+        return StreamingResponse(stream(), media_type="text/event-stream")
 
     return follow
 

@@ -94,28 +94,28 @@ function showFacts() {
   $("#facts").replaceChildren(...facts);
 }
 
-const told = {
+const handlers = {
   lab({ runs, what, fix }) {
     link(runs ? "live" : "gone", runs ? "live" : "waiting");
     notice(runs ? "" : `${what}. ${fix}.`);
   },
-  drawing(news) {
-    drawing = news;
+  drawing(message) {
+    drawing = message;
     rates = null;
-    $("#name").textContent = news.lab.name;
-    document.title = `lab ${news.lab.name}`;
-    bonds.set(news);
-    fabric.set(news);
+    $("#name").textContent = message.lab.name;
+    document.title = `lab ${message.lab.name}`;
+    bonds.set(message);
+    fabric.set(message);
     showFacts();
   },
-  rates(news) {
-    if (!drawing || news.cables.length !== drawing.cables.length) return;
-    rates = news;
-    bonds.update(drawing, news);
-    fabric.update(news);
+  rates(message) {
+    if (!drawing || message.cables.length !== drawing.cables.length) return;
+    rates = message;
+    bonds.update(drawing, message);
+    fabric.update(message);
     showFacts();
   },
-  events: (news) => events.add(news),
+  events: (message) => events.add(message),
 };
 
 function link(kind, words) {
@@ -124,5 +124,5 @@ function link(kind, words) {
 }
 
 const source = new EventSource("events");
-for (const [kind, tell] of Object.entries(told)) source.addEventListener(kind, ({ data }) => tell(JSON.parse(data)));
+for (const [kind, handle] of Object.entries(handlers)) source.addEventListener(kind, ({ data }) => handle(JSON.parse(data)));
 source.addEventListener("error", () => link("gone", source.readyState === EventSource.CLOSED ? "ended" : "no answer"));

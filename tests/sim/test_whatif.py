@@ -93,6 +93,27 @@ def test_the_command(wrong: tuple[tuple[str, str, str]], tmp_path: Path, capsys:
     assert ("all ports at one switch: h2" in text) == bool(wrong)
 
 
+def test_the_page_says_what_cuts_off_hosts_and_escapes_names(tmp_path: Path) -> None:
+    file, page = tmp_path / "fabric<b>.toml", tmp_path / "page.html"
+    file.write_text(fabric(("h2", "leaf1", "leaf1")))
+    assert run(["fabric", "whatif", str(file), "--workers", "2", "--page", str(page)]) == 1
+    text = page.read_text()
+    assert "<tr><td>switch leaf1</td><td class=names>h2</td></tr>" in text
+    assert "All ports are cabled to one switch: h2." in text
+    assert "fabric&lt;b&gt;.toml" in text
+    assert "<b>" not in text
+    assert "<svg" in text
+    numbers = json.loads(text.partition('id="numbers">')[2].partition("</script>")[0])
+    assert numbers["one_switch"] == ["h2"]
+
+
+def test_a_page_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text(fabric())
+    assert run(["fabric", "whatif", str(file), "--page", str(tmp_path / "none" / "page.html")]) == 2
+    assert "page.html" in capsys.readouterr().err
+
+
 def test_a_child_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> dict[str, object]:
         raise ValueError("broken")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ibbond.cli.files import BUNDLES, imported, read_text
+from ibbond.cli.files import BUNDLES, imported, read_text, try_to_write
 from ibbond.cli.output import json_option, print_json, table
 from ibbond.cli.sim import progress_bar
 from ibbond.errors import Refused
@@ -22,9 +22,10 @@ SHOWN_HOSTS = 6
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes (default: one per core).")
+@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page to FILE.")
 @BUNDLES
 @json_option
-def whatif(file: Path, workers: int | None, bundles: tuple[Path, ...], as_json: bool) -> int:
+def whatif(file: Path, workers: int | None, page: Path | None, bundles: tuple[Path, ...], as_json: bool) -> int:
     """Find the hosts that each single failure cuts off, interrupts, or leaves without redundancy.
 
     FILE is the output of ibnetdiscover, OpenSM's opensm-subnet.lst, or a topology file. Every cable, switch and adapter
@@ -34,8 +35,15 @@ def whatif(file: Path, workers: int | None, bundles: tuple[Path, ...], as_json: 
     from ibbond.sim.whatif import failures, what_if
 
     topology = read_fabric(file, bundles)
+    if page is not None:
+        try_to_write(page)
     with progress_bar(file.name, len(failures(topology))) as step:
         found = what_if(topology, step, workers or 0)
+    if page is not None:
+        from ibbond.cli.whatif_page import render
+        from ibbond.host.output_file import write_output
+
+        write_output(page, render(found, topology, file.name, as_object(found)).encode())
     if as_json:
         print_json(as_object(found))
     else:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ibbond.lab.state import Files
+
 FABRIC = """\
 switchguid=0x7cfe900300a1b2c0(7cfe900300a1b2c0)
 Switch\t36 "S-7cfe900300a1b2c0"\t\t# "MF0;leaf-1:MSB7700/U1" base port 0 lid 3 lmc 0
@@ -39,7 +41,10 @@ def ibbond(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "ibbond", *words], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.skipif(not shutil.which("ibnetdiscover"), reason="infiniband-diags is not installed")
+needs_tools = pytest.mark.skipif(not shutil.which("ibnetdiscover"), reason="infiniband-diags is not installed")
+
+
+@needs_tools
 def test_ibnetdiscover_prints_the_fabric_that_was_imported(lab: str, tmp_path: Path) -> None:
     file = tmp_path / "fabric.txt"
     file.write_text(FABRIC)
@@ -53,3 +58,29 @@ def test_ibnetdiscover_prints_the_fabric_that_was_imported(lab: str, tmp_path: P
         assert ping.returncode == 0, ping.stdout
     finally:
         ibbond("lab", "down", "--name", lab)
+
+
+@needs_tools
+@pytest.mark.skipif(not shutil.which("opensm"), reason="OpenSM is not installed")
+def test_a_lab_rebuilt_from_what_real_tools_wrote_about_it_is_the_same(lab: str, tmp_path: Path) -> None:
+    files = {"ibnetdiscover": tmp_path / "fabric.txt", "OpenSM": tmp_path / "opensm-subnet.lst"}
+    assert ibbond("lab", "up", "--name", lab, "--sm", "opensm").returncode == 0
+    try:
+        files["ibnetdiscover"].write_text(discovered(lab))
+        written = Files(lab).tools / "opensm" / "opensm-subnet.lst"
+        files["OpenSM"].write_text(written.read_text())
+    finally:
+        ibbond("lab", "down", "--name", lab)
+    for file in files.values():
+        up = ibbond("lab", "up", "--name", lab, "--from", str(file))
+        assert up.returncode == 0, up.stderr
+        try:
+            assert facts(discovered(lab)) == facts(files["ibnetdiscover"].read_text())
+        finally:
+            ibbond("lab", "down", "--name", lab)
+
+
+def discovered(lab: str) -> str:
+    found = ibbond("lab", "exec", "--name", lab, "h1", "--", "ibnetdiscover")
+    assert found.returncode == 0, found.stderr
+    return found.stdout

@@ -1,7 +1,10 @@
 """Fabrics that ibnetdiscover and OpenSM wrote down, as topologies; bad files are refused with the line."""
 
 import gc
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -53,16 +56,18 @@ Hca 2 "node2"
 [1] "sw1"[2]
 """
 
-OPENSM = """\
-{ CA Ports:02 SystemGUID:0002c903000e0b73 NodeGUID:0002c903000e0b70 PortGUID:0002c903000e0b71 \
-VenID:0002C9 DevID:1003 Rev:00000001 {node1 HCA-1} LID:0007 PN:01 } { SW Ports:24 SystemGUID:7cfe900300a1b2c0 \
-NodeGUID:7cfe900300a1b2c0 PortGUID:7cfe900300a1b2c0 \
-VenID:0002C9 DevID:CB20 Rev:000000A0 {leaf-1} LID:0003 PN:1F } PHY=4x LOG=ACT SPD=25
-{ CA-SM Ports:01 SystemGUID:0002c903000e0b83 NodeGUID:0002c903000e0b80 PortGUID:0002c903000e0b81 \
-VenID:0002C9 DevID:1003 Rev:00000001 {node2 HCA-1} LID:0008 PN:01 } { SW Ports:24 SystemGUID:7cfe900300a1b2c0 \
-NodeGUID:7cfe900300a1b2c0 PortGUID:7cfe900300a1b2c0 \
-VenID:0002C9 DevID:CB20 Rev:000000A0 {leaf-1} LID:0003 PN:20 } PHY=4x LOG=ACT SPD=25
-"""
+CA = (
+    "{{ CA{} Ports:{} SystemGUID:0002c903000e0b{n}3 NodeGUID:0002c903000e0b{n}0 PortGUID:0002c903000e0b{n}1 "
+    "VenID:0002C9 DevID:1003 Rev:00000001 {{{} HCA-1}} LID:0007 PN:01 }}"
+)
+ENDS = (CA.format("", "02", "node1", n=7), CA.format("-SM", "01", "node2", n=8))
+LEAF = (
+    "{{ SW Ports:24 SystemGUID:7cfe900300a1b2c0 NodeGUID:7cfe900300a1b2c0 PortGUID:7cfe900300a1b2c0 "
+    "VenID:0002C9 DevID:CB20 Rev:000000A0 {{leaf-1}} LID:0003 PN:{} }}"
+)
+PAIRS = [*zip(ENDS, ("1F", "20"), strict=True)]
+LINES = [f"{end} {LEAF.format(at)}" for end, at in PAIRS] + [f"{LEAF.format(at)} {end}" for end, at in PAIRS]
+OPENSM = "".join(f"{line} PHY=4x LOG=ACT SPD=25\n" for line in LINES)
 
 
 def imported(text: str) -> Topology:
@@ -99,6 +104,8 @@ def test_every_cable_keeps_its_ports() -> None:
 def test_the_net_files_of_ibsim_are_the_same_format() -> None:
     topology = imported(IBSIM)
     assert [host.name for host in topology.hosts] == ["node1", "node2"]
+    assert [switch.name for switch in topology.switches] == ["sw1"]
+    assert [hca.identity.description for host in topology.hosts for hca in host.hcas] == ["node1", "node2"]
     assert not topology.hosts[0].bonds
     assert str(topology.hosts[1].device("ib0").addresses[0]) == "10.0.0.2/16"  # type: ignore[union-attr]
 
@@ -125,6 +132,9 @@ BAD = {
     ),
     "port of no node": ('[1] "sw1"[2]\n' + IBSIM, "line 1: it describes a port: no node line stands before it"),
     "back to back": ('Ca 1 "a"\n[1] "b"[1]\nCa 1 "b"\n[1] "a"[1]\n', "line 2: it cables two adapters back to back"),
+    "port GUID twice": (LEAVES.replace("2c903000e0b82", "2c903000e0b72"), "line 26: it gives port 2 of H-"),
+    "one end of a cable": (LEAVES[: LEAVES.rindex("[1](")], "line 16: it cables S-7cfe900300a1b300 port 2 to H-"),
+    "one end in OpenSM's file": (OPENSM[: OPENSM.rindex("{ SW")], "line 2: it cables 0002c903000e0b80 port 1"),
     "half a line of OpenSM": (OPENSM.replace("PN:1F }", "PN:"), "line 1: it reads"),
 }
 
@@ -135,6 +145,14 @@ def test_bad_files_are_refused_with_the_line(case: str) -> None:
     with pytest.raises(Refused) as refusal:
         imported(text)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", [LEAVES, OPENSM], ids=["ibnetdiscover", "opensm"])
+def test_wherever_a_file_is_truncated_it_is_refused(text: str) -> None:
+    """Until the last cable is whole: what stands behind it in its line is not read."""
+    for end in range(text.rindex("PN:") if text is OPENSM else text.rindex("[1](")):
+        with pytest.raises(Refused):
+            imported(text[:end])
 
 
 def big(leaves: int, hosts_per_leaf: int) -> str:
@@ -161,6 +179,15 @@ def test_the_time_grows_with_the_nodes_and_not_with_their_square() -> None:
         return min(times)
 
     assert seconds(big(40, 99)) < 8 * seconds(big(10, 50)) * 3  # 7.8 times the nodes
+
+
+def test_nearly_as_many_nodes_as_the_limit_load_within_a_minute_and_2_gib(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.txt"
+    file.write_text(big(101, 97))  # 9,899 nodes
+    command = f"ulimit -v {2 << 20}; exec {sys.executable} -m ibbond lab topology --from {file}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[hosts.n101x97.ports]") == 1
 
 
 def test_more_nodes_than_the_limit_are_refused() -> None:

@@ -36,9 +36,13 @@ class DumpEnd:
 
 @dataclass(slots=True)
 class FabricDump:
-    """Nodes by key, and the far end of each cabled port, as far as the file names them."""
+    """Nodes by key, and the far end of each cabled port, as far as the file names them.
+
+    `has_both_ends`: the tool writes every cable at both of its ends, so that one without the other is a truncated file.
+    """
 
     source: str
+    has_both_ends: bool = False
     nodes: dict[str, DumpNode] = field(default_factory=dict)
     peers: dict[DumpEnd, tuple[DumpEnd, int]] = field(default_factory=dict)
 
@@ -65,6 +69,13 @@ class FabricDump:
             if near == far:
                 raise self.refused(line, f"cables {near.node} port {near.port} to itself", "a cable has two ends")
             back = self.peers.get(far)
+            if back is None and self.has_both_ends:
+                raise self.refused(
+                    line,
+                    f"cables {near.node} port {near.port} to {far.node} port {far.port}",
+                    f"no line cables that port of {far.node}, so the file is truncated",
+                    "Save it again",
+                )
             if back is not None and back[0] != near:
                 raise self.refused(
                     line,
@@ -83,7 +94,7 @@ class FabricDump:
             raise self.refused(line, f"has a cable at port {end.port} of {end.node}", f"it has {node.ports} ports")
 
     def check_guids(self) -> None:
-        """Two nodes with one GUID are a copied line or a broken adapter: refused."""
+        """Two nodes or two ports with one GUID are a copied line or a broken adapter: refused."""
         seen: dict[int, DumpNode] = {}
         for node in self.nodes.values():
             if node.guid is None:
@@ -95,6 +106,17 @@ class FabricDump:
                     f"line {seen[node.guid].line} gives it to {seen[node.guid].key}",
                 )
             seen[node.guid] = node
+        ports: dict[int, DumpEnd] = {}
+        for node in self.nodes.values():
+            for number, guid in node.port_guids.items():
+                end = DumpEnd(node.key, number)
+                other = ports.setdefault(guid, end)
+                if other != end:
+                    raise self.refused(
+                        self.peers[end][1] if end in self.peers else node.line,
+                        f"gives port {number} of {node.key} the GUID {guid:#018x}",
+                        f"port {other.port} of {other.node} has it",
+                    )
 
     def refused(self, line: int, what: str, why: str, fix: str = "Correct the file, or save it again") -> Refused:
         return Refused(f"{self.source}, line {line}: it {what}", why=why, fix=fix)

@@ -1,7 +1,8 @@
 """The topology file that ibnetdiscover(8) prints, which is also the input of ibsim.
 
 Read first: ibnetdiscover(8), "TOPOLOGY FILE FORMAT", and ibsim's net-examples. A node is a line `Switch 36 "ID"` or
-`Ca 2 "ID"` with its description in a comment; its cabled ports follow, `[1] "ID"[2]`, with their GUIDs in parentheses.
+`Ca 2 "ID"` with its description in a comment (without one, ID is that); its cabled ports follow, `[1] "ID"[2]`, with
+their GUIDs in parentheses.
 """
 
 import re
@@ -35,6 +36,7 @@ def parse(text: str, source: str) -> FabricDump:
             continue
         if match := GUID.match(line):
             guid = int(match["guid"], 16)
+            dump.has_both_ends = True  # ibnetdiscover wrote it, not a person for ibsim
         elif match := NODE.match(line):
             description = DESCRIPTION.search(match["rest"])
             node = DumpNode(
@@ -43,7 +45,7 @@ def parse(text: str, source: str) -> FabricDump:
                 int(match["ports"]),
                 number,
                 guid,
-                description["text"] if description else "",
+                description["text"] if description else match["key"],
             )
             guid = None
             dump.add_node(node)

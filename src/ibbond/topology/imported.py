@@ -168,7 +168,7 @@ class Import:
             if known is not None and known.connected:
                 rows += [f'mode = "{CONNECTED}"']
             devices = [
-                f'"{name}" = {{ to = "{to}", hca = {number}, port = {port} }}'
+                f'{key(name)} = {{ to = "{to}", hca = {number}, port = {port} }}'
                 for name, (number, port, _, to) in zip(names, ports, strict=True)
             ]
             rows += [f"[hosts.{host}.ports]", *devices]
@@ -193,19 +193,24 @@ class Import:
                 rows += known_bond_rows(host, bond, names, connected=known.connected)
         for device, addresses in known.addresses.items():
             if device in names:
-                rows += [f'[hosts.{host}.devices."{device}"]', f"addresses = {json.dumps(addresses)}"]
+                rows += [f"[hosts.{host}.devices.{key(device)}]", f"addresses = {json.dumps(addresses)}"]
         return [*rows, ""]
 
 
 def known_bond_rows(host: str, bond: KnownBond, names: list[str], *, connected: bool) -> list[str]:
     members = [member for member in bond.members if member in names]
-    rows = [f'[hosts.{host}.bonds."{bond.name}"]', f"members = {json.dumps(members)}"]
+    rows = [f"[hosts.{host}.bonds.{key(bond.name)}]", f"members = {json.dumps(members)}"]
     rows += [f"addresses = {json.dumps(bond.addresses)}"]
     if bond.mtu is not None:
         rows += [f"mtu = {min(bond.mtu, CONNECTED_MTU if connected else DATAGRAM_MTUS[1])}"]
     kept = {name: value for name, value in bond.options.items() if name != "primary" or value in members}
     options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in kept.items())
     return [*rows, f"options = {{ {options} }}"] if options else rows
+
+
+def key(name: str) -> str:
+    """A key of TOML, in quotes where it must be."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def device_names(known: KnownHost | None, guids: list[int | None]) -> list[str]:

@@ -23,7 +23,7 @@ def looks_like(text: str) -> bool:
 
 def parse(text: str, source: str) -> FabricDump:
     """Read the file; `Refused` names the line that cannot be read."""
-    dump = FabricDump(source)
+    dump = FabricDump(source, has_both_ends=True)
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
         if not line:

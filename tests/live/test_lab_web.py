@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -110,6 +111,23 @@ def test_traffic_shows_and_the_end_of_the_lab_too(browsers: list["Browser"]) -> 
         ibbond("lab", "down", lab=lab)
         page.wait_for_selector("#link.gone")
         page.wait_for_selector("#notice:has-text('is running')")
+
+
+def test_the_demo_can_be_watched(browsers: list["Browser"]) -> None:
+    with subprocess.Popen([IBBOND, "demo", "--rounds", "50"], stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        try:
+            command = next(line for line in demo.stdout if "ibbond lab web" in line)
+            with page_of(command.split()[-1]) as url:
+                page = opened(browsers[0], url)
+                wait_for(page, "h1/ib0", "busy")
+                page.wait_for_selector(".cable.cut")
+                page.wait_for_selector("#events .cut")
+                page.wait_for_selector("#events .failover:has-text('ib0 → ib1')")
+                page.wait_for_selector("#events .mend")
+        finally:
+            demo.send_signal(signal.SIGINT)
+            demo.stdout.read()
 
 
 @pytest.mark.skipif(NO_VIEW is not None, reason=f"no sysfs view: {NO_VIEW}")

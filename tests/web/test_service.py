@@ -1,6 +1,8 @@
 """Access to the page and to cables: requests to the service as browsers, other pages and other programs send them."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -134,6 +136,13 @@ def test_events_are_a_stream(service: Service) -> None:
 def test_a_port_that_is_taken_is_refused(service: Service) -> None:
     with pytest.raises(Refused, match=f"cannot listen on port {service.port}"):
         listen(service.port)
+
+
+def test_without_the_extra_the_fix_names_it() -> None:
+    script = "import sys; sys.modules['uvicorn'] = None; from ibbond.cli.main import run; sys.exit(run(['lab', 'web']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'ibbond[web]'" in done.stderr
 
 
 def test_without_a_lab_there_is_no_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,7 @@ def run_with_traffic(rounds: int, view: View, without: str | None, *, rdma: bool
     with running_lab(config) as (running, control), endpoints(control) as (one, two):
         took = running.status.get("ready_ms")
         view.say(f"the lab is up after {took:.0f} ms" if isinstance(took, float) else "the lab is up")
+        view.say(f"to watch it in a browser: ibbond lab web --name {config.name}")
         generators = TrafficGenerators(one, two, rdma=rdma)
         try:
             if late:

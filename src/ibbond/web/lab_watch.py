@@ -24,6 +24,7 @@ from ibbond.web.mailbox import MAX_EVENTS, Mailbox
 RETRY_S = 1.0
 SOON_S = 0.06  # after an event that changes the picture, so that its consequences are in the sample, too
 MAX_SHARE = 0.05  # of the time that sampling may take
+MAX_SHARE_OF_CHANGES = 0.25  # the same while things change all the time
 CHANGES_PICTURE = frozenset(("cut", "mend", "kill", "revive", "lossy", "carrier", "failover", "device", "ready"))
 
 
@@ -135,5 +136,8 @@ class LabWatch:
             self._on_loop(self._publish, "rates", json.dumps(rates(picture(before or after, after), answer)))
             before = after
             took = time.monotonic() - began
-            if self._wake.wait(max(self._every_s, took / MAX_SHARE) if self.watchers else None):
-                time.sleep(SOON_S)
+            if self._wake.wait(max(self._every_s, took / MAX_SHARE)):
+                time.sleep(max(SOON_S, took / MAX_SHARE_OF_CHANGES))
+            while not self.watchers and not self._ended:
+                self._wake.wait()
+                self._wake.clear()

@@ -1,6 +1,8 @@
 """Access to the page and to cables: requests to the service as browsers, other pages and other programs send them."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -112,6 +114,28 @@ def test_what_is_no_request_is_refused(service: Service) -> None:
     assert {service.post(body) for body in bad} == {400}
     assert service.post(kind="text/plain") == 415
     assert service.post(" " * (MAX_BODY_BYTES + 1)) == 413
+    assert not service.cut
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n",
+        b"GET /a-token/ HTTP/1.1\r\n\r\n",
+        b"GET /a-token/ HTTP/1.0\r\n\r\n",
+        b"GET /a-token/../a-token/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000,
+        b"POST /a-token/cut HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /a-token/events HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+def test_bytes_that_no_browser_sends_change_nothing(service: Service, raw: bytes) -> None:
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    with connection, contextlib.suppress(ConnectionError):
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        assert b" 200 " not in connection.recv(100)
+    assert service.ask("GET", f"/{TOKEN}/").status == 200
     assert not service.cut
 
 

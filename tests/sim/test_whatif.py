@@ -45,6 +45,7 @@ def test_sound_wiring_survives_every_cable_and_switch() -> None:
     findings = found(fabric())
     assert findings.survives
     assert cut_off(findings) == {}
+    assert findings.splitting == []
     assert len(findings.consequences) == 12 + 4 + 4 + 1
     by_name = {each.name: each for each in findings.consequences}
     assert by_name["leaf1"].redundancy_lost == ("h1", "h2", "h3", "h4")
@@ -65,6 +66,14 @@ def test_one_swapped_cable_is_found() -> None:
     findings = found(fabric(("h2", "leaf1", "leaf1"), ("h3", "leaf2", "leaf2")))  # ib1 of h2 and ib0 of h3
     assert findings.one_switch == ("h2", "h3")
     assert cut_off(findings) == {"switch leaf1": ("h2",), "switch leaf2": ("h3",)}
+
+
+def test_an_uplink_at_the_wrong_spine_is_found() -> None:
+    """Without spine1, leaf1 is alone, and every link of the hosts stays up: no bond knows that it should fail over."""
+    findings = found(fabric().replace('["leaf1", "spine2"]', '["leaf1", "spine1"]'))
+    everywhere = ("h1", "h2", "h3", "h4")
+    assert {each.name: each.split for each in findings.splitting} == {"leaf2/5": everywhere, "spine1": everywhere}
+    assert not findings.survives
 
 
 def test_a_single_link_between_two_halves_is_found() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ibbond.topology.model import Topology
 
 SHOWN_HOSTS = 6
+GOOD = "no failure of a cable or switch cuts off a host or splits the fabric"
 
 
 @click.command()
@@ -30,7 +31,7 @@ def whatif(file: Path, workers: int | None, page: Path | None, bundles: tuple[Pa
 
     FILE is the output of ibnetdiscover, OpenSM's opensm-subnet.lst, or a topology file. Every cable, switch and adapter
     and the subnet manager fail once, each in its own copy of the simulated fabric. Exit status: 1 if the failure of a
-    cable or switch cuts off a host that has several ports.
+    cable or switch cuts off a host that has several ports, or splits the fabric while the links of hosts stay up.
     """
     from ibbond.sim.whatif import failures, what_if
 
@@ -83,6 +84,7 @@ def as_object(found: Findings) -> dict[str, object]:
                 "cut_off": list(each.cut_off),
                 "interrupted_ms": each.interrupted_ms,
                 "redundancy_lost": list(each.redundancy_lost),
+                "split": list(each.split),
             }
             for each in found.consequences
         ],
@@ -100,10 +102,13 @@ def describe(found: Findings) -> str:
     if found.cutting:
         rows = [(f"{each.kind} {each.name}", names(each.cut_off)) for each in found.cutting]
         lines += ["", table(rows, ("FAILURE", "CUTS OFF"))]
+    if found.splitting:
+        rows = [(f"{each.kind} {each.name}", names(each.split)) for each in found.splitting]
+        lines += ["", table(rows, ("FAILURE", "SPLITS THE FABRIC, LINKS STAY UP AT"))]
     rows_by_kind = [row(kind, found) for kind in dict.fromkeys(each.kind for each in found.consequences)]
     heads = ("FAILURE OF ONE", "TRIED", "CUT OFF HOSTS", "INTERRUPTED HOSTS", "LONGEST", "LESS REDUNDANCY")
     lines += ["", table(rows_by_kind, heads)]
-    verdict = "no failure of a cable or switch cuts off a host" if found.survives else "hosts can be cut off: see above"
+    verdict = GOOD if found.survives else "hosts can be cut off: see above"
     return "\n".join([*lines, "", verdict])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ibbond.cli.whatif import GOOD
 from ibbond.demo.report import STYLE
 from ibbond.lab.graph import svg
 
@@ -34,7 +35,7 @@ details { margin: 18px 0; } summary { cursor: pointer; font-weight: 600; }
 def render(found: Findings, topology: Topology, source: str, facts: Mapping[str, object]) -> str:
     """The whole page; `facts` are the findings as JSON."""
     good = found.survives
-    verdict = "no failure of a cable or switch cuts off a host" if good else "single failures cut off hosts"
+    verdict = GOOD if good else "single failures can cut off hosts"
     numbers = json.dumps(facts).replace("<", "\\u003c")
     return f"""<!doctype html>
 <html lang="en">
@@ -51,6 +52,7 @@ and the subnet manager, failed once, in virtual time, each in its own copy of th
 <div class="cards">{"".join(_card(kind, found) for kind in KINDS)}</div>
 {_wiring(found)}
 {_cutting(found)}
+{_splitting(found)}
 {_figure(found, topology)}
 <h2>How long hosts were cut off before they were reached again</h2>
 <p class="lead">Failures by their longest interruption of a host. Interruptions are sampled every 10 ms; an immediate
@@ -92,11 +94,20 @@ def _cutting(found: Findings) -> str:
     return f"<h2>What cuts off hosts</h2>{_table(('failure', 'hosts without a path'), rows)}"
 
 
+def _splitting(found: Findings) -> str:
+    if not found.splitting:
+        return ""
+    rows = ([_name(each), _hosts(each.split)] for each in found.splitting)
+    return f"""<h2>What splits the fabric</h2><p class="lead">The links of these hosts stay up, so that no
+bond fails over; hosts whose active members are on different sides lose each other. An ARP monitor would move them.</p>
+{_table(("failure", "hosts with ports on different sides"), rows)}"""
+
+
 def _figure(found: Findings, topology: Topology) -> str:
     """The fabric, each cable in the color of what its failure does; nothing where it would be too large to read."""
     if found.hosts + found.switches > MAX_DRAWN_NODES:
         return ""
-    cutting = {each.name for each in found.cutting}
+    cutting = {each.name for each in (*found.cutting, *found.splitting)}
     effects = {
         each.name: "cut" if each.name in cutting else "a failure interrupts hosts" if each.interrupted_ms else "up"
         for each in found.consequences
@@ -108,7 +119,8 @@ def _figure(found: Findings, topology: Topology) -> str:
         "hosts": {host.name: {"bonds": {}} for host in topology.hosts},
         "cables": [{"ends": pair, "state": effects[pair[0]]} for pair in ends],
     }
-    return f"""<h2>The fabric</h2><figure>{svg(status)}<figcaption>Red, dashed: a cable whose failure cuts off a host.
+    return f"""<h2>The fabric</h2><figure>{svg(status)}<figcaption>Red, dashed: a cable whose failure cuts off a host
+or splits the fabric.
 Orange: it interrupts hosts for 10 ms or longer. Green: neither.</figcaption></figure>"""
 
 

@@ -45,13 +45,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What a failure does to hosts: cut off at the end, connected again after some milliseconds, fewer live ports."""
+    """What a failure does to hosts: cut off at the end, connected again after some milliseconds, fewer live ports.
+
+    `split` are the hosts of which a port is still up and no longer reaches all ports that are up: no bond fails over
+    there, and two hosts whose active members are on different sides lose each other.
+    """
 
     kind: str
     name: str
     cut_off: tuple[str, ...]
     interrupted_ms: dict[str, int]
     redundancy_lost: tuple[str, ...]
+    split: tuple[str, ...] = ()
 
     @property
     def worst_ms(self) -> int:
@@ -71,8 +76,13 @@ class Findings:
 
     @property
     def survives(self) -> bool:
-        """Whether no failure cuts off a host but that of the host's own only adapter or cable."""
-        return not self.cutting
+        """Whether no failure cuts off a host but that of the host's own only adapter or cable, and none splits."""
+        return not self.cutting and not self.splitting
+
+    @property
+    def splitting(self) -> list[Consequence]:
+        """The failures that leave the fabric in parts while the links of hosts stay up."""
+        return [found for found in self.consequences if found.split]
 
     @property
     def cutting(self) -> list[Consequence]:
@@ -110,6 +120,16 @@ class Connections:
         active = {name: self._active_ports(name) for name in self.names}
         witnesses = [name for name in self.witnesses if active[name]]
         return {name for name in self.names if active[name] and self._reaches_most(name, active, witnesses)}
+
+    def split(self) -> set[str]:
+        """Hosts with a live port that does not reach every live port of the witnesses."""
+        live = {name: [port for port in self.ports(name) if port.state is PortState.ACTIVE] for name in self.names}
+        there = [port for name in self.witnesses for port in live[name]]
+        return {
+            name
+            for name, ports in live.items()
+            if not all(leads(port, other.lid) for port in ports for other in there if other not in ports)
+        }
 
     def ports(self, host: str) -> list[Port]:
         links = self.world.network.hosts[host].links
@@ -243,15 +263,14 @@ def read_consequence(failure: Failure, said: bytes) -> Consequence:
     if not said:
         raise RuntimeError(f"the process that tried the failure of {failure.name} ended without a result")
     plain = json.loads(said)
-    return Consequence(
-        failure.kind, failure.name, tuple(plain["cut_off"]), plain["interrupted_ms"], tuple(plain["redundancy_lost"])
-    )
+    hosts = {name: tuple(plain[name]) for name in ("cut_off", "redundancy_lost", "split")}
+    return Consequence(failure.kind, failure.name, interrupted_ms=plain["interrupted_ms"], **hosts)
 
 
 def consequence(world: World, failure: Failure) -> dict[str, object]:
     """Let it fail, and watch; changes the world."""
     connections = Connections(world)
-    before = connections.live_ports()
+    before, split_before = connections.live_ports(), connections.split()
     world.feed(OnSubnet(failure.event))
     away = dict.fromkeys(connections.names, 0)
     connected: set[str] = set()
@@ -263,9 +282,10 @@ def consequence(world: World, failure: Failure) -> dict[str, object]:
         for name in away.keys() - connected:
             away[name] += SAMPLE_MS
         world.run_until(world.now + SAMPLE_MS * MS)
-    after = connections.live_ports()
+    after, split = connections.live_ports(), connections.split() - split_before
     return {
         "cut_off": [name for name in connections.names if name not in connected],
         "interrupted_ms": {name: ms for name, ms in away.items() if ms and name in connected},
         "redundancy_lost": [name for name in connections.names if name in connected and after[name] < before[name]],
+        "split": [name for name in connections.names if name in split],
     }

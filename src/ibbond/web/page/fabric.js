@@ -15,8 +15,8 @@ export function element(name, attributes = {}, ...inside) {
   return made;
 }
 
+const parent = (device) => device?.replace(/\.[0-9a-f]{4}$/, ""); // of a partition child, the device of its port
 const node = (end) => end.slice(0, end.indexOf("/"));
-const port = (end) => end.slice(end.indexOf("/") + 1);
 
 export class Fabric {
   constructor(place, on) {
@@ -70,7 +70,7 @@ export class Fabric {
   }
 
   cable(cable, layout) {
-    const path = curve(layout.ends.get(cable.ends[0]), layout.ends.get(cable.ends[1]), layout.boxes.get(cable.a), layout.boxes.get(cable.b));
+    const path = curve(...cable.ends.map((end) => layout.ends.get(end)));
     const group = element("g", { class: "cable", tabindex: "0", role: "button" });
     group.dataset.name = cable.name;
     const [wire, flow, hit] = ["wire", "flow", "hit"].map((part) => element("path", { class: part, d: path }));
@@ -114,7 +114,7 @@ export class Fabric {
       if (host) active.set(host, [...(active.get(host) ?? []), [bond, member]]);
     });
     for (const [name, drawn] of this.nodes) updateNode(drawn, up.get(name), active.get(name));
-    const members = new Set([...active].flatMap(([host, bonds]) => bonds.map(([, member]) => `${host}/${member}`)));
+    const members = new Set([...active].flatMap(([host, bonds]) => bonds.map(([, member]) => `${host}/${parent(member)}`)));
     for (const { ends } of this.cables.values())
       for (const { end, dot } of ends) dot.classList.toggle("active", members.has(end) && !dot.classList.contains("cut"));
   }
@@ -152,14 +152,16 @@ function box(name, kind, { x, y, width, height, large }) {
   group.append(title, rectangle, label);
   if (large) group.append(more);
   if (label.textContent.length * 7 > width - 6) label.setAttribute("textLength", width - 8), label.setAttribute("lengthAdjust", "spacingAndGlyphs");
-  return { group, more, kind };
+  return { group, more, kind, width };
 }
 
-function updateNode({ group, more, kind }, { up, all }, bonds) {
+function updateNode({ group, more, kind, width }, { up, all }, bonds) {
   group.classList.toggle("dark", all > 0 && up === 0);
   group.classList.toggle("degraded", kind === "host" && up > 0 && up < all);
-  const words = bonds?.map(([bond, member]) => `${bond}: ${member ?? "none"}`).join(", ");
-  more.textContent = kind === "host" ? (words ?? "no bond") : up === all ? `${all} cables` : `${up} of ${all} cables`;
+  const words = bonds?.map(([bond, member]) => `${bond}: ${member ?? "none"}`).join(", ") ?? "no bond";
+  const fits = words.length * 6.3 < width;
+  const shown = fits ? words : `${bonds.length} bonds`;
+  more.textContent = kind === "host" ? shown : up === all ? `${all} cables` : `${up} of ${all} cables`;
 }
 
 // Places. A box is {x, y, width, height} with its middle; an end of a cable is {x, y, up}: where it leaves its node.
@@ -238,14 +240,13 @@ function placeHosts(names, peers, boxes, width, y, many) {
 function placeEnds(cables, boxes, nodes, many) {
   const level = new Map(nodes.map(({ name, level: each }) => [name, each]));
   const sides = new Map(); // "node side" to its ends
-  const level_ = (name) => level.get(name);
   for (const cable of cables)
     for (const [own, other, end] of [[cable.a, cable.b, cable.ends[0]], [cable.b, cable.a, cable.ends[1]]]) {
       const [mine, theirs] = [boxes.get(own), boxes.get(other)];
-      const beside = level_(own) === level_(other) && mine.y === theirs.y;
+      const beside = level.get(own) === level.get(other) && mine.y === theirs.y;
       const side = beside ? (theirs.x > mine.x ? "right" : "left") : theirs.y < mine.y ? "top" : "bottom";
       const key = `${own}\n${side}`;
-      if (!sides.has(key)) sides.set(key, { box: mine, side, host: level_(own) === 0, ends: [] });
+      if (!sides.has(key)) sides.set(key, { box: mine, side, host: level.get(own) === 0, ends: [] });
       sides.get(key).ends.push({ end, x: theirs.x, y: theirs.y });
     }
   const ends = new Map();
@@ -273,4 +274,3 @@ function curve(a, b) {
   return `M${round([a.x, a.y])}C${round(points[0])} ${round(points[1])} ${round([b.x, b.y])}`;
 }
 
-export { node, port };

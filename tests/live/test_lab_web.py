@@ -106,7 +106,7 @@ def test_traffic_shows_and_the_end_of_the_lab_too(browsers: list["Browser"]) -> 
         page = opened(browsers[0], url)
         with lab["h1"].popen(["ping", "-i", "0.01", "-q", "10.0.0.2"]) as ping:
             wait_for(page, "h1/ib0", "busy")
-            page.wait_for_function("document.querySelector('#bonds .rate').textContent.includes('bit/s')")
+            page.wait_for_selector("#bonds .rate:has-text('bit/s')")
             ping.terminate()
         ibbond("lab", "down", lab=lab)
         page.wait_for_selector("#link.gone")
@@ -137,6 +137,21 @@ def test_names_that_a_host_has_chosen_are_text(browsers: list["Browser"]) -> Non
         bash(lab["h1"], "echo '+<img/src=x>' > bonding_masters; echo '+<b>x' > bonding_masters")
         page.wait_for_selector("#bonds .bond:has-text('h1/<b>x')")
         assert page.locator("#bonds b, #events b, #bonds img, #events img").count() == 0
+
+
+@pytest.mark.skipif(NO_VIEW is not None, reason=f"no sysfs view: {NO_VIEW}")
+def test_a_host_that_makes_thousands_of_events_leaves_the_page_usable(browsers: list["Browser"]) -> None:
+    flood = "for i in {1..1500}; do echo ib1 > bond0/bonding/active_slave; echo ib0 > bond0/bonding/active_slave; done"
+    with sound_lab() as lab, page_of(lab.name) as url:
+        page = opened(browsers[0], url)
+        page.evaluate(SLOWEST)
+        with lab["h1"].popen(["bash", "-c", f"cd /sys/class/net; {flood}"]) as flooding:
+            page.locator("#events .failover").nth(199).wait_for(state="attached")
+            click(page, "h2/ib1")
+            wait_for(page, "h2/ib1", "cut")
+            assert flooding.wait(timeout=60) == 0
+        assert page.locator("#events li").count() <= 600
+        assert page.evaluate("window.slowest") < 1000
 
 
 class ForeignPage(http.server.BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ Read first: `web.guard` for access control, `web.lab_watch` for what is sent. Li
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -28,6 +29,8 @@ MAX_BODY_BYTES = 64 << 10
 MAX_BROWSERS = 32
 MAX_REQUESTS = 128  # at a time; more are answered with 503
 ENDING_S = 1
+PAUSE_S = 0.03  # between two messages to a browser, so that what happens at once is drawn at once
+LONG_BYTES, LONG_PAUSE_S = 100_000, 0.5  # a host that makes many events does not keep the browser busy
 TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 TYPES |= {"svg": "image/svg+xml"}
 START = "index.html"
@@ -101,7 +104,9 @@ def events(watch: LabWatch) -> Callable[[Request], Response]:
     async def stream() -> AsyncIterator[str]:
         with watch.mailbox() as mailbox:
             while True:
-                yield await mailbox.take()
+                text = await mailbox.take()
+                yield text
+                await asyncio.sleep(PAUSE_S if len(text) < LONG_BYTES else LONG_PAUSE_S)
 
     def follow(_: Request) -> Response:
         if watch.watchers >= MAX_BROWSERS:

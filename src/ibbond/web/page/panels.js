@@ -1,7 +1,7 @@
 // The list of bonds, with the traffic of the last minute, and the list of events. Text from the lab is only set as text.
 
 const HISTORY = 60; // samples
-const MAX_EVENTS = 300;
+const MAX_EVENTS = 300; // of the main kinds, and as many of the others
 const CALM = 16; // bonds; of more than these, those in trouble come first
 const MAIN_EVENTS = new Set(["cut", "mend", "kill", "revive", "lossy", "failover", "ready", "died", "duplicate"]);
 
@@ -122,11 +122,8 @@ export class Events {
     const rows = items.map(eventRow).reverse();
     if (missed) rows.push(make("li", "empty", `${missed} more events: ibbond lab events`));
     this.list.prepend(...rows);
-    let main = 0;
-    for (const each of [...this.list.children]) {
-      if (!each.classList.contains("quiet")) main += 1;
-      if (main > MAX_EVENTS || this.list.children.length > 2 * MAX_EVENTS) this.list.lastChild.remove();
-    }
+    for (const kind of [".quiet", ":not(.quiet)"])
+      for (const old of [...this.list.querySelectorAll(`li${kind}`)].slice(MAX_EVENTS)) old.remove();
   }
 }
 

@@ -153,7 +153,7 @@ def test_requests_on_a_live_bond_that_cannot_be(host: Host) -> None:
         (("bond", "add", "bond1", "ib0"), "belongs to bond0 already"),
         (("bond", "switch", "bond0", "ib7"), "not a member"),
         (("bond", "set", "bond0", "slaves", "+ib2"), "bond add or remove"),
-        (("bond", "set", "bond0", "mii_status", "up"), "a fact"),
+        (("bond", "set", "bond0", "mii_status", "up"), "read-only"),
         (("bond", "set", "bond0", "arp_ip_target", "10.0.0"), "not an IPv4 address"),
         (("bond", "set", "bond0", "queue_id", "ib0"), "MEMBER:NUMBER"),
         (("bond", "create", "bond0", "ib0"), "other members: ib1"),

@@ -64,5 +64,5 @@ def test_a_failure_takes_everything_back(host: Host) -> None:
     host.write("ib1/fail_open", "5")
     result = host.ibbond("ib-bond", "--bond-ip", "10.0.0.1")
     assert result.code == 2
-    assert "put back" in result.err
+    assert "restored" in result.err
     assert host.read("bonding_masters") == ""

@@ -59,7 +59,7 @@ def test_a_value_that_does_not_hold_is_an_error_and_put_back(host: Host) -> None
         "    answer = str(refused)\n"
     )
     assert isinstance(reported, str)
-    for part in ("/sys/class/net/bond0/bonding/updelay", "'250'", "'200'", "not a multiple of miimon", "put back"):
+    for part in ("/sys/class/net/bond0/bonding/updelay", "'250'", "'200'", "not a multiple of miimon", "restored"):
         assert part in reported, (part, reported)
     assert everything(host) == before
 
@@ -80,7 +80,7 @@ def test_a_member_that_refuses_the_mtu(host: Host) -> None:
     before = everything(host)
     result = host.ibbond(*CREATE, "--mtu", "1800")
     assert result.code == 2
-    assert "put back" in result.err
+    assert "restored" in result.err
     assert everything(host) == before
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_put_back_is_said(host: Host) -> None:
         "    answer = str(refused)\n"
     )
     assert isinstance(reported, str)
-    assert "could not all be put back" in reported
+    assert "Not everything could be restored" in reported
     assert "+ib1" in reported
     assert host.read("bond0/bonding/slaves") == "ib0\n"
     assert host.read("bond0/bonding/active_slave") == "ib0\n"

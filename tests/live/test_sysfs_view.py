@@ -132,6 +132,16 @@ def test_a_file_of_a_bond_that_has_gone(free: Lab) -> None:
     assert "No such device" in bash(free["h1"], gone).stderr
 
 
+def test_a_nul_byte_ends_what_is_written(free: Lab) -> None:
+    """To the driver it is a C string; a name with a NUL byte in it was a fault of the lab."""
+    free["h1"].run(r"printf '+nul0\0rest\n' > /sys/class/net/bonding_masters")
+    assert free.backend("h1").read("nul0/bonding/miimon") == "0\n"
+    free["h1"].run(r"printf '50\0rest' > /sys/class/net/nul0/bonding/miimon")
+    assert free.backend("h1").read("nul0/bonding/miimon") == "50\n"
+    free["h1"].run(r"printf -- '-nul0\0rest' > /sys/class/net/bonding_masters")
+    assert free.status()["faults"] == {}
+
+
 def test_modes_that_carry_no_traffic_say_so(free: Lab) -> None:
     bash(free["h1"], "echo +bond7 > bonding_masters; ip link set bond7 up")
     words = "mode balance-rr carries no traffic in this driver: use active-backup"

@@ -182,7 +182,7 @@ class Executor:
         try:
             return self._put_back(self.plan.before)
         except Refused as refusal:
-            return f"It could not be put back: {refusal}"
+            return f"The previous state could not be restored: {refusal}"
 
     def _put_back(self, before: HostState) -> str:
         if self._refused is not None:
@@ -202,7 +202,7 @@ class Executor:
             return "Everything was restored"
         parts = [f"{step} ({failures[step]})" if step in failures else step for step in left]
         parts += [f"{name} is no longer there" for name in gone]
-        return "It could not all be put back: " + "; ".join(parts)
+        return "Not everything could be restored: " + "; ".join(parts)
 
     def _write_old_value(self, step: Write) -> None:
         """What a driver keeps of a value that it does not show goes only when the old one is written."""

@@ -198,6 +198,7 @@ class EmulatedBackend:
     # Changing, on the loop's thread
 
     def _write(self, path: str, text: str) -> None:
+        text = text.partition("\0")[0]  # a C string to the driver
         if (found := option_without_file(path)) and (bond := self._host.registry.bonds.get(found[0])) is not None:
             self._write_option(bond, found[1].name, text)
             return

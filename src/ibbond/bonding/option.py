@@ -177,6 +177,6 @@ def refusal(bond: str, option: str, rejected: Rejected) -> Refused:
 
 
 def is_device_name(name: str) -> bool:
-    """`dev_valid_name`."""
-    forbidden = any(character in "/:" or character in BLANKS for character in name)
+    """`dev_valid_name`; a NUL byte would be the end of a name in the kernel."""
+    forbidden = any(character in "/:\0" or character in BLANKS for character in name)
     return 0 < len(name) <= NAME_CHARACTERS and name not in (".", "..") and not forbidden

@@ -35,11 +35,8 @@ s2 = {}
 between = ["s1", "s2"]
 count = 2
 
-[[hosts.h1.hcas]]
-ports = { ib0 = "s1" }
-
-[[hosts.h1.hcas]]
-ports = { ib1 = "s2" }
+[hosts.h1]
+ports = { ib0 = "s1", ib1 = { to = "s2", hca = 2 } }
 
 [hosts.h1.bonds.bond0]
 members = ["ib0", "ib1"]

@@ -28,7 +28,7 @@ def fabric() -> str:
     for at in (0, 1):
         lines += [f'Switch\t8 "S-{at + 1}"\t\t# "leaf-{at + 1}"']
         lines += [f'[{n}]\t"{key}"[{at + 1}]' for n, (_, key, _) in enumerate(hosts, 1)]
-        lines += [f'[8]\t"S-{2 - at}"[8]']
+        lines += [f'[{n}]\t"S-{2 - at}"[{n}]' for n in (7, 8)]
     for n, (host, key, ports) in enumerate(hosts, 1):
         lines += [f'Ca\t2 "{key}"\t\t# "{host} mlx5_0"']
         lines += [f'[{at + 1}](2c90300a1{ports[at]:02x}01)\t"S-{at + 1}"[{n}]' for at in (0, 1)]

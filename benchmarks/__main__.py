@@ -51,6 +51,7 @@ def main() -> int:
     words.add_argument(
         "--kernel", action="store_true", help="the kernel's own bonding beside ours, in a QEMU guest; 3 rounds"
     )
+    words.add_argument("--rdma", action="store_true", help="unmodified RDMA programs in a lab; 3 rounds")
     words.add_argument("--within", action="store_true", help=argparse.SUPPRESS)  # the second process
     config = words.parse_args()
     if unknown := [name for name in config.only if name not in PATHS]:
@@ -71,6 +72,10 @@ def main() -> int:
             from benchmarks import kernel
 
             return kernel.main(rounds=config.rounds or 3, quick=config.quick, file=config.json, keep=config.keep)
+        if config.rdma:
+            from benchmarks import rdma
+
+            return rdma.main(rounds=config.rounds or 3, quick=config.quick, file=config.json, keep=config.keep)
         result = compare(config.only, 1 if config.quick else config.rounds or 5, quick=config.quick)
     except KeyboardInterrupt:
         print("interrupted; everything is taken down", file=sys.stderr)

@@ -24,7 +24,7 @@ def keep(name: str, result: object, text: str) -> None:
 def keep_main(result: dict[str, object], text: str) -> None:
     """The main run's objects are at the top; those that other runs have kept stay."""
     held = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    others = {name: held[name] for name in ("kernel", "sim", "per_packet") if name in held}
+    others = {name: held[name] for name in ("kernel", "sim", "per_packet", "rdma") if name in held}
     RESULTS.write_text(json.dumps({**result, **others}, indent=1) + "\n")
     show("results", text)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from ibbond.lab.graph import layers, links_of
 from ibbond.ops.top import Picture
+from ibbond.tools.infiniband_tools import MANAGER_NODE
 
 Facts = dict[str, object]
+OTHER_KINDS = {MANAGER_NODE: "manager"}  # OpenSM, at a port of its own
 
 
 def drawing(status: Mapping[str, Any]) -> Facts:
@@ -20,7 +22,7 @@ def drawing(status: Mapping[str, Any]) -> Facts:
     hosts = status["hosts"]
     links = links_of(status)
     nodes = [
-        {"name": name, "level": level, "kind": "host" if name in hosts else "switch"}
+        {"name": name, "level": level, "kind": "host" if name in hosts else OTHER_KINDS.get(name, "switch")}
         for level, row in enumerate(layers(hosts, links))
         for name in row
     ]

@@ -161,7 +161,8 @@ function updateNode({ group, more, kind, width }, { up, all }, bonds) {
   const words = bonds?.map(([bond, member]) => `${bond}: ${member ?? "none"}`).join(", ") ?? "no bond";
   const fits = words.length * 6.3 < width;
   const shown = fits ? words : `${bonds.length} bonds`;
-  more.textContent = kind === "host" ? shown : up === all ? `${all} cables` : `${up} of ${all} cables`;
+  const plugs = `${all} cable${all === 1 ? "" : "s"}`;
+  more.textContent = kind === "host" ? shown : kind === "manager" ? "subnet manager" : up === all ? plugs : `${up} of ${plugs}`;
 }
 
 // Places. A box is {x, y, width, height} with its middle; an end of a cable is {x, y, up}: where it leaves its node.

@@ -78,8 +78,8 @@ function fact(count, words, kind = "") {
 }
 
 function showFacts() {
-  const hosts = drawing.nodes.filter(({ kind }) => kind === "host").length;
-  const facts = [fact(hosts, "hosts"), fact(drawing.nodes.length - hosts, "switches"), fact(drawing.cables.length, "cables")];
+  const count = (wanted) => drawing.nodes.filter(({ kind }) => kind === wanted).length;
+  const facts = [fact(count("host"), "hosts"), fact(count("switch"), "switches"), fact(drawing.cables.length, "cables")];
   if (rates) {
     const out = cut().length;
     const down = rates.cables.filter(([state]) => state !== "up" && state !== "cut").length;

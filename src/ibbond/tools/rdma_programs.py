@@ -1,7 +1,7 @@
 """RDMA devices for the programs of lab hosts: every trapped call comes here, and goes to the file that it is about.
 
-Read first: `host.notification`; docs/rdma.md. One listener for each `lab exec`, whose children share it. A
-such a file has the same number in all of them, so that (listener, number) identifies it for every caller. The host is
+Read first: `host.notification`; docs/rdma.md. One listener for each `lab exec`, whose children share it. An
+injected file has the same number in all of them, so that (listener, number) identifies it for every caller. The host is
 that of the caller's network namespace at the moment of opening. Only on the loop's thread; nothing here waits, a call
 that must wait is kept. Left out: the files themselves (`uverbs_file`, `netlink_file`).
 """

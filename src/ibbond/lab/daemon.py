@@ -274,7 +274,7 @@ class LabDaemon:
         self._activate_again()
         self.save_soon()
         self.journal.note(now, "ready", self.config.name, f"not up: {', '.join(waiting)}" if waiting else "")
-        ready(self.requests.status())
+        ready(self.requests.shown.status())
 
     def _on_signal(self, _at: int, effect: NetworkEffect) -> None:
         """Whatever changes what must be remembered has it written down, a little later and together."""

@@ -1,7 +1,7 @@
 """What a running lab is asked over its socket, and the answers: the vocabulary of `backend.control_socket`.
 
 Requests come in the control thread; whatever touches the network is done on the loop's thread. A request that is
-refused has changed nothing. Left out: the words on the wire.
+refused has changed nothing. Left out: what the lab shows of itself (`status`), and the words on the wire.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_address, ip_interface
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -35,23 +34,19 @@ from ibbond.fabric.managers import check_table
 from ibbond.host.capture import Capture
 from ibbond.host.ip_settings import KINDS, IpSetting
 from ibbond.host.rtnetlink import RouteSocket
-from ibbond.lab.control.sample import counted, sample
+from ibbond.lab.control.status import MANAGER, LabStatus
 from ibbond.lab.control.subnet_tables import TABLES, Row
 from ibbond.lab.journal import Item
 from ibbond.machine import MS, SECOND
-from ibbond.netdev.device import Device
 from ibbond.ops.read_network import IpFacts, of_this_namespace
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
-from ibbond.stack.host_stack import HostStack
-from ibbond.tools.infiniband_tools import MANAGER_NODE, partitions
+from ibbond.tools.infiniband_tools import partitions
 from ibbond.topology.reader import unknown
-from ibbond.verbs.verbs import PortState
 
 if TYPE_CHECKING:
     from ibbond.lab.daemon import LabDaemon
 
 T = TypeVar("T")
-MANAGER = "sm"
 WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 VIEWS_EVERY = 0.002  # seconds
 
@@ -74,14 +69,15 @@ class Requests:
     def __init__(self, lab: LabDaemon) -> None:
         self._lab = lab
         self.cut: dict[str, None] = {}
+        self.shown = LabStatus(lab, self.cut)
         self._pkeys: dict[str, tuple[int, ...]] = {}  # of ports whose tables OpenSM was asked to change
         self._captures: dict[str, tuple[Capture, int]] = {}  # by the file's device and inode
         self._backends: dict[str, EmulatedBackend] = {}
 
     def handlers(self) -> dict[str, Handler]:
         return {
-            "status": lambda: self.run(self.status),
-            "sample": lambda: self.run(self.sample),
+            "status": lambda: self.run(self.shown.status),
+            "sample": lambda: self.run(self.shown.sample),
             "host": lambda host: self.backend(host).where,
             "host_handle": self.host_handle,
             "cut": lambda cables: self.run(lambda: self.cables("cut", Cut, cables)),
@@ -93,14 +89,14 @@ class Requests:
             "pkeys": lambda port, pkeys: self.run(lambda: self.set_pkeys(port, tuple(pkeys))),
             "lid": lambda port, lid: self.run(lambda: self.manage("lid", port, ChangeLid, lid)),
             "reregister": lambda port: self.run(lambda: self.manage("reregister", port, Reregister)),
-            "neighbors": lambda host="": self.run(lambda: self.neighbors(host)),
+            "neighbors": lambda host="": self.run(lambda: self.shown.neighbors(host)),
             "ip": self.ip,
             "subnet": lambda table: self.run(lambda: self.subnet(table)),
             "capture": TakesDescriptor(self.capture),
             "capture_end": self.capture_end,
             "events": self.events,
             "past_events": lambda: self.run(lambda: list(self._lab.journal.items)),
-            "late": lambda: self.run(self.late),
+            "late": lambda: self.run(self.shown.late),
             "lease": self.lease,
             "down": self.down,
             "read": lambda host, path: self.backend(host).read(path),
@@ -143,8 +139,7 @@ class Requests:
         self._lab.loop.flush_counters()
 
     def addresses(self, host: str, device: str) -> list[str]:
-        layer = self._lab.network.hosts[host].ip.get(device)
-        return address_texts(layer.addresses) if layer is not None else []
+        return self.shown.addresses(host, device)
 
     def route_socket(self, host: str) -> RouteSocket:
         return self._lab.spaces[host].run_in(RouteSocket)
@@ -170,46 +165,6 @@ class Requests:
 
     # Requests
 
-    def status(self) -> dict[str, object]:
-        """What `lab status --json` prints."""
-        lab = self._lab
-        lab.loop.flush_counters()
-        return {
-            "name": lab.config.name,
-            "pid": os.getpid(),
-            "topology": lab.config.source,
-            "profile": lab.config.profile,
-            "ready_ms": lab.ready_ms,
-            "manager": {"kind": lab.config.manager, "alive": self._lives(MANAGER)},
-            "sysfs": {"mounted": lab.views.missing is None, "why_not": lab.views.missing},
-            "rdma": {"served": lab.rdma.missing is None, "why_not": lab.rdma.missing},
-            **lab.loop.faults.facts(),
-            "late": self.late(),
-            "hosts": {name: self._host_facts(name, host) for name, host in lab.network.hosts.items()},
-            "cables": [self._cable_facts(*ends) for ends in self._cables()],
-        }
-
-    def sample(self) -> dict[str, object]:
-        """What `lab top` and the page draw, with less work than `status`."""
-        lab = self._lab
-        lab.loop.flush_counters()
-        cables = ((ends, self._cable_facts(*ends)) for ends in self._cables())
-        return sample(lab.network, cables, lab.journal.failovers) | {
-            "manager_alive": self._lives(MANAGER),
-            "late": self.late(),
-        }
-
-    def late(self) -> dict[str, object]:
-        """How late the loop has run since the lab was ready, and in which times ([since, until], monotonic ns)."""
-        lateness = self._lab.loop.lateness
-        raised = any(each.startswith(("nice", "real-time")) for each in self._lab.priority)
-        why = None if raised else "it may not raise its priority"
-        return {
-            "worst_ms": round(lateness.worst_ns / MS, 1),
-            "why": why,
-            "spans": [list(span) for span in lateness.spans],
-        }
-
     def subnet(self, table: str) -> list[Row]:
         """A table of `lab.control.subnet_tables`."""
         if table not in TABLES:
@@ -217,99 +172,11 @@ class Requests:
         self._lab.loop.flush_counters()
         return TABLES[table](self._lab.network.subnet, self._lab.topology.end_for_people)
 
-    def neighbors(self, host: str) -> list[Row]:
-        """The neighbor caches of a host, or of all: who is where, by ARP and neighbor discovery."""
-        if host:
-            self._lab.topology.host(host)
-        now = self._lab.loop.now()
-        ports = self._ports_by_gid()
-        return [
-            {
-                "host": name,
-                "device": device,
-                "address": str(ip_address(entry.ip)),
-                "hardware_address": entry.hardware.hex(":"),
-                "port": ports.get(entry.hardware[4:], ""),
-                "state": entry.state.name,
-                "age_ms": round((now - entry.confirmed_at) / MS, 1),
-            }
-            for name, stack in self._lab.network.hosts.items()
-            if host in ("", name)
-            for device, layer in stack.ip.items()
-            for entry in layer.neighbors
-        ]
-
     def ip(self, host: str) -> IpFacts:
         """What the host's own kernel has of addresses and routes, for `ibbond check`."""
         self._lab.topology.host(host)
         devices = self.run(lambda: [device.name for device in self._lab.network.hosts[host].namespace])
         return self._lab.spaces[host].run_in(lambda: of_this_namespace(devices))
-
-    def _ports_by_gid(self) -> dict[bytes, str]:
-        """The names that people use, by port GID."""
-        people = self._lab.topology.end_for_people
-        ports = (device.port for host in self._lab.topology.hosts for device in host.devices)
-        return {self._lab.network.subnet.port(port).gid: people(port) for port in ports}
-
-    def _host_facts(self, name: str, host: HostStack) -> dict[str, object]:
-        bonds: dict[str, object] = {}
-        devices: dict[str, object] = {}
-        addresses: list[str] = []
-        for device in host.namespace:
-            facts = self._device_facts(name, host, device)
-            addresses += self.addresses(name, device.name)
-            bond = host.registry.bonds.get(device.name)
-            if bond is None:
-                devices[device.name] = facts
-            else:
-                last = self._lab.journal.failovers.get(f"{name}/{device.name}")
-                shown = {key: last[key] for key in ("t_ms", "at_ns", "detail")} if last is not None else None
-                bonds[device.name] = facts | {
-                    "active": bond.active,
-                    "members": list(bond.members),
-                    "last_failover": shown,
-                }
-        ids = [one.facts() for one in host.rdma.ids()]
-        return {"addresses": addresses, "bonds": bonds, "devices": devices, "rdma_ids": ids}
-
-    def _device_facts(self, name: str, host: HostStack, device: Device) -> dict[str, object]:
-        facts: dict[str, object] = {
-            "kind": device.driver.kind,
-            "up": device.up,
-            "carrier": device.carrier,
-            "mtu": device.mtu,
-            "hardware_address": device.address.hex(":"),
-            "addresses": self.addresses(name, device.name),
-            "master": device.master.name if device.master is not None else None,
-        }
-        facts["statistics"] = counted(device)
-        interface = host.links.get(device.name)
-        if interface is not None:
-            facts |= {"port": interface.port.name, "lid": interface.port.lid, "pkey": f"{interface.pkey:#06x}"}
-            facts["pkeys"] = [f"{key:#06x}" for key in interface.port.pkeys]
-            node, _, number = interface.port.name.rpartition("/")
-            adapter = self._lab.rdma.adapters().get(name, {}).get(node)
-            facts["rdma"] = {"device": adapter, "port": int(number), "state": interface.port.state.name}
-        return facts
-
-    def _cables(self) -> list[tuple[str, str]]:
-        """Both ends of every cable, OpenSM's own among them."""
-        found = [(cable.a, cable.b) for cable in self._lab.topology.cables]
-        if self._lab.opensm is not None:
-            port = self._lab.network.subnet.port(f"{MANAGER_NODE}/1")
-            found += [(port.name, port.peer.name)] if port.peer is not None else []
-        return found
-
-    def _cable_facts(self, a: str, b: str) -> dict[str, object]:
-        people = self._lab.topology.end_for_people
-        port = self._lab.network.subnet.port(a)
-        state = port.state
-        return {
-            "name": people(a),
-            "ends": [people(a), people(b)],
-            "state": "cut" if a in self.cut else "up" if state is PortState.ACTIVE else state.name.lower(),
-            "loss_percent": round(port.cable.loss * 100, 6) if port.cable is not None else 0.0,
-        }
 
     def host_handle(self, host: str) -> WithDescriptors:
         """The way into a host: its namespaces as descriptors."""
@@ -376,7 +243,7 @@ class Requests:
         for name in (names := list(dict.fromkeys(names))):
             if name not in events:
                 raise unknown(f"cannot {what} {name}", name, events)
-            if self._lives(name) == (what == "revive"):
+            if self.shown.lives(name) == (what == "revive"):
                 why = "it lives" if what == "revive" else "it is already dead"
                 raise Refused(f"cannot {what} {name}", why=why, fix="See the events with: ibbond lab events")
         at = self._lab.loop.now()
@@ -387,14 +254,6 @@ class Requests:
                 continue
             self._lab.loop.handle(OnSubnet(events[name]))
         return {what: names, "at_ns": at}
-
-    def _lives(self, name: str) -> bool:
-        subnet = self._lab.network.subnet
-        if name != MANAGER:
-            return subnet.node(name).alive
-        if self._lab.opensm is not None:
-            return self._lab.opensm.alive
-        return any(manager.alive for manager in subnet.managers.values())
 
     def set_pkeys(self, name: str, pkeys: tuple[int, ...]) -> dict[str, object]:
         """The built-in manager writes the table; OpenSM gets another partition file."""
@@ -486,11 +345,6 @@ class Requests:
     def down(self) -> dict[str, object]:
         self._lab.end_soon()
         return {"pid": os.getpid()}
-
-
-def address_texts(addresses: tuple[tuple[bytes, int], ...]) -> list[str]:
-    """`10.0.0.1/24` from bytes and prefix length."""
-    return [str(ip_interface((address, prefix))) for address, prefix in addresses]
 
 
 def ip_setting(kind: str, setting: object) -> IpSetting:

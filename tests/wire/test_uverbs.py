@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibbond.errors import Malformed
-from ibbond.wire import rxe, uverbs
+from ibbond.wire import rxe, uverbs, uverbs_answers
 from ibbond.wire.rxe import PRODUCER, ReceiveRequest, Ring, RingShape, SendFlags, SendOpcode, SendRequest, Sge
 from ibbond.wire.uverbs import CreateAh, CreateQp, Envelope, ModifyQp, Path, QpMask, RegMr, Unknown
 
@@ -73,12 +73,12 @@ def test_no_answer_is_longer_than_the_room_that_was_said(room: int) -> None:
 
 
 def test_answers_have_the_sizes_of_the_kernel_structures() -> None:
-    limits = uverbs.DeviceLimits(1)
-    assert len(uverbs.pack_device(1, 2, limits, extended=False)) == 176
-    assert len(uverbs.pack_device(1, 2, limits, extended=True)) == 304
-    assert len(uverbs.pack_port(uverbs.PortAttributes(*range(19)))) == 40
+    limits = uverbs_answers.DeviceLimits(1)
+    assert len(uverbs_answers.pack_device(1, 2, limits, extended=False)) == 176
+    assert len(uverbs_answers.pack_device(1, 2, limits, extended=True)) == 304
+    assert len(uverbs_answers.pack_port(uverbs_answers.PortAttributes(*range(19)))) == 40
     modify = ModifyQp(Path(), Path(), *[0] * 23)
-    assert len(uverbs.pack_query_qp(modify, uverbs.QpCaps(1, 2, 3, 4, 5), all_signaled=True)) == 128
+    assert len(uverbs_answers.pack_query_qp(modify, uverbs_answers.QpCaps(1, 2, 3, 4, 5), all_signaled=True)) == 128
 
 
 PIECES = st.lists(st.builds(Sge, U64, st.integers(0, 1 << 27), U32), max_size=8).map(tuple)

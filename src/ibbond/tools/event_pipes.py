@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 
 from ibbond.tools.program_call import Caller
-from ibbond.wire import uverbs
+from ibbond.wire import uverbs_answers
 from ibbond.wire.uverbs import AsyncEvent
 
 ASYNC = struct.Struct("=QII")
@@ -77,14 +77,14 @@ class EventPipes:
 
     def completion(self, channel: int, user: int) -> bool:
         pipe = self.channels.get(channel)
-        return pipe is not None and pipe.put(uverbs.pack_comp_event(user))
+        return pipe is not None and pipe.put(uverbs_answers.pack_comp_event(user))
 
     def asynchronous(self, element: int, kind: AsyncEvent) -> bool:
         pipe = self.asynchronous_pipe
-        return pipe is not None and pipe.put(uverbs.pack_async_event(element, kind))
+        return pipe is not None and pipe.put(uverbs_answers.pack_async_event(element, kind))
 
     def retract_completions(self, channel: int, user: int) -> int:
-        pipe, mine = self.channels.get(channel), uverbs.pack_comp_event(user)
+        pipe, mine = self.channels.get(channel), uverbs_answers.pack_comp_event(user)
         return pipe.retract(COMPLETION.size, mine.__eq__) if pipe is not None else 0
 
     def retract_asynchronous(self, element: int) -> int:

@@ -29,7 +29,7 @@ from ibbond.verbs.memory import Memory
 from ibbond.verbs.verbs import PortEventKind
 from ibbond.verbs_objects.context import Context
 from ibbond.verbs_objects.refusal import refuse
-from ibbond.wire import uverbs
+from ibbond.wire import uverbs, uverbs_answers
 from ibbond.wire.uverbs import CreateCompChannel, CreateCq, GetContext
 
 COMPLETION_VECTORS = 1
@@ -148,7 +148,7 @@ class UverbsFile:
         if self._pipes.asynchronous_pipe is not None:
             refuse()
         pipe = self._pipes.asynchronous_pipe = EventPipe(caller)
-        return uverbs.pack_words(pipe.number, COMPLETION_VECTORS)
+        return uverbs_answers.pack_words(pipe.number, COMPLETION_VECTORS)
 
     def _create_channel(self, caller: Caller) -> bytes:
         if len(self._pipes.channels) >= MAX_CHANNELS:
@@ -159,7 +159,7 @@ class UverbsFile:
             self._end_channel(known)
         self._pipes.channels[pipe.number] = pipe
         self._loop.add_watcher(pipe.descriptor, select.EPOLLERR, lambda _: self._channel_closed(pipe), Entry.RDMA)
-        return uverbs.pack_words(pipe.number)
+        return uverbs_answers.pack_words(pipe.number)
 
     def _channel_closed(self, pipe: EventPipe) -> None:
         """The last process has closed the other end."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ibbond.fabric.hca import Hca
 from ibbond.fabric.node import DEVICE_ID, VENDOR_ID
 from ibbond.fabric.port import GUIDS_PER_PORT, PKEYS_PER_PORT, Port
-from ibbond.wire.uverbs import DeviceLimits, PortAttributes
+from ibbond.wire.uverbs_answers import DeviceLimits, PortAttributes
 
 FIRMWARE = 2 << 32 | 42 << 16 | 5000
 MAX_MESSAGE_BYTES = 1 << 24  # one message is copied in one go

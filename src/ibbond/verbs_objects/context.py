@@ -29,7 +29,7 @@ from ibbond.verbs_objects.adapter import (
 from ibbond.verbs_objects.completion_queue import CompletionQueue, EventSink
 from ibbond.verbs_objects.queue_pair import QueuePair, ReceiveQueue
 from ibbond.verbs_objects.refusal import refuse
-from ibbond.wire import rxe, uverbs
+from ibbond.wire import rxe, uverbs_answers
 from ibbond.wire.rxe import Ring, RingShape
 from ibbond.wire.uverbs import (
     AllocPd,
@@ -46,18 +46,17 @@ from ibbond.wire.uverbs import (
     ModifyQp,
     ModifySrq,
     PostSend,
-    QpCaps,
     QpState,
     QpType,
     QueryDevice,
     QueryPort,
     QueryQp,
     QuerySrq,
-    QueueMemory,
     RegMr,
     ReqNotifyCq,
     Request,
 )
+from ibbond.wire.uverbs_answers import QpCaps, QueueMemory
 
 Kind = TypeVar("Kind")
 PAGE = 4096
@@ -178,12 +177,12 @@ class Context:
         match request:
             case QueryDevice():
                 hca = self._verbs.hca
-                return uverbs.pack_device(FIRMWARE, hca.guid, limits(hca), extended=envelope.extended), b""
+                return uverbs_answers.pack_device(FIRMWARE, hca.guid, limits(hca), extended=envelope.extended), b""
             case QueryPort(number):
                 port = self._verbs.hca.ports.get(number)
-                return uverbs.pack_port(port_attributes(port)) if port is not None else refuse(), b""
+                return uverbs_answers.pack_port(port_attributes(port)) if port is not None else refuse(), b""
             case AllocPd():
-                return uverbs.pack_words(self._add(Pd(self._verbs.new_domain()))), b""
+                return uverbs_answers.pack_words(self._add(Pd(self._verbs.new_domain()))), b""
             case DeallocPd(handle):
                 self._dealloc_pd(handle)
             case RegMr():
@@ -195,9 +194,9 @@ class Context:
                 del self._objects[handle]
             case CreateCq():
                 core, memory = self._create_cq(request)
-                return core + (uverbs.pack_words(0, 16) if envelope.extended else b""), memory.pack()
+                return core + (uverbs_answers.pack_words(0, 16) if envelope.extended else b""), memory.pack()
             case DestroyCq(handle):
-                return uverbs.pack_words(*self._destroy_cq(handle)), b""
+                return uverbs_answers.pack_words(*self._destroy_cq(handle)), b""
             case ReqNotifyCq(handle, solicited_only):
                 self._get(handle, CompletionQueue).notify(solicited_only=bool(solicited_only))
             case _:
@@ -208,16 +207,16 @@ class Context:
         match request:
             case CreateQp():
                 core, provider = self._create_qp(request)
-                return core + (uverbs.pack_words(0, 40) if envelope.extended else b""), provider
+                return core + (uverbs_answers.pack_words(0, 40) if envelope.extended else b""), provider
             case QueryQp(handle):
                 pair = self._get(handle, QueuePair)
                 current = pair.attributes._replace(state=pair.state)
-                return uverbs.pack_query_qp(current, pair.caps, all_signaled=pair.all_signaled), b""
+                return uverbs_answers.pack_query_qp(current, pair.caps, all_signaled=pair.all_signaled), b""
             case ModifyQp(handle=handle):
                 self._get(handle, QueuePair).modify(request)
-                return (uverbs.pack_words(0, 8) if envelope.extended else b""), b""
+                return (uverbs_answers.pack_words(0, 8) if envelope.extended else b""), b""
             case DestroyQp(handle):
-                return uverbs.pack_words(self._destroy_qp(handle)), b""
+                return uverbs_answers.pack_words(self._destroy_qp(handle)), b""
             case PostSend():
                 refuse()  # with work requests in the command itself
             case CreateSrq():
@@ -227,9 +226,9 @@ class Context:
                 return b"", b""
             case QuerySrq(handle):
                 srq = self._get(handle, ReceiveQueue)
-                return uverbs.pack_words(srq.ring.mask, srq.max_pieces, srq.limit, 0), b""
+                return uverbs_answers.pack_words(srq.ring.mask, srq.max_pieces, srq.limit, 0), b""
             case DestroySrq(handle):
-                return uverbs.pack_words(self._destroy_srq(handle)), b""
+                return uverbs_answers.pack_words(self._destroy_srq(handle)), b""
         return refuse(errno.EOPNOTSUPP)
 
     def _add(self, thing: object) -> int:
@@ -263,7 +262,7 @@ class Context:
         handle = self._add(mr := Mr(pd, 0))
         mr.key = pd.domain.register(Region(memory, start, va, length, access & 0xF))
         pd.users += 1
-        return uverbs.pack_words(handle, mr.key, mr.key)
+        return uverbs_answers.pack_words(handle, mr.key, mr.key)
 
     # ---- queues
 
@@ -280,7 +279,7 @@ class Context:
             refuse()
         ring, memory = self._ring(rxe.completion_shape(request.entries))
         queue = CompletionQueue(ring, memory.offset, request.user, request.channel, self._outlet)
-        return uverbs.pack_words(self._add(queue), ring.mask), memory
+        return uverbs_answers.pack_words(self._add(queue), ring.mask), memory
 
     def _destroy_cq(self, handle: int) -> tuple[int, int]:
         queue = self._get(handle, CompletionQueue)
@@ -332,7 +331,7 @@ class Context:
         receives.users += 1
         for queue in (send_cq, receive_cq):
             queue.users += 1
-        return uverbs.pack_words(handle, pair.number, *caps, 0), receive_memory.pack() + send_memory.pack()
+        return uverbs_answers.pack_words(handle, pair.number, *caps, 0), receive_memory.pack() + send_memory.pack()
 
     def _receives(self, request: CreateQp) -> tuple[ReceiveQueue, QueueMemory]:
         pieces = max(1, request.max_recv_sge)
@@ -367,7 +366,9 @@ class Context:
         handle = self._add(srq)
         self._pds[srq] = pd
         pd.users += 1
-        return uverbs.pack_words(handle, ring.mask, pieces, handle), memory.pack() + uverbs.pack_words(handle, 0)
+        return uverbs_answers.pack_words(handle, ring.mask, pieces, handle), memory.pack() + uverbs_answers.pack_words(
+            handle, 0
+        )
 
     def _modify_srq(self, srq: ReceiveQueue, mask: int, limit: int) -> None:
         if mask & SRQ_MAX_WR:

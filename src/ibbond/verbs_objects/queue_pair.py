@@ -40,7 +40,8 @@ from ibbond.wire.rxe import (
     SendOpcode,
     WorkCompletion,
 )
-from ibbond.wire.uverbs import AsyncEvent, ModifyQp, Path, QpCaps, QpMask, QpState
+from ibbond.wire.uverbs import AsyncEvent, ModifyQp, Path, QpMask, QpState
+from ibbond.wire.uverbs_answers import QpCaps
 
 NO_IMMEDIATE = bytes(4)
 NOTHING = ModifyQp(Path(), Path(), *[0] * 23)

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from ibbond.host import ip_settings
+from ibbond.host import ip_settings, ip_settings_read
 from ibbond.host.ip_settings import IpAddress, IpNeighbor, IpNexthop, IpRoute, IpRule
 from ibbond.host.namespace import NetNamespace
 from ibbond.host.rtnetlink import RouteSocket
@@ -90,19 +90,19 @@ def test_everything_moves(space: NetNamespace, kernel: RouteSocket) -> None:
     sh(space, SETUP)
     before = [line for line in shown(space, "ib0") if "DEV" in line]
     assert len(before) > 15
-    settings = [each for each in ip_settings.read(kernel) if "ib0" in each.devices or isinstance(each, IpRoute)]
+    settings = [each for each in ip_settings_read.read(kernel) if "ib0" in each.devices or isinstance(each, IpRoute)]
     kinds = [type(each) for each in settings]
     assert [kinds.count(kind) for kind in (IpAddress, IpNexthop, IpRoute, IpNeighbor, IpRule)] == [7, 4, 11, 2, 2]
     for each in reversed(settings):
         ip_settings.delete(kernel, each)
         ip_settings.delete(kernel, each)  # one that is not there is fine
-    assert not [each for each in ip_settings.read(kernel) if "ib0" in each.devices]
+    assert not [each for each in ip_settings_read.read(kernel) if "ib0" in each.devices]
     moved = [each.on({"ib0": "bond0"}) for each in settings]
     for each in moved:
         ip_settings.add(kernel, each)
         ip_settings.add(kernel, each)
     assert shown(space, "bond0") == before
-    there = ip_settings.read(kernel)
+    there = ip_settings_read.read(kernel)
     assert [each for each in moved if each not in there] == []
     lifetimes = {each.text: each for each in there if isinstance(each, IpAddress)}
     assert 590 <= lifetimes["10.2.0.1/16"].valid <= 600
@@ -111,7 +111,7 @@ def test_everything_moves(space: NetNamespace, kernel: RouteSocket) -> None:
 
 def test_words_are_those_of_ip(space: NetNamespace, kernel: RouteSocket) -> None:
     sh(space, SETUP)
-    words = [str(each) for each in ip_settings.read(kernel)]
+    words = [str(each) for each in ip_settings_read.read(kernel)]
     for expected in (
         "address 10.0.0.1/24 label ib0:vip dev ib0",
         "address 10.1.0.1/32 peer 10.1.0.2 dev ib0",
@@ -132,5 +132,5 @@ def test_words_are_those_of_ip(space: NetNamespace, kernel: RouteSocket) -> None
 
 def test_what_the_kernel_made_is_left_to_it(space: NetNamespace, kernel: RouteSocket) -> None:
     sh(space, "ip addr add 10.0.0.1/24 dev ib0")
-    found = [each for each in ip_settings.read(kernel) if "ib0" in each.devices]
+    found = [each for each in ip_settings_read.read(kernel) if "ib0" in each.devices]
     assert [str(each) for each in found] == ["address 10.0.0.1/24 dev ib0"]

@@ -25,7 +25,7 @@ from ibbond.bonding.option import Mode, Version
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.snapshot import BondSnapshot
 from ibbond.errors import Refused
-from ibbond.host import ip_settings
+from ibbond.host import ip_settings, ip_settings_read
 from ibbond.host.ip_settings import IpSetting
 from ibbond.host.rtnetlink import RouteSocket
 from ibbond.netdev.device import Device, Flags
@@ -120,7 +120,7 @@ class EmulatedBackend:
         return above.name if above is not None else None
 
     def ip_settings(self) -> tuple[IpSetting, ...]:
-        return ip_settings.read(self._kernel)
+        return ip_settings_read.read(self._kernel)
 
     def add_ip(self, setting: IpSetting) -> None:
         self._set_ip(f"add {setting}", lambda: ip_settings.add(self._kernel, setting))

@@ -118,10 +118,10 @@ class KernelBackend:
         return [f"{ipaddress.ip_address(each.address)}/{each.prefix}" for each in found]
 
     def ip_settings(self) -> tuple[IpSetting, ...]:
-        from ibbond.host import ip_settings
+        from ibbond.host import ip_settings_read
 
         self._must_be_live()
-        return ip_settings.read(self.routes)
+        return ip_settings_read.read(self.routes)
 
     def add_ip(self, setting: IpSetting) -> None:
         from ibbond.host import ip_settings

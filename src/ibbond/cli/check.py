@@ -17,6 +17,7 @@ from ibbond.cli.output import json_option, name_option, print_json, state
 from ibbond.errors import Refused
 
 if TYPE_CHECKING:
+    from ibbond.backend.contract import Backend
     from ibbond.backend.kernel.bonds import KernelBackend
     from ibbond.ops.facts import HostFacts
     from ibbond.ops.needs import Unknown
@@ -100,12 +101,8 @@ def check(
 
 def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], max_failures: int) -> HostFacts:
     """The facts of the named bonds, or of all."""
-    from dataclasses import replace
-
     from ibbond.cli.bond import saved_host
-    from ibbond.config.desired import Match
-    from ibbond.ops.facts import Expected
-    from ibbond.ops.read_facts import kernel_facts, lab_facts
+    from ibbond.ops.read_facts import kernel_facts
 
     host, names = ("", list(bonds)) if root is not None else where(bonds, lab)
     if root is not None:
@@ -117,32 +114,46 @@ def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], m
 
         backend = backend_of(host, lab)
         names = names or backend.read("bonding_masters").split()
-        status = status_of(lab)
-        facts = lab_facts(
-            backend,
-            names,
-            cables_of(host, status),
-            pkeys=pkeys_of(host, status),
-            ip=ip_of(host, lab, set(names)),
-            profile=str(status["profile"]),
-            lab=lab,
-            failures_allowed=max_failures,
-        )
+        facts = of_lab_host(backend, names, lab, max_failures=max_failures)
     else:
         from ibbond.backend.kernel.bonds import KernelBackend
 
         kernel = KernelBackend()
         facts = kernel_facts(kernel, chosen(kernel, names), failures_allowed=max_failures)
         facts = of_these(facts, names, "this host")
-    if expect:
-        facts = replace(
-            facts,
-            bonds=tuple(
-                replace(bond, expected=tuple(Expected(Match((name,)), "--expect") for name in expect))
-                for bond in facts.bonds
-            ),
-        )
-    return facts
+    return expecting(facts, expect)
+
+
+def expecting(facts: HostFacts, members: Sequence[str]) -> HostFacts:
+    """With these members expected of each bond, whatever its files say; as read where there are none."""
+    from dataclasses import replace
+
+    from ibbond.config.desired import Match
+    from ibbond.ops.facts import Expected
+
+    if not members:
+        return facts
+    expected = tuple(Expected(Match((name,)), "--expect") for name in members)
+    return replace(facts, bonds=tuple(replace(bond, expected=expected) for bond in facts.bonds))
+
+
+def of_lab_host(
+    backend: Backend, names: list[str], lab: str, *, max_failures: int = 2, settle: bool = True
+) -> HostFacts:
+    """The facts of bonds of a lab host; without `settle` nothing waits for duplicate address detection."""
+    from ibbond.ops.read_facts import lab_facts
+
+    host, status = backend.where, status_of(lab)
+    return lab_facts(
+        backend,
+        names,
+        cables_of(host, status),
+        pkeys=pkeys_of(host, status),
+        ip=ip_of(host, lab, set(names) if settle else set()),
+        profile=str(status["profile"]),
+        lab=lab,
+        failures_allowed=max_failures,
+    )
 
 
 def status_of(lab: str) -> dict[str, object]:

@@ -25,7 +25,7 @@ REFUSED = 2
 INTERRUPTED = 130
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 NO_OUTPUT = OSError(errno.EBADF, "standard output is closed")
-ASK_OTHERS = ("lab", "bond", "fabric", "watch", "ib-bond", "map")  # a lab or the kernel reads their words
+ASK_OTHERS = ("lab", "bond", "fabric", "watch", "ib-bond", "map", "exporter")  # a lab or the kernel reads their words
 ANY_BYTES = (["lab", "topology"], ["lab", "exec"])  # but not these: files, words of other programs
 
 
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Row] = {
     "map": Row("ibbond.cli.map:show_map", "Which bond uses which port of which RDMA adapter."),
     "check": Row("ibbond.cli.check:check", "Find what is wrong with bonds, why, and how to fix it."),
     "watch": Row("ibbond.cli.watch:watch", "Print changes of bonds as they happen."),
+    "exporter": Row("ibbond.cli.exporter:exporter", "Export the state of bonds to Prometheus."),
     "config": Row("ibbond.cli.config:config", "Lint, render, convert and compare configuration files of every tool."),
     "apply": Row("ibbond.cli.apply:apply", "Make this host's bonds what /etc/ibbond/bonds.toml says."),
     "wait": Row("ibbond.cli.wait:wait", "Wait until a bond exists, is active and has an address."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -30,6 +30,8 @@ from ibbond.wire.hardware_type import ETHERNET, INFINIBAND
 
 NEIGHBORS = "ibbond/neighbors"  # in a saved copy: one file per adapter and port, as smpquery printed it
 TIMEOUT_SECONDS = 0.5
+Ports = list[tuple[str, int]]  # adapter and port number
+Neighbors = dict[tuple[str, int], str | None]  # what smpquery prints of the other end
 PCI_FUNCTION = re.compile(r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})\.[0-9a-f]$")
 TYPES = {"ether": ETHERNET, "infiniband": INFINIBAND}
 FLAG_BITS = {"UP": 0x1, "LOOPBACK": 0x8, "POINTOPOINT": 0x10, "NOARP": 0x80}
@@ -41,10 +43,21 @@ class Texts(Protocol):
     def __call__(self, path: str) -> str | None: ...
 
 
-def kernel_facts(host: KernelBackend, bonds: list[str], *, failures_allowed: int = 2) -> HostFacts:
-    """Facts of these bonds of this host, or of a saved copy; a bond that cannot be read is named with the reason."""
+def kernel_facts(
+    host: KernelBackend,
+    bonds: list[str],
+    *,
+    failures_allowed: int = 2,
+    ask: Callable[[Ports], Neighbors] | None = None,
+    settle: bool = True,
+) -> HostFacts:
+    """Facts of these bonds of this host, or of a saved copy; a bond that cannot be read is named with the reason.
+
+    `ask` finds the neighbors of ports (`ask_neighbors`, or what remembers its answers); without `settle` nothing waits
+    for duplicate address detection.
+    """
     snapshots, unreadable = _snapshots(host, bonds)
-    devices = _devices(host, snapshots)
+    devices = _devices(host, snapshots, ask or ask_neighbors, settle)
     desired = configured(host.files.root)
     desired.problems = traps(desired)
 
@@ -87,7 +100,9 @@ def _snapshots(host: KernelBackend, bonds: list[str]) -> tuple[list[BondSnapshot
     return found, unreadable
 
 
-def _devices(host: KernelBackend, snapshots: list[BondSnapshot]) -> dict[str, DeviceFacts]:
+def _devices(
+    host: KernelBackend, snapshots: list[BondSnapshot], ask: Callable[[Ports], Neighbors], settle: bool
+) -> dict[str, DeviceFacts]:
     """Every device of the host, and the members of which there is nothing but the name."""
     files = host.files
     links = read_network.links(files)
@@ -99,8 +114,8 @@ def _devices(host: KernelBackend, snapshots: list[BondSnapshot]) -> dict[str, De
         for bond in host.bonds()
         for member in (files.text(f"{CLASS_NET}/{bond}/bonding/slaves") or "").split()
     }
-    ports = _ports(files, members)
-    addresses = read_network.addresses(host)
+    ports = _ports(files, members, ask)
+    addresses = read_network.addresses(host, settle=settle)
 
     def text(path: str) -> str | None:
         return files.text(f"{CLASS_NET}/{path}")
@@ -229,7 +244,7 @@ def _with_link(device: DeviceFacts, link: LinkText | None) -> DeviceFacts:
     )
 
 
-def _ports(files: HostFiles, members: list[str]) -> dict[str, PortFacts]:
+def _ports(files: HostFiles, members: list[str], ask: Callable[[Ports], Neighbors]) -> dict[str, PortFacts]:
     """The port below each member that has one."""
     found: dict[str, PortFacts] = {}
     for member in members:
@@ -237,7 +252,7 @@ def _ports(files: HostFiles, members: list[str]) -> dict[str, PortFacts]:
         if device is not None:
             found[member] = port_below(files, member, device)
     asked = {(port.adapter, port.number) for port in found.values() if port.adapter and port.is_infiniband}
-    neighbors = _neighbors(files, asked)
+    neighbors = _neighbors(files, asked, ask)
     return {
         member: replace(port, neighbor=neighbors.get((port.adapter or "", port.number)))
         for member, port in found.items()
@@ -297,15 +312,17 @@ def _card(files: HostFiles, device: str, adapter: str | None) -> str | None:
     return slot[1] if slot else name
 
 
-def _neighbors(files: HostFiles, ports: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
+def _neighbors(
+    files: HostFiles, ports: set[tuple[str, int]], ask: Callable[[Ports], Neighbors]
+) -> dict[tuple[str, int], str]:
     """The node at the other end of each cable. Asked with smpquery, all at once, where that can be."""
     named = sorted(ports)
     saved = {(adapter, number): files.text(f"{NEIGHBORS}/{adapter}-{number}") for adapter, number in named}
-    texts = ask_neighbors(named) if files.live else saved
+    texts = ask(named) if files.live else saved
     return {port: node for port, text in texts.items() if text and (node := neighbor_of(text))}
 
 
-def ask_neighbors(ports: list[tuple[str, int]]) -> dict[tuple[str, int], str | None]:
+def ask_neighbors(ports: Ports) -> Neighbors:
     """What `smpquery nodeinfo` prints of each port's neighbor; nothing where it is not installed or not allowed."""
     if not ports or not os.path.isdir("/dev/infiniband"):
         return {}
@@ -321,7 +338,7 @@ def ask_neighbors(ports: list[tuple[str, int]]) -> dict[tuple[str, int], str | N
             started[adapter, number] = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
             )
-    found: dict[tuple[str, int], str | None] = {}
+    found: Neighbors = {}
     for port, process in started.items():
         try:
             found[port] = process.communicate(timeout=TIMEOUT_SECONDS)[0]

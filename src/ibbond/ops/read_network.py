@@ -59,13 +59,13 @@ def of_this_namespace(devices: Iterable[str]) -> IpFacts:
     return IpFacts(*found, sysctls(HostFiles(), devices, ("ipv6",)))
 
 
-def addresses(host: KernelBackend) -> list[AddressText] | None:
+def addresses(host: KernelBackend, *, settle: bool = True) -> list[AddressText] | None:
     """The addresses of every device, None if unknown; IPv6 alone says nothing of IPv4."""
     if host.files.live:
         from ibbond.host import ip_dump
 
         with contextlib.suppress(OSError):
-            bonds = {bond for bond in host.bonds() if host.files.text(f"{CLASS_NET}/{bond}/carrier") == "1"}
+            bonds = {bond for bond in host.bonds() if settle and host.files.text(f"{CLASS_NET}/{bond}/carrier") == "1"}
             return settled(lambda: IpFacts(ip_dump.addresses(host.routes), [], {}), bonds).addresses
         return None
     text = first_text(host.files, (SAVED_ADDRESSES, *ADDRESS_TEXTS))

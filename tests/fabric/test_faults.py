@@ -301,6 +301,20 @@ def test_reregister_is_received_at_one_port(lab: Lab) -> None:
     assert lab.events("h1/2") == lab.events("h2/1") == []
 
 
+def test_a_port_is_asked_to_register_once_its_request_can_arrive() -> None:
+    """A port that stayed Active answers at once; the manager's own switch has just started, with empty tables."""
+    lab = two_switches(Lab(timing=Timing.simulated())).start()
+    lab.do(KillSwitch("s1"))
+    lab.do(ReviveSwitch("s1"))
+    lab.seen.clear()
+    while PortEventKind.CLIENT_REREGISTER not in lab.events("h1/2"):
+        at = lab.subnet.deadline()
+        assert at is not None, "nobody is asked"
+        lab.now = max(lab.now, at)
+        lab.seen += lab.subnet.tick(lab.now)
+    assert isinstance(lab.join("h1/2"), McMemberRecord)
+
+
 def test_another_lid(lab: Lab) -> None:
     for port in ALL:
         lab.join(port)

@@ -125,7 +125,8 @@ class Sweeper:
         yield from self._open(found, [key for key in closed if not _joins_switches(found, key)])
         self._register_all = False
         if change.moved:
-            yield from self._register_all_others(found, change.moved)
+            self._register_all_others(found, change.moved)
+        yield from self._register(found)
         change.again = self._failed or found.incomplete
         self._trusted = SubnetMap() if change.again else found
         return change
@@ -186,24 +187,23 @@ class Sweeper:
             been_off = 0 in node.ports and node.ports[0].info.lid == 0
             if been_off or node.guid not in self._directory.map.nodes:
                 self._invalidate(node)
-        ports: list[tuple[SeenPort, SmpRequest]] = []
+        ports: list[tuple[SeenPort, PortInfo]] = []
         others: list[SmpRequest] = []
         for node, port in ends:
             wanted = self._wanted(found, node, port)
             if wanted is not None:
-                ports.append((port, _set_port(port, wanted)))
-                if wanted.client_reregister:
-                    self._to_register[port.guid] = None
+                ports.append((port, wanted))
             if not node.is_switch:
                 others += self._pkey_asks(port)
         for node in found.switches():
             others += self._switch_asks(node)
-        answers = yield [*(ask for _, ask in ports), *others]
-        for (port, _), answer in zip(ports, answers, strict=False):
+        answers = yield [*(_set_port(port, wanted) for port, wanted in ports), *others]
+        for (port, wanted), answer in zip(ports, answers, strict=False):
             data = asked(answer)
             if data is not None:
                 port.info = PortInfo.parse(data)
-                self._to_register.pop(port.guid, None)
+                if wanted.client_reregister:
+                    self._to_register.pop(port.guid, None)
         self._failed = any(asked(answer) is None for answer in answers)
 
     def _invalidate(self, node: SeenNode) -> None:
@@ -238,7 +238,9 @@ class Sweeper:
             return None  # unchanged since the last sweep
         mtu = _link_mtu(found, (node.info.node_guid, port.number))
         new = info.state == PortState.INIT or port.guid not in self._directory.ends
-        register = not node.is_switch and (new or self._register_all or port.guid in self._to_register)
+        if not node.is_switch and (new or self._register_all):
+            self._to_register[port.guid] = None
+        register = port.guid in self._to_register and info.state != PortState.ACTIVE  # others: once there are routes
         if not register and (
             (info.lid, info.sm_lid, info.neighbor_mtu) == (lid, sm_lid, mtu)
             and (info.subnet_timeout, info.gid_prefix) == (SUBNET_TIMEOUT, DEFAULT_GID_PREFIX)
@@ -314,10 +316,14 @@ class Sweeper:
                     else:
                         self._failed = True
 
-    def _register_all_others(self, found: SubnetMap, moved: set[int]) -> Task:
+    def _register_all_others(self, found: SubnetMap, moved: set[int]) -> None:
         """Others hold paths to a LID that is no more: when they register again they ask for these again."""
         ports = [port for node, port in found.end_ports() if not node.is_switch and port.guid not in moved]
         self._to_register |= dict.fromkeys(port.guid for port in ports)
+
+    def _register(self, found: SubnetMap) -> Task:
+        """Ask Active ports to register; they do so at once, so the tables must lead their requests here already."""
+        ports = [port for node, port in found.end_ports() if not node.is_switch and port.guid in self._to_register]
         answers = yield [_set_port(port, port.info.unchanged().changed(client_reregister=True)) for port in ports]
         for port, answer in zip(ports, answers, strict=True):
             if asked(answer) is None:

@@ -1,10 +1,10 @@
-"""Failovers told by changes, in the words of the kernel's watch and in those of a lab."""
+"""Failovers read from changes, in the words of the kernel's watch and in those of a lab."""
 
 from collections.abc import Mapping
 
 import pytest
 
-from ibbond.ops.failovers import CAME_UP, REQUESTED, Failover, Record
+from ibbond.ops.failovers import CAME_UP, REQUESTED, Failover, History
 
 KERNEL: Mapping[str, Mapping[str, object]] = {
     "lost": {"what": "carrier", "where": "ib0", "old": True, "new": False},
@@ -20,7 +20,7 @@ LAB: Mapping[str, Mapping[str, object]] = {
 
 @pytest.mark.parametrize("words", [KERNEL, LAB], ids=["kernel", "lab"])
 def test_the_member_that_was_left_says_why(words: Mapping[str, Mapping[str, object]]) -> None:
-    record = Record()
+    record = History()
     for now, change in enumerate(("lost", "away", "back", "away")):
         record.add(float(now), words[change])
         if change == "away" and now == 1:
@@ -41,7 +41,7 @@ def test_the_member_that_was_left_says_why(words: Mapping[str, Mapping[str, obje
     ],
 )
 def test_reasons(change: Mapping[str, object], why: str) -> None:
-    record = Record()
+    record = History()
     record.add(0.0, change)
     record.add(1.0, KERNEL["away"])
     last = record.bonds["bond0"].last
@@ -50,13 +50,13 @@ def test_reasons(change: Mapping[str, object], why: str) -> None:
 
 
 def test_from_none_a_member_came_up() -> None:
-    record = Record()
+    record = History()
     record.add(1.0, {"what": "failover", "where": "h1/bond0", "detail": "none -> ib1"})
     assert record.bonds["bond0"].last == Failover(1.0, None, "ib1", CAME_UP)
 
 
 def test_announcements_are_counted() -> None:
-    record = Record()
+    record = History()
     record.add(1.0, {"what": "announce", "where": "h1/bond0", "detail": "10.0.0.1 at ..."})
     assert record.bonds["bond0"].announcements == 1
     assert record.bonds["bond0"].failovers == 0

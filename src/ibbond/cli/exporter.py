@@ -63,8 +63,8 @@ def exporter(
     """Export the state of bonds to Prometheus: members, failovers and why, ports, errors, and findings of check.
 
     Without BOND, all bonds of the current host. A BOND that is named and does not exist is exported as missing.
-    Needs no privileges; what it cannot read it names in ibbond_exporter_unknown. Listens on loopback unless told
-    otherwise, until it is ended with SIGTERM or Ctrl-C.
+    Needs no privileges; what it cannot read it names in ibbond_exporter_unknown. Listens on loopback by default,
+    until it is ended with SIGTERM or Ctrl-C.
     """
     from ibbond.cli.check import where
 
@@ -91,10 +91,10 @@ class Source:
     """A host that is looked at again and again."""
 
     def __init__(self, backend: Backend, lab: str, named: list[str], expect: list[str]) -> None:
-        from ibbond.ops.failovers import Record
+        from ibbond.ops.failovers import History
 
         self._backend, self._lab, self._named, self._expect = backend, lab, named, expect
-        self._record = Record()
+        self._record = History()
         self._watching = False
         self._neighbors: Neighbors = {}
         self._neighbors_until = 0.0

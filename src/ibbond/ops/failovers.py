@@ -1,4 +1,4 @@
-"""Failovers of a host's bonds, told by the changes that `watch` prints: how often, when last, and why.
+"""Failovers of a host's bonds, read from the changes that `watch` prints: how often, when last, and why.
 
 Read first: backend/kernel/watch.py for the changes of a kernel; a lab has words of its own for some of them. Pure: the
 caller says what time it is. What happened before the first change is not known and not guessed.
@@ -43,7 +43,7 @@ class Failover:
 
 
 @dataclass(slots=True)
-class BondRecord:
+class BondHistory:
     """What was seen of one bond since the watch began."""
 
     failovers: int = 0
@@ -52,10 +52,10 @@ class BondRecord:
 
 
 @dataclass(slots=True)
-class Record:
+class History:
     """What was seen of a host's bonds."""
 
-    bonds: dict[str, BondRecord] = field(default_factory=dict)
+    bonds: dict[str, BondHistory] = field(default_factory=dict)
     _lost: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, now: float, change: Mapping[str, object]) -> None:
@@ -85,8 +85,8 @@ class Record:
             return CAME_UP
         return next(iter(self._lost.get(old, ())), REQUESTED)
 
-    def _bond(self, name: str) -> BondRecord:
-        return self.bonds.setdefault(name, BondRecord())
+    def _bond(self, name: str) -> BondHistory:
+        return self.bonds.setdefault(name, BondHistory())
 
 
 def _name(value: object) -> str | None:

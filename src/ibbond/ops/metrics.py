@@ -14,7 +14,7 @@ from typing import Literal
 
 from ibbond.ops.check import check, unknown
 from ibbond.ops.facts import BondFacts, HostFacts, MemberFacts
-from ibbond.ops.failovers import BondRecord
+from ibbond.ops.failovers import BondHistory
 from ibbond.ops.rules_members import absent_members
 
 Sample = tuple[tuple[str, ...], float]
@@ -36,7 +36,7 @@ class Seen:
     """One snapshot. `counters` has those of each member's port; `named` are bonds that must be there."""
 
     host: HostFacts
-    records: Mapping[str, BondRecord] = field(default_factory=dict)
+    records: Mapping[str, BondHistory] = field(default_factory=dict)
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     named: tuple[str, ...] = ()
     watching: bool = False
@@ -74,10 +74,10 @@ def of_member(
     return Metric(f"ibbond_{name}", kind, meaning, ("bond", "member"), samples)
 
 
-def of_record(name: str, meaning: str, value: Callable[[BondRecord], float | None], kind: str) -> Metric:
+def of_record(name: str, meaning: str, value: Callable[[BondHistory], float | None], kind: str) -> Metric:
     def samples(seen: Seen) -> Iterator[Sample]:
         for bond in seen.host.bonds if seen.watching else ():
-            if (found := value(seen.records.get(bond.name, BondRecord()))) is not None:
+            if (found := value(seen.records.get(bond.name, BondHistory()))) is not None:
                 yield (bond.name,), found
 
     return Metric(f"ibbond_bond_{name}", "counter" if kind == "counter" else "gauge", meaning, ("bond",), samples)

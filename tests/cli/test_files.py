@@ -1,5 +1,8 @@
 """Scenarios by name: those that come with ibbond."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -30,3 +33,30 @@ def test_away_from_a_terminal_progress_is_a_line_for_each_tenth(capsys: pytest.C
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
     assert lines[-1] == "25 of 25"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "lab topology FILE",
+        "lab up --name no-such-lab FILE",
+        "lab up --name no-such-lab --from FILE",
+        "sim run FILE",
+        "sim explore FILE",
+        "sim run two_hosts --from FILE",
+        "fabric whatif FILE",
+        "check --root FILE",
+        "conform FILE",
+        "config lint FILE",
+        "apply --dry-run FILE",
+    ],
+)
+def test_a_pipe_without_a_writer_is_refused_at_once(command: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = [str(pipe) if word == "FILE" else word for word in command.split()]
+    done = subprocess.run(
+        [sys.executable, "-m", "ibbond", *words], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "regular file" in done.stderr

@@ -17,6 +17,7 @@ from ibbond.abi.recording import Recording, parse_recording
 from ibbond.bonding.quirks import PROFILES
 from ibbond.cli.output import json_option, print_json
 from ibbond.errors import Malformed, Refused
+from ibbond.host.input_file import read_input
 from ibbond.replay.conform import KERNEL_PROFILE, Result, Verdict, replay
 
 SUFFIXES = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
@@ -87,12 +88,8 @@ def find(name: str) -> list[Path]:
 def load(path: Path) -> list[Recording]:
     """The cases of one file. Refused where it cannot be read or is no recording."""
     try:
-        raw = path.read_bytes()
+        raw = read_input(path, "Give the path of a recording")
         return parse_recording(lzma.decompress(raw) if path.name.endswith(".xz") else raw)
-    except OSError as error:
-        raise Refused(
-            f"cannot read {path}", why=str(error.strerror), fix="Check the name and its mode", code=error.errno or 1
-        ) from None
     except (Malformed, lzma.LZMAError) as error:
         raise Refused(
             f"cannot replay {path}", why=str(error), fix="Record it again; the format is in docs/conformance.md"

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 import ibbond
 from ibbond.errors import Refused
+from ibbond.host.input_file import read_input_text
 
 if TYPE_CHECKING:
     from ibbond.topology.known_host import KnownHost
@@ -59,21 +60,13 @@ class ScenarioFile(click.Path):
         return found or super().shell_complete(ctx, param, incomplete)
 
 
-def read_text(file: Path, fix: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
-        raise Refused(f"cannot read {file}", why=why, fix=fix) from None
-
-
 def read_topology(file: Path | None) -> tuple[str, str]:
     """The text of a topology and where it is from."""
     if file is None:
         from ibbond.topology.default import TWO_HOSTS
 
         return TWO_HOSTS, "the default topology"
-    return read_text(file, "Give the path of a topology file (docs/topology.md)"), str(file)
+    return read_input_text(file, "Give the path of a topology file (docs/topology.md)"), str(file)
 
 
 def import_topology(file: Path, bundles: Sequence[Path] = ()) -> tuple[str, str]:
@@ -81,7 +74,7 @@ def import_topology(file: Path, bundles: Sequence[Path] = ()) -> tuple[str, str]
 
     Hosts of which there are bundles of `ibbond collect` have their own names, devices and bonds.
     """
-    return imported(read_text(file, "Give the path of a file that ibnetdiscover or OpenSM wrote"), file, bundles)
+    return imported(read_input_text(file, "Give the path of a file that ibnetdiscover or OpenSM wrote"), file, bundles)
 
 
 def imported(text: str, file: Path, bundles: Sequence[Path]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import click
 from ibbond.cli import files
 from ibbond.cli.usage import Group
 from ibbond.errors import Refused
+from ibbond.host.input_file import read_input_text
 
 if TYPE_CHECKING:
     from ibbond.sim.explore import Verdict
@@ -309,6 +310,6 @@ def story_text(file: Path, fabric: Path | None, bundles: tuple[Path, ...]) -> st
 def read_text(file: Path) -> str:
     from ibbond.topology.reader import read_document
 
-    text = files.read_text(file, "Give the path of a story (docs/topology.md)")
+    text = read_input_text(file, "Give the path of a story (docs/topology.md)")
     read_document(text, str(file))
     return text

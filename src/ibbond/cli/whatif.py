@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ibbond.cli.files import BUNDLES, imported, read_text, try_to_write
+from ibbond.cli.files import BUNDLES, imported, try_to_write
 from ibbond.cli.output import json_option, print_json, table
 from ibbond.cli.sim import progress_bar
 from ibbond.errors import Refused
+from ibbond.host.input_file import read_input_text
 
 if TYPE_CHECKING:
     from ibbond.sim.whatif import Consequence, Findings
@@ -57,7 +58,7 @@ def read_fabric(file: Path, bundles: tuple[Path, ...] = ()) -> Topology:
     from ibbond.topology.imported import FORMATS
     from ibbond.topology.load import parse
 
-    text = read_text(file, "Name a topology file, or one that ibnetdiscover or OpenSM wrote")
+    text = read_input_text(file, "Name a topology file, or one that ibnetdiscover or OpenSM wrote")
     if any(looks_like(text) for looks_like, _ in FORMATS.values()):
         text, _ = imported(text, file, bundles)
     elif bundles:

@@ -136,9 +136,10 @@ def _read(path: Path) -> str:
     """The text of a regular file. Refused for anything else, for one that is too large, and for other bytes."""
     what, fix = f"cannot read {shown(path)}", "Name a configuration file or a directory of them"
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Refused(what, why="it is not a regular file", fix=fix)
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)  # waits for no writer
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Refused(what, why="it is not a regular file", fix=fix)
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Refused(what, why=error.strerror or str(error), fix="Check its path and permissions") from None

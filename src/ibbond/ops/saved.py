@@ -27,6 +27,7 @@ MAX_FILES = 200_000
 # What tarfile lets out of damaged or hostile archives: ValueError for a NUL in a name, RecursionError for headers that
 # announce headers.
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError, RecursionError)
+FIX = "Give a directory, an archive such as ibbond collect writes, or a text of /proc/net/bonding"
 DEPTH = 2  # folders on top: sosreport-HOST-DATE/, or HOST/sosreport-HOST-DATE/
 
 
@@ -36,6 +37,8 @@ def opened(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield root_of(path, path)
         return
+    if path.exists() and not path.is_file():
+        raise Refused(f"cannot read {path}", why="it is neither a directory nor a regular file", fix=FIX, code=2)
     with tempfile.TemporaryDirectory(prefix="ibbond-bundle-") as directory:
         root = Path(directory)
         if (bond := _bond_of_text(path)) is not None:
@@ -54,7 +57,7 @@ def opened(path: Path) -> Iterator[Path]:
             raise Refused(
                 f"cannot read {path}",
                 why=_reason(error),
-                fix="Give a directory, an archive such as ibbond collect writes, or a text of /proc/net/bonding",
+                fix=FIX,
                 code=2,
             ) from None
         yield root_of(root, path)

@@ -26,6 +26,7 @@ from typing import IO, Any, Self
 from ibbond.backend.control_socket import DEFAULT_LAB, Control, LabBackend
 from ibbond.demo.probe import Measurement, probing
 from ibbond.errors import Refused
+from ibbond.host.input_file import read_input_text
 from ibbond.lab import exec as lab_exec
 from ibbond.lab import prefork
 from ibbond.lab.capturing import Captured, RunningCapture
@@ -358,10 +359,4 @@ def read_topology(topology: str | os.PathLike[str] | TopologyBuilder | None) -> 
     if isinstance(topology, str) and ("\n" in topology or "=" in topology):
         return topology, "a topology in Python"
     path = Path(topology)
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise Refused(
-            f"cannot read {path}", why=why, fix="Give the path of a topology file (docs/topology.md)"
-        ) from None
+    return read_input_text(path, "Give the path of a topology file (docs/topology.md)"), str(path)

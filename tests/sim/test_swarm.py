@@ -8,15 +8,19 @@ from click.testing import CliRunner
 
 from ibbond.bonding import announcements
 from ibbond.cli.sim import sim
+from ibbond.machine import SECOND
 from ibbond.sim.explore import explore_swarm, run_swarm
 from ibbond.sim.faults import KINDS
 from ibbond.sim.story import parse
 from ibbond.sim.swarm import document
+from ibbond.sim.world import World
+from ibbond.stack.ip_layer import IpLayer
+from ibbond.stack.outgoing import IpEffect
+from ibbond.wire.arp import Arp
 
 
 @pytest.mark.parametrize("first", [0, 4, 8])
 def test_every_promise_is_kept(first: int) -> None:
-    """No fresh seeds here: some (76, 187) break a promise; the reason is not known yet."""
     found = [(verdict.seed, verdict.broken) for verdict in run_swarm(list(range(first, first + 4)), "default")]
     assert [each for each in found if each[1]] == [], "replay: ibbond sim swarm --seeds SEED..SEED+1"
 
@@ -31,6 +35,44 @@ def test_a_member_that_comes_back_within_its_downdelay_is_up_at_once(seed: int) 
 def test_a_port_registers_when_the_manager_can_be_reached(seed: int) -> None:
     """An Active port was asked before the tables led to the manager again: its joins were lost, and announcements."""
     assert [verdict.broken for verdict in run_swarm([seed], "default")] == [None]
+
+
+def test_a_host_that_could_not_receive_an_announcement_sends_to_the_old_address() -> None:
+    """Its only member had no carrier, and the downdelay was running: the kernel keeps the neighbor too."""
+    assert [verdict.broken for verdict in run_swarm([76], "default")] == [None]
+
+
+def test_announcements_that_are_received_and_not_believed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host receives again before the last announcement is sent."""
+    receive = IpLayer.receive_arp
+    switches: dict[str, object] = {"s1": {}, "s2": {}}
+    hosts = {
+        "h1": {
+            "ports": {"ib0": "s2", "ib1": "s1"},
+            "bonds": {
+                "bond0": {"members": ["ib0", "ib1"], "addresses": ["10.0.0.1/24"], "options": {"primary": "ib0"}}
+            },
+        },
+        "h2": {
+            "ports": {"ib0": "s2"},
+            "bonds": {"bond0": {"members": ["ib0"], "addresses": ["10.0.0.2/24"], "options": {"downdelay": 300}}},
+        },
+    }
+    faults = [{"what": "switch_death", "where": "s2", "at_ms": 2000, "for_ms": 30}]
+    story = {"length_ms": 5600, "settle_ms": 3000, "probe_ms": 20, "faults": faults}
+    drawn: dict[str, object] = {
+        "switches": switches,
+        "links": [{"between": ["s1", "s2"]}],
+        "hosts": hosts,
+        "story": story,
+    }
+    assert World(parse(copy.deepcopy(drawn), name="late")).run().broken is None
+
+    def doubting(layer: IpLayer, now: int, message: Arp, *, unicast: bool) -> list[IpEffect]:
+        return [] if now > 2 * SECOND else receive(layer, now, message, unicast=unicast)
+
+    monkeypatch.setattr(IpLayer, "receive_arp", doubting)
+    assert "is lost, and a path exists" in (World(parse(drawn, name="late")).run().broken or "")
 
 
 def test_a_seed_is_one_story() -> None:

@@ -16,7 +16,7 @@ from ibbond.bonding.events import SetOption
 from ibbond.bonding.member import Link, Member
 from ibbond.bonding.option import Mode
 from ibbond.errors import Malformed
-from ibbond.fabric.events import KillSubnetManager, SendDatagram
+from ibbond.fabric.events import KillSubnetManager
 from ibbond.ipoib.membership import NOTHING
 from ibbond.machine import MS
 from ibbond.sim.checkers import Broken, bonds
@@ -48,7 +48,7 @@ class Failover:
 
 @dataclass(slots=True)
 class BondPromises:
-    """One per world. `follow` after everything but packets, `sent` for each datagram, `check_end` at the end."""
+    """One per world. `follow` after everything but packets, `announced` for announcements, `check_end` at the end."""
 
     failovers: dict[str, Failover] = field(default_factory=dict)
     _active: dict[str, str | None] = field(default_factory=dict)
@@ -135,15 +135,12 @@ class BondPromises:
         just = self._just.get(port, Counter()) if self._just_at == world.now else Counter()
         self.failovers[name] = Failover(name, bond.active, port, world.now, due, unmanaged, Counter(just))
 
-    def sent(self, now: int, effect: SendDatagram) -> None:
-        """A host gives a datagram to the subnet: announcements count for the failover to their sender."""
-        found = announced_by(effect.datagram.payload)
-        if not found:
-            return
+    def announced(self, now: int, port: str, found: list[bytes]) -> None:
+        """A host gives these (see `announced_by`) to the subnet at `port`: they count for its failover."""
         if now != self._just_at:
             self._just_at, self._just = now, {}
-        self._just.setdefault(effect.port, Counter()).update(found)  # those of this moment may be of a failover in it
-        failover = next((each for each in self.failovers.values() if each.port == effect.port), None)
+        self._just.setdefault(port, Counter()).update(found)  # those of this moment may be of a failover in it
+        failover = next((each for each in self.failovers.values() if each.port == port), None)
         if failover is not None:
             failover.announced.update(found)
 

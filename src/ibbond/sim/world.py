@@ -13,8 +13,9 @@ from random import Random
 from typing import Protocol
 
 from ibbond.errors import Malformed, Refused
+from ibbond.fabric.events import SendDatagram
 from ibbond.machine import MS, US
-from ibbond.sim.bond_promises import BondPromises
+from ibbond.sim.bond_promises import BondPromises, announced_by
 from ibbond.sim.checkers import STATE_CHECKERS, Broken, DeliveryChecker, all_reached, arrives_once
 from ibbond.sim.faults import KINDS, Fault, draw
 from ibbond.sim.programs import Probe, SimulatedHost, make_probe
@@ -136,7 +137,7 @@ class World:
             overrides=self.overrides,
         )
         if self.checked:
-            self.network.on_send = lambda effect: self._promises.sent(self.now, effect)
+            self.network.on_send = self._sent
         self.faults = list(self.story.faults)
         if self.story.random_faults is not None:
             self.faults += draw(self.story.random_faults, self.story.topology, self.random)
@@ -312,6 +313,13 @@ class World:
         self._traffic.on_fault(self.now, event)
         self._promises.on_fault(event)
         self._feed(event)
+
+    def _sent(self, effect: SendDatagram) -> None:
+        """A host gives a datagram to the subnet: the checkers count announcements."""
+        found = announced_by(effect.datagram.payload)
+        if found:
+            self._promises.announced(self.now, effect.port, found)
+            self._traffic.announced(self.now, found)
 
     def _feed(self, event: NetworkEvent) -> None:
         try:

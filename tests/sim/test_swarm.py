@@ -42,6 +42,11 @@ def test_a_host_that_could_not_receive_an_announcement_sends_to_the_old_address(
     assert [verdict.broken for verdict in run_swarm([76], "default")] == [None]
 
 
+def test_a_host_that_is_in_no_group_reports_none() -> None:
+    """Its programs had left their group at the moment of the failover."""
+    assert [verdict.broken for verdict in run_swarm([187], "default")] == [None]
+
+
 def test_announcements_that_are_received_and_not_believed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host receives again before the last announcement is sent."""
     receive = IpLayer.receive_arp

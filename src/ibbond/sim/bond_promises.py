@@ -44,6 +44,7 @@ class Failover:
     due: int
     unmanaged: bool  # without a subnet manager, for a while at least
     announced: Counter[bytes] = field(default_factory=Counter)
+    groupless: bool = False  # the host was in no group, for a while at least: there is nothing to report
 
 
 @dataclass(slots=True)
@@ -80,6 +81,10 @@ class BondPromises:
                 self._follow_delays(world, name, bond, member)
             if self._active.get(name) != bond.active:
                 self._failed_over(world, name, bond)
+        for failover in self.failovers.values():
+            host, _, device = failover.bond.partition("/")
+            layer = world.network.hosts[host].ip.get(device)  # Linux's `ip_mc_rejoin_groups` repeats what is joined
+            failover.groupless |= layer is None or not layer.groups.joined
         for failover in [each for each in self.failovers.values() if each.due <= world.now]:
             del self.failovers[failover.bond]
             self._check_announced(world, failover)
@@ -156,7 +161,7 @@ class BondPromises:
                     f"{failover.bond} announced {address.hex()} {failover.announced[address]} times after its"
                     f" failover to {failover.member} at {failover.at / MS:.3f} ms, and num_grat_arp is {wanted}"
                 )
-        if failover.unmanaged or world.manager_dead:
+        if failover.unmanaged or world.manager_dead or failover.groupless:
             return  # without the administrator no group can be joined, and no report leaves
         if bond.values.resend_igmp and not failover.announced[REPORT]:
             raise Broken(f"{failover.bond} reported no group after it failed over to {failover.member}")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,8 @@ from ibbond.sim.world import World
 from ibbond.stack.ip_layer import IpLayer
 from ibbond.stack.outgoing import IpEffect
 from ibbond.wire.arp import Arp
+
+FRESH = 6  # seeds
 
 
 @pytest.mark.parametrize("first", [0, 4, 8])
@@ -35,6 +38,12 @@ def test_a_member_that_comes_back_within_its_downdelay_is_up_at_once(seed: int) 
 def test_a_port_registers_when_the_manager_can_be_reached(seed: int) -> None:
     """An Active port was asked before the tables led to the manager again: its joins were lost, and announcements."""
     assert [verdict.broken for verdict in run_swarm([seed], "default")] == [None]
+
+
+def test_fresh_seeds() -> None:
+    first = int(os.environ.get("IBBOND_FRESH_SEEDS", "1000000"))
+    found = [(verdict.seed, verdict.broken) for verdict in run_swarm(list(range(first, first + FRESH)), "default")]
+    assert [each for each in found if each[1]] == [], "replay: ibbond sim swarm --seeds SEED..SEED+1"
 
 
 def test_a_host_that_could_not_receive_an_announcement_sends_to_the_old_address() -> None:

@@ -235,7 +235,7 @@ def test_no_one_goes_into_a_host_from_a_directory_that_is_gone() -> None:
 def test_what_the_system_refuses_is_a_refusal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibbond.cli.files.read_text", lambda *_: os.stat("/nowhere"))
+    monkeypatch.setattr("ibbond.cli.files.read_input_text", lambda *_: os.stat("/nowhere"))
     assert run(["lab", "topology", "x", "--json"]) == 2
     reported = capsys.readouterr()
     assert reported.err == "ibbond: cannot use /nowhere: No such file or directory. Check its path and permissions.\n"

@@ -1,6 +1,12 @@
 """The kernel's group files, and the packets that say that they changed."""
 
-from ibbond.host.groups import _parse_igmp, _parse_igmp6
+import os
+from pathlib import Path
+
+import pytest
+
+from ibbond.host.groups import MAX_BYTES, _parse_igmp, _parse_igmp6, _text
+from ibbond.stack.host_groups import MAX_GROUPS
 
 IGMP = """Idx	Device    : Count Querier	Group    Users Timer	Reporter
 1	lo        :     1      V3
@@ -28,3 +34,19 @@ def test_igmp6_lists_groups_that_leave_the_node() -> None:
         "lo": [bytes.fromhex("ff020000000000000000000000000001")],
         "ib0": [bytes.fromhex("ff0200000000000000000001ff100001")],
     }
+
+
+@pytest.mark.parametrize("line", [IGMP.splitlines()[-1], IGMP6.splitlines()[-1]])
+def test_of_a_long_file_whole_lines_are_read_and_more_than_a_host_may_join(line: str, tmp_path: Path) -> None:
+    """A reading is one turn of the loop: programs must not make it longer than needed."""
+    file = tmp_path / "igmp"
+    file.write_text((line + "\n") * 20_000)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        text, complete = _text(descriptor)
+    finally:
+        os.close(descriptor)
+    assert not complete
+    assert set(text.splitlines()) == {line}
+    assert 3 * MAX_GROUPS < len(text.splitlines()) < 4000
+    assert len(text) <= MAX_BYTES

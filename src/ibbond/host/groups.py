@@ -13,7 +13,7 @@ import sys
 
 from ibbond.host.namespace import NetNamespace
 
-MAX_BYTES = 512 << 10  # of one file: some 10,000 groups
+MAX_BYTES = 128 << 10  # of one file: some 2,000 groups, far more than a host may be in (`stack.host_groups.MAX_GROUPS`)
 
 
 class GroupFiles:

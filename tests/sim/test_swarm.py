@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from ibbond.bonding import announcements
 from ibbond.cli.sim import sim
-from ibbond.machine import SECOND
+from ibbond.machine import MS, SECOND
 from ibbond.sim.explore import explore_swarm, run_swarm
 from ibbond.sim.faults import KINDS
 from ibbond.sim.story import parse
@@ -49,6 +49,42 @@ def test_fresh_seeds() -> None:
 def test_a_host_that_could_not_receive_an_announcement_sends_to_the_old_address() -> None:
     """Its only member had no carrier, and the downdelay was running: the kernel keeps the neighbor too."""
     assert [verdict.broken for verdict in run_swarm([76], "default")] == [None]
+
+
+def test_after_a_short_outage_neighbors_are_asked_where_they_are() -> None:
+    """A switch is away for 20 ms, and a host behind it, whose downdelay is longer, misses all announcements of h1."""
+    hosts = {
+        "h1": {
+            "ports": {"ib0": "s2", "ib1": "s1"},
+            "bonds": {
+                "bond0": {"members": ["ib0", "ib1"], "addresses": ["10.0.0.1/24"], "options": {"miimon": 10}},
+            },
+        },
+        "h2": {
+            "ports": {"ib0": "s2"},
+            "bonds": {"bond0": {"members": ["ib0"], "addresses": ["10.0.0.2/24"], "options": {"downdelay": 100}}},
+        },
+    }
+    faults = [
+        {"what": "manual_switch", "where": "h1/bond0=ib0", "at_ms": 1500},
+        {"what": "switch_death", "where": "s2", "at_ms": 2000, "for_ms": 20},
+    ]
+    story = {"length_ms": 4000, "probe_ms": 20, "pairs": [["h2", "h1"]], "faults": faults}
+    links = [{"between": ["s1", "s2"]}]
+    world = World(parse({"switches": {"s1": {}, "s2": {}}, "links": links, "hosts": hosts, "story": story}, name="76"))
+    world.run()
+    later = [
+        probe
+        for probe in world.probes
+        if (probe.kind, probe.source) == ("udp", "h2") and 2100 * MS < probe.sent_at < 3500 * MS
+    ]
+    assert later
+    assert [probe.sent_at / MS for probe in later if "h1" not in probe.copies] == []
+
+
+def test_a_path_is_not_asked_for_before_the_downdelay_has_passed() -> None:
+    """259: for 300 ms the bond kept a member whose cable was cut."""
+    assert [verdict.broken for verdict in run_swarm([259], "default")] == [None]
 
 
 def test_a_host_that_is_in_no_group_reports_none() -> None:

@@ -167,6 +167,8 @@ def path_within_ms(world: World, source: str, target: str, destination: bytes) -
             within = max(within, FOUND_INTERVALS * len(bond.members) * bond.values.arp_interval)
         elif len(homes) > 1:
             return math.inf
+        elif bond is not None and bond.values.downdelay:  # for so long a member without link stays active
+            within = max(within, bond.values.downdelay * bond.values.miimon + BOUND_MS)
     return within
 
 

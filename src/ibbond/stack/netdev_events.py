@@ -51,6 +51,8 @@ class NetdevEvents:
                 self._carriers[name] = device.carrier
                 host.happened("carrier", name, "on" if device.carrier else "off")
                 host.touched(host.ip[name])  # addresses that came without a carrier are to be announced
+                if device.carrier:
+                    self._link_returned(device)
             case NetdevEvent.CHANGEADDR:
                 self._readdressed(device)
             case NetdevEvent.CHANGEUPPER if (joined := host.bond_above(device)) is not None:
@@ -89,6 +91,20 @@ class NetdevEvents:
             layer.neighbors.flush()
             host.touched(layer)
         host.happened("admin", device.name, "up" if device.up else "down")
+
+    def _link_returned(self, device: Device) -> None:
+        """Neighbors may have moved and announced that while this link was down: they are asked again when used.
+
+        A bond may not have noticed, because of its downdelay. Linux flushes the neighbors of a device without carrier
+        (`neigh_carrier_down`), and those of such a bond keep their addresses until they time out.
+        """
+        host = self._host
+        bond = host.bond_above(device)
+        if bond is not None and bond.active != device.name:
+            return
+        layer = host.ip[device.name if bond is None else bond.name]
+        if not host.registry.rules.kernel("neighbors_flushed"):
+            host.later(lambda: host.frames.send_all(host.now, layer, layer.readdressed(host.now)))
 
     def _readdressed(self, device: Device) -> None:
         """The link-layer address has changed: neighbors must learn it, and RDMA users are notified."""

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from ibbond.bonding import announcements
 from ibbond.cli.sim import sim
 from ibbond.machine import MS, SECOND
-from ibbond.sim.explore import explore_swarm, run_swarm
+from ibbond.sim.explore import explore_swarm, run_one, run_swarm
 from ibbond.sim.faults import KINDS
 from ibbond.sim.story import parse
 from ibbond.sim.swarm import document
@@ -20,6 +21,7 @@ from ibbond.stack.outgoing import IpEffect
 from ibbond.wire.arp import Arp
 
 FRESH = 6  # seeds
+STORIES = Path(__file__).parent / "stories"
 
 
 @pytest.mark.parametrize("first", [0, 4, 8])
@@ -123,6 +125,13 @@ def test_announcements_that_are_received_and_not_believed_are_found(monkeypatch:
 
     monkeypatch.setattr(IpLayer, "receive_arp", doubting)
     assert "is lost, and a path exists" in (World(parse(drawn, name="late")).run().broken or "")
+
+
+@pytest.mark.parametrize("seed", [76, 187, 195, 1007, 1246])
+def test_stories_that_were_made_of_failing_seeds(seed: int) -> None:
+    """A seed draws another story once the swarm draws something more; its shrunk story stays the same."""
+    name = f"swarm-{seed}"
+    assert run_one((STORIES / f"{name}.toml").read_text(), name, seed).broken is None
 
 
 def test_a_seed_is_one_story() -> None:

@@ -309,7 +309,7 @@ def test_a_port_is_asked_to_register_once_its_request_can_arrive() -> None:
     lab.seen.clear()
     while PortEventKind.CLIENT_REREGISTER not in lab.events("h1/2"):
         at = lab.subnet.deadline()
-        assert at is not None, "nobody is asked"
+        assert at is not None, "no port is asked"
         lab.now = max(lab.now, at)
         lab.seen += lab.subnet.tick(lab.now)
     assert isinstance(lab.join("h1/2"), McMemberRecord)

@@ -1,4 +1,4 @@
-"""Files that people name for input, read whole, without waiting for whoever is at their other end.
+"""Files that people name for input, read whole, without waiting for another process.
 
 Read first: open(2) on O_NONBLOCK, fifo(7). To open a pipe waits for its writer, a device or a file of /proc may have
 no end, and a command that root runs must neither hang nor eat the machine's memory because of a name. So only regular

@@ -48,11 +48,6 @@ def test_fresh_seeds() -> None:
     assert [each for each in found if each[1]] == [], "replay: ibbond sim swarm --seeds SEED..SEED+1"
 
 
-def test_a_host_that_could_not_receive_an_announcement_sends_to_the_old_address() -> None:
-    """Its only member had no carrier, and the downdelay was running: the kernel keeps the neighbor too."""
-    assert [verdict.broken for verdict in run_swarm([76], "default")] == [None]
-
-
 def test_after_a_short_outage_neighbors_are_asked_where_they_are() -> None:
     """A switch is away for 20 ms, and a host behind it, whose downdelay is longer, misses all announcements of h1."""
     hosts = {

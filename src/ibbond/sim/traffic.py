@@ -42,11 +42,6 @@ class TrafficChecker:
     required: list[tuple[Probe, int]] = field(default_factory=list)
     changed_while_dead: bool = False
     dark_at: dict[str, int] = field(default_factory=dict)  # when a host's bond was last seen without a member
-    deaf: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # when its active member last had no carrier: from, to
-    announced_at: dict[bytes, int] = field(default_factory=dict)  # when an address was announced last
-    _deaf_now: set[str] = field(default_factory=set)
 
     def on_fault(self, now: int, event: NetworkEvent) -> None:
         """Something planned happens to the world now."""
@@ -74,28 +69,11 @@ class TrafficChecker:
         self.changed_at = now
         self.changed_while_dead = self.changed_while_dead or self.manager_dead
 
-    def announced(self, now: int, addresses: list[bytes]) -> None:
-        """A host announces these addresses of its own."""
-        self.announced_at |= dict.fromkeys(addresses, now)
-
     def follow(self, world: World) -> None:
-        """Remember which hosts have a bond without an active member, or whose active member has no carrier."""
+        """Remember which hosts have a bond without an active member, however short."""
         for name, host in world.network.hosts.items():
-            for bond in host.registry.bonds.values():
-                if bond.device.up and bond.active is None:
-                    self.dark_at[name] = world.now
-                self._follow_carrier(name, bond, world.now)
-
-    def _follow_carrier(self, host: str, bond: Bond, now: int) -> None:
-        active = bond.members.get(bond.active or "")
-        was_deaf = host in self._deaf_now
-        if active is not None and bond.device.up and not active.device.usable:
-            since, _ = self.deaf.get(host, (now, now)) if was_deaf else (now, now)
-            self.deaf[host] = (since, now)
-            self._deaf_now.add(host)
-        elif was_deaf:
-            self.deaf[host] = (self.deaf[host][0], now)
-            self._deaf_now.discard(host)
+            if any(bond.device.up and bond.active is None for bond in host.registry.bonds.values()):
+                self.dark_at[name] = world.now
 
     def sent(self, world: World, probe: Probe, destination: bytes) -> None:
         """A probe leaves now: remember it if it must arrive."""
@@ -108,25 +86,8 @@ class TrafficChecker:
         dark_at = max(self.dark_at.get(probe.source, -1), self.dark_at.get(probe.target, -1))
         if dark_at >= 0 and world.now - dark_at < world.story.settle_ms * MS:
             return  # it missed announcements, or its own were lost: neighbors are found again by their own timers
-        if self._missed_announcement(world, probe.source, probe.target):
-            return
         if settled_ms >= path_within_ms(world, probe.source, probe.target, destination):
             self.required.append((probe, self.changed_at))
-
-    def _missed_announcement(self, world: World, *hosts: str) -> bool:
-        """Whether the last announcement of one of two hosts was sent while the other could not receive it.
-
-        During its downdelay a bond keeps an active member without carrier, and its own carrier; so the kernel does not
-        forget the bond's neighbors either (`neigh_carrier_down`). If a neighbor fails over meanwhile, packets go to its
-        old address until the timers of its entry ask again (`net/core/neighbour.c`).
-        """
-        for hearer, speaker in (hosts, hosts[::-1]):
-            since, until = self.deaf.get(hearer, (0, -1))
-            if until < 0 or world.now - until >= world.story.settle_ms * MS:
-                continue
-            if any(since <= self.announced_at.get(address, -1) <= until for address in world.hosts[speaker].addresses):
-                return True
-        return False
 
     def check(self, world: World) -> None:
         """Raise `Broken` for a probe that had a path all the time and did not arrive."""

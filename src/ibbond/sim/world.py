@@ -319,7 +319,6 @@ class World:
         found = announced_by(effect.datagram.payload)
         if found:
             self._promises.announced(self.now, effect.port, found)
-            self._traffic.announced(self.now, found)
 
     def _feed(self, event: NetworkEvent) -> None:
         try:

@@ -22,7 +22,6 @@ from typing import NamedTuple
 from benchmarks import record
 from ibbond import Lab
 from ibbond.host import notification
-from ibbond.host.priority import raise_priority
 
 TARGET = "10.0.0.1"
 SECONDS = 3
@@ -61,7 +60,6 @@ def main(*, rounds: int, quick: bool, file: Path | None, keep: bool) -> int:
     if (why := notification.why_not()) is not None:
         print(f"./bench --rdma cannot run: {why}", file=sys.stderr)
         return 2
-    raise_priority()
     values: dict[str, list[float]] = {figure.name: [] for figure in FIGURES}
     missing: dict[str, str] = {}
     loads: list[float] = []

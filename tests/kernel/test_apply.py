@@ -42,7 +42,8 @@ def put(host: Host, text: str, name: str = "bonds.toml") -> str:
 
 def everything(host: Host) -> str:
     return host.sh(
-        "ip -o addr show scope global | sed 's/ tentative//'; ip route; ip -6 route show proto static; ip -o link | sed 's/ qdisc .*//';"
+        "ip -o addr show scope global | sed 's/ tentative//'; ip route; ip -6 route show proto static;"
+        " ip -o link | sed 's/ qdisc .*//';"
         " cat /sys/class/net/bonding_masters; cat /sys/class/net/ib*/mode"
     )
 

@@ -104,19 +104,23 @@ class Deadlines(Generic[Key]):
         self._current: dict[Key, tuple[int, int]] = {}
         self._sequence = 0
 
-    def report(self, key: Key, deadline: int | None) -> None:
-        """The deadline of this machine is now this; None while it waits for nothing."""
+    def report(self, key: Key, deadline: int | None) -> bool:
+        """The deadline of this machine is now this, None while it waits for nothing; whether that is a change."""
         current = self._current.get(key)
         if deadline is None:
-            if current is not None:
-                del self._current[key]
-        elif current is None or current[0] != deadline:
-            self._sequence += 1
-            self._current[key] = (deadline, self._sequence)
-            heapq.heappush(self._heap, (deadline, self._sequence, key))
-            if len(self._heap) > 2 * len(self._current) + MAX_STALE:
-                self._heap = [(at, number, each) for each, (at, number) in self._current.items()]
-                heapq.heapify(self._heap)
+            if current is None:
+                return False
+            del self._current[key]
+            return True
+        if current is not None and current[0] == deadline:
+            return False
+        self._sequence += 1
+        self._current[key] = (deadline, self._sequence)
+        heapq.heappush(self._heap, (deadline, self._sequence, key))
+        if len(self._heap) > 2 * len(self._current) + MAX_STALE:
+            self._heap = [(at, number, each) for each, (at, number) in self._current.items()]
+            heapq.heapify(self._heap)
+        return True
 
     def clear(self) -> None:
         """Forget all deadlines."""

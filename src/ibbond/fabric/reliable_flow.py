@@ -31,6 +31,9 @@ from ibbond.verbs.reliable_verbs import (
     Status,
 )
 
+# Numbers, for an operation on a member of an IntFlag takes a microsecond.
+LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC = (right.value for right in Access)
+
 
 class ReliableFlow:
     """From one queue pair to its peer, as of one generation."""
@@ -127,31 +130,31 @@ class ReliableFlow:
             domain = self._other.domain
             if size < length or domain is None:
                 return False
-            return self._move(request, domain.find(key, address, length, Access.LOCAL_WRITE))
+            return self._move(request, domain.find(key, address, length, LOCAL_WRITE))
         if sum(piece.length for piece in room.pieces) < length:
             return False
         data = gather(self._mine.domain, request, 0, length)
         return data is not None and scatter(self._other.domain, room.pieces, 0, data)
 
     def _write(self, request: SendRequest) -> bool:
-        return self._move(request, self._reach(request, Access.REMOTE_WRITE, request.length))
+        return self._move(request, self._reach(request, REMOTE_WRITE, request.length))
 
     def _read(self, request: SendRequest) -> bool:
-        place = self._reach(request, Access.REMOTE_READ, request.length)
+        place = self._reach(request, REMOTE_READ, request.length)
         domain = self._mine.domain
         if place is None or domain is None:
             return False
         memory, at = place
         for address, size, key in request.pieces:
             if size:
-                target = domain.find(key, address, size, Access.LOCAL_WRITE)
+                target = domain.find(key, address, size, LOCAL_WRITE)
                 if target is None or not memory.copy(at, target[0], target[1], size):
                     return False
                 at += size
         return True
 
     def _atomic(self, request: SendRequest) -> bool:
-        place = self._reach(request, Access.REMOTE_ATOMIC, ATOMIC_BYTES)
+        place = self._reach(request, REMOTE_ATOMIC, ATOMIC_BYTES)
         if place is None or request.remote_address % ATOMIC_BYTES:
             return False
         memory, at = place
@@ -161,7 +164,7 @@ class ReliableFlow:
         kind = Kind.FETCH_ADD if request.operation is Operation.FETCH_ADD else Kind.COMPARE_SWAP
         return memory.write(at, atomic_result(kind, old, request.compare_add, request.swap))
 
-    def _reach(self, request: SendRequest, need: Access, length: int) -> tuple[Memory, int] | None:
+    def _reach(self, request: SendRequest, need: int, length: int) -> tuple[Memory, int] | None:
         domain = self._other.domain
         if domain is None or need & ~self._there.access:
             return None

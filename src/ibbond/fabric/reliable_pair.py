@@ -125,7 +125,7 @@ def scatter(domain: ProtectionDomain | None, pieces: Iterable[Sge], offset: int,
     """Put bytes into local memory, at `offset` of a scatter list; whether keys, rights and memory were there."""
     at = 0
     for address, size, key in cut(pieces, offset, len(data)):
-        place = domain.find(key, address, size, Access.LOCAL_WRITE) if domain is not None else None
+        place = domain.find(key, address, size, Access.LOCAL_WRITE.value) if domain is not None else None
         if place is None or not place[0].write(place[1], data[at : at + size]):
             return False
         at += size

@@ -189,8 +189,11 @@ class Subnet:
         return self._take()
 
     def deadline(self) -> int | None:
-        managers = (manager.deadline() for manager in self.managers.values())
-        return earliest(self._schedule.deadline(), self._traps.deadline(), *managers)
+        return earliest(
+            self._schedule.deadline(),
+            self._traps.deadline(),
+            *[manager.deadline() for manager in self.managers.values()],
+        )
 
     def answer(self, now: int, port: Port, mad: bytes) -> bytes | None:
         """The answer to a Get or Set by a directed route, where `SendMad` would bring it at once; None where not.

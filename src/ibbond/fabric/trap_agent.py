@@ -36,7 +36,7 @@ class TrapAgent:
         self._transaction = 0
 
     def deadline(self) -> int | None:
-        return min((trap.again_at for trap in self._pending.values()), default=None)
+        return min([trap.again_at for trap in self._pending.values()]) if self._pending else None
 
     def tick(self, now: int) -> None:
         for trap in list(self._pending.values()):

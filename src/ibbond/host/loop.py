@@ -209,8 +209,7 @@ class LiveLoop:
         """Execute what follows from calls to the subnet, if anything does; time may go on to another deadline."""
         if self.network.subnet.has_pending:
             self.resume_work()
-        else:
-            self.network.report_subnet()
+        elif self.network.report_subnet():
             self._moved = True
 
     def ask(self, call: Callable[[], Result], timeout: float = 10.0) -> Result:

@@ -71,7 +71,11 @@ class MemoryHelper:
             self._start()
         if self.stalled:
             raise OSError(errno.EFAULT, "the program's memory does not answer")
-        os.write(self._to, _REQUEST.pack(operation, process, handle, address, length))
+        try:
+            os.write(self._to, _REQUEST.pack(operation, process, handle, address, length))
+        except BrokenPipeError:  # it was killed, as by a lack of memory
+            self.close()
+            raise OSError(errno.EFAULT, "the process that reaches the program's memory was killed") from None
         result, took = self._await_reply()
         self._charge(took)
         if result < 0:

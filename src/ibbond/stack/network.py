@@ -121,9 +121,9 @@ class Network:
         """What follows from what only the subnet handled (`Subnet.answer`)."""
         return self._run(now, self.subnet.tick(now), [_SUBNET])
 
-    def report_subnet(self) -> None:
-        """The subnet was changed other than by events: its deadline may have changed."""
-        self._agenda.report(_SUBNET, self.subnet.deadline())
+    def report_subnet(self) -> bool:
+        """The subnet was changed other than by events; whether its deadline has changed."""
+        return self._agenda.report(_SUBNET, self.subnet.deadline())
 
     def deadline(self) -> int | None:
         return self._now if self._late or self._left else self._agenda.earliest()

@@ -10,14 +10,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from ibbond.host.memory_helper import HelpedMemory, MemoryHelper
 from ibbond.host.program_memory import ProgramMemory, covers, mappings
 
 OWN_FILE_SYSTEMS = frozenset({"btrfs", "ext2", "ext3", "ext4", "overlay", "ramfs", "squashfs", "tmpfs", "xfs"})
 MAX_KNOWN = 256  # threads
+RECENT_NS = 10_000_000  # how long what was found out about a thread is used for its doorbells
 
 ReachedMemory = ProgramMemory | HelpedMemory
+
+
+class _Recent(NamedTuple):
+    until: int
+    memory: ProgramMemory
+    spans: list[tuple[int, int]]
 
 
 class ProgramAccess:
@@ -27,9 +35,13 @@ class ProgramAccess:
         self._helper = MemoryHelper()
         self._plain: dict[int, list[tuple[int, int]]] = {}  # by thread: addresses that cannot block
         self._devices: frozenset[bytes] | None = None
+        self._recent: dict[int, _Recent] = {}
 
     def close(self) -> None:
         self._helper.close()
+        for known in self._recent.values():
+            known.memory.close()
+        self._recent.clear()
 
     @property
     def stalled(self) -> bool:
@@ -48,6 +60,33 @@ class ProgramAccess:
             self._plain.clear()
         spans = self._plain[thread] = self._look(thread)
         return any(low <= address and end <= high for low, high in spans)
+
+    def read_recent(self, thread: int, address: int, length: int, now: int) -> bytes | None:
+        """What a thread has there, if a moment ago it could be read without a helper; else None, nothing is found out.
+
+        Only for calls of which a mistake harms no other program: since then the thread may have executed another one.
+        `now` is in nanoseconds.
+        """
+        known = self._recent.get(thread)
+        if known is None or now > known.until:
+            return None
+        for low, high in known.spans:
+            if low <= address and address + length <= high:
+                return known.memory.read(address, length)
+        return None
+
+    def remember(self, thread: int, memory: ProgramMemory, now: int) -> None:
+        """Keep the memory, which was just found to be accessible, for `read_recent`; it is closed here."""
+        if len(self._recent) >= MAX_KNOWN:
+            self._recent.pop(next(iter(self._recent))).memory.close()
+        self.forget(thread)
+        self._recent[thread] = _Recent(now + RECENT_NS, memory, self._plain.get(thread, []))
+
+    def forget(self, thread: int) -> None:
+        """A thread does something else than ringing doorbells."""
+        known = self._recent.pop(thread, None)
+        if known is not None:
+            known.memory.close()
 
     def helped(self, process: int) -> HelpedMemory:
         """OSError if there is no such process, or its family is no longer served."""

@@ -25,6 +25,7 @@ class Caller:
     def memory(self, address: int, length: int) -> ReachedMemory:
         """To access these bytes. OSError (ESRCH) where the thread ended meanwhile, and its number may be another's."""
         memory: ReachedMemory
+        self.access.forget(self.thread)
         if self.access.directly(self.thread, address, length):
             memory = self._direct = self._direct or ProgramMemory(self.thread)
         else:
@@ -43,6 +44,16 @@ class Caller:
         found = self.memory(address, length).read(address, length)
         if found is None:
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+        return found
+
+    def read_doorbell(self, address: int, length: int, now: int) -> bytes:
+        """As `read`, of a thread that may do so again at once."""
+        found = self.access.read_recent(self.thread, address, length, now)
+        if found is None:
+            found = self.read(address, length)
+            if self._direct is not None:
+                self.access.remember(self.thread, self._direct, now)
+                self._direct = None
         return found
 
     def string(self, address: int) -> bytes:

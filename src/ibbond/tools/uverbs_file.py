@@ -1,7 +1,8 @@
 """/dev/infiniband/uverbsN of a program: commands in, answers out, doorbells, events by pipes.
 
-Read first: `wire.uverbs`; `verbs_objects.context`, which decides. A doorbell is answered before its work is done, so
-that the program continues meanwhile. Left out: where calls come from (`rdma_programs`).
+Read first: `wire.uverbs`; `verbs_objects.context`, which decides. A doorbell is answered when its work is done: a
+program that continues at once and polls would take the processor that the work needs. Left out: where calls come from
+(`rdma_programs`).
 """
 
 from __future__ import annotations
@@ -74,9 +75,12 @@ class UverbsFile:
         address, length = caller.arguments[1:3]
         if length > uverbs.MAX_COMMAND_BYTES:
             refuse()
-        raw = caller.read(address, length)
-        if length == uverbs.POST_SEND_BYTES and self._is_doorbell(caller, raw):
-            return
+        if length == uverbs.POST_SEND_BYTES:
+            raw = caller.read_doorbell(address, length, self._loop.now())
+            if self._is_doorbell(caller, raw):
+                return
+        else:
+            raw = caller.read(address, length)
         try:
             envelope, request = uverbs.parse(raw)
         except Malformed:
@@ -106,8 +110,10 @@ class UverbsFile:
         pair = self._context.pair(handle)
         if self._context.gone:
             refuse(errno.EIO)
-        caller.answer(len(raw))
-        self._loop.ring(pair.ring)
+        try:
+            self._loop.ring(pair.ring)
+        finally:
+            caller.answer(len(raw))
         return True
 
     def _advance(self) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ibbond.machine import Symbol
 from ibbond.wire.rxe import Sge
 
 IMMEDIATE_BYTES = 4
 ATOMIC_BYTES = 8
 
 
-class Operation(enum.Enum):
+class Operation(Symbol):
     SEND = "send"
     WRITE = "write"
     READ = "read"
@@ -32,7 +33,7 @@ FETCHES = (Operation.READ, *ATOMICS)
 """What brings bytes back: its memory is written, and its response ends it."""
 
 
-class Status(enum.Enum):
+class Status(Symbol):
     """How a work request ended (`ibv_wc_status`)."""
 
     SUCCESS = "success"

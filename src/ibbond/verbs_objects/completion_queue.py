@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ibbond.wire.rxe import Ring, WorkCompletion
+from ibbond.wire.rxe import Ring
 from ibbond.wire.uverbs import AsyncEvent
 
 ANY, SOLICITED = 1, 2
@@ -64,14 +64,17 @@ class CompletionQueue:
         if self._armed != ANY:
             self._armed = SOLICITED if solicited_only else ANY
 
-    def push(self, completion: WorkCompletion, *, solicited: bool = False) -> bool:
-        """Whether there was room; without, the queue is in error and the program is notified."""
-        if self.failed or not self.ring.produce(completion.pack()):
+    def push(self, completion: bytes, *, urgent: bool = False) -> bool:
+        """Whether there was room for a packed `WorkCompletion`. If not, the queue is in error, which is an event.
+
+        `urgent`: it ends a solicited message or reports a failure, which a request for solicited ones waits for.
+        """
+        if self.failed or not self.ring.produce(completion):
             if not self.failed:
                 self.failed = True
                 self.events += self._outlet.asynchronous(self.user, AsyncEvent.CQ_ERR)
             return False
-        if self._armed == ANY or (self._armed == SOLICITED and (solicited or completion.status)):
+        if self._armed == ANY or (self._armed == SOLICITED and urgent):
             self._armed = 0
             if self.channel >= 0:
                 self.completion_events += self._outlet.completion(self.channel, self.user)

@@ -30,6 +30,7 @@ from ibbond.verbs_objects.refusal import refuse
 from ibbond.wire import rxe
 from ibbond.wire.port_info import MTU_BYTES
 from ibbond.wire.rxe import (
+    COMPLETION,
     CONSUMER,
     PRODUCER,
     CompletionFlags,
@@ -38,12 +39,12 @@ from ibbond.wire.rxe import (
     Ring,
     SendFlags,
     SendOpcode,
-    WorkCompletion,
 )
 from ibbond.wire.uverbs import AsyncEvent, ModifyQp, Path, QpMask, QpState
 from ibbond.wire.uverbs_answers import QpCaps
 
 NO_IMMEDIATE = bytes(4)
+IMM = CompletionFlags.IMM.value
 NOTHING = ModifyQp(Path(), Path(), *[0] * 23)
 OPERATIONS = {
     SendOpcode.SEND: Operation.SEND,
@@ -54,6 +55,8 @@ OPERATIONS = {
     SendOpcode.COMPARE_SWAP: Operation.COMPARE_SWAP,
     SendOpcode.FETCH_ADD: Operation.FETCH_ADD,
 }
+# Numbers, for an operation on a member of an IntFlag takes a microsecond.
+FENCE, SIGNALED, SOLICITED, INLINE = (flag.value for flag in SendFlags)
 BY_OPCODE = {int(opcode): operation for opcode, operation in OPERATIONS.items()}
 IMMEDIATES = (SendOpcode.SEND_IMM, SendOpcode.WRITE_IMM)
 OPCODES = {
@@ -216,15 +219,16 @@ class QueuePair:
             operation or Operation.SEND,
             found.pieces,
             found.length,
-            found.inline if flags & SendFlags.INLINE else None,
+            found.inline if flags & INLINE else None,
             found.remote_key,
             found.remote_address,
-            signaled=self.all_signaled or bool(flags & SendFlags.SIGNALED),
-            solicited=bool(flags & SendFlags.SOLICITED),
-            fence=bool(flags & SendFlags.FENCE),
-            immediate=found.immediate if opcode in IMMEDIATES else b"",
-            compare_add=found.compare_add,
-            swap=found.swap,
+            self.all_signaled or flags & SIGNALED != 0,
+            flags & SOLICITED != 0,
+            flags & FENCE != 0,
+            found.immediate if opcode in IMMEDIATES else b"",
+            b"",
+            found.compare_add,
+            found.swap,
         )
         if operation is None or (request.inline is not None and operation is Operation.READ):
             request.fault = Status.LOCAL_OPERATION
@@ -287,27 +291,25 @@ class QueuePair:
         immediate: bytes = b"",
         solicited: bool = False,
     ) -> None:
-        path = self.attributes.path
-        done = queue.push(
-            WorkCompletion(
-                number,
-                status,
-                opcode,
-                0,
-                length,
-                immediate or NO_IMMEDIATE,
-                self.number,
-                self.attributes.dest_qpn,
-                CompletionFlags.IMM if immediate else 0,
-                0,
-                path.lid,
-                path.service_level,
-                0,
-                self.attributes.port,
-            ),
-            solicited=solicited,
+        attributes = self.attributes
+        path = attributes.path
+        element = COMPLETION.pack(
+            number,
+            status,
+            opcode,
+            0,
+            length,
+            immediate or NO_IMMEDIATE,
+            self.number,
+            attributes.dest_qpn,
+            IMM if immediate else 0,
+            0,
+            path.lid,
+            path.service_level,
+            0,
+            attributes.port,
         )
-        if not done and not status:
+        if not queue.push(element, urgent=solicited or status != 0) and not status:
             self._verbs.fail(self.number)
 
     # ---- the program's view

@@ -144,6 +144,8 @@ class WorkCompletion(NamedTuple):
 
 
 COMPLETION = struct.Struct("=QIIII4sIIIHHBBBx")
+_INLINE = SendFlags.INLINE.value  # an operation on a member of an IntFlag takes a microsecond
+_sge = Sge._make
 _SEND = struct.Struct("=Q4xII4s")  # number, opcode, flags, immediate
 _RDMA = struct.Struct("=QI")
 _ATOMIC = struct.Struct("=QQQI")
@@ -243,13 +245,13 @@ def parse_send(memory: memoryview, at: int, *, max_pieces: int, max_inline: int)
     length, count = _LENGTH_COUNT.unpack_from(memory, at + 184)
     pieces: tuple[Sge, ...] = ()
     inline = b""
-    if flags & SendFlags.INLINE:
+    if flags & _INLINE:
         if length > max_inline:
             raise Malformed(f"{length} inline bytes, there is room for {max_inline}")
         inline = bytes(memory[at + SEND_HEADER_BYTES : at + SEND_HEADER_BYTES + length])
     else:
         pieces = _pieces(memory, at + SEND_HEADER_BYTES, count, max_pieces)
-        length = sum(piece.length for piece in pieces)
+        length = pieces[0].length if count == 1 else sum(piece.length for piece in pieces)
     address = key = compare = swap = qpn = qkey = handle = 0
     if opcode in _ATOMICS:
         address, compare, swap, key = _ATOMIC.unpack_from(memory, at + 24)
@@ -270,7 +272,9 @@ def parse_receive(memory: memoryview, at: int, *, max_pieces: int) -> ReceiveReq
 def _pieces(memory: memoryview, at: int, count: int, most: int) -> tuple[Sge, ...]:
     if count > most:
         raise Malformed(f"{count} pieces of memory, there is room for {most}")
-    return tuple(Sge(*SGE.unpack_from(memory, at + SGE.size * number)) for number in range(count))
+    if count == 1:
+        return (_sge(SGE.unpack_from(memory, at)),)
+    return tuple(_sge(SGE.unpack_from(memory, at + SGE.size * number)) for number in range(count))
 
 
 def pack_send(request: SendRequest) -> bytes:

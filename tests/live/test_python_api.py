@@ -147,6 +147,19 @@ def test_a_graph_shows_a_cut_cable_in_red(ib_lab: Lab) -> None:
     assert "h1/ib0 - s1/1: cut" in drawn
 
 
+def test_group_traffic_loses_nothing_when_the_primary_returns(ib_lab: Lab) -> None:
+    """Multicast was lost when a copy came before the switch by the new member, or only to the old one after it."""
+    ib_lab.backend("h1").write("bond0/bonding/primary", "ib0\n")
+    with ib_lab.probe("h1", "h2") as probe:
+        for _ in range(8):
+            ib_lab.cut("h1/ib0")
+            ib_lab.wait_active("h1/bond0", "ib1", within=5)
+            ib_lab.mend("h1/ib0")
+            ib_lab.wait_active("h1/bond0", "ib0", within=10)
+    assert probe.result["multicast"].lost == 0
+    assert probe.result["udp"].lost == 0
+
+
 def test_a_probe_measures_what_a_cut_cable_costs(ib_lab: Lab) -> None:
     with ib_lab.probe("h1", "h2") as probe:
         with pytest.raises(Refused, match="still measuring"):

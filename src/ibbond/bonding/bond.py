@@ -142,6 +142,13 @@ class Bond:
         """May a frame that came in at this member go up? `unicast`: it was sent to this host alone."""
         return member in self.members and datapath.accepts(self._state, self.members[member], now, unicast)
 
+    def hands_over(self, now: int) -> bool:
+        """Is a handover going on, in which frames of the member that was active before may still come?"""
+        return any(
+            each.receives_until is not None and now < each.receives_until and each.device.carrier
+            for each in self.members.values()
+        )
+
     def snapshot(self) -> BondSnapshot:
         """The whole state as a value: what sysfs, procfs and netlink show."""
         return view.snapshot(self._state)

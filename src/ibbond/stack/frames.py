@@ -22,6 +22,7 @@ from ibbond.ipoib.transmit import Path
 from ibbond.netdev.device import Device
 from ibbond.stack.ethernet import swallow
 from ibbond.stack.events import Deliver
+from ibbond.stack.group_copies import GroupCopies
 from ibbond.stack.ip_layer import IpLayer, destination_of
 from ibbond.stack.local_addresses import Conflict
 from ibbond.stack.outgoing import Announced, Doubtful, IpEffect, Outgoing, ToHost
@@ -58,6 +59,7 @@ class Frames:
     def __init__(self, host: HostStack) -> None:
         self._host = host
         self._links = host.links
+        self._copies: dict[str, GroupCopies] = {}  # by bond
 
     def transmit(self, now: int, name: str, packet: bytes, offload: bytes) -> None:
         """A packet of the host's IP stack leaves through this device."""
@@ -124,11 +126,12 @@ class Frames:
             upper, member = bond.device, device.name
             unicast = frame.kind == "host"
             monitored, accepted = bool(bond.values.arp_interval), bond.accepts(member, now, unicast)
-            own = not unicast and (monitored or accepted) and self._is_our_own(bond, frame)
+            may_count = monitored or accepted or (not unicast and bond.hands_over(now))
+            own = not unicast and may_count and self._is_our_own(bond, frame)
             if monitored:
                 self._host.notify_bond(bond, _seen(member, frame, arp, discovery, own=own))
                 accepted = bond.accepts(member, now, unicast)
-            if own or not accepted:
+            if own or not (accepted if unicast else self._once(now, bond, member, frame, accepted=accepted)):
                 return
         if not upper.up:
             return
@@ -140,6 +143,18 @@ class Frames:
         payload = _for_the_kernel(layer, frame, discovery)
         if payload:
             self._host.outbox.send(Deliver(self._host.name, upper.name, payload, frame.offload, member))
+
+    def _once(self, now: int, bond: Bond, member: str, frame: Frame, *, accepted: bool) -> bool:
+        """Whether a group frame is taken: from the active member, in a handover from either, but each once."""
+        if not bond.values.handover_ms or len(bond.members) < 2:
+            return accepted
+        hands_over = bond.hands_over(now)
+        if not accepted and not (hands_over and bond.accepts(member, now)):
+            return False
+        copies = self._copies.get(bond.name)
+        if copies is None:
+            copies = self._copies[bond.name] = GroupCopies()
+        return copies.take(now, member, frame) or not hands_over
 
     def too_long(self, device: Device, packet: bytes, mtu: int) -> None:
         """A packet did not fit the link's MTU: its sender gets the ICMP error that a router would send.

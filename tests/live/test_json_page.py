@@ -36,11 +36,28 @@ ALONE = (
     "addr explain 80:00:00:48:fe:80:00:00:00:00:00:00:00:02:c9:03:00:a1:01:01",
     "conform --only grat-arp tests/golden/kernel-6.1/failover.json",
     "sim run scenarios/two_hosts.toml",
+    "sim explore scenarios/two_hosts.toml --seeds 0..2",
+    "sim swarm --seeds 0..2",
+    "sim sweep scenarios/two_hosts.toml --over miimon=50,100 --seeds 1",
+    "drill h1/bond0 --sim scenarios/two_hosts.toml --class planned-switch",
+    "lab rdma-session h1 h2 --simulated --failovers 1",
+    "config render {tmp}/bonds.toml --to netplan",
+    "config render {tmp}/bonds.toml",
+    "config convert {tmp}/bonds.toml --to netplan --for 0.106",
+    "config lint {tmp}/bonds.toml",
+    "config import {tmp}/bonds.toml",
+    "config diff {tmp}/bonds.toml {tmp}/other.toml",
     "lab topology",
     "lab doctor",
     "lab list",
     "completion bash",
 )
+BONDS = """
+[bond.bond0]
+members = ["ib0", "ib1"]
+addresses = ["10.0.0.1/24"]
+options = { miimon = 100, ad_select = "bandwidth" }
+"""
 IN_A_LAB = (
     "lab exec h1 ping -c 1 -W 2 10.0.0.2",
     "lab neighbors",
@@ -77,6 +94,7 @@ IN_A_LAB = (
     "bond delete h1/bond0",
     "bond create h1/bond0 ib0 ib1 --address 10.0.0.1/24",
     "wait h1/bond0",
+    "lab rdma-session h1 h2 --failovers 1",
 )
 
 
@@ -143,9 +161,11 @@ def test_of_a_saved_host(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ALONE)
-def test_without_a_lab(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_lab(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    compare(command)
+    (tmp_path / "bonds.toml").write_text(BONDS)  # its mode is missing: a finding
+    (tmp_path / "other.toml").write_text(BONDS.replace("100", "50"))
+    compare(command.format(tmp=tmp_path))
 
 
 def test_a_topology_judged(tmp_path: Path) -> None:
@@ -160,9 +180,11 @@ def test_in_a_lab(tmp_path: Path) -> None:
 
 
 def test_a_start_and_an_end(tmp_path: Path) -> None:
+    compare("demo --rounds 1")
     with commanded_lab("jsonpage"):
         compare("lab status --name jsonpage")
         compare("lab list")
+        compare("drill h1/bond0 --name jsonpage --class planned-switch")
         compare("lab down --name jsonpage")
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +109,61 @@ def test_classes_and_their_reversions(pair: tuple[Host, Host]) -> None:
             assert run["gap_ms"] >= 1400, "miimon cannot see it"
     assert found["verdict"] == "fail", "silent death is over the budget"
     assert both_up(host)
+
+
+CAPTURE = """
+import os, select, signal, socket, struct, time
+
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    for number in (0, 1, 2):
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    signal.alarm({seconds})  # whatever happens
+    sockets = []
+    for name in ("ib0", "ib1"):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        sock.bind((name, 0x0800))
+        sock.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS
+        sock.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+        sockets.append(sock)
+    with open("/tmp/far.pcap", "wb", buffering=0) as file:
+        file.write(struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 101))  # nanoseconds, LINKTYPE_RAW
+        open("/tmp/far.ready", "w").close()
+        while True:
+            for sock in select.select(sockets, [], [])[0]:
+                packet, ancillary, _, (_, _, kind, _, _) = sock.recvmsg(65536, 64)
+                if kind != socket.PACKET_OUTGOING and ancillary:
+                    seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
+                    file.write(struct.pack("=IIII", seconds, nanoseconds, len(packet), len(packet)) + packet)
+while not os.path.exists("/tmp/far.ready"):
+    time.sleep(0.01)
+answer = pid
+"""
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
+def test_a_capture_at_the_far_end_agrees_with_the_report(pair: tuple[Host, Host], tmp_path: Path) -> None:
+    """What comes out of the switch for the peer, as tshark reads it."""
+    host, peer = pair
+    pid = peer.python(CAPTURE.format(seconds=300))
+    drill(host, "--class", "admin-down", "--rounds", "1", "--report", "/tmp/captured")
+    peer.sh(f"kill {pid}")
+    (tmp_path / "far.pcap").write_bytes(base64.b64decode(peer.run("base64", "/tmp/far.pcap")))
+    clocks = peer.python("import time; answer = time.time_ns() - time.monotonic_ns()")
+    assert isinstance(clocks, int)
+    saved = json.loads(host.run("cat", "/tmp/captured/drill.json"))
+    words = ["tshark", "-r", str(tmp_path / "far.pcap"), "-Y", "udp.dstport == 7001 && ip.dst == 10.0.0.2"]
+    read = subprocess.run(
+        [*words, "-T", "fields", "-e", "frame.time_epoch"], text=True, capture_output=True, check=True
+    )
+    times = [float(line) for line in read.stdout.split()]
+    for run in saved["runs"]:
+        flow = next(each for each in run["flows"] if each["protocol"] == "udp" and "this host >" in each["direction"])
+        since, until = ((run[key] + clocks) / 1e9 for key in ("at_ns", "until_ns"))
+        seen = [at for at in times if since - 0.1 < at < until]
+        gap = max(b - a for a, b in pairwise(seen)) * 1000 - saved["spacing_ms"]
+        assert abs(gap - flow["gap_ms"]) <= 2 * flow["resolution_ms"], f"tshark: {gap:.1f} ms, report: {flow}"
 
 
 STEPS = ("watch", "arm", "do", "active", "sleep", "undo", "disarm", "is_redundant", "sightings")

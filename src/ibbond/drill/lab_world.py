@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from ibbond.drill.traffic import Programs, Stream
 from ibbond.drill.undo import Command, Undo
 from ibbond.errors import Refused
 from ibbond.host.output_file import open_output
+from ibbond.host.scratch import scratch
 from ibbond.lab.exec import run
 from ibbond.machine import MS
 from ibbond.wire.pkey import DEFAULT_PKEY
@@ -336,7 +336,7 @@ class LabWorld:
         """A capture of the port of each member."""
         self._epoch = time.time_ns() - time.monotonic_ns()
         self._captures = self._stack.enter_context(contextlib.ExitStack())
-        folder = Path(self._captures.enter_context(tempfile.TemporaryDirectory(prefix="ibbond-drill-")))
+        folder = self._captures.enter_context(scratch("drill"))
         self._files = {member.name: folder / f"{member.name}.pcap" for member in plan.facts.members}
         self._capture_ids = {name: self._capture(name, file) for name, file in self._files.items()}
 

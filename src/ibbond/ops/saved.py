@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import lzma
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ibbond.abi.procfs_text import TITLE
 from ibbond.errors import Refused
+from ibbond.host.scratch import scratch
 
 MARKS = ("sys/class/net", "proc/net/bonding", "ibbond/bundle")  # one of them makes a directory a copy of a host
 WANTED = frozenset(
@@ -39,8 +39,7 @@ def opened(path: Path) -> Iterator[Path]:
         return
     if path.exists() and not path.is_file():
         raise Refused(f"cannot read {path}", why="it is neither a directory nor a regular file", fix=FIX, code=2)
-    with tempfile.TemporaryDirectory(prefix="ibbond-bundle-") as directory:
-        root = Path(directory)
+    with scratch("bundle") as root:
         if (bond := _bond_of_text(path)) is not None:
             place = root / "proc/net/bonding" / bond
             place.parent.mkdir(parents=True)

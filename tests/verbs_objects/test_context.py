@@ -32,8 +32,9 @@ from ibbond.wire.uverbs import (
     QueryQp,
     RegMr,
     ReqNotifyCq,
+    ResizeCq,
 )
-from tests.verbs_objects.programs import BYTES, NOTHING, ROOM, Program, Qp, post, request, two_programs
+from tests.verbs_objects.programs import BYTES, NOTHING, ROOM, Cq, Program, Qp, post, request, two_programs
 
 
 def pair(**settings: Any) -> tuple[Program, Program, Qp, Qp]:
@@ -194,6 +195,48 @@ def test_a_queue_that_overruns_is_in_error_and_takes_its_queue_pair_along() -> N
     assert len(ca.poll()) == 3
 
 
+def test_a_resized_queue_keeps_what_is_not_polled_and_has_the_new_room() -> None:
+    a, b = two_programs()
+    ca = a.cq(3, user=33)
+    qa, qb = a.qp(ca), b.qp(b.cq())
+    qa.connect(qb)
+    qb.connect(qa)
+    for number in range(8):
+        qb.receive(number, Sge(0, 8, b.key))
+    qa.send(*(request(number, SendOpcode.SEND, Sge(0, 8, a.key)) for number in range(2)))
+    assert [done.number for done in ca.poll()] == [0, 1]
+    qa.send(*(request(number, SendOpcode.SEND, Sge(0, 8, a.key)) for number in range(2, 5)))
+    queues = len(a.space.taken)
+    assert errno_of(a, ResizeCq(ca.handle, 2)) == errno.EINVAL, "three wait"
+    larger = Cq(a, ca.handle, *resized(a, ca, 7))
+    assert len(a.space.taken) == queues
+    qa.send(*(request(number, SendOpcode.SEND, Sge(0, 8, a.key)) for number in range(5, 7)))
+    assert [done.number for done in larger.poll()] == [2, 3, 4, 5, 6]
+    smaller = Cq(a, ca.handle, *resized(a, ca, 1))
+    qa.send(request(7, SendOpcode.SEND, Sge(0, 8, a.key)))
+    assert [done.number for done in smaller.poll()] == [7]
+    assert a.events.others == []
+
+
+def resized(program: Program, cq: Cq, entries: int) -> tuple[int, int]:
+    """Entries as made, and where the queue is."""
+    made, _, offset, *_ = program.do(ResizeCq(cq.handle, entries))
+    return made, offset
+
+
+@pytest.mark.parametrize(
+    ("number", "extended"),
+    [
+        (10, False), (14, False), (15, False), (16, False), (37, False), (38, False), (40, False),
+        (50, True), (51, True), (52, True), (53, True), (54, True), (55, True), (56, True), (61, True),
+    ],
+)  # fmt: skip
+def test_memory_windows_xrc_flow_steering_and_work_queues_are_not_supported(number: int, extended: bool) -> None:
+    a, _ = two_programs()
+    _, refused = uverbs.parse((number | (uverbs.EXTENDED if extended else 0)).to_bytes(4, "little") + bytes(200))
+    assert errno_of(a, refused) == errno.EOPNOTSUPP
+
+
 def test_receives_of_a_queue_pair_in_error_come_back() -> None:
     a, b = two_programs()
     cb = b.cq()
@@ -257,6 +300,7 @@ def test_a_pulled_adapter_is_fatal_and_lets_its_programs_clean_up() -> None:
         (CreateCq(1, 0, 0, -1), errno.EINVAL),
         (CreateCq(1, 1 << 30, 0, -1), errno.EINVAL),
         (CreateCq(1, 8, 3, -1), errno.EINVAL),
+        (ResizeCq(77, 8), errno.EINVAL),
         (QueryQp(12345, 0), errno.EINVAL),
         (uverbs.Unknown(99, False), errno.EOPNOTSUPP),
         (uverbs.PostSend(1), errno.EINVAL),

@@ -148,6 +148,25 @@ def test_a_ring_stays_within_its_memory_whatever_a_program_writes(steps: list[tu
     assert memory[shape.total :] == bytes(64)
 
 
+@given(st.integers(1, 40), st.integers(1, 40), U32, U32)
+def test_what_waits_moves_to_another_ring_in_its_order(old: int, new: int, consumer: int, producer: int) -> None:
+    before, after = (Ring(memoryview(bytearray(shape.total)), shape) for shape in map(rxe.completion_shape, (old, new)))
+    for index in range(before.mask + 1):
+        before.data[before.at(index)] = index
+    before.words[rxe.CONSUMER], before.words[PRODUCER] = consumer, producer
+    expected = [(before.consumer + step) & before.mask for step in range(before.waiting())]
+    fits = len(expected) <= after.mask
+    assert after.copy_waiting(before) is fits
+    assert [after.data[after.at(after.consumer + step)] for step in range(after.waiting())] == (
+        expected if fits else []
+    )
+
+
+def test_a_resize_is_read_behind_its_response() -> None:
+    raw = struct.pack("=IHHQII", 19, 6, 6, 0xAAAA, 3, 100)
+    assert uverbs.parse(raw) == (Envelope(0xAAAA, 24, 0, False), uverbs.ResizeCq(3, 100))
+
+
 def test_a_full_ring_takes_nothing_more() -> None:
     shape = rxe.completion_shape(3)
     ring = Ring(memoryview(bytearray(shape.total)), shape)

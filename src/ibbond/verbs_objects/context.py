@@ -55,6 +55,7 @@ from ibbond.wire.uverbs import (
     RegMr,
     ReqNotifyCq,
     Request,
+    ResizeCq,
 )
 from ibbond.wire.uverbs_answers import QpCaps, QueueMemory
 
@@ -195,6 +196,8 @@ class Context:
             case CreateCq():
                 core, memory = self._create_cq(request)
                 return core + (uverbs_answers.pack_words(0, 16) if envelope.extended else b""), memory.pack()
+            case ResizeCq(handle, entries):
+                return self._resize_cq(self._get(handle, CompletionQueue), entries)
             case DestroyCq(handle):
                 return uverbs_answers.pack_words(*self._destroy_cq(handle)), b""
             case ReqNotifyCq(handle, solicited_only):
@@ -280,6 +283,18 @@ class Context:
         ring, memory = self._ring(rxe.completion_shape(request.entries))
         queue = CompletionQueue(ring, memory.offset, request.user, request.channel, self._outlet)
         return uverbs_answers.pack_words(self._add(queue), ring.mask), memory
+
+    def _resize_cq(self, queue: CompletionQueue, entries: int) -> tuple[bytes, bytes]:
+        """What is not polled yet moves along; refused when there is no room for it, as by the kernel's rxe."""
+        if not 0 < entries <= MAX_COMPLETIONS or entries < queue.ring.waiting():
+            refuse()
+        ring, memory = self._ring(rxe.completion_shape(entries))
+        if not ring.copy_waiting(queue.ring):  # the program has changed its index meanwhile
+            self._release(ring, memory.offset)
+            refuse()
+        self._release(queue.ring, queue.offset)
+        queue.ring, queue.offset = ring, memory.offset
+        return uverbs_answers.pack_words(ring.mask, 0), memory.pack()
 
     def _destroy_cq(self, handle: int) -> tuple[int, int]:
         queue = self._get(handle, CompletionQueue)

@@ -227,6 +227,24 @@ class Ring:
     def advance_consumer(self) -> None:
         self.words[CONSUMER] = (self.words[CONSUMER] + 1) & self.mask
 
+    def waiting(self) -> int:
+        """Elements that are written and not yet consumed."""
+        return (self.producer - self.consumer) & self.mask
+
+    def copy_waiting(self, other: Ring) -> bool:
+        """Begin with what waits in `other`, whose slots have the same size; False, unchanged, if there is no room."""
+        first = other.consumer
+        count = (other.producer - first) & other.mask
+        if count > self.mask:
+            return False
+        before_wrap = min(count, other.mask + 1 - first)
+        size, rest = before_wrap << self.log2, (count - before_wrap) << self.log2
+        at = other.at(first)
+        self.data[SLOTS : SLOTS + size] = other.data[at : at + size]
+        self.data[SLOTS + size : SLOTS + size + rest] = other.data[SLOTS : SLOTS + rest]
+        self.words[CONSUMER], self.words[PRODUCER] = 0, count
+        return True
+
     def produce(self, element: bytes) -> bool:
         """Write an element behind the last; whether there was room."""
         index = self.words[PRODUCER] & self.mask

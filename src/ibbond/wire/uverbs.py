@@ -173,6 +173,11 @@ class CreateCq(NamedTuple):
     flags: int = 0
 
 
+class ResizeCq(NamedTuple):
+    handle: int
+    entries: int
+
+
 class DestroyCq(NamedTuple):
     handle: int
 
@@ -300,6 +305,7 @@ Request = (
     | DeregMr
     | CreateCompChannel
     | CreateCq
+    | ResizeCq
     | DestroyCq
     | ReqNotifyCq
     | CreateQp
@@ -352,6 +358,7 @@ _ROWS: dict[tuple[int, bool], tuple[type[Any], struct.Struct, bool]] = {  # requ
     (17, False): (CreateCompChannel, struct.Struct("="), True),
     (18, False): (CreateCq, struct.Struct("=QIIi4x"), True),
     (18, True): (CreateCq, struct.Struct("=QIIi4xI4x"), True),
+    (19, False): (ResizeCq, struct.Struct("=II"), True),
     (20, False): (DestroyCq, struct.Struct("=I4x"), True),
     (23, False): (ReqNotifyCq, struct.Struct("=II"), False),
     (24, False): (CreateQp, struct.Struct(f"={_CREATE_QP}"), True),

@@ -28,7 +28,10 @@ RUN_SECONDS = 40
 
 
 class Row(NamedTuple):
-    """What the server and the client run; `says` is in what the client prints, `packets` at least are of its data."""
+    """What the server and the client run; `says` is in what the client prints, `packets` at least are of its data.
+
+    `{directory}` in a command is an empty directory.
+    """
 
     name: str
     server: str
@@ -79,6 +82,14 @@ ROWS = (
         f"env LD_PRELOAD={RSOCKETS} iperf -c 10.0.0.1 -n 300000",
         "bits/sec",
     ),
+    Row("ib_write_lat", "ib_write_lat -R -F -n 100", "ib_write_lat -R -F -n 100 10.0.0.1", "t_typical"),
+    Row("rcopy", "rcopy", "rcopy /etc/services 10.0.0.1:{directory}/copy", "bytes"),
+    Row(
+        "iperf3",
+        f"env LD_PRELOAD={RSOCKETS} iperf3 -s -B 10.0.0.1 -1",
+        f"env LD_PRELOAD={RSOCKETS} iperf3 -c 10.0.0.1 -n 300000",
+        "iperf Done",
+    ),
 )
 SAMPLE = ("ucmatose", "ib_read_lat", "fio")
 ALL = os.environ.get("IBBOND_PROGRAMS") == "all"
@@ -97,21 +108,23 @@ def test_program_runs_and_its_packets_are_seen(lab: Lab, row: Row, tmp_path: Pat
         pytest.skip(f"{row.name} is not installed")
     file = tmp_path / "packets.erf"
     with lab.capture("h1/ib0", file), background(lab["h1"], *shlex.split(row.server)):
-        said = client(lab, row)
+        said = client(lab, row, tmp_path)
     assert row.says in said
+    if row.name == "rcopy":
+        assert (tmp_path / "copy").read_bytes() == Path("/etc/services").read_bytes()
     assert packets(file, "infiniband.bth.opcode < 32") >= row.packets
     if not row.packets:
         assert packets(file, "infiniband.mad.mgmtclass == 7") >= MIN_MESSAGES
     lab.wait(lambda: not rdma_ids(lab, "h1") and not rdma_ids(lab, "h2"), within=10)  # they end with their programs
 
 
-def client(lab: Lab, row: Row) -> str:
+def client(lab: Lab, row: Row, directory: Path) -> str:
     """What the client prints; it is started again while the server does not listen yet."""
     end = time.monotonic() + RUN_SECONDS
     while True:
         time.sleep(0.5)
         try:
-            return output(lab["h2"], *shlex.split(row.client), timeout=RUN_SECONDS)
+            return output(lab["h2"], *shlex.split(row.client.format(directory=directory)), timeout=RUN_SECONDS)
         except subprocess.CalledProcessError:
             if time.monotonic() > end:
                 raise

@@ -1,4 +1,4 @@
-"""Programs in lab hosts that run beside a test and end with it, their children included.
+"""Programs in lab hosts that run beside a test and end with it, their children included; packets of captures.
 
 Read first: docs/testing.md, for the hosts. Left out: programs that run to their end (`LabHost.run`).
 """
@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from ibbond import Lab
@@ -44,3 +45,9 @@ def output(host: LabHost, *command: str, timeout: float = 60) -> str:
 def rdma_ids(lab: Lab, host: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = lab.status()["hosts"][host]["rdma_ids"]
     return found
+
+
+def packets(file: Path, which: str) -> int:
+    """How many packets of a capture a display filter of tshark selects."""
+    words = ["tshark", "-r", str(file), "-Y", which, "-T", "fields", "-e", "infiniband.bth.psn"]
+    return len(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())

@@ -23,7 +23,7 @@ import pytest
 
 from ibbond import Lab
 from ibbond.host import notification
-from tests.live.background import PATH, background, installed, rdma_ids
+from tests.live.background import PATH, background, installed, packets, rdma_ids
 
 pytestmark = pytest.mark.skipif(notification.why_not() is not None, reason=str(notification.why_not()))
 RSOCKETS = "/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so"
@@ -153,13 +153,18 @@ def disk(lab: Lab, tmp_path: Path) -> Iterator[str]:
 
 
 def compare(lab: Lab, disk: str) -> None:
-    """A session that writes, reads and compares. libiscsi gives up a login after a second: then it is tried again."""
-    command = ("iscsi-test-cu", "-i", INITIATOR, "--dataloss", "--test=SCSI.Write10.Simple", disk)
+    """A session that writes, reads and compares."""
+    said = session(lab, "iscsi-test-cu", "-i", INITIATOR, "--dataloss", "--test=SCSI.Write10.Simple", disk)
+    assert "Simple ...passed" in said
+
+
+def session(lab: Lab, *command: str) -> str:
+    """What the program prints. libiscsi gives up a login after a second: then it is tried again."""
     for _ in range(5):
-        said = lab["h2"].run(command, check=False, timeout=60)
-        if "Login Failed" not in said.stderr:
+        done = lab["h2"].run(command, check=False, timeout=60)
+        if "Login Failed" not in done.stderr:
             break
-    assert "Simple ...passed" in said.stdout, said.stdout + said.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not ALL, reason="./test --full")
@@ -184,6 +189,28 @@ def test_iser_sessions_before_and_after_a_failover(lab: Lab, disk: str) -> None:
             assert another.returncode == 0, said
         finally:
             lab.mend(f"h1/{active}")
+
+
+@pytest.mark.skipif(not ALL, reason="./test --full")
+@pytest.mark.skipif(not installed("tgtd", "tshark"), reason="tgt or tshark is not installed")
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("iscsi-inq", "-i", INITIATOR), "Peripheral Device Type"),
+        (("iscsi-readcapacity16", "-i", INITIATOR), "Total size:67108864"),
+        (("iscsi-perf", "-t", "2", "-b", "64", "-m", "8", "-i", INITIATOR), "iops"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_iser_programs_have_their_packets_in_a_capture(
+    lab: Lab, disk: str, tmp_path: Path, command: tuple[str, ...], says: str
+) -> None:
+    if not installed(command[0]):
+        pytest.skip(f"{command[0]} is not installed")
+    file = tmp_path / "packets.erf"
+    with lab.capture(f"h1/{lab.active('h1/bond0')}", file):
+        assert says in session(lab, *command, disk)
+    assert packets(file, "infiniband.bth.opcode < 32") >= 10
 
 
 def test_the_rows_are_programs_of_the_table() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from ibbond import Lab
 from ibbond.host import notification
-from tests.live.background import PATH, background, output, rdma_ids
+from tests.live.background import PATH, background, output, packets, rdma_ids
 
 pytestmark = pytest.mark.skipif(notification.why_not() is not None, reason=str(notification.why_not()))
 RSOCKETS = "/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so"
@@ -128,8 +128,3 @@ def client(lab: Lab, row: Row, directory: Path) -> str:
         except subprocess.CalledProcessError:
             if time.monotonic() > end:
                 raise
-
-
-def packets(file: Path, which: str) -> int:
-    words = ["tshark", "-r", str(file), "-Y", which, "-T", "fields", "-e", "infiniband.bth.psn"]
-    return len(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())

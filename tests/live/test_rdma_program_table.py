@@ -128,3 +128,22 @@ def client(lab: Lab, row: Row, directory: Path) -> str:
         except subprocess.CalledProcessError:
             if time.monotonic() > end:
                 raise
+
+
+RESIZE = """
+import ctypes
+verbs = ctypes.CDLL("libibverbs.so.1", use_errno=True)
+for name in ("ibv_get_device_list", "ibv_open_device", "ibv_create_cq"):
+    getattr(verbs, name).restype = ctypes.c_void_p
+devices = ctypes.cast(verbs.ibv_get_device_list(None), ctypes.POINTER(ctypes.c_void_p))
+context = ctypes.c_void_p(verbs.ibv_open_device(ctypes.c_void_p(devices[0])))
+queue = ctypes.c_void_p(verbs.ibv_create_cq(context, 10, None, None, 0))
+entries = ctypes.c_int.from_address(queue.value + 28)  # ibv_cq.cqe
+for size in (1000, 3, 0):
+    print(verbs.ibv_resize_cq(queue, size), entries.value)
+print(verbs.ibv_destroy_cq(queue), verbs.ibv_close_device(context))
+"""
+
+
+def test_the_library_resizes_a_completion_queue(lab: Lab) -> None:
+    assert output(lab["h1"], "python3", "-c", RESIZE).splitlines() == ["0 1023", "0 3", "22 3", "0 0"]

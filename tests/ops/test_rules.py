@@ -209,6 +209,9 @@ BROKEN: dict[str, Callable[[], BondFacts | HostFacts]] = {
     "same-address": lambda: bond(member(0), member(1, hardware_address=address(1)), options={"fail_over_mac": 2}),
     "identity-left-over": empty,
     "mtu-limit-lost": lambda: bond(own_max_mtu=1500),
+    "neighbor-locktime": lambda: replace(
+        host(bond()), version=(4, 12), sysctls={**SYSCTLS, "ipv4/neigh/bond0/locktime": 100}
+    ),
 }
 
 
@@ -216,6 +219,7 @@ def test_a_good_bond_has_only_notes() -> None:
     findings = check(host(bond()))
     assert is_clean(findings)
     assert {each.rule.id for each in findings} == {
+        "kernel-defect",
         "quirk-polled-links",
         "quirk-announcements-burnt",
         "quirk-neighbors-flushed",
@@ -487,3 +491,25 @@ def test_ours_with_an_arp_monitor_is_not_presumed_innocent() -> None:
     )
     validated = bond(options={**monitor.snapshot.options, "arp_validate": 3})
     assert not check(replace(ours, bonds=(validated,)))
+
+
+@pytest.mark.parametrize(
+    ("version", "has_it"),
+    [
+        ((2, 6, 18), False), ((2, 6, 32), True), ((6, 1), True), ((6, 6, 200), True), ((6, 12), False),
+        ((6, 12, 77), True), ((6, 12, 78), False), ((6, 18, 18), True), ((6, 18, 19), False), ((6, 19, 9), False),
+        ((7, 0), False),
+    ],
+)  # fmt: skip
+def test_a_known_defect_is_named_where_the_release_has_it(version: tuple[int, ...], has_it: bool) -> None:
+    assert ("kernel-defect" in hits(bond(), version)) is has_it
+
+
+def test_locktime_matters_to_old_kernels_alone() -> None:
+    judged = replace(host(bond()), sysctls={**SYSCTLS, "ipv4/neigh/bond0/locktime": 100})
+    assert "neighbor-locktime" not in hits(judged)
+    assert "neighbor-locktime" not in hits(replace(judged, version=(4, 13)))
+    old = replace(judged, version=(3, 10))
+    (found,) = (each for each in check(old) if each.rule.id == "neighbor-locktime")
+    assert found.found.run == ("sysctl -w net.ipv4.neigh.bond0.locktime=0",)
+    assert "neighbor-locktime" not in hits(replace(old, sysctls={**SYSCTLS, "ipv4/neigh/bond0/locktime": 0}))

@@ -48,6 +48,7 @@ DOCUMENT = "docs/checks.md"
     help="The number of link failures of a member that counts as normal.",
 )
 @click.option("--list-rules", is_flag=True, help="List all rules: id and subject.")
+@click.option("--nagios", is_flag=True, help="Print one line for Nagios; exit status 0 to 3 (ok to unknown).")
 @json_option
 def check(
     lab_name: str,
@@ -57,13 +58,14 @@ def check(
     ignore: tuple[str, ...],
     max_failures: int,
     list_rules: bool,
+    nagios: bool,
     as_json: bool,
 ) -> int:
     """Find what would keep bonds from surviving a failure: what is wrong, why, and how to fix it.
 
     Without BOND, checks all bonds of the current host. Facts that cannot be read are not guessed; they are listed as
     unknown. Exit status: 0 if nothing was found (notes do not count), 1 if something was, 2 if nothing could be
-    checked.
+    checked; with --nagios 0 to 3.
     """
     from ibbond.ops.check import RULES, is_clean, unknown
     from ibbond.ops.check import check as judge
@@ -71,6 +73,10 @@ def check(
     if list_rules:
         print_rules(as_json)
         return 0
+    if nagios and as_json:
+        raise Refused("cannot print both", why="--nagios and --json exclude each other", fix="Choose one of these")
+    if nagios:
+        return for_nagios(bonds, lab_name, root, expect, ignore, max_failures)
     if wrong := [rule for rule in ignore if rule not in RULES]:
         raise Refused(f"no rule {wrong[0]}", why="no rule has that id", fix="See ibbond check --list-rules")
     facts = read(bonds, lab_name, root, [name for name in expect.split(",") if name], max_failures)
@@ -78,25 +84,50 @@ def check(
     clean = is_clean(findings)
     untold = {bond.name: unknown(facts, bond, ignore=ignore) for bond in facts.bonds}
     if as_json:
-        print_json(
-            {
-                "kernel": facts.release or None,
-                "bonds": [bond.name for bond in facts.bonds],
-                "clean": clean,
-                "findings": [finding.as_json() for finding in findings],
-                "unknown": {
-                    bond: {"facts": list(each.facts), "silent_rules": list(each.rules)}
-                    for bond, each in untold.items()
-                    if each.facts
-                },
-                "unreadable": dict(facts.unreadable),
-            }
-        )
+        print_json(as_object(facts, findings, untold, clean=clean))
     else:
         click.echo(report(facts, findings, untold))
     if not facts.bonds and not findings:
         return UNREADABLE
     return 0 if clean else FINDINGS
+
+
+def as_object(
+    facts: HostFacts, findings: Sequence[Finding], untold: dict[str, Unknown], *, clean: bool
+) -> dict[str, object]:
+    """What `--json` prints."""
+    return {
+        "kernel": facts.release or None,
+        "bonds": [bond.name for bond in facts.bonds],
+        "clean": clean,
+        "findings": [finding.as_json() for finding in findings],
+        "unknown": {
+            bond: {"facts": list(each.facts), "silent_rules": list(each.rules)}
+            for bond, each in untold.items()
+            if each.facts
+        },
+        "unreadable": dict(facts.unreadable),
+    }
+
+
+def for_nagios(
+    bonds: Sequence[str], lab: str, root: Path | None, expect: str, ignore: Sequence[str], max_failures: int
+) -> int:
+    """One line, whatever happens; the exit status."""
+    from ibbond.ops.check import RULES
+    from ibbond.ops.check import check as judge
+    from ibbond.ops.nagios import ServiceState, line, sentence
+
+    try:
+        if wrong := [rule for rule in ignore if rule not in RULES]:
+            raise Refused(f"no rule {wrong[0]}", why="no rule has that id", fix="See ibbond check --list-rules")
+        facts = read(bonds, lab, root, [name for name in expect.split(",") if name], max_failures)
+        text, status = line(facts, judge(facts, ignore=ignore))
+    except Refused as refusal:
+        status = ServiceState.UNKNOWN
+        text = sentence(status, f"{refusal.what}: {refusal.why}")
+    click.echo(text)
+    return int(status)
 
 
 def read(bonds: Sequence[str], lab: str, root: Path | None, expect: list[str], max_failures: int) -> HostFacts:

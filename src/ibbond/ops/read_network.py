@@ -114,7 +114,7 @@ def links(files: HostFiles) -> dict[str, LinkText]:
 
 
 def sysctls(files: HostFiles, devices: Iterable[str], families: Iterable[str] = SYSCTLS) -> dict[str, int]:
-    """`ipv4/conf/bond0/arp_ignore`: 0, for these devices, `all` and `default`."""
+    """`ipv4/conf/bond0/arp_ignore`: 0, for these devices, `all` and `default`; `ipv4/neigh/bond0/locktime`."""
     found: dict[str, int] = {}
     for family in families:
         for device in ("all", "default", *devices):
@@ -122,10 +122,16 @@ def sysctls(files: HostFiles, devices: Iterable[str], families: Iterable[str] = 
                 path = f"{family}/conf/{device}/{key}"
                 if (value := files.number(f"{SYSCTL}/{path}")) is not None:
                     found[path] = value
+    for device in devices if "ipv4" in families else ():
+        path = f"ipv4/neigh/{device}/locktime"
+        if (value := files.number(f"{SYSCTL}/{path}")) is not None:
+            found[path] = value
     text = None if files.live or found else first_text(files, SYSCTL_TEXTS)
     for line in re.finditer(r"^net\.(ipv[46])\.conf\.(\S+)\.(\w+) = (\d+)$", text or "", re.MULTILINE):
         if line[3] in SYSCTLS[line[1]]:
             found[f"{line[1]}/conf/{line[2].replace('/', '.')}/{line[3]}"] = int(line[4])
+    for line in re.finditer(r"^net\.ipv4\.neigh\.(\S+)\.locktime = (\d+)$", text or "", re.MULTILINE):
+        found[f"ipv4/neigh/{line[1].replace('/', '.')}/locktime"] = int(line[2])
     return found
 
 

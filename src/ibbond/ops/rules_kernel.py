@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from ibbond.bonding.option import Kind, Mode
 from ibbond.bonding.options import OPTIONS
 from ibbond.bonding.quirks import PATCHES, QUIRKS
+from ibbond.host.ip_settings import USER_HZ
 from ibbond.ops.facts import BondFacts, HostFacts
-from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command
+from ibbond.ops.kernel_defects import DEFECTS, LOCKTIME_IGNORED_SINCE
+from ibbond.ops.rule import Found, Rule, Severity, bond_command, set_command, system_command
 
 UNSEEN = {
     "refusal_undresses_bond": "it shows when a first member is refused; ibbond's own requests put the bond back",
@@ -72,6 +74,28 @@ def mtu_limit(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
             (bond_command(host, "delete", bond.name), create_command(host, bond)),
             "this interrupts its traffic and removes its routes",
             why="It once became an Ethernet device again, when a member left or was refused",
+        )
+
+
+def known_defect(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    for defect in DEFECTS if host.version is not None and not host.is_ours else ():
+        if defect.in_kernel(host.version or ()):
+            yield Found(
+                f"Linux {host.release} has {defect.name}: {defect.what}",
+                do=defect.do,
+                why=f"{defect.why}; fixed by '{defect.source}'",
+            )
+
+
+def locktime(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
+    value = host.sysctls.get(f"ipv4/neigh/{bond.name}/locktime", 0)
+    if value and host.version is not None and host.version < LOCKTIME_IGNORED_SINCE and not host.is_ours:
+        separator = "/" if "." in bond.name else "."
+        key = separator.join(("net", "ipv4", "neigh", bond.name, "locktime"))
+        yield Found(
+            f"{bond.name} ignores an announcement less than {value / USER_HZ:g} s after another of the same neighbor",
+            (system_command(host, "sysctl", "-w", f"{key}=0"),),
+            "and in /etc/sysctl.d, on every peer of IPoIB bonds",
         )
 
 
@@ -140,6 +164,24 @@ KERNEL_RULES = (
         "dev_setup",
         needs=("release",),
         infiniband=True,
+    ),
+    Rule(
+        "kernel-defect",
+        Severity.NOTE,
+        "A known defect of this kernel",
+        "Stable releases have the cure",
+        known_defect,
+        needs=("release",),
+        infiniband=True,
+    ),
+    Rule(
+        "neighbor-locktime",
+        Severity.WARNING,
+        "Announcements of peers' failovers may be ignored",
+        "Before Linux 4.13 a gratuitous ARP did not replace an entry younger than locktime: packets go to the old port"
+        " of a peer that has failed over twice",
+        locktime,
+        needs=("release",),
     ),
     Rule(
         "moves-without-primary",

@@ -28,6 +28,14 @@ members = ["ib0", "ib1"]
 addresses = ["10.0.0.1/24"]
 options = {mode = "active-backup", miimon = 100, num_grat_arp = 3}
 """
+PAGE = """(ibbond lab web --json >/tmp/url & web=$!; python3 -c "
+import json, time, urllib.request
+for _ in range(300):
+    line = open('/tmp/url').readline()
+    if line.endswith(chr(10)):
+        break
+    time.sleep(0.1)
+print('page', urllib.request.urlopen(json.loads(line)['url']).status)"; kill $web)"""
 WHAT_IS_LEFT = (
     "find / -xdev -name '*ibbond*' ! -path '/*.deb' ! -path '/var/log/*' ! -path '/var/lib/apt/*' "
     "! -path '/var/cache/*' ! -path '/tmp/*'"
@@ -100,9 +108,10 @@ def completions(root: Path) -> None:
 
 
 def service_is_off(root: Path) -> None:
-    state = run_in(root, "systemctl is-enabled ibbond.service; systemd-analyze verify ibbond.service", {}, check=False)
-    assert state.stdout.strip() == "disabled", state.stdout + state.stderr
-    assert "ibbond" not in state.stderr, state.stderr
+    for unit in ("ibbond.service", "ibbond-exporter.service"):
+        state = run_in(root, f"systemctl is-enabled {unit}; systemd-analyze verify {unit}", {}, check=False)
+        assert state.stdout.strip() == "disabled", f"{unit}: {state.stdout}{state.stderr}"
+        assert "ibbond" not in state.stderr, state.stderr
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -111,9 +120,11 @@ def test_the_executable_without_network(dist: Path, tmp_path: Path, release: str
     run_in(root, f"{APT} python3 iproute2 fuse3 iputils-ping procps", {})
     shutil.copy(one(dist, "ibbond-*-linux-*"), root / "usr/bin/ibbond")
     script = "ip link set lo up; ibbond --version; ibbond sim run two_hosts --json >/dev/null; ibbond lab up; "
-    script += "ibbond lab exec h1 -- ping -c1 10.0.0.2; ibbond lab exec h1 -- ibbond bond list; ibbond lab down"
+    script += "ibbond lab exec h1 -- ping -c1 10.0.0.2; ibbond lab exec h1 -- ibbond bond list; "
+    script += f"{PAGE}; ibbond lab down"
     done = run_in(root, script, {}, network=False)
     assert "1 received" in done.stdout
+    assert "page 200" in done.stdout
     assert "h1/bond0" in done.stdout
     assert run_in(root, "rm -r /usr/bin/ibbond /root/.cache/pex; " + WHAT_IS_LEFT, {}).stdout == ""
 

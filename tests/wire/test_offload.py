@@ -6,7 +6,7 @@ import pytest
 
 from ibbond.errors import Malformed
 from ibbond.wire.checksum import pseudo_sum, upper_checksum
-from ibbond.wire.ip import TCP, Ipv4, Ipv6, parse_packet, upper_layer
+from ibbond.wire.ip import TCP, UDP, Ipv4, Ipv6, parse_packet, upper_layer
 from ibbond.wire.offload import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -90,3 +90,25 @@ def test_header_and_packet_that_disagree() -> None:
         split(offload, packet[:30])
     with pytest.raises(Malformed):
         split(OffloadHeader(NEEDS_CHECKSUM, GSO_TCPV4, 0, 1000, 24, 16).pack(), packet)
+
+
+@pytest.mark.parametrize(("protocol", "offset", "written"), [(TCP, 16, 0), (UDP, 6, 0xFFFF)])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_checksum_of_zero_is_written_as_such_but_for_udp(
+    protocol: int, offset: int, written: int, alone: bool
+) -> None:
+    """Zero in UDP says that there is none (RFC 768); TCP has no such rule, and Wireshark calls 0xFFFF wrong."""
+    size = 20 if protocol == TCP else 8
+    for number in range(1 << 16):
+        head = bytearray(size)
+        if protocol == TCP:
+            head[12], head[14:16] = size // 4 << 4, number.to_bytes(2)
+        else:
+            head[:2], head[4:6] = number.to_bytes(2), (size + 2).to_bytes(2)
+        if upper_checksum(A4, B4, protocol, bytes(head) + b"ab") == 0:
+            break
+    head[offset : offset + 2] = pseudo_sum(A4, B4, protocol, size + 2).to_bytes(2)
+    packet = Ipv4(A4, B4, protocol, bytes(head) + b"ab").pack()
+    kind = 0 if alone else GSO_TCPV4 if protocol == TCP else GSO_UDP_L4
+    (out,) = split(OffloadHeader(NEEDS_CHECKSUM, kind, 20 + size, 0 if alone else 1000, 20, offset).pack(), packet)
+    assert int.from_bytes(out[20 + offset : 22 + offset]) == written

@@ -20,6 +20,8 @@ DATA_VALID = 2
 GSO_NONE, GSO_TCPV4, GSO_UDP, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 3, 4, 5
 GSO_ECN = 0x80
 _HEADER_BYTES = 10
+UDP_CHECKSUM_AT = 6
+NEGATIVE_ZERO = 0xFFFF  # of UDP, where zero means that there is no checksum (RFC 768)
 _GSO_SIZE = struct.Struct("<HH")  # with the checksum start behind it
 TCP_FIN, TCP_PSH, TCP_CWR = 0x01, 0x08, 0x80
 
@@ -130,7 +132,9 @@ def _checksummed(header: OffloadHeader, packet: bytes) -> bytes:
     start, at = header.checksum_start, header.checksum_start + header.checksum_offset
     if at + 2 > len(packet):
         raise Malformed("the checksum of a packet lies behind its end")
-    checksum = ~ones_sum(packet[start:]) & 0xFFFF or 0xFFFF
+    checksum = ~ones_sum(packet[start:]) & 0xFFFF
+    if not checksum and header.checksum_offset == UDP_CHECKSUM_AT:
+        checksum = NEGATIVE_ZERO
     return packet[:at] + checksum.to_bytes(2) + packet[at + 2 :]
 
 
@@ -155,9 +159,11 @@ def _segment(head: bytes, piece: bytes, upper: int, protocol: int, number: int, 
         at = upper + 16
     else:
         out[upper + 4 : upper + 6] = (len(out) - upper).to_bytes(2)
-        at = upper + 6
+        at = upper + UDP_CHECKSUM_AT
     out[at : at + 2] = bytes(2)
     segment = bytes(out[upper:])
-    checksum = ~ones_sum(segment, pseudo_sum(source, destination, protocol, len(segment))) & 0xFFFF or 0xFFFF
+    checksum = ~ones_sum(segment, pseudo_sum(source, destination, protocol, len(segment))) & 0xFFFF
+    if not checksum and protocol == UDP:
+        checksum = NEGATIVE_ZERO
     out[at : at + 2] = checksum.to_bytes(2)
     return bytes(out)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from ibbond import Lab
+from tests.live.commands import IBBOND
+from tests.live.ordinary_user import NOBODY, run_unprivileged
 
 EXTCAP = Path(sys.executable).with_name("ibbond-extcap")
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
@@ -95,6 +98,37 @@ def test_a_stream_ends_with_the_lab_and_with_its_reader(tmp_path: Path) -> None:
                     lab.stop()
                     assert streaming.wait(60) == 0
             assert streaming.wait(60) == 0
+
+
+def test_interfaces_of_several_labs_are_listed_and_of_those_that_ended_no_longer(lab: Lab) -> None:
+    with Lab() as other:
+        both = extcap("--extcap-interfaces").stdout
+        assert all(f"{{value={each.name}:h1/bond0}}" in both for each in (lab, other))
+    one = extcap("--extcap-interfaces").stdout
+    assert f"{{value={lab.name}:h1/bond0}}" in one
+    assert f"{{value={other.name}:" not in one
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_an_ordinary_user_sees_and_captures_the_labs_of_that_user(lab: Lab) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        os.chown(home, NOBODY, NOBODY)
+        alone = run_unprivileged([str(EXTCAP), "--extcap-interfaces"], home)
+        assert (alone.returncode, alone.stdout.count("value=")) == (0, 0), "no lab: a version and no interface"
+        assert "extcap {version=" in alone.stdout
+        if run_unprivileged([IBBOND, "lab", "up", "--name", "own"], home).returncode:
+            pytest.skip("an ordinary user may not run labs here")
+        try:
+            listed = run_unprivileged([str(EXTCAP), "--extcap-interfaces"], home).stdout
+            assert "{value=own:h1/bond0}" in listed
+            assert lab.name not in listed
+            stream = "mkfifo $HOME/fifo; $1 --capture --extcap-interface own:h1/bond0 --fifo $HOME/fifo"
+            script = f"{stream} & head -c 4 $HOME/fifo | od -An -tx1"
+            head = run_unprivileged(["sh", "-c", script, "sh", str(EXTCAP)], home).stdout
+            assert head.split() == ["4d", "3c", "b2", "a1"]
+        finally:
+            run_unprivileged([IBBOND, "lab", "down", "--name", "own"], home)
 
 
 def test_link_types_and_bad_words(lab: Lab, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from ibbond.backend.requests import Request
 from ibbond.backend.state import Child, HostState, capture, option_word
 from ibbond.errors import Refused
 from ibbond.host.ip_settings import IpAddress
-from ibbond.host.signals import first_signal_raises
+from ibbond.host.signals import first_signal_raises, fork
 
 ROUNDS = 4  # releasing a member sets it down, which only the next look shows
 SETTLE_SECONDS = 0.5  # an active member may be chosen by the monitor's next run
@@ -305,12 +305,10 @@ class Executor:
 def undone_if_killed(executor: Executor) -> Iterator[None]:
     """If this process ends inside the block without a word (kill -9), a child that is forked here puts back."""
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork(signal.SIG_IGN)
     if child == 0:
         try:
             os.setsid()
-            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(each, signal.SIG_IGN)
             os.close(writer)
             if not os.read(reader, 1):
                 _put_back_for_the_dead(executor)

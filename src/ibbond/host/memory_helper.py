@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 from ibbond.host.program_memory import ProgramMemory, covers
+from ibbond.host.signals import fork
 from ibbond.verbs.memory import Memory
 
 ALLOWANCE_NS = 50_000_000  # that the loop waits at once
@@ -101,7 +102,7 @@ class MemoryHelper:
     def _start(self) -> None:
         theirs, self._to = os.pipe2(os.O_CLOEXEC)
         self._from, answers = os.pipe2(os.O_CLOEXEC)
-        self._process = os.fork()
+        self._process = fork()
         if self._process == 0:
             try:
                 _serve(theirs, answers, self.buffer)
@@ -213,8 +214,6 @@ def _reap() -> None:
 def _serve(requests: int, answers: int, buffer: memoryview) -> None:
     """Until the lab closes its end."""
     gc.disable()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
     kept = sorted((requests, answers))
     os.closerange(0, kept[0])
     os.closerange(kept[0] + 1, kept[1])

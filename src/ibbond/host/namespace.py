@@ -23,6 +23,7 @@ from ibbond.errors import Refused
 from ibbond.host.mounts import own_directory, prepare_mounts
 from ibbond.host.named_namespaces import NETNS_DIRECTORY, bind, leftovers, namespace_name, unbind
 from ibbond.host.own_files import check_files
+from ibbond.host.signals import fork
 from ibbond.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
 from ibbond.topology.model import HostFile
 
@@ -234,7 +235,7 @@ def _create(host: str, hosts_file: str, files: Sequence[HostFile], net: int = -1
     """New namespaces (the network only where `net` is none), as descriptors. A child makes them."""
     ready_out, ready_in = os.pipe()
     go_out, go_in = os.pipe()
-    child = os.fork()
+    child = fork(signal.SIG_IGN)  # the parent ends it
     if child == 0:
         os.close(go_in)
         _child_main(host, hosts_file, files, net, ready_in, go_out)

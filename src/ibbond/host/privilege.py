@@ -10,11 +10,13 @@ import errno
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ibbond.errors import Refused
+from ibbond.host.signals import fork
 from ibbond.host.syscalls import CLONE_NEWNS, CLONE_NEWUSER, MS_PRIVATE, MS_REC, mount, unshare
 
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
@@ -99,7 +101,7 @@ def _mapper(user: int, group: int) -> Iterator[Callable[[], tuple[bool, bool]]]:
         yield lambda: (False, False)
         return
     go_out, go_in = os.pipe()
-    child = os.fork()
+    child = fork(signal.SIG_IGN)  # the parent ends it
     if child == 0:
         failed = 3
         try:

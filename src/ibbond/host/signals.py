@@ -7,6 +7,7 @@ signal(7). Signals that are ignored stay so (nohup, a shell's `&`). Left out: te
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,23 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def fork(in_child: signal.Handlers = signal.SIG_DFL) -> int:
+    """`os.fork`, whose child is not interrupted in Python: there these signals are handled so from the beginning.
+
+    A Ctrl-C goes to the whole process group, and a child in which Python raised it would print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    try:
+        child = os.fork()
+        if child == 0:
+            for number in NUMBERS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, in_child)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return child
 
 
 class Ignore(Protocol):

@@ -18,6 +18,7 @@ from ibbond.host import notification, tun
 from ibbond.host.named_namespaces import NETNS_DIRECTORY
 from ibbond.host.priority import NICE
 from ibbond.host.privilege import SUBUID, map_commands, may_make_namespaces, subordinate_ids
+from ibbond.host.signals import fork
 from ibbond.lab.prerequisites import why_not_live
 from ibbond.sysfs import mount as sysfs
 from ibbond.tools.infiniband_tools import SYSTEM_FOLDERS, library
@@ -208,7 +209,7 @@ def _sysctl(name: str) -> str | None:
 
 def _granted(call: Callable[[], None]) -> bool:
     """Whether the kernel allows this, tried in a child."""
-    child = os.fork()
+    child = fork()
     if child == 0:
         code = 1
         try:

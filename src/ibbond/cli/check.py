@@ -39,7 +39,7 @@ DOCUMENT = "docs/checks.md"
     type=click.Path(path_type=Path),
     help="A saved copy: a directory, an archive, or a text of /proc/net/bonding.",
 )
-@click.option("--expect", metavar="A,B", default="", help="The number of members that each bond should have.")
+@click.option("--expect", metavar="A,B", default="", help="The names of the members that each bond should have.")
 @click.option("--ignore", multiple=True, metavar="RULE", help="Skip this rule; repeatable.")
 @click.option(
     "--max-failures",

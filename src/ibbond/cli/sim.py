@@ -40,11 +40,11 @@ def sim() -> None:
 @files.BUNDLES
 @click.option("--seed", default=0, show_default=True, help="Seed of the story's random choices.")
 @click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def run(file: Path, fabric: Path | None, bundles: tuple[Path, ...], seed: int, profile: str, as_json: bool) -> None:
     """Run one seed of the story in FILE and print its timeline. Exit status: 1 if a promise breaks.
 
-    With --from, the story happens in that fabric, and the topology in FILE is left aside.
+    With --from, the story happens in that fabric, and the topology in FILE is ignored.
     """
     from ibbond.sim.explore import run_one
 
@@ -68,7 +68,7 @@ def run(file: Path, fabric: Path | None, bundles: tuple[Path, ...], seed: int, p
 @click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
 @click.option("--workers", type=click.IntRange(0), help="Number of processes (default: one per core).")
 @ON
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str | None, as_json: bool) -> None:
     """Run many seeds of the story in FILE. Exit status: 1 if one breaks a promise; prints how to replay it."""
     from ibbond.sim.explore import explore as explore_seeds
@@ -107,7 +107,7 @@ def explore(file: Path, seeds: str, profile: str, workers: int | None, on: str |
     type=click.Path(file_okay=False, path_type=Path),
     help="Write the story of each failing seed, made as small as possible, to DIR.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def swarm(seeds: str, profile: str, workers: int | None, on: str | None, keep: Path | None, as_json: bool) -> None:
     """Run stories that are drawn whole from their seeds. Exit status: 1 if one breaks a promise.
 
@@ -155,7 +155,7 @@ def swarm(seeds: str, profile: str, workers: int | None, on: str | None, keep: P
 @click.option("--seed", required=True, type=int, help="A seed that breaks a promise.")
 @click.option("--profile", type=PROFILES, default="default", show_default=True, help="The driver behavior to emulate.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the story to FILE.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def shrink(file: Path, seed: int, profile: str, output: Path | None, as_json: bool) -> None:
     """Find the smallest story that breaks the promise which --seed breaks in FILE, and print it."""
     from ibbond.host.output_file import write_output
@@ -198,7 +198,7 @@ def shrink(file: Path, seed: int, profile: str, output: Path | None, as_json: bo
 @click.option("--workers", type=click.IntRange(1), help="Number of processes (default: one per core).")
 @ON
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an SVG picture to FILE.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def sweep(
     file: Path,
     axes: tuple[str, ...],

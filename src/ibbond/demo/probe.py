@@ -240,7 +240,7 @@ def endpoints(control: Control, hosts: tuple[str, str]) -> Iterator[tuple[Endpoi
         if addresses is None:
             raise Refused(
                 f"cannot measure between {hosts[0]} and {hosts[1]}",
-                why="they have no IPv4 addresses of one family and place",
+                why="they do not both have an IPv4 address",
                 fix="Give both a bond or device an address: ibbond lab exec HOST -- ip address add ...",
             )
         yield Endpoint(hosts[0], handles[0], addresses[0]), Endpoint(hosts[1], handles[1], addresses[1])

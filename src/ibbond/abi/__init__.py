@@ -1,1 +1,1 @@
-"""The kernel's own texts and attribute formats, parsed and rendered: our view writes what our backend reads."""
+"""The kernel's own texts and attribute formats, parsed and rendered; one side writes what the other reads."""

@@ -1,1 +1,1 @@
-"""One contract to bonds and two ways to meet it: our driver in a lab, the kernel's on this host."""
+"""One contract for bonds and two implementations: ibbond's driver in a lab, the kernel's on this host."""

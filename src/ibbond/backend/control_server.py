@@ -3,7 +3,7 @@
 Read first: `backend.control_socket` for the words on the wire. The thread waits in the kernel and costs the data path
 nothing while no client asks. A slow reader loses items, never the lab its time; a request that is not understood is
 answered and forgotten. Processes of one network namespace (a lab host is one) have at most `MAX_CONNECTIONS` at a time,
-and the last descriptors of this process are for them. Left out: what the requests mean, which is the handlers' affair.
+and the last descriptors of this process are for them. Left out: what the requests mean, which the handlers decide.
 """
 
 from __future__ import annotations
@@ -343,7 +343,7 @@ def check_argument(name: str, value: object) -> None:
 
 
 def namespace_of(process: int) -> int:
-    """The network namespace of a process (an inode); 0 when it has ended or is not ours to look at."""
+    """The network namespace of a process (an inode); 0 when it has ended or may not be looked at."""
     try:
         return os.stat(f"/proc/{process}/ns/net").st_ino
     except OSError:

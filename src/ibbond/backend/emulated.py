@@ -1,4 +1,4 @@
-"""Our driver's bonds in one lab host, behind the contract: paths below /sys/class/net, and texts as the kernel has.
+"""The bonds of a lab host, behind the contract: paths below /sys/class/net, and texts as the kernel has.
 
 Read first: `backend.contract`, `abi.device_tree` for paths, `abi.sysfs_text`; Documentation/infiniband/ipoib.rst for
 IPoIB's own files. Requests come from other threads and are made on the loop's, those for IP settings excepted. Settings

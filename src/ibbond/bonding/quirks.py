@@ -101,7 +101,7 @@ _DEFECTS = (
     Quirk(
         "neighbors_flushed",
         kernel="the new address of a failover empties the bond's whole ARP and ND cache",
-        ours="entries stay in use; the first packet to each neighbor also solicits it, which carries our new address",
+        ours="entries stay in use; the first packet to each neighbor also solicits it, which carries the new address",
         why="the neighbors have not moved, and packets to all of them wait for answers",
     ),
     Quirk(

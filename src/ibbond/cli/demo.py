@@ -18,7 +18,9 @@ PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighb
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often each cable is pulled and plugged again.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often each cable is pulled."
+)
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write an HTML report to DIRECTORY.")
 @click.option("--simulated", is_flag=True, help="Run under a virtual clock; needs no namespaces or TUN devices.")
 @click.option("--without", type=click.Choice(PATCHES), help="Leave out one of the patches of 2007 to see what breaks.")

@@ -29,9 +29,7 @@ def show_map(lab_name: str, host: str, root: Path | None, as_json: bool) -> None
 
     if root is not None:
         if host or lab_name:
-            raise Refused(
-                "cannot use --root with a lab", why="a saved copy is one host", fix="Omit one of them"
-            )
+            raise Refused("cannot use --root with a lab", why="a saved copy is one host", fix="Omit one of them")
         from ibbond.cli.bond import saved_host
 
         with saved_host(root) as kernel:

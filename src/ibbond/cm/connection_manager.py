@@ -285,7 +285,7 @@ class ConnectionManager:
     def _about(self, message: Rep | Rtu | Rej | Dreq | Drep | Mra) -> _Connection | None:
         """By the local id, and by the peer's once it is known (`cm_acquire_id`).
 
-        A peer that gave up before it knew our id says its GUID (`cm_acquire_rejected_id`): every host numbers alike.
+        A peer that gave up before it knew this id says its GUID (`cm_acquire_rejected_id`): every host numbers alike.
         """
         if isinstance(message, Rej) and message.reason == RejectReason.TIMEOUT and not message.remote_id:
             guid = int.from_bytes(message.info[:8])

@@ -46,7 +46,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(slots=True)
 class Loaded:
-    """What was read: the desired state, and how many files of which format; `passed` files of no format we know."""
+    """What was read: the desired state, and how many files of which format; `passed` files of unknown format."""
 
     desired: Desired = field(default_factory=Desired)
     formats: dict[str, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Loaded:
 
 
 def load(paths: Iterable[Path], as_format: str = "") -> Loaded:
-    """Everything below these paths. Refused for one that is not there, cannot be read, or has no format we know."""
+    """Everything below these paths. Refused for one that is not there, cannot be read, or has no known format."""
     loaded = Loaded()
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for path in paths:
@@ -156,7 +156,7 @@ def _read(path: Path) -> str:
 
 
 def format_of(name: str, text: str) -> str:
-    """The format of a file by its name, then by what is in it; empty for none that we know."""
+    """The format of a file by its name, then by what is in it; empty for an unknown one."""
     for pattern, known in NAMES:
         if re.fullmatch(pattern, name):
             return known

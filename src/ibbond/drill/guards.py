@@ -148,7 +148,7 @@ def chosen(names: Sequence[str], possible: Sequence[str], world: str) -> tuple[l
     for name in names:
         if name not in CLASSES:
             raise Refused(
-                f"no class {name}", why="drills have none of that name", fix=f"Choose one of these: {', '.join(CLASSES)}"
+                f"no class {name}", why="drills have none of that name", fix=f"Choose one of {', '.join(CLASSES)}"
             )
         if name not in possible:
             raise Refused(f"cannot drill {name} here", why=f"{world} has no way to do it", fix="Choose another class")

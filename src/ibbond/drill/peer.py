@@ -157,7 +157,7 @@ class Peer:
         return answer
 
     def clock(self) -> tuple[int, int]:
-        """What is added to the peer's times to have ours, and how far that may be off (half a round trip), ns."""
+        """What is added to the peer's times to get this host's, and how far that may be off (half a round trip), ns."""
         rounds = []
         for _ in range(CLOCK_ROUNDS):
             before = time.monotonic_ns()

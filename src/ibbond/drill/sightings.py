@@ -175,7 +175,7 @@ def is_probe(frame: Frame, scene: Scene) -> bool:
 
 
 def read_port_capture(raw: bytes, epoch: int, own: bytes, own_lid: int) -> Iterator[Frame]:
-    """The IPoIB frames of a port's capture file; `epoch` (ns) is what its clock, the time of day, has more than ours.
+    """The IPoIB frames of a port's capture file; `epoch` (ns) is its clock less the monotonic one.
 
     `own` is the link-layer address of the port's member: the destination of all that its LID did not send.
     """

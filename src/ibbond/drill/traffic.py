@@ -132,7 +132,7 @@ class Programs:
 def flows_of(
     one: str, finals: Finals, other: str, others: Finals, spacing_us: int, offset: int = 0
 ) -> tuple[list[Flow], list[Stream]]:
-    """Flows and TCP streams both ways; `offset` (ns) is added to the other end's times to bring them to our clock."""
+    """Flows and TCP streams both ways; `offset` (ns) is added to the other end's times to have this clock's."""
     ends = ((one, finals, 0), (other, others, offset))
     flows, streams = [], []
     for (source, sent, own), (target, received, theirs) in (ends, ends[::-1]):

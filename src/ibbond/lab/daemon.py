@@ -153,7 +153,7 @@ class LabDaemon:
         if self.config.resume:
             self.config = resumed_config(self.config, note)
         else:
-            clean(self.files)  # before we enter a user namespace, from which those of another one cannot be seen
+            clean(self.files)  # before a user namespace is entered, from which those of another one cannot be seen
         self._found = False
         if gain_privileges():
             self.user_space = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)

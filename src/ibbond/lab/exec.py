@@ -127,7 +127,7 @@ def ask_for_priority(nice: int) -> None:
 
 
 def host_handle(control: Control, host: str) -> HostHandle:
-    """The way into a host of a running lab; `Refused` when it has no such host, or we are nowhere."""
+    """The way into a host of a running lab; `Refused` when it has no such host, or there is no working directory."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -142,7 +142,7 @@ def host_handle(control: Control, host: str) -> HostHandle:
     given = dict(zip(kinds, descriptors, strict=True))
     user, rdma = given.pop("user", -1), given.pop("rdma", -1)
     if user >= 0 and os.fstat(user).st_ino == os.stat("/proc/self/ns/user").st_ino:
-        os.close(user)  # we are inside already
+        os.close(user)  # this process is inside already
         user = -1
     return HostHandle(namespace.Descriptors(**given), user, rdma, environment(control, host))
 

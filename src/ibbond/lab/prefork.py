@@ -28,7 +28,7 @@ PADDING = "-" * 64  # room for the command line of a lab, which `ps` and `lab.st
 
 
 class ForkedLab:
-    """The process of a lab that is not our child; the part of subprocess.Popen that `lab.launch` uses."""
+    """The process of a lab that is not a child of this one; the part of subprocess.Popen that `lab.launch` uses."""
 
     def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid

@@ -88,7 +88,7 @@ class Files:
             except BlockingIOError:
                 os.close(lock)
                 raise self.running() from None
-            if not self._is_at_its_path(lock):  # its holder removed it while we opened it
+            if not self._is_at_its_path(lock):  # its holder removed it while it was opened here
                 os.close(lock)
                 continue
             if self.process() is not None:

@@ -120,7 +120,7 @@ class Driver(Protocol):
 
 @dataclass(slots=True)
 class Statistics:
-    """The counters of /sys/class/net/DEV/statistics that we keep."""
+    """The counters of /sys/class/net/DEV/statistics that are kept."""
 
     rx_packets: int = 0
     rx_bytes: int = 0

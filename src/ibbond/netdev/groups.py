@@ -15,8 +15,8 @@ MAX_JOURNAL = 1024  # changes kept for a reader; one that has fallen further beh
 @dataclass(slots=True)
 class _Entry:
     users: int = 1
-    copies: int = 0  # how many other lists hold it because of us (sync_cnt)
-    copied: bool = False  # it is (also) here because another list was synced to us
+    copies: int = 0  # how many other lists hold it because of this one (sync_cnt)
+    copied: bool = False  # it is (also) here because another list was synced to this one
 
 
 class AddressList:
@@ -61,7 +61,7 @@ class AddressList:
         self._journals.clear()
 
     def sync(self, target: "AddressList") -> None:
-        """Copy what the single `target` does not have of us yet, take back what only the copy kept alive."""
+        """Copy what the single `target` does not have of this list yet, take back what only the copy kept alive."""
         for address, entry in self._changed(target):
             if not entry.copies:
                 self._copy(address, entry, target)
@@ -107,7 +107,7 @@ class AddressList:
             target._note(address)
         elif theirs.copied:
             if entry.copies:
-                return  # it has our copy already
+                return  # it has the copy already
             theirs.users += 1
         else:
             theirs.users += 1

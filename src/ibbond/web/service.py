@@ -37,7 +37,7 @@ START = "index.html"
 
 
 def listen(port: int) -> socket.socket:
-    """The listening socket; port 0 takes a free one. `Refused` where the port is taken or not ours to take."""
+    """The listening socket; port 0 takes a free one. `Refused` where the port is taken or may not be used."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,7 +1,7 @@
 """IGMP and MLD reports: how hosts say which IP groups they want, built and overheard.
 
 Read first: RFC 2236 (IGMPv2), RFC 3376 (IGMPv3), RFC 2710 (MLDv1), RFC 3810 (MLDv2). Left out: queries (routers ask,
-we are none) and source filtering beyond telling "none" from "some".
+and ibbond is none) and source filtering beyond telling "none" from "some".
 """
 
 from __future__ import annotations

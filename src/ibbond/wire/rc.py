@@ -1,6 +1,6 @@
 """InfiniBand packets of reliable connections byte by byte, as captures show them.
 
-Read first: InfiniBand Architecture volume 1, 9.2 to 9.3 (BTH opcodes, RETH, AETH) and `wire.ib`, the like of
+Read first: InfiniBand Architecture volume 1, 9.2 to 9.3 (BTH opcodes, RETH, AETH) and `wire.ib`, the same for
 datagrams. The subnet carries `verbs.reliable_verbs`, these bytes exist for captures. Left out: atomics and immediate
 data; reading global routes.
 """

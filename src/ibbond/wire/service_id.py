@@ -1,7 +1,7 @@
 """The 64-bit service ids by which connections are asked for: those of IPoIB connected mode and of RDMA CM.
 
 Read first: RFC 4755 section 3.5, annex A11 of the InfiniBand Architecture (RDMA IP CM service). Linux and RFC 4755
-disagree about the first byte of the former; we speak Linux's and understand both.
+disagree about the first byte of the former; ibbond sends Linux's form and accepts both.
 """
 
 CONNECTED_MODE_LINUX = 0x10 << 56

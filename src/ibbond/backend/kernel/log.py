@@ -43,7 +43,7 @@ class KernelLog:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno == errno.EPIPE:  # records were overwritten before we came
+                if error.errno == errno.EPIPE:  # records were overwritten before this process read them
                     continue
                 break
             if not record:

@@ -214,6 +214,12 @@ def test_failed_tests_have_artifacts(pytester: pytest.Pytester, captures: bool) 
         result.stdout.fnmatch_lines([f"*/kept/test_failing.py_test_it/*-{port}"])
 
 
+def test_tests_run_in_parallel_each_with_a_lab(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(**{f"test_{number}": STRANGERS_TEST for number in range(4)})
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2")
+    result.assert_outcomes(passed=4)
+
+
 KILLED_TEST = """
 import os, signal
 def test_it(ib_lab):

@@ -181,6 +181,8 @@ def test_a_capture_of_the_switches_agrees_with_the_report(simple_lab: str, tmp_p
             capture.communicate(timeout=120)
     saved = json.loads((tmp_path / "drill.json").read_text())
     cut = saved["runs"][0]
+    (session,) = (each for each in cut["flows"] if each["protocol"] == "rdma")
+    assert session["gap_ms"] < 5000, "a session over RDMA CM connects again"
     flow = next(each for each in cut["flows"] if (each["protocol"], each["direction"]) == ("udp", "h2 > h1"))
     offset = time.time_ns() - time.monotonic_ns()
     since, until = ((cut[key] + offset) / 1e9 for key in ("at_ns", "until_ns"))

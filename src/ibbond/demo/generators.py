@@ -210,6 +210,18 @@ class RdmaPair:
     def stream(self, direction: str) -> ByteStream:
         return session_stream(direction, self.facts)
 
+    def end(self, until: float) -> None:
+        """The initiator first; the target has nothing to say."""
+        self.asking.ask_to_end()
+        self.asking.wait(until)
+        self.serving.ask_to_end()
+        self.serving.wait(until)
+
+    def kill(self) -> None:
+        for each in (self.asking, self.serving):
+            each.process.kill()
+            each.process.wait()
+
 
 class TrafficGenerators:
     """All programs of one demo between two hosts: UDP and multicast both ways, a TCP stream, ping; RDMA on request."""

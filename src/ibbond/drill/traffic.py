@@ -1,8 +1,8 @@
 """The traffic of a drill: the demo's programs at each end, and flows made from what both report at the end.
 
 Read first: `demo.traffic` for the programs, `demo.players` for how they are started. UDP and multicast run both ways,
-ICMP echo from each side, and a TCP stream each way. One end may be another machine (`drill.peer`): what it says goes
-through JSON, and its clock's offset is taken off here.
+ICMP echo from each side, and a TCP stream each way; in a lab a block session over RDMA CM, too. One end may be another
+machine (`drill.peer`): what it says goes through JSON, and its clock's offset is taken off here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ibbond.demo.generators import GROUP, MULTICAST_PORT, TCP_PORT, TIMEOUT, UDP_PORT, Endpoint, Generator, integers
+from ibbond.demo.generators import (
+    GROUP,
+    MULTICAST_PORT,
+    TCP_PORT,
+    TIMEOUT,
+    UDP_PORT,
+    WRITE_US,
+    Endpoint,
+    Generator,
+    RdmaPair,
+    integers,
+)
 from ibbond.demo.rdma_report import integer
 from ibbond.drill.flows import Flow
 from ibbond.drill.verdict import Silence
@@ -26,13 +37,14 @@ Finals = Mapping[str, Mapping[str, object]]  # last words of the programs of one
 
 
 class Stream(NamedTuple):
-    """A TCP stream: its silences as (from, to), and when bytes last came."""
+    """A TCP stream, or an RDMA session: its silences as (from, to), and when bytes or an answer last came."""
 
     source: str
     target: str
     spacing_ns: int
     silences: list[tuple[int, int]]
     last_at: int
+    protocol: str = "tcp"
 
     def longest(self, start: int, end: int) -> Silence:
         """The longest silence that an event at `start` began, before the next one at `end`, less one spacing.
@@ -44,7 +56,7 @@ class Stream(NamedTuple):
         if start <= self.last_at + border < end:
             found.append((self.last_at, end))
         longest = max((until - since - self.spacing_ns for since, until in found), default=0)
-        return Silence("tcp", f"{self.source} > {self.target}", max(0, longest))
+        return Silence(self.protocol, f"{self.source} > {self.target}", max(0, longest))
 
 
 class End:
@@ -101,6 +113,7 @@ class Programs:
 
     def __init__(self, one: Endpoint, two: Endpoint, spacing_us: int) -> None:
         self.spacing_us = spacing_us
+        self.rdma = RdmaPair(one, two)
         self.ends = (End(one, two.address, spacing_us), End(two, one.address, spacing_us))
 
     def ready(self, timeout: float) -> list[str]:
@@ -113,6 +126,8 @@ class Programs:
                 for end in self.ends:
                     end.connect()
             silent = list(dict.fromkeys(name for end in self.ends for name in end.silent()))
+            if not self.rdma.asking.facts.get("received"):
+                silent.append("rdma")
             if not silent or time.monotonic() > until:
                 return silent
             time.sleep(0.02)
@@ -121,12 +136,16 @@ class Programs:
         """End all programs; what they sent and saw."""
         for each in self.ends:
             each.ask_to_end()
+        self.rdma.asking.ask_to_end()
         one, two = self.ends
-        return flows_of(one.seat.host, one.finals(), two.seat.host, two.finals(), self.spacing_us)
+        flows, streams = flows_of(one.seat.host, one.finals(), two.seat.host, two.finals(), self.spacing_us)
+        self.rdma.end(time.monotonic() + TIMEOUT)
+        return flows, [*streams, session_of(one.seat.host, two.seat.host, self.rdma.facts)]
 
     def kill(self) -> None:
         for end in self.ends:
             end.kill()
+        self.rdma.kill()
 
 
 def flows_of(
@@ -162,7 +181,14 @@ def flow_of(
     return Flow(protocol, source, target, spacing_ns, sent, arrivals)
 
 
-def stream_of(source: str, target: str, spacing_ns: int, final: Mapping[str, object], shift: int) -> Stream:
+def stream_of(
+    source: str, target: str, spacing_ns: int, final: Mapping[str, object], shift: int, protocol: str = "tcp"
+) -> Stream:
     pairs = final.get("silences")
     silences = [(integer(a) + shift, integer(b) + shift) for a, b in pairs] if isinstance(pairs, list) else []
-    return Stream(source, target, spacing_ns, silences, integer(final.get("last_at")) + shift)
+    return Stream(source, target, spacing_ns, silences, integer(final.get("last_at")) + shift, protocol)
+
+
+def session_of(source: str, target: str, facts: Mapping[str, object]) -> Stream:
+    """The RDMA session; its programs read this machine's clock."""
+    return stream_of(source, target, WRITE_US * 1000, facts, 0, "rdma")

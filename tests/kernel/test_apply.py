@@ -159,7 +159,7 @@ answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     else:
         host.ok("apply", file)
     assert "nothing to do" in host.ok("apply", file)
-    assert not os.path.exists("/run/ibbond/apply.json")
+    host.sh("test ! -e /run/ibbond/apply.json")
 
 
 def test_late_devices_are_waited_for_and_a_lost_bond_is_rebuilt(host: Host) -> None:
@@ -186,3 +186,43 @@ def test_a_device_is_found_by_its_port_guid(host: Host) -> None:
     host.ok("apply", put(host, text))
     assert host.read("bond0/bonding/slaves").strip() == "ib0 ib1"
     assert host.read("bond0/bonding/primary").strip() == "ib1"
+
+
+MANAGED = {  # the state that each tool keeps of a device, with the words of its own files
+    "systemd-networkd": (
+        "/run/systemd/netif/links/{index}",
+        "ADMIN_STATE=configured\nOPER_STATE=enslaved\nNETWORK_FILE=/etc/systemd/network/20-ib0.network\n",
+        "remove /etc/systemd/network/20-ib0.network, then networkctl reload",
+    ),
+    "NetworkManager": (
+        "/run/NetworkManager/devices/{index}",
+        "[device]\nmanaged=true\nconnection-uuid=5b6a8d53-6d0e-4a52-8a0c-0d4f4c3f6a11\nnm-owned=false\n",
+        "nmcli device set ib0 managed no",
+    ),
+    "ifupdown": ("/run/network/ifstate.ib0", "ib0=ib0\n", "ifdown ib0, then remove it from /etc/network/interfaces"),
+}
+
+
+@pytest.mark.parametrize("tool", MANAGED)
+def test_devices_that_another_tool_manages_are_refused_and_nothing_changes(host: Host, tool: str) -> None:
+    path, text, hand_over = MANAGED[tool]
+    path = path.format(index=host.read("ib0/ifindex").strip())
+    file, before = put(host, STATE), everything(host)
+    host.sh(f"mkdir -p {os.path.dirname(path)}; printf '{text}' >{path}")
+    try:
+        for words in (["apply", file], ["apply", file, "--dry-run"]):
+            refused = host.ibbond(*words)
+            assert refused.code == 2
+            assert f"{tool} manages devices of it: ib0 ({tool})" in refused.err
+            assert hand_over in refused.err
+            assert "--force" in refused.err
+        assert everything(host) == before
+        host.sh("test ! -e /run/ibbond/apply.json")
+        host.ok("apply", file, "--force")
+        emptied = put(host, STATE.replace('["ib0", "ib1"]', '["ib1"]'), "emptied.toml")
+        released = host.ibbond("apply", emptied, "--interrupt")
+        assert (released.code, tool in released.err) == (2, True), "a member that is released is managed, too"
+    finally:
+        host.sh(f"rm -f {path}")
+    host.ok("apply", emptied, "--interrupt")
+    assert host.read("bond0/bonding/slaves").strip() == "ib1"

@@ -189,7 +189,10 @@ def refuse_managed(plan: Plan, host: Backend, force: bool) -> None:
 
     if host.where or force or not plan.steps:
         return
-    names = {*plan.after.bonds, *(member for bond in plan.after.bonds.values() for member in bond.members)}
+    names: set[str] = set()
+    for state in (plan.before, plan.after):  # a device that is released may be managed, too
+        names |= {*state.bonds, *state.devices, *(child.parent for child in state.children)}
+        names.update(member for bond in state.bonds.values() for member in bond.members)
     indices = {name: index for name in sorted(names) if (index := number(host, f"{name}/ifindex")) is not None}
     if found := managers(indices):
         tools = ", ".join(dict.fromkeys(each.tool for each in found))

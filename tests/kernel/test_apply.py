@@ -128,16 +128,11 @@ def test_an_apply_that_is_not_confirmed_can_be_undone_by_hand(host: Host) -> Non
     assert everything(host) == before
 
 
-@pytest.mark.parametrize("step", [1, 4, 9, 14])
-def test_killed_with_its_child_it_is_finished_or_undone(host: Host, step: int) -> None:
-    """kill -9 of the command and of the child that would put back, after so many steps."""
-    file = put(host, STATE)
-    before = everything(host)
-    source = f"""
-import os, signal, sys
+STEPS = 22  # of STATE's plan; one of them finds its work done
+KILLED = """
+import contextlib, os
 from ibbond.backend import apply
 from ibbond.cli.main import run
-import contextlib
 apply.undone_if_killed = lambda executor: contextlib.nullcontext()
 execute, count = apply.Executor._execute, [0]
 def counted(self, step):
@@ -148,10 +143,19 @@ def counted(self, step):
 apply.Executor._execute = counted
 pid = os.fork()
 if pid == 0:
-    os._exit(run(["apply", {file!r}]))
+    os._exit(run(["apply", *{words!r}]))
 answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
-    assert host.python(source) == 9
+
+
+@pytest.mark.parametrize("step", range(1, STEPS - 1))
+def test_killed_with_its_child_it_is_finished_or_undone(host: Host, step: int) -> None:
+    """kill -9 of the command and of the child that would put back, after so many steps."""
+    file = put(host, STATE)
+    before = everything(host)
+    plan = json.loads(host.ok("apply", file, "--dry-run", "--json"))
+    assert len(plan["steps"]) == STEPS, "every step is to be tried"
+    assert host.python(KILLED.format(step=step, words=[file])) == 9
     if step % 2:
         host.ok("apply", "--undo")
         assert everything(host) == before
@@ -160,6 +164,17 @@ answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         host.ok("apply", file)
     assert "nothing to do" in host.ok("apply", file)
     host.sh("test ! -e /run/ibbond/apply.json")
+
+
+@pytest.mark.parametrize("step", [1, 9, 17])
+def test_killed_with_a_timer_it_is_undone_without_further_ado(host: Host, step: int) -> None:
+    file = put(host, STATE)
+    before = everything(host)
+    assert host.python(KILLED.format(step=step, words=[file, "--confirm-within", "5"])) == 9
+    until = time.monotonic() + 90
+    while everything(host) != before:
+        assert time.monotonic() < until, everything(host)
+        time.sleep(1)
 
 
 def test_late_devices_are_waited_for_and_a_lost_bond_is_rebuilt(host: Host) -> None:

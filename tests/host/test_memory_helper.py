@@ -8,31 +8,15 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from ibbond.host.memory_helper import CHUNK, MAX_WAIT_NS, HelpedMemory, MemoryHelper, MemoryOperation
 from ibbond.host.program_memory import ProgramMemory
+from tests.host.waiting_copy import waiting_copy
 
 SIZE = 3 * CHUNK + 17
 NOWHERE = 0x1000  # nothing is mapped below vm.mmap_min_addr
-
-
-@contextmanager
-def program(buffer: ctypes.Array[ctypes.c_char]) -> Iterator[int]:
-    """A process with a copy of this buffer at the same address; it ends at the end."""
-    number = os.fork()
-    if number == 0:
-        try:
-            signal.pause()
-        finally:
-            os._exit(0)
-    try:
-        yield number
-    finally:
-        os.kill(number, signal.SIGKILL)
-        os.waitpid(number, 0)
 
 
 @pytest.fixture
@@ -52,7 +36,7 @@ def test_bytes_longer_than_the_shared_buffer_come_and_go_whole(helper: MemoryHel
     content = os.urandom(SIZE)
     buffer = ctypes.create_string_buffer(content, SIZE)
     address = ctypes.addressof(buffer)
-    with program(buffer) as number:
+    with waiting_copy() as number:
         memory = HelpedMemory(helper, number)
         assert memory.read(address, SIZE) == content
         assert memory.write(address, content[::-1])
@@ -64,7 +48,7 @@ def test_bytes_longer_than_the_shared_buffer_come_and_go_whole(helper: MemoryHel
 
 def test_what_is_not_there_is_none_and_the_helper_lives(helper: MemoryHelper) -> None:
     buffer = ctypes.create_string_buffer(b"a name\0and more", 32)
-    with program(buffer) as number:
+    with waiting_copy() as number:
         memory = HelpedMemory(helper, number)
         assert memory.read(NOWHERE, 8) is None
         assert not memory.write(NOWHERE, b"x")
@@ -84,9 +68,9 @@ def test_copies_between_helped_and_direct_memory(helper: MemoryHelper) -> None:
     content = os.urandom(SIZE)
     buffer = ctypes.create_string_buffer(content, SIZE)
     address = ctypes.addressof(buffer)
-    with program(buffer) as one:
+    with waiting_copy() as one:
         ctypes.memset(address, 0, SIZE)
-        with program(buffer) as other:
+        with waiting_copy() as other:
             assert HelpedMemory(helper, one).copy(address, ProgramMemory(other), address, SIZE)
             assert ProgramMemory(other).read(address, SIZE) == content
             assert ProgramMemory(other).write(address, content[::-1])
@@ -107,7 +91,7 @@ def test_a_helper_that_does_not_answer_is_given_up_soon_and_for_good(helper: Mem
 
 def test_a_killed_helper_is_the_end_of_access_and_no_exception_of_another_kind(helper: MemoryHelper) -> None:
     buffer = ctypes.create_string_buffer(b"here", 8)
-    with program(buffer) as number:
+    with waiting_copy() as number:
         memory = HelpedMemory(helper, number)
         killed = pid_of(helper)
         os.kill(killed, signal.SIGKILL)

@@ -34,7 +34,7 @@ def test_a_bond_shows_arp_with_twenty_bytes_and_the_ping(lab2: RunningLab, captu
     with file.open("wb") as opened:
         capture = lab2.loop.ask(lambda: captures.start_device("h1", "bond0", opened.fileno()))
         assert lab2.run("h1", "ping -c 3 -i 0.05 10.0.0.2").returncode == 0
-        lab2.loop.ask(lambda: captures.stop(capture))
+        captures.stop(capture)
     seen = fields(file, "arp.hw.type", "arp.hw.size", "icmp.type")
     assert capture.frames == len(seen)
     assert [words[2] for words in seen if words[2]] == ["8", "0"] * 3
@@ -49,7 +49,7 @@ def test_a_port_shows_everything_down_to_the_local_route(lab2: RunningLab, captu
         capture = lab2.loop.ask(lambda: captures.start_port("h1/1", opened.fileno()))
         assert lab2.run("h1", "ping -c 2 -i 0.05 10.0.0.2").returncode == 0
         lab2.do(OnSubnet(Cut("s1/1")))
-        lab2.loop.ask(lambda: captures.stop(capture))
+        captures.stop(capture)
     seen = fields(file, "infiniband.lrh.dlid", "infiniband.deth.srcqp", "icmp.type")
     assert [words[2] for words in seen if words[2]] == ["8", "0"] * 2
     assert all(words[0] for words in seen)
@@ -67,7 +67,7 @@ def test_gso_packets_come_as_packets_of_the_mtu(lab2: RunningLab, captures: Capt
         sent = lab2.spaces["h1"].run(["python3", "-c", SENDER, str(payload)])
         assert sent.returncode == 0, sent.stderr
         received = receiver.communicate(timeout=20)[0]
-        lab2.loop.ask(lambda: captures.stop(capture))
+        captures.stop(capture)
     assert received == payload.read_bytes()
     lengths = [int(words[0]) for words in fields(file, "ip.len") if words[0]]
     assert max(lengths) <= 2044
@@ -91,7 +91,7 @@ def test_the_fast_path_shows_capture_points_what_it_carries(
         capture = lab2.loop.ask(lambda: captures.start_device("h1", "bond0", opened.fileno()))
         assert lab2.run("h1", "ping -c 3 -i 0.05 10.0.0.2").returncode == 0
         assert lab2.loop.ask(capture_points) == [True]
-        lab2.loop.ask(lambda: captures.stop(capture))
+        captures.stop(capture)
     assert capture.frames >= 6
     assert capture.missed == 0
     assert lab2.run("h1", "ping -c 3 -i 0.05 10.0.0.2").returncode == 0

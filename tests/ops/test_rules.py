@@ -513,3 +513,5 @@ def test_locktime_matters_to_old_kernels_alone() -> None:
     (found,) = (each for each in check(old) if each.rule.id == "neighbor-locktime")
     assert found.found.run == ("sysctl -w net.ipv4.neigh.bond0.locktime=0",)
     assert "neighbor-locktime" not in hits(replace(old, sysctls={**SYSCTLS, "ipv4/neigh/bond0/locktime": 0}))
+    accepting = {**old.sysctls, "ipv4/conf/bond0/arp_accept": 1}
+    assert "neighbor-locktime" not in hits(replace(old, sysctls=accepting))

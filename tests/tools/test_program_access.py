@@ -5,43 +5,19 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from ibbond.host.memory_helper import HelpedMemory
 from ibbond.host.program_memory import ProgramMemory
 from ibbond.tools.program_access import MAX_KNOWN, RECENT_NS, ProgramAccess, is_trusted, own_devices
+from tests.host.waiting_copy import waiting_copy
 
 NOWHERE = 0x1000
 CONTENT = bytes(range(64))
 BUFFER = ctypes.create_string_buffer(CONTENT, 64)
 ADDRESS = ctypes.addressof(BUFFER)
-
-
-@contextmanager
-def program(user: int | None = None) -> Iterator[int]:
-    """A copy of this process, with the user id if there is one; it ends at the end."""
-    ready, written = os.pipe()
-    number = os.fork()
-    if number == 0:
-        try:
-            if user is not None:
-                os.setresuid(user, user, user)
-            os.write(written, b"1")
-            signal.pause()
-        finally:
-            os._exit(0)
-    os.read(ready, 1)
-    os.close(ready)
-    os.close(written)
-    try:
-        yield number
-    finally:
-        os.kill(number, signal.SIGKILL)
-        os.waitpid(number, 0)
 
 
 @pytest.fixture
@@ -52,7 +28,7 @@ def access() -> Iterator[ProgramAccess]:
 
 
 def test_anonymous_memory_of_an_own_program_is_touched_directly(access: ProgramAccess) -> None:
-    with program() as number:
+    with waiting_copy() as number:
         assert is_trusted(number)
         assert access.directly(number, ADDRESS, 64)
         assert not access.directly(number, NOWHERE, 64)
@@ -64,7 +40,7 @@ def test_anonymous_memory_of_an_own_program_is_touched_directly(access: ProgramA
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a program of another user")
 def test_memory_of_another_users_program_is_left_to_the_helper(access: ProgramAccess) -> None:
-    with program(user=65534) as number:
+    with waiting_copy(user=65534) as number:
         assert not is_trusted(number)
         assert not access.directly(number, ADDRESS, 64)
         assert access.region(number, ADDRESS, 64, write=True) is HelpedMemory
@@ -83,7 +59,7 @@ def test_a_file_of_a_file_system_that_a_program_serves_is_left_to_the_helper(
     at = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
     device = os.fstat(memfd).st_dev
     name = b"%02x:%02x" % (os.major(device), os.minor(device))
-    with program() as number:
+    with waiting_copy() as number:
         assert access.directly(number, at, 64)
         other = ProgramAccess()
         monkeypatch.setattr("ibbond.tools.program_access.own_devices", lambda: own_devices() - {name})
@@ -93,7 +69,7 @@ def test_a_file_of_a_file_system_that_a_program_serves_is_left_to_the_helper(
 
 
 def test_what_is_remembered_of_a_thread_serves_its_doorbells_for_a_moment(access: ProgramAccess) -> None:
-    with program() as number:
+    with waiting_copy() as number:
         assert access.read_recent(number, ADDRESS, 64, 0) is None, "nothing is known"
         assert access.directly(number, ADDRESS, 64)
         access.remember(number, ProgramMemory(number), 1000)
@@ -107,7 +83,7 @@ def test_what_is_remembered_of_a_thread_serves_its_doorbells_for_a_moment(access
 
 
 def test_threads_that_are_remembered_are_limited_and_hold_no_descriptors_after_the_end(access: ProgramAccess) -> None:
-    with program() as number:
+    with waiting_copy() as number:
         before = len(os.listdir("/proc/self/fd"))
         for thread in range(MAX_KNOWN + 50):
             access.remember(thread, ProgramMemory(number), 0)

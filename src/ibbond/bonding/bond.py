@@ -144,10 +144,7 @@ class Bond:
 
     def hands_over(self, now: int) -> bool:
         """Is a handover going on, in which frames of the member that was active before may still come?"""
-        return any(
-            each.receives_until is not None and now < each.receives_until and each.device.carrier
-            for each in self.members.values()
-        )
+        return datapath.hands_over(self._state, now)
 
     def snapshot(self) -> BondSnapshot:
         """The whole state as a value: what sysfs, procfs and netlink show."""

@@ -37,6 +37,14 @@ def accepts(state: State, member: Member, now: int, unicast: bool = True) -> boo
     return unicast and member.receives_until is not None and now < member.receives_until
 
 
+def hands_over(state: State, now: int) -> bool:
+    """Is a handover going on? One whose old member has no carrier has ended: nothing comes from there any longer."""
+    for member in state.members.values():
+        if member.receives_until is not None and now < member.receives_until and member.device.carrier:
+            return True
+    return False
+
+
 def record_statistics(member: Member) -> None:
     """What the device counted before it became a member is not the bond's."""
     member.counted = copy(member.device.statistics)

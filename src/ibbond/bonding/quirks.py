@@ -15,6 +15,16 @@ from ibbond.errors import Refused
 LATEST: Version = (7, 3)
 
 
+def has_defect(version: Version, since: Version, until: Version | None, cured: tuple[Version, ...]) -> bool:
+    """Whether a release has what came with `since` and went with `until`, and in a stable line with one of `cured`.
+
+    Of a version without a third number, whether the newest release of its line has it.
+    """
+    if any(release[:2] == version[:2] and (len(version) < 3 or release <= version) for release in cured):
+        return False
+    return since <= version and (until is None or version < until)
+
+
 @dataclass(frozen=True, slots=True)
 class Quirk:
     """One known defect; `until` is the first version without it, None while it is still there.
@@ -32,9 +42,7 @@ class Quirk:
 
     def in_kernel(self, version: Version) -> bool:
         """Whether that kernel has it; of a version without a third number, whether the newest stable release has."""
-        if any(release[:2] == version[:2] and (len(version) < 3 or release <= version) for release in self.cured):
-            return False
-        return self.since <= version and (self.until is None or version < self.until)
+        return has_defect(version, self.since, self.until, self.cured)
 
 
 _PATCHES = (

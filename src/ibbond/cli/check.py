@@ -6,7 +6,8 @@ Left out: changing anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,20 +68,17 @@ def check(
     unknown. Exit status: 0 if nothing was found (notes do not count), 1 if something was, 2 if nothing could be
     checked; with --nagios 0 to 3.
     """
-    from ibbond.ops.check import RULES, is_clean, unknown
-    from ibbond.ops.check import check as judge
+    from ibbond.ops.check import is_clean, unknown
 
     if list_rules:
         print_rules(as_json)
         return 0
     if nagios and as_json:
         raise Refused("cannot print both", why="--nagios and --json exclude each other", fix="Choose one of these")
+    look = partial(judged, bonds, lab_name, root, expect, ignore, max_failures)
     if nagios:
-        return for_nagios(bonds, lab_name, root, expect, ignore, max_failures)
-    if wrong := [rule for rule in ignore if rule not in RULES]:
-        raise Refused(f"no rule {wrong[0]}", why="no rule has that id", fix="See ibbond check --list-rules")
-    facts = read(bonds, lab_name, root, [name for name in expect.split(",") if name], max_failures)
-    findings = judge(facts, ignore=ignore)
+        return for_nagios(look)
+    facts, findings = look()
     clean = is_clean(findings)
     untold = {bond.name: unknown(facts, bond, ignore=ignore) for bond in facts.bonds}
     if as_json:
@@ -110,22 +108,31 @@ def as_object(
     }
 
 
-def for_nagios(
+def judged(
     bonds: Sequence[str], lab: str, root: Path | None, expect: str, ignore: Sequence[str], max_failures: int
-) -> int:
-    """One line, whatever happens; the exit status."""
+) -> tuple[HostFacts, list[Finding]]:
+    """What is known of the bonds, and what the rules find."""
     from ibbond.ops.check import RULES
     from ibbond.ops.check import check as judge
+
+    if wrong := [rule for rule in ignore if rule not in RULES]:
+        raise Refused(f"no rule {wrong[0]}", why="no rule has that id", fix="See ibbond check --list-rules")
+    facts = read(bonds, lab, root, [name for name in expect.split(",") if name], max_failures)
+    return facts, judge(facts, ignore=ignore)
+
+
+def for_nagios(look: Callable[[], tuple[HostFacts, list[Finding]]]) -> int:
+    """One line, whatever happens; the exit status."""
     from ibbond.ops.nagios import ServiceState, line, sentence
 
     try:
-        if wrong := [rule for rule in ignore if rule not in RULES]:
-            raise Refused(f"no rule {wrong[0]}", why="no rule has that id", fix="See ibbond check --list-rules")
-        facts = read(bonds, lab, root, [name for name in expect.split(",") if name], max_failures)
-        text, status = line(facts, judge(facts, ignore=ignore))
+        text, status = line(*look())
     except Refused as refusal:
         status = ServiceState.UNKNOWN
         text = sentence(status, f"{refusal.what}: {refusal.why}")
+    except OSError as error:
+        status = ServiceState.UNKNOWN
+        text = sentence(status, str(error))
     click.echo(text)
     return int(status)
 

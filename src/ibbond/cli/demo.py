@@ -19,7 +19,7 @@ PATCHES = ("dev_setup", "set_mac_address", "allow_not_up_enslave", "ipoib_neighb
 
 @click.command()
 @click.option(
-    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often each cable is pulled."
+    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many times to pull each cable."
 )
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write an HTML report to DIRECTORY.")
 @click.option("--simulated", is_flag=True, help="Run under a virtual clock; needs no namespaces or TUN devices.")

@@ -205,7 +205,7 @@ class HostWorld:
         self._undo = Undo(with_timer=True)
         self._stack.callback(self._undo.close)
         self._offset, error = self.peer.clock()
-        self._notes.append(f"The peer's clock is {self._offset / MS:.3f} ms behind, known to {error / MS:.3f} ms.")
+        self._notes.append(f"The peer's clock is {self._offset / MS:.3f} ms behind, give or take {error / MS:.3f} ms.")
         self._end = End(local_seat(OWN, self.peer.own_address), self.peer.address, self.spacing_us)
         self.peer.ask("start", spacing_us=self.spacing_us)
         silent = self._ready(time.monotonic() + FLOW_SECONDS)

@@ -433,7 +433,8 @@ class LabWorld:
         spans = [(begin, end) for begin, end in late["spans"] if end > self._began]
         if spans:
             longest = max(end - begin for begin, end in spans) / MS
-            found.append(f"The machine was busy: the lab fell behind {len(spans)} times, for {longest:.0f} ms at most.")
+            often = "once" if len(spans) == 1 else f"{len(spans)} times"
+            found.append(f"The machine was busy: the lab fell behind {often}, by {longest:.0f} ms at most.")
         if self._missed:
             found.append(f"The machine was busy: captures have no room for {self._missed} frames.")
         return found

@@ -17,7 +17,7 @@ from ibbond.errors import Malformed, Refused
 from ibbond.host.capture_backlog import Backlog
 from ibbond.host.loop import LiveLoop
 from ibbond.ipoib.interface import Interface
-from ibbond.machine import SECOND
+from ibbond.machine import MS, SECOND
 from ibbond.stack.events import FrameCaptured, NetworkEffect
 from ibbond.stack.network import Network
 from ibbond.verbs.verbs import MULTICAST_QPN
@@ -26,7 +26,7 @@ from ibbond.wire.ib import UdPacket
 from ibbond.wire.pcap import LINKTYPE_ERF, LINKTYPE_IPOIB, FileHeader, erf_record, group_destination, ipoib_record
 from ibbond.wire.rc import RcPacket, SentMessages
 
-FLUSHING = 2 * SECOND  # to make records of what waits when a capture ends at once
+STOPPING_SLICE = 5 * MS  # of a turn, to make records of what waits for a capture that ends
 
 
 class Capture(ABC):
@@ -216,24 +216,26 @@ class Captures:
         return self._start(DeviceCapture(descriptor, self._loop.network, host, device))
 
     def stop(self, capture: Capture) -> None:
-        """End a capture; its descriptor stays open with its owner. What waits for it still is made into records."""
-        self.work(FLUSHING, self.unmirror(capture))
+        """End a capture; its descriptor stays open with its owner. Not on the loop's thread.
+
+        What waits for it still is made into records, a little in each turn. Other captures may go on, and traffic may
+        come faster than records are made: only what came before this call is waited for.
+        """
+        end = self._loop.ask(lambda: self._unmirror(capture))
+        while self._loop.ask(lambda: self._backlog.work(STOPPING_SLICE, end)):
+            time.sleep(STOPPING_SLICE / SECOND)
+        self._loop.ask(lambda: self._remove(capture))
+
+    def _remove(self, capture: Capture) -> None:
         self._running.remove(capture)
         capture.end()
 
-    def unmirror(self, capture: Capture) -> int:
-        """Nothing new for this capture; the `end` for `work` of what waits for it."""
+    def _unmirror(self, capture: Capture) -> int:
+        """Nothing new for this capture; the place in the backlog after all that waits for it."""
         for port in capture.ports:
             if not any(port in other.ports for other in self._running if other is not capture):
                 self._loop.network.subnet.mirror(port, False)
         return self._backlog.end
-
-    def work(self, ns: int, end: int) -> bool:
-        """Make records of what waits, for so long; whether something before that `end` waits still.
-
-        Other captures may go on, and traffic may come faster than records are made: without an end this never ends.
-        """
-        return self._backlog.work(ns, end)
 
     def _start(self, capture: Capture) -> Capture:
         capture.begin()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Version = tuple[int, ...]
+from ibbond.bonding.option import Version
+from ibbond.bonding.quirks import has_defect
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,8 @@ class KernelDefect:
     cured: tuple[Version, ...] = ()
 
     def in_kernel(self, version: Version) -> bool:
-        """Whether that release has it; not where the line has the cure and the third number is not known."""
-        if not self.since <= version or version >= self.until:
-            return False
-        line = next((release for release in self.cured if release[:2] == version[:2]), None)
-        return line is None or (len(version) > 2 and version < line)
+        """Whether that release has it; see `has_defect`."""
+        return has_defect(version, self.since, self.until, self.cured)
 
 
 DEFECTS = (
@@ -47,5 +45,6 @@ DEFECTS = (
 )
 
 LOCKTIME_IGNORED_SINCE: Version = (4, 13)
-"""From here on a gratuitous ARP always replaces an entry ("arp: always override existing neigh entries with gratuitous
-ARP"); before, one that follows another change within `locktime` is ignored."""
+"""From here on a gratuitous ARP always replaces an entry (commit 7d472a59c0e5, "arp: always override existing neigh
+entries with gratuitous ARP"); before, one that follows another change within `locktime` is ignored unless `arp_accept`
+is 1."""

@@ -30,7 +30,10 @@ SAVED_ROUTES = "ibbond/routes"
 SAVED_RULES = "ibbond/ip-rules"
 SAVED_NEIGHBORS = "ibbond/ip-neighbors"
 SYSCTL = "proc/sys/net"
-SYSCTLS = {"ipv4": ("arp_ignore", "arp_announce"), "ipv6": ("disable_ipv6", "accept_dad", "addr_gen_mode")}
+SYSCTLS = {
+    "ipv4": ("arp_ignore", "arp_announce", "arp_accept"),
+    "ipv6": ("disable_ipv6", "accept_dad", "addr_gen_mode"),
+}
 SOS = "sos_commands/networking"
 ADDRESS_TEXTS = ("ip_addr", f"{SOS}/ip_-o_addr")
 ROUTE_TEXTS = ("ip_route", f"{SOS}/ip_route_show_table_all")

@@ -78,8 +78,10 @@ def mtu_limit(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 
 def known_defect(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
-    for defect in DEFECTS if host.version is not None and not host.is_ours else ():
-        if defect.in_kernel(host.version or ()):
+    if host.version is None or host.is_ours:
+        return
+    for defect in DEFECTS:
+        if defect.in_kernel(host.version):
             yield Found(
                 f"Linux {host.release} has {defect.name}: {defect.what}",
                 do=defect.do,
@@ -89,7 +91,9 @@ def known_defect(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
 
 def locktime(host: HostFacts, bond: BondFacts) -> Iterator[Found]:
     value = host.sysctls.get(f"ipv4/neigh/{bond.name}/locktime", 0)
-    if value and host.version is not None and host.version < LOCKTIME_IGNORED_SINCE and not host.is_ours:
+    if host.is_ours or host.version is None or host.version >= LOCKTIME_IGNORED_SINCE:
+        return
+    if value and not host.conf("ipv4", bond.name, "arp_accept"):
         separator = "/" if "." in bond.name else "."
         key = separator.join(("net", "ipv4", "neigh", bond.name, "locktime"))
         yield Found(

@@ -126,12 +126,16 @@ class Frames:
             upper, member = bond.device, device.name
             unicast = frame.kind == "host"
             monitored, accepted = bool(bond.values.arp_interval), bond.accepts(member, now, unicast)
-            may_count = monitored or accepted or (not unicast and bond.hands_over(now))
-            own = not unicast and may_count and self._is_our_own(bond, frame)
+            hands_over = not unicast and bond.hands_over(now)
+            own = not unicast and (monitored or accepted or hands_over) and self._is_our_own(bond, frame)
             if monitored:
                 self._host.notify_bond(bond, _seen(member, frame, arp, discovery, own=own))
                 accepted = bond.accepts(member, now, unicast)
-            if own or not (accepted if unicast else self._once(now, bond, member, frame, accepted=accepted)):
+            if own:
+                return
+            if hands_over:  # a group frame is taken from either member
+                accepted = bond.accepts(member, now)
+            if not accepted or (not unicast and self._is_copy(now, bond, member, frame, hands_over=hands_over)):
                 return
         if not upper.up:
             return
@@ -144,17 +148,14 @@ class Frames:
         if payload:
             self._host.outbox.send(Deliver(self._host.name, upper.name, payload, frame.offload, member))
 
-    def _once(self, now: int, bond: Bond, member: str, frame: Frame, *, accepted: bool) -> bool:
-        """Whether a group frame is taken: from the active member, in a handover from either, but each once."""
+    def _is_copy(self, now: int, bond: Bond, member: str, frame: Frame, *, hands_over: bool) -> bool:
+        """Whether a group frame has been taken from another member; remembered always, decided in handovers alone."""
         if not bond.values.handover_ms or len(bond.members) < 2:
-            return accepted
-        hands_over = bond.hands_over(now)
-        if not accepted and not (hands_over and bond.accepts(member, now)):
             return False
         copies = self._copies.get(bond.name)
         if copies is None:
             copies = self._copies[bond.name] = GroupCopies()
-        return copies.take(now, member, frame) or not hands_over
+        return not copies.take(now, member, frame) and hands_over
 
     def too_long(self, device: Device, packet: bytes, mtu: int) -> None:
         """A packet did not fit the link's MTU: its sender gets the ICMP error that a router would send.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ibbond.host.namespace import NetNamespace
 from ibbond.host.rdma_view import RdmaView
 
 NETLINK_USERSOCK = 2
+Contents = tuple[dict[str, str], dict[str, str]]  # texts and links by path
 
 
 class RdmaHost:
@@ -32,6 +34,7 @@ class RdmaHost:
         self._all = devices(adapters)
         self.view = RdmaView(folder)
         self.mounted = False
+        self.opening = threading.Lock()
         self._netlink: socket.socket | None = None
 
     @property
@@ -46,13 +49,17 @@ class RdmaHost:
     def device(self, uverbs_number: int) -> RdmaDevice | None:
         return next((device for device in self.devices if device.number == uverbs_number), None)
 
-    def show(self, netdevs: Mapping[str, Sequence[str]]) -> None:
-        """Bring the files up to date; `netdevs` has the names of IPoIB devices by port name. On the loop's thread."""
+    def contents(self, netdevs: Mapping[str, Sequence[str]]) -> Contents:
+        """What the files say now; `netdevs` has the names of IPoIB devices by port name. On the loop's thread."""
         texts, targets = dict(STATIC), dict[str, str]()
         for device in self.devices:
             texts.update(files(device))
             targets.update(links(device, netdevs))
-        self.view.show(texts, targets, self._names())
+        return texts, targets
+
+    def show(self, contents: Contents) -> None:
+        """Bring the files up to date: on the loop's thread once they are mounted, before by who mounts them."""
+        self.view.show(*contents, self._names())
 
     def mount(self) -> None:
         """Put the view into the host; not on the loop's thread. OSError."""
@@ -112,9 +119,11 @@ class RdmaHosts:
     def open(self, name: str) -> None:
         """Have the view in this host; any thread but the loop's. OSError where it cannot be mounted."""
         host = self._all[name]
-        if not host.mounted:
-            self._loop.ask(lambda: self._show(host))
-            host.mount()
+        with host.opening:
+            if not host.mounted:
+                host.show(self._loop.ask(lambda: self._contents(host)))  # hundreds of files: not in a turn of the loop
+                host.mount()
+                self._loop.ask(lambda: host.show(self._contents(host)))  # what has changed meanwhile
 
     def close(self) -> None:
         self._loop.on_idle.remove(self._refresh)
@@ -130,13 +139,13 @@ class RdmaHosts:
             self._generation = generation
             for host in self._all.values():
                 if host.mounted:
-                    self._show(host)
+                    host.show(self._contents(host))
 
-    def _show(self, host: RdmaHost) -> None:
+    def _contents(self, host: RdmaHost) -> Contents:
         netdevs: dict[str, list[str]] = {}
         for interface in self._loop.network.hosts[host.name].links:
             netdevs.setdefault(interface.port.name, []).append(interface.device.name)
-        host.show(netdevs)
+        return host.contents(netdevs)
 
 
 def netlink_socket() -> socket.socket:

@@ -37,7 +37,6 @@ from ibbond.host.rtnetlink import RouteSocket
 from ibbond.lab.control.status import MANAGER, LabStatus
 from ibbond.lab.control.subnet_tables import TABLES, Row
 from ibbond.lab.journal import Item
-from ibbond.machine import MS, SECOND
 from ibbond.ops.read_network import IpFacts, of_this_namespace
 from ibbond.stack.events import HostEvent, OnHost, OnSubnet
 from ibbond.tools.infiniband_tools import partitions
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from ibbond.lab.daemon import LabDaemon
 
 T = TypeVar("T")
-WORK = 5 * MS  # on a backlog of captures, before the loop has its turn again
 VIEWS_EVERY = 0.002  # seconds
 
 
@@ -309,15 +307,12 @@ class Requests:
         return {"packets": ended.frames, "missed": ended.missed}
 
     def _stop_capture(self, key: str, file: str) -> Capture | None:
-        """End a capture; None when it has ended before. What waits for it is made into records bit by bit."""
+        """End a capture; None when it has ended before."""
         found = self._captures.pop(key, None)
         if found is None:
             return None
         capture, descriptor = found
-        end = self.run(lambda: self._lab.captures.unmirror(capture))
-        while self.run(lambda: self._lab.captures.work(WORK, end)):
-            time.sleep(WORK / SECOND)
-        self.run(lambda: self._lab.captures.stop(capture))
+        self._lab.captures.stop(capture)
         os.close(descriptor)
         if capture.problem is not None:
             raise Refused(

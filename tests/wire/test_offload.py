@@ -97,7 +97,7 @@ def test_header_and_packet_that_disagree() -> None:
 def test_a_checksum_of_zero_is_written_as_such_but_for_udp(
     protocol: int, offset: int, written: int, alone: bool
 ) -> None:
-    """Zero in UDP says that there is none (RFC 768); TCP has no such rule, and Wireshark calls 0xFFFF wrong."""
+    """Zero in UDP means that the sender made no checksum (RFC 768); in TCP it is a checksum like others."""
     size = 20 if protocol == TCP else 8
     for number in range(1 << 16):
         head = bytearray(size)
